@@ -1,0 +1,83 @@
+"""A data set of the Hugging Face Hub, by its id or as a local copy of its folder, through `datasets`."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data.command import UserError
+from eval.benchmark import Benchmark, Caption, Picture, assemble
+
+LANGUAGE_COLUMNS = {
+    "zh": ("zh", "caption_zh", "zh_caption", "captions_zh", "zh_captions", "chinese"),
+    "en": ("en", "caption_en", "en_caption", "captions_en", "en_captions", "english"),
+}
+PLAIN_COLUMNS = ("caption", "captions", "sentences", "text", "raw")
+NUMBERED = re.compile(r"(caption|sentence|text)_?\d$")
+ID_COLUMNS = ("image_id", "img_id", "filename", "file_name", "img_path", "id")
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form owner/name of the Hub and not that of a path."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None and Path(name).suffix not in {".csv", ".jsonl"}
+
+
+def read_hub(name: str) -> Benchmark:
+    """Read the test rows of data set `name`; columns are recognised by name, the language of plain ones by script."""
+    import datasets
+
+    try:
+        splits = datasets.load_dataset(name)
+    except Exception as error:  # `datasets` raises a dozen unrelated classes for a missing id, no network, a bad file
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--data {name}: cannot be read as a data set of the Hub ({reason})") from error
+    rows = splits["test"] if "test" in splits else splits[next(iter(splits))]
+    if "split" in rows.column_names:  # the Flickr30K of nlphuji: all rows under `test`, the true split in a column
+        true_split = rows["split"]
+        rows = rows.select([number for number, split in enumerate(true_split) if split == "test"])
+    image = next((column for column, kind in rows.features.items() if isinstance(kind, datasets.Image)), None)
+    columns = _caption_columns(rows.column_names)
+    if not columns:
+        raise UserError(f"--data {name}: no column of captions among {', '.join(rows.column_names)}")
+    identity = next((column for column in ID_COLUMNS if column in rows.column_names), None)
+    ids = [str(value) for value in rows[identity]] if identity else [str(number) for number in range(len(rows))]
+    captions = _captions(rows.select_columns(list(columns)), columns, ids)
+    pictures = _pictures(rows.cast_column(image, datasets.Image(decode=False)), image, ids) if image else _absent(name)
+    local = tuple(sorted(Path(name).rglob("*.parquet"))) if Path(name).is_dir() else ()
+    return assemble(captions, pictures, local, ids)
+
+
+def _caption_columns(names: list[str]) -> dict[str, str]:
+    """Column -> language; "" where the script of the caption must tell."""
+    named = {name: language for language, known in LANGUAGE_COLUMNS.items() for name in names if name in known}
+    plain = {name: "" for name in names if name in PLAIN_COLUMNS or NUMBERED.fullmatch(name)}
+    return named or plain
+
+
+def _captions(rows: Any, columns: dict[str, str], ids: list[str]) -> Iterator[Caption]:  # noqa: ANN401  datasets is untyped
+    for number, row in enumerate(rows):
+        for column, language in columns.items():
+            value = row[column]
+            for text in [value] if isinstance(value, str) else value or []:
+                yield Caption(language or ("zh" if CHINESE.search(text) else "en"), text, (ids[number],))
+
+
+def _pictures(rows: Any, column: str, ids: list[str]) -> Picture:  # noqa: ANN401  datasets is untyped
+    number = {image: position for position, image in enumerate(ids)}
+
+    def picture(image: str) -> bytes:
+        value = rows[number[image]][column]
+        content = value and (value["bytes"] or Path(value["path"]).read_bytes())
+        if not content:
+            raise UserError(f"image {image}: its row has no picture")
+        return bytes(content)
+
+    return picture
+
+
+def _absent(name: str) -> Picture:
+    def picture(image: str) -> bytes:
+        raise UserError(f"image {image}: {name} has no column of pictures; give features with --image-features")
+
+    return picture

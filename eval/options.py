@@ -1,0 +1,100 @@
+"""The command line that every retrieval benchmark shares."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jsonargparse import ArgumentParser
+
+from data.command import UserError
+from eval.protocol import CHINESE_CLIP, OPENAI, PROTOCOLS, Name, Protocol
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to score, on what, and how; see `--help` for each."""
+
+    student: str
+    clip: str
+    data: str
+    image_features: Path | None
+    images: Path | None
+    english: str | None
+    out: Path | None
+    protocol: Protocol
+    max_length: int
+    precision: Precision
+    device: torch.device
+    command: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision in which the towers run; features are always float32."""
+        return DTYPES[self.precision]
+
+
+def parse(module: str, description: str, arguments: list[str] | None = None) -> Options:
+    """Read the command line of `python -m MODULE`; a wrong one raises ArgumentError or UserError."""
+    parser = ArgumentParser(prog=f"python -m {module}", description=description, exit_on_error=False)
+    parser.add_argument("--student", type=str, required=True, help="folder or Hub id of the student, as exported")
+    parser.add_argument(
+        "--clip",
+        type=str,
+        required=True,
+        help="folder or Hub id of the teacher's CLIPModel; with --image-features its text tower is enough",
+    )
+    parser.add_argument("--data", type=str, required=True, help="benchmark: a file, a folder, or a Hub data set id")
+    parser.add_argument("--image-features", type=Path | None, help=".npz with `ids` and `features` of --clip's tower")
+    parser.add_argument("--images", type=Path | None, help="folder of pictures, where it is not beside the captions")
+    parser.add_argument("--english", type=str | None, help="English captions of the same images, where --data has none")
+    parser.add_argument("--out", type=Path | None, help="result JSON to write")
+    parser.add_argument(
+        "--protocol",
+        type=Name | None,
+        help="chinese-clip (squashed pictures, 52 tokens, lower case) or openai (cropped, 77 tokens); "
+        "by default chinese-clip, and openai with --image-features, whose pictures were made ready elsewhere",
+    )
+    parser.add_argument("--max-length", type=int | None, help="tokens a caption may have; by default the protocol's")
+    parser.add_argument("--precision", type=Precision, default="fp32", help="of the towers; the protocol is fp32")
+    parser.add_argument("--device", type=str | None, help="cpu, cuda, cuda:1 ...; by default cuda where there is one")
+    given = parser.parse_args(arguments)
+    protocol = PROTOCOLS[given.protocol] if given.protocol else (OPENAI if given.image_features else CHINESE_CLIP)
+    if given.max_length is not None and given.max_length < 3:
+        raise UserError(f"--max-length {given.max_length}: start, end and one token between need 3")
+    return Options(
+        student=given.student,
+        clip=given.clip,
+        data=given.data,
+        image_features=given.image_features,
+        images=given.images,
+        english=given.english,
+        out=_writable(given.out),
+        protocol=protocol,
+        max_length=given.max_length or protocol.max_length,
+        precision=given.precision,
+        device=_device(given.device),
+        command=" ".join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)]),
+    )
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _writable(out: Path | None) -> Path | None:
+    """Say that a result cannot be written before it is computed."""
+    if out is not None and out.is_dir():
+        raise UserError(f"--out {out}: a folder; name a file, such as {out / 'result.json'}")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise UserError(f"--out {out}: no folder {out.parent}; make it first")
+    return out

@@ -1,0 +1,47 @@
+"""Where a number came from: hashes of files, the commit of this code, versions."""
+
+import hashlib
+import importlib.metadata
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes(paths: Iterable[Path]) -> dict[str, str]:
+    """File -> SHA-256, for those that are files."""
+    return {str(path): sha256(path) for path in paths if path.is_file()}
+
+
+def model_files(source: str) -> list[Path]:
+    """The files of a model's folder that decide its scores; none for a Hub id."""
+    folder = Path(source)
+    names = ("config.json", "tokenizer.json", "vocab.json", "merges.txt", "preprocessor_config.json")
+    return sorted([*folder.glob("*.safetensors"), *(folder / name for name in names if (folder / name).is_file())])
+
+
+def commit() -> str:
+    """The commit of this code, with "+changes" where tracked files differ; the package's version outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+        return found.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        try:
+            return f"yuqiao {importlib.metadata.version('yuqiao')}"
+        except importlib.metadata.PackageNotFoundError:
+            return "unknown"
+
+
+def versions() -> dict[str, str]:
+    """The releases of the libraries that a score may depend on."""
+    names = ("numpy", "pillow", "tokenizers", "torch", "transformers")
+    return {name: importlib.metadata.version(name) for name in names}

@@ -1,0 +1,107 @@
+"""Score a student and its teacher on one retrieval benchmark."""
+
+import sys
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.command import UserError
+from eval import bootstrap, provenance
+from eval.benchmark import Benchmark, Captions
+from eval.encode import image_features, text_features
+from eval.feature_file import stored_features
+from eval.options import Options
+from eval.result import Ratio, Result, Row, ratio
+from eval.retrieval import ranks, recalls
+from eval.towers import TextTower, load_image_tower, load_text_tower
+
+
+def score(name: str, benchmark: Benchmark, options: Options) -> Result:
+    """Rows for student and teacher on every language that the benchmark has, in one space of image features."""
+    began = time.monotonic()
+    teacher = load_text_tower(options.clip, "--clip", options.dtype, options.device)
+    student = load_text_tower(options.student, "--student", options.dtype, options.device)
+    if student.width != teacher.width:
+        raise UserError(
+            f"--student {options.student}: its features have width {student.width}, those of --clip {teacher.width}; "
+            "it was taught by another model"
+        )
+    pictures = _picture_features(benchmark, options, teacher.width)
+    rows = tuple(
+        measured(role, language, tower, benchmark.captions[language], pictures, options)
+        for role, tower, language in _order(student, teacher, benchmark.captions)
+    )
+    for row in rows:
+        if row.cut:
+            said = f"{row.cut} of {row.captions} captions are over {options.max_length} tokens and were cut"
+            print(f"{row.model} {row.language}: {said}", file=sys.stderr)
+    return Result(rows, _ratios(rows), _settings(name, benchmark, options, time.monotonic() - began))
+
+
+def measured(
+    role: str, language: str, tower: TextTower, captions: Captions, pictures: NDArray[np.float32], options: Options
+) -> Row:
+    """One row: recalls both ways of `captions` against `pictures` [images, dim], and their draws over images."""
+    encoded = text_features(tower, captions.texts, options.protocol, options.max_length)
+    text_places = ranks(encoded.features, pictures, captions.pairs)
+    image_places = ranks(pictures, encoded.features, captions.pairs[:, ::-1])
+    six = np.concatenate([recalls(text_places), recalls(image_places)])
+    draws = bootstrap.replicates(bootstrap.image_table(text_places, image_places, captions.pairs))
+    asked = int((image_places >= 0).sum())
+    return Row(role, language, np.append(six, six.mean()), draws, len(captions.texts), asked, encoded.cut)
+
+
+def _picture_features(benchmark: Benchmark, options: Options, width: int) -> NDArray[np.float32]:
+    if options.image_features is not None:
+        return stored_features(options.image_features, benchmark.images, width)
+    tower = load_image_tower(options.clip, "--clip", options.dtype, options.device)
+    return image_features(tower, benchmark.images, benchmark.picture, options.protocol.transform)
+
+
+def _order(
+    student: TextTower, teacher: TextTower, captions: Mapping[str, Captions]
+) -> list[tuple[str, TextTower, str]]:
+    """The student first, Chinese first; then the ceiling, then the floor."""
+    zh, english = ([language for language in known if language in captions] for known in (("zh",), ("en", "en_all")))
+    mine = [("student", student, language) for language in [*zh, *english]]
+    return [*mine, *(("teacher", teacher, language) for language in [*english, *zh])]
+
+
+def _ratios(rows: tuple[Row, ...]) -> tuple[Ratio, ...]:
+    """The student on either language against the ceiling, and English with all captions against itself."""
+    row = {(each.model, each.language): each for each in rows}
+    wanted = [("zh", "en"), ("en", "en"), ("en_all", "en_all")]
+    found = [
+        ratio(row["student", mine], row["teacher", its])
+        for mine, its in wanted
+        if ("student", mine) in row and ("teacher", its) in row
+    ]
+    return tuple(each for each in found if each is not None)
+
+
+def _settings(name: str, benchmark: Benchmark, options: Options, seconds: float) -> dict[str, object]:
+    stored = options.image_features
+    files = [*benchmark.files, *([stored] if stored else [])]
+    return {
+        "benchmark": name,
+        "images": len(benchmark.images),
+        "protocol": options.protocol.name,
+        "transform": "ready features" if stored else options.protocol.transform,
+        "max_length": options.max_length,
+        "precision": options.precision,
+        "device": str(options.device),
+        "student": options.student,
+        "clip": options.clip,
+        "data": options.data,
+        "sha256": provenance.hashes(
+            [*files, *provenance.model_files(options.student), *provenance.model_files(options.clip)]
+        ),
+        "bootstrap": {"over": "images", "draws": bootstrap.DRAWS, "seed": bootstrap.SEED},
+        "metric": "Chinese-CLIP: cosine in float32, stable order, a query hits if any positive is in the top k",
+        "command": options.command,
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "seconds": round(seconds, 3),
+    }

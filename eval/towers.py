@@ -1,0 +1,126 @@
+"""Load CLIP towers from a folder or a Hub id, and refuse whatever would load wrongly without a word."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    CLIPConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionModelWithProjection,
+)
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from data.command import UserError
+from eval.images import OPENAI_MEAN, OPENAI_STD, Pixels
+
+LEGACY_END = 2
+"""The end-of-text id in old CLIP configs, which means: pool at the largest id of the sentence."""
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """A CLIP text tower with its projection and tokenizer; `name` is where it came from."""
+
+    name: str
+    model: CLIPTextModelWithProjection
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def slots(self) -> int:
+        """How many tokens the tower can take."""
+        return int(self.model.config.max_position_embeddings)
+
+    @property
+    def width(self) -> int:
+        """The dimension of its features."""
+        return int(self.model.text_projection.out_features)
+
+
+@dataclass(frozen=True)
+class ImageTower:
+    """A CLIP image tower with its projection, and the pixels that it expects."""
+
+    model: CLIPVisionModelWithProjection
+    pixels: Pixels
+
+
+def load_text_tower(source: str, option: str, dtype: torch.dtype, device: torch.device) -> TextTower:
+    """The text tower of `source`, a CLIPTextModelWithProjection or whole CLIPModel with its tokenizer.
+
+    `option` is the command-line option that named it, for the complaint. Anything else raises UserError.
+    """
+    _refuse_pickle(source, option)
+    tokenizer = _loaded(AutoTokenizer, source, option)
+    model = _loaded_whole(CLIPTextModelWithProjection, source, option, dtype)
+    end, largest = model.config.eos_token_id, model.config.vocab_size - 1
+    if len(tokenizer) > model.config.vocab_size:
+        raise UserError(
+            f"{option} {source}: its tokenizer has {len(tokenizer)} tokens and its model {model.config.vocab_size}; "
+            "they do not belong together"
+        )
+    if end != tokenizer.eos_token_id and not (end == LEGACY_END and tokenizer.eos_token_id == largest):
+        raise UserError(
+            f"{option} {source}: config.json has eos_token_id {end} and the tokenizer {tokenizer.eos_token_id}, so "
+            f"the wrong slot would be pooled; set eos_token_id to {tokenizer.eos_token_id}"
+        )
+    return TextTower(source, model.to(device).eval(), tokenizer)
+
+
+def load_image_tower(source: str, option: str, dtype: torch.dtype, device: torch.device) -> ImageTower:
+    """The image tower of the whole CLIPModel at `source`, with the mean and deviation of its preprocessor_config."""
+    _refuse_pickle(source, option)
+    if _loaded(AutoConfig, source, option).model_type != CLIPConfig.model_type:
+        raise UserError(f"{option} {source}: has no image tower; give a whole CLIPModel or --image-features")
+    model = _loaded_whole(CLIPVisionModelWithProjection, source, option, dtype)
+    return ImageTower(model.to(device).eval(), _pixels(source, int(model.config.image_size)))
+
+
+def _pixels(source: str, size: int) -> Pixels:
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    try:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
+    except OSError:  # a folder of weights alone: OpenAI's constants, as in every CLIP that names none
+        return Pixels(size)
+    return Pixels(size, tuple(settings.get("image_mean", OPENAI_MEAN)), tuple(settings.get("image_std", OPENAI_STD)))
+
+
+def _refuse_pickle(source: str, option: str) -> None:
+    folder = Path(source)
+    if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
+        raise UserError(f"{option} {source}: no such folder")
+    if not folder.is_dir():
+        return
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{option} {source}: no config.json; it is not a folder of a transformers model")
+    if not any(folder.glob("*.safetensors")):
+        pickles = [path.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(kind)]
+        found = f"only {pickles[0]}, a pickle, which may run code" if pickles else "no weights"
+        raise UserError(f"{option} {source}: {found}; save it as model.safetensors")
+
+
+def _loaded_whole(kind: Any, source: str, option: str, dtype: torch.dtype) -> Any:  # noqa: ANN401  a transformers class
+    """As `_loaded`, but a weight that is missing or misfits is an error: transformers would draw it at random."""
+    model, told = _loaded(kind, source, option, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    missing = sorted([*told["missing_keys"], *(str(key) for key in told["mismatched_keys"])])
+    if missing:
+        raise UserError(
+            f"{option} {source}: {len(missing)} weights of a {kind.__name__} are missing or misfit, {missing[0]} first"
+        )
+    return model
+
+
+def _loaded(kind: Any, source: str, option: str, **settings: Any) -> Any:  # noqa: ANN401  a transformers class
+    disable_progress_bar()  # a bar for each of four loads of a second would hide the one line that matters
+    try:
+        return kind.from_pretrained(source, **settings)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        # Hugging Face raises these for a missing id, no network, a wrong class, a truncated file
+        reason = " ".join(str(error).split())[:240]
+        raise UserError(f"{option} {source}: cannot be loaded as a {kind.__name__} ({reason})") from error
