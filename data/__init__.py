@@ -1,0 +1,1 @@
+"""Parallel corpora: sources, cleaning, tokens, batches."""

@@ -1,0 +1,56 @@
+"""Thresholds on scores: which rows are accepted, and the reason why the others are not."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Column = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a row may be; one field a rule, in the order in which they are asked."""
+
+    min_en_chars: int = 1
+    min_zh_chars: int = 1
+    max_en_chars: int = 600
+    max_zh_chars: int = 220
+    min_en_latin: float = 0.7  # of the letters
+    min_zh_han: float = 0.35  # of the letters; Chinese text may name things in Latin letters
+    max_zh_kana: float = 0.1
+    max_run: int = 9  # one character repeated
+    max_period: float = 0.75
+    max_marks: float = 0.6  # punctuation, symbols and digits among all but spaces
+    max_ratio_deviations: float = 5.0  # |log length ratio - its median in the domain|, in robust deviations
+    max_brackets: int = 2  # unbalanced brackets
+    numbers: bool = True  # reject rows whose numbers disagree
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One reject reason: rows where `badness` exceeds `limit`."""
+
+    reason: str
+    badness: Column  # float [rows]
+    limit: float
+
+
+def rules(table: dict[str, Column], limits: Limits) -> list[Rule]:
+    """The rules in the order in which they are asked; the first that a row breaks is its reason."""
+    score = {name: column.astype(np.float32) for name, column in table.items() if not name.endswith("key")}
+    return [
+        Rule("en_empty", -score["en_chars"], -limits.min_en_chars + 0.5),
+        Rule("zh_empty", -score["zh_chars"], -limits.min_zh_chars + 0.5),
+        Rule("identical", score["identical"], 0.5),
+        Rule("zh_script", -score["zh_han"], -limits.min_zh_han),
+        Rule("zh_kana", score["zh_kana"], limits.max_zh_kana),
+        Rule("en_script", -score["en_latin"], -limits.min_en_latin),
+        Rule("marks", score["marks"], limits.max_marks),
+        Rule("en_long", score["en_chars"], limits.max_en_chars),
+        Rule("zh_long", score["zh_chars"], limits.max_zh_chars),
+        Rule("run", score["run"], limits.max_run),
+        Rule("repetition", score["period"], limits.max_period),
+        Rule("brackets", score["brackets"], limits.max_brackets),
+        Rule("numbers", score["digits"], 0.5 if limits.numbers else 2.0),
+    ]

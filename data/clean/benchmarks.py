@@ -1,0 +1,117 @@
+"""What benchmarks hold: their texts and image ids, read from whatever shape they were published in."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data.clean.keys import Keys, folded, row_keys
+from data.clean.normalise import normalised
+from data.command import UserError
+from data.pair import TEXT
+from data.sources.csv_table import records
+from data.sources.documents import load_json
+from data.sources.files import read_text
+from data.sources.jsonl import parsed
+
+IMAGE_KEYS = ("image", "img_path", "file_name", "filename", "image_name", "coco_image", "image_path", "image_ids")
+TEXT_KEYS = ("zh", "en", "en_all", "caption", "captions", "sentences", "sentence", "text", "texts", "raw", "tokens")
+COCO = re.compile(r"^(?:COCO_[a-z]+\d*_)?(\d{12})$")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One file's texts and canonical image ids."""
+
+    name: str
+    texts: tuple[str, ...]
+    images: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Forbidden:
+    """What may not be trained on: sorted keys of texts, and canonical image ids."""
+
+    keys: Keys
+    images: frozenset[str]
+
+
+def image_id(name: str) -> str:
+    """The id behind a file name: "val2014/COCO_val2014_000000000139.jpg" and "000000000139.jpg" are one picture."""
+    stem = name.rsplit("/", 1)[-1].rsplit("\\", 1)[-1].split("#")[0].strip()
+    stem = re.sub(r"\.(?:jpe?g|png|webp|gif|bmp)$", "", stem, flags=re.IGNORECASE)
+    coco = COCO.match(stem)
+    return f"coco:{int(coco.group(1))}" if coco else stem
+
+
+def load_benchmark(root: str, path: str) -> Benchmark:
+    """Read a benchmark file: JSON lines, one JSON document, CSV with a header, or a text a line."""
+    name = re.sub(r"\.(?:gz|zst|bz2|xz)$", "", path.lower())
+    if name.endswith((".jsonl", ".ndjson")):
+        found = list(_lines(root, path))
+    elif name.endswith(".json"):
+        found = [load_json(root, path)]
+    elif name.endswith((".csv", ".tsv")):
+        found = _table(root, path, "\t" if name.endswith(".tsv") else ",")
+    else:
+        found = [{"text": read_text(root, path, "utf-8").splitlines()}]
+    texts, images = list[str](), set[str]()
+    for record in found:
+        _gather(record, texts, images)
+    if not texts:
+        raise UserError(f"{path}: no text under the keys {', '.join(TEXT_KEYS)}; rename the file's keys or columns")
+    return Benchmark(path, tuple(dict.fromkeys(texts)), frozenset(image_id(i) for i in images))
+
+
+def _lines(root: str, path: str) -> Iterator[Any]:
+    for number, line in enumerate(read_text(root, path, "utf-8").split("\n"), 1):
+        if line.strip():
+            record = parsed(line)
+            if record is None:
+                raise UserError(f"{path}:{number}: not JSON; a benchmark must be whole, fetch the file again")
+            yield record
+
+
+def _table(root: str, path: str, delimiter: str) -> list[Any]:
+    text = read_text(root, path, "utf-8")
+    header = text.split("\n", 1)[0].strip().split(delimiter)
+    names = [name for name in header if name in TEXT_KEYS + IMAGE_KEYS]
+    if not names:
+        raise UserError(f"{path}:1: no column among {', '.join(TEXT_KEYS)}; the header has {', '.join(header)[:200]}")
+    return [dict(zip(names, cells, strict=True)) for _, cells in records(text, path, delimiter, names) if cells]
+
+
+def _gather(at: Any, texts: list[str], images: set[str]) -> None:
+    """Walk a record; strings under text keys are texts, strings under image keys are image names."""
+    if isinstance(at, list):
+        for value in at:
+            _gather(value, texts, images)
+    elif isinstance(at, dict):
+        for key, value in at.items():
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, (dict, list)):
+                    _gather(one, texts, images)
+                elif key in TEXT_KEYS and isinstance(one, str):
+                    texts.append(one)
+                elif key in IMAGE_KEYS:
+                    images.add(str(one))
+
+
+def text_keys(texts: tuple[str, ...]) -> Keys:
+    """Keys of the texts in their Chinese and their English normal form: a benchmark may mix both."""
+    column = pa.array(texts, TEXT)
+    both = [normalised(column, chinese=zh, simplify=zh, spaces="remove") for zh in (False, True)]
+    return np.unique(np.concatenate([row_keys(folded(text)) for text in both]))
+
+
+def forbidden(benchmarks: list[Benchmark]) -> Forbidden:
+    """The union of what `benchmarks` hold; the empty text forbids nothing."""
+    empty = text_keys(("",))
+    keys = [text_keys(b.texts) for b in benchmarks]
+    joined = np.unique(np.concatenate(keys)) if keys else np.zeros(0, np.uint64)
+    return Forbidden(np.setdiff1d(joined, empty), frozenset().union(*(b.images for b in benchmarks)))
+
+

@@ -1,0 +1,25 @@
+"""What every command line of the project shares: one clear line for a mistake that the user can mend."""
+
+import sys
+from collections.abc import Callable
+
+from jsonargparse import ArgumentError
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; the message names the file, line or key and the fix."""
+
+
+def command(main: Callable[[], None]) -> None:
+    """Run `main`; print a user's mistake as one line on stderr and exit with code 2.
+
+    Parsers passed to jsonargparse must be built with `exit_on_error=False` for their errors to come here.
+    """
+    try:
+        main()
+    except (UserError, ArgumentError) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped by the keyboard; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,114 @@
+"""Drawing: a pure function of (scene, seed), vectorised over a batch of pictures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.miniature import creatures, objects
+from data.miniature.backgrounds import PAINTERS
+from data.miniature.creatures import BODY, DARK, LIGHT, SHADE, Layer
+from data.miniature.layout import place
+from data.miniature.scene import KINDS, Scene
+from data.miniature.shapes import Field, union
+
+RGB = {
+    "red": (222, 38, 38), "yellow": (250, 212, 30), "green": (38, 160, 60), "blue": (36, 84, 226),
+    "purple": (146, 56, 190), "pink": (252, 148, 190), "white": (250, 250, 250), "black": (30, 28, 34),
+}  # fmt: skip
+INK, PALE = np.float32((26, 22, 30)), np.float32((252, 252, 244))
+ICONS = {kind: getattr(creatures, kind, None) or getattr(objects, kind) for kind in KINDS}
+LOTS = 16  # random numbers a picture's background uses; each object uses as many again
+OUTLINE = 0.95  # pixels at a width of 64
+
+
+def uniform(seeds: NDArray[np.uint64], number: int) -> Field:
+    """[len(seeds), number] numbers in [0, 1), a pure function of each seed (splitmix64)."""
+    state = seeds[:, None] * np.uint64(0x2545F4914F6CDD1D) + np.arange(1, number + 1, dtype=np.uint64) * np.uint64(
+        0x9E3779B97F4A7C15
+    )
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    return ((state >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)).astype(np.float32)
+
+
+def paints(colour: str) -> Field:
+    """The four paints of a thing of this colour, [4, 3], indexed by BODY, SHADE, DARK, LIGHT."""
+    body = np.float32(RGB[colour])
+    result = np.empty((4, 3), np.float32)
+    result[BODY] = body
+    result[SHADE] = body * 0.74 if colour != "black" else body + 38
+    result[DARK] = INK if colour != "black" else np.float32((128, 126, 134))
+    result[LIGHT] = PALE if colour != "white" else np.float32((188, 200, 214))
+    return result
+
+
+def _stamp(canvas: Field, pictures: NDArray[np.intp], layers: list[Layer], x0: NDArray[np.intp], y0: NDArray[np.intp],
+           pixel: Field, palette: Field, outline: Field) -> None:  # fmt: skip
+    """Blend one kind's layers onto the padded canvases, back to front, with one pixel of soft edge."""
+    side = layers[0][0].shape[1]
+    rows = (y0[:, None] + np.arange(side))[:, :, None]
+    columns = (x0[:, None] + np.arange(side))[:, None, :]
+    index = (pictures[:, None, None], rows, columns)
+    patch = canvas[index]
+    edge = union(*(field for field, _ in layers)) - OUTLINE * (canvas.shape[1] / 80) * pixel
+    for field, paint in [(edge, -1), *layers]:
+        cover = np.clip(np.float32(0.5) - field / pixel, 0, 1)[..., None]
+        tone = outline if paint < 0 else palette[:, paint]
+        patch += (tone[:, None, None, :] - patch) * cover
+    canvas[index] = patch
+
+
+def render_batch(scenes: Sequence[Scene], seeds: Sequence[int] | NDArray[np.uint64], width: int = 64) -> NDArray[np.uint8]:
+    """Pictures [n, width, width, 3]; picture i depends on scenes[i], seeds[i] and width alone."""
+    number, keys = len(scenes), np.asarray(seeds, np.uint64)
+    x = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, None, :]
+    lots = uniform(keys, LOTS * 5)
+    margin = width // 8  # objects near the edge may reach over it
+    canvas = np.zeros((number, width + 2 * margin, width + 2 * margin, 3), np.float32)
+    middle = slice(margin, margin + width)
+    for name, painter in PAINTERS.items():
+        which = np.flatnonzero([scene.background == name for scene in scenes])
+        if len(which):
+            canvas[which, middle, middle] = painter(x, x.transpose(0, 2, 1), lots[which, :LOTS])
+    placed = [place(scene) for scene in scenes]
+    for depth in range(4):
+        groups: dict[str, list[int]] = {}
+        for picture, items in enumerate(placed):
+            if depth < len(items):
+                groups.setdefault(scenes[picture].things[items[depth].thing].kind, []).append(picture)
+        for kind, pictures in groups.items():
+            _draw(canvas, width, kind, np.asarray(pictures), scenes, placed, lots, depth)
+    return np.clip(canvas[:, middle, middle] + np.float32(0.5), 0, 255).astype(np.uint8)
+
+
+def _draw(canvas, width, kind, pictures, scenes, placed, lots, depth):  # type: ignore[no-untyped-def]
+    """Draw the object at this depth in every picture where it is of this kind."""
+    items = [placed[picture][depth] for picture in pictures]
+    colours = [scenes[picture].things[item.thing].colour for picture, item in zip(pictures, items, strict=True)]
+    on = np.asarray([scenes[picture].relations[:1] == ("on",) for picture in pictures])
+    lot = lots[pictures, LOTS * (1 + depth) : LOTS * (2 + depth)] - np.float32(0.5)
+    shared = lots[pictures, LOTS : 2 * LOTS] - np.float32(0.5)  # what stands on something moves with it
+    shift = np.where(on[:, None], shared[:, :2], lot[:, :2]) * np.float32(0.045)
+    half = np.float32([item.half for item in items]) * (1 + 0.08 * lot[:, 2])
+    cx = (np.float32([item.x for item in items]) + shift[:, 0]) * width
+    cy = (np.float32([item.y for item in items]) + shift[:, 1]) * width
+    side = int(width * 0.56) + 2
+    x0, y0 = (np.floor(centre - side / 2).astype(np.intp) for centre in (cx, cy))
+    scale = (1 / (half * width)).astype(np.float32)
+    steps = np.arange(side, dtype=np.float32) + np.float32(0.5)
+    dx = ((steps[None] + x0[:, None] - cx[:, None]) * scale[:, None])[:, None, :]
+    dy = ((steps[None] + y0[:, None] - cy[:, None]) * scale[:, None])[:, :, None]
+    angle = (0.16 * lot[:, 3])[:, None, None]
+    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    layers = ICONS[kind](cos * dx + sin * dy, cos * dy - sin * dx)
+    palette = np.stack([paints(colour) for colour in colours]) * (1 + 0.1 * lot[:, 4])[:, None, None]
+    outline = np.stack([PALE if colour == "black" else INK for colour in colours])
+    margin = width // 8
+    _stamp(canvas, pictures, layers, x0 + margin, y0 + margin, scale[:, None, None], palette, outline)
+
+
+def render(scene: Scene, seed: int, width: int = 64) -> NDArray[np.uint8]:
+    """One picture [width, width, 3] of the scene."""
+    return render_batch([scene], [seed], width)[0]

@@ -1,0 +1,109 @@
+"""One source, end to end on Daft: read, normalise, score; every row is kept, good or bad, with its numbers."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import daft
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from daft.io.source import DataSource, DataSourceTask
+from daft.recordbatch import RecordBatch
+
+from data.clean.codepoints import encode
+from data.clean.normalise import normalised
+from data.clean.scores import SCORES, scored
+from data.clean.subtitles import is_credit, without_speakers
+from data.command import UserError
+from data.pair import RAW, TEXT
+from data.sources.source import Source
+
+MORSEL = 32768  # rows a batch of the cleaning
+CLEANED = pa.struct(
+    [("en", TEXT), ("zh", TEXT), ("fault", TEXT)]
+    + [(name, pa.float32()) for name in SCORES]
+    + [("en_key", pa.uint64()), ("zh_key", pa.uint64())]
+)
+PASSED = ("image", "file", "line", "sub")
+
+
+@dataclass(frozen=True)
+class Reading(DataSourceTask):
+    """Daft's view of one source: its reader, run once, in order."""
+
+    source: Source
+    root: str
+
+    @property
+    def schema(self) -> daft.Schema:
+        """Raw pairs."""
+        return daft.Schema.from_pyarrow_schema(RAW)
+
+    async def read(self) -> AsyncIterator[RecordBatch]:
+        """Yield raw batches; a mistake of the user travels as a row, so that every runner brings it home."""
+        try:
+            for batch in self.source.read(self.root):
+                for start in range(0, batch.num_rows, MORSEL):
+                    yield RecordBatch.from_arrow_record_batches([batch.slice(start, MORSEL)], RAW)
+        except UserError as error:
+            row = {"en": "", "zh": "", "image": "", "file": 0, "line": 0, "sub": 0, "fault": f"!{error}"}
+            yield RecordBatch.from_arrow_record_batches([pa.RecordBatch.from_pylist([row], RAW)], RAW)
+
+
+@dataclass(frozen=True)
+class Rows(DataSource):
+    """A source of pairs as a Daft data source."""
+
+    source: Source
+    root: str
+
+    @property
+    def name(self) -> str:
+        """The source's name."""
+        return self.source.name
+
+    @property
+    def schema(self) -> daft.Schema:
+        """Raw pairs."""
+        return daft.Schema.from_pyarrow_schema(RAW)
+
+    async def get_tasks(self, pushdowns: object) -> AsyncIterator[DataSourceTask]:
+        """One task: the order of rows is the order of the files."""
+        yield Reading(self.source, self.root)
+
+
+def cleaned(en: pa.Array, zh: pa.Array, fault: pa.Array, source: Source) -> pa.StructArray:
+    """Normal forms, scores and keys of a batch; rows in = rows out."""
+    bad = pc.or_(pc.match_substring(en, "\ufffd"), pc.match_substring(zh, "\ufffd"))
+    fault = pc.if_else(pc.and_(pc.equal(fault, ""), bad), "bad_utf8", fault)
+    if source.speakers:
+        credit = is_credit(en, zh)
+        fault = pc.if_else(pc.and_(pc.equal(fault, ""), credit), "credit", fault)
+    english = normalised(en, chinese=False, simplify=False, spaces="keep")
+    chinese = normalised(zh, chinese=True, simplify=source.simplify, spaces=source.spaces)
+    if source.speakers:
+        spoken = without_speakers(encode(english), encode(chinese))
+        english = normalised(spoken[0], chinese=False, simplify=False, spaces="keep")
+        chinese = normalised(spoken[1], chinese=True, simplify=False, spaces=source.spaces)
+    table = scored(english, chinese)
+    values = [encode(english), encode(chinese), fault] + [pa.array(table[f.name], f.type) for f in list(CLEANED)[3:]]
+    return pa.StructArray.from_arrays(values, fields=list(CLEANED))
+
+
+def scored_batches(source: Source, root: str) -> Iterator[pa.RecordBatch]:
+    """Run one source through Daft and yield its scored rows in order, whatever the number of threads."""
+
+    @daft.func.batch(return_dtype=daft.DataType.from_arrow_type(CLEANED))
+    def clean(en: daft.Series, zh: daft.Series, fault: daft.Series) -> pa.StructArray:
+        return cleaned(en.to_arrow().cast(TEXT), zh.to_arrow().cast(TEXT), fault.to_arrow().cast(TEXT), source)
+
+    frame = Rows(source, root).read()
+    frame = frame.with_column("clean", clean(frame["en"], frame["zh"], frame["fault"]))
+    frame = frame.select(*PASSED, daft.col("clean").unnest())
+    for batch in frame.to_arrow_iter():
+        fatal = batch.filter(pc.starts_with(batch.column("fault"), "!"))
+        if fatal.num_rows:
+            raise UserError(fatal.column("fault")[0].as_py()[1:])
+        yield batch
+
+

@@ -1,0 +1,92 @@
+"""CC-CEDICT: one short gloss a sense, as a prompt would name the thing."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from data.sources.lines import read_lines
+from data.sources.source import Pair, Source, batches
+
+ENTRY = re.compile(r"(\S+) (\S+) \[([^\]]*)\] /(.*)/\s*$")
+DROP = re.compile(
+    r"^(?:CL:|see |see also |variant of|old variant|Japanese variant|erhua variant|also written|also pr\.|also called|"
+    r"abbr\. |(?:surname|Surname) |used in|Taiwan pr\.|same as|equivalent (?:to|of)|idiom|contraction of|unofficial variant|"
+    r"\(?(?:particle|grammatical|classifier|measure word|interj|onom|prefix|suffix|pronoun|modal)|classifier |"
+    r"\(bound form\)$|lit\. |component |radical |Kangxi |one of the |two-character |particle |grammar |phonetic|pr\. )"
+)
+ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
+HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U000323af]+(?:[|｜][\u3400-\u9fff\U00020000-\U000323af]+)?")
+TAIL = re.compile(r"(?:,| \b(?:in|of|near|from|at|also|abbr\.|see|fig\.|lit\.|cf\.?))*[\s,;:.]*$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cedict(Source):
+    """`senses` and `glosses` bound what one entry gives; cross references, classifiers and surnames are rejects."""
+
+    files: tuple[str, ...]
+    senses: int = 4
+    longest: int = 60  # characters of a gloss
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files, in order."""
+        return self.files
+
+    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+        """Yield one pair a gloss; comments are the reject `comment`."""
+        for index, path in enumerate(self.files):
+            yield from batches(
+                (
+                    pair
+                    for lines in read_lines(root, path, self.encoding)
+                    for number, line in enumerate(lines.text.to_pylist(), lines.first)
+                    for pair in entry(line, number, self.senses, self.longest)
+                ),
+                index,
+            )
+
+
+def entry(line: str, number: int, senses: int, longest: int) -> Iterator[Pair]:
+    """The pairs of one line of the dictionary."""
+    if line.startswith("#") or not line.strip():
+        yield Pair("", "", number, fault="comment")
+        return
+    match = ENTRY.match(line)
+    if match is None:
+        yield Pair(line, "", number, fault="columns")
+        return
+    chinese, given = match.group(2), 0
+    for sub, sense in enumerate(match.group(4).split("/"), 1):
+        text = gloss(sense)
+        if not text or len(text) > longest:
+            yield Pair(sense, chinese, number, sub=sub, fault="gloss")
+        elif given == senses:
+            yield Pair(sense, chinese, number, sub=sub, fault="rare_sense")
+        else:
+            given += 1
+            yield Pair(text, chinese, number, sub=sub)
+
+
+def gloss(sense: str) -> str:
+    """A sense without asides, references and pinyin; "" where nothing is left that names the thing."""
+    sense = sense.strip()
+    literal = sense.startswith("lit. ")
+    if literal or " fig. " in sense:  # the figurative meaning is what is meant
+        sense = sense.split("fig. ")[-1] if "fig. " in sense else sense.removeprefix("lit. ")
+    if DROP.match(sense) or DROP.match(previous := _peeled(sense)) or not previous:
+        return ""
+    sense = re.split(r"; |, (?:also|abbr|see|cf|lit|fig|same|usually|esp\.|e\.g\.|i\.e\.)", previous)[0]
+    if HAN.search(sense):
+        sense = sense.split(HAN.search(sense).group(0))[0]  # type: ignore[union-attr]  # searched just above
+        if not sense.strip(" ,;:") or re.search(r"\b(?:of|for|see|to|with|in|as|from|by)\s*$", sense):
+            return ""
+    return TAIL.sub("", sense).strip(" ,;:")
+
+
+def _peeled(sense: str) -> str:
+    """`sense` without bracketed asides, nested ones too."""
+    while (shorter := ASIDE.sub("", sense)) != sense:
+        sense = shorter
+    return " ".join(sense.split())

@@ -1,0 +1,124 @@
+"""Opening what publishers publish: plain, gz, bz2, xz, zst and zip members, local or by fsspec URL."""
+
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import fsspec
+
+from data.command import UserError
+
+BLOCK = 8 << 20  # bytes a block: large enough for vectorised work, small enough for many at once
+LONGEST_LINE = 64 << 20
+
+
+def resolve(root: str, path: str) -> str:
+    """`path` as written in a config, relative to the config's folder; a URL stays as it is."""
+    if "://" in path or "::" in path:
+        return path
+    return str(Path(root, path))
+
+
+@contextmanager
+def opened(root: str, path: str) -> Iterator[IO[bytes]]:
+    """The decompressed bytes of `path`; `archive.zip!member` reads one member without extracting it."""
+    archive, _, member = path.partition("!")
+    target = resolve(root, archive)
+    with _raw(target, path) as raw, _decompressed(raw, archive, member, path) as stream:
+        yield stream
+
+
+@contextmanager
+def _raw(target: str, path: str) -> Iterator[IO[bytes]]:
+    try:
+        if "://" not in target and "::" not in target:
+            stream: IO[bytes] = Path(target).open("rb")
+        else:
+            stream = fsspec.open(target, "rb").open()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file (looked for {target}); mend the path in the config") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; name a file") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{path}: cannot be opened: {error}; check the path or URL") from error
+    with stream:
+        yield stream
+
+
+def _zstd(raw: IO[bytes]) -> IO[bytes]:
+    import pyarrow as pa
+
+    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"))
+
+
+DECOMPRESS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".bz2": lambda raw: bz2.BZ2File(raw),
+    ".xz": lambda raw: lzma.LZMAFile(raw),
+    ".zst": _zstd,
+}
+
+
+@contextmanager
+def _decompressed(raw: IO[bytes], archive: str, member: str, path: str) -> Iterator[IO[bytes]]:
+    suffix = Path(archive.split("?")[0]).suffix.lower()
+    if suffix == ".zip":
+        with _member(raw, member, path) as stream:
+            yield stream
+    elif suffix in DECOMPRESS:
+        with DECOMPRESS[suffix](raw) as stream:
+            yield stream
+    else:
+        yield raw
+
+
+@contextmanager
+def _member(raw: IO[bytes], member: str, path: str) -> Iterator[IO[bytes]]:
+    try:
+        with zipfile.ZipFile(raw) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+            chosen = member or (names[0] if len(names) == 1 else "")
+            if chosen not in names:
+                raise UserError(f"{path}: the zip has no member {member!r}; write FILE.zip!MEMBER, one of {names[:8]}")
+            with archive.open(chosen) as stream:
+                yield stream
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise UserError(f"{path}: not a readable zip ({error}); fetch the file again") from error
+
+
+BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile, OSError)
+
+
+def read_bytes(root: str, path: str) -> bytes:
+    """The whole decompressed file, for formats that are one document."""
+    with opened(root, path) as stream:
+        try:
+            return stream.read()
+        except BROKEN as error:
+            raise broken(path, error) from error
+
+
+def read_text(root: str, path: str, encoding: str) -> str:
+    """The whole file as text; bytes that are not `encoding` become U+FFFD and are rejected row by row later."""
+    return read_bytes(root, path).decode(codec(path, encoding), "replace").removeprefix("\ufeff")
+
+
+def codec(path: str, encoding: str) -> str:
+    """`encoding` if Python knows it."""
+    try:
+        "".encode(encoding)
+    except LookupError:
+        raise UserError(f"{path}: unknown encoding {encoding!r}; use for example utf-8, utf-16 or gb18030") from None
+    return encoding
+
+
+def broken(path: str, error: BaseException) -> UserError:
+    """The one line for a stream that ends early or is damaged."""
+    return UserError(f"{path}: the file is cut short or damaged ({error}); fetch it again")

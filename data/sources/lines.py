@@ -1,0 +1,91 @@
+"""Lines of a file as Arrow arrays, block by block, valid UTF-8 whatever the bytes were."""
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from data.command import UserError
+from data.pair import TEXT
+from data.sources.files import BLOCK, BROKEN, LONGEST_LINE, broken, codec, opened
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Consecutive lines of one file: `text` without line ends, `first` the 1-based number of the first."""
+
+    text: pa.Array  # large_string [lines]
+    first: int
+
+    def numbers(self) -> np.ndarray:
+        """1-based line numbers, int64 [lines]."""
+        return np.arange(self.first, self.first + len(self.text), dtype=np.int64)
+
+
+def read_lines(root: str, path: str, encoding: str = "utf-8") -> Iterator[Lines]:
+    """Yield the lines of `path`; bytes that are not `encoding` become U+FFFD, which the cleaning rejects."""
+    codec(path, encoding)
+    first = 1
+    for block in _blocks(root, path, encoding):
+        text = _split(block)
+        if len(text):
+            yield Lines(text, first)
+        first += len(text)
+
+
+def _blocks(root: str, path: str, encoding: str) -> Iterator[bytes]:
+    """Yield valid UTF-8 blocks that end with a line end."""
+    decoder = None if encoding.lower() in ("utf-8", "utf8") else codecs.getincrementaldecoder(encoding)("replace")
+    rest, start = b"", True
+    with opened(root, path) as stream:
+        while True:
+            try:
+                data = stream.read(BLOCK)
+            except BROKEN as error:
+                raise broken(path, error) from error
+            final = not data
+            if decoder:
+                data = decoder.decode(data, final).encode("utf-8", "replace")
+            if start and data:
+                data, start = data.removeprefix(b"\xef\xbb\xbf"), False
+            cut = data.rfind(b"\n") + 1
+            if final:
+                if rest + data:
+                    yield _valid(rest + data + b"\n")
+                return
+            if cut == 0:
+                rest += data
+                if len(rest) > LONGEST_LINE:
+                    raise UserError(f"{path}: a line longer than {LONGEST_LINE >> 20} MiB; is this the right format?")
+            else:
+                yield _valid(rest + data[:cut])
+                rest = data[cut:]
+
+
+def _valid(block: bytes) -> bytes:
+    """`block` if it is UTF-8, else with U+FFFD for each bad sequence; line ends and tabs stay where they are."""
+    try:
+        block.decode("utf-8")
+    except UnicodeDecodeError:
+        return block.decode("utf-8", "replace").encode("utf-8")
+    return block
+
+
+def _split(block: bytes) -> pa.Array:
+    """Split at \\n; a \\r before it goes with it. `block` ends with \\n."""
+    data = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(data == 10)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    returns = (ends > starts) & (data[ends - 1] == 13)
+    if returns.any():
+        keep = np.ones(len(data), bool)
+        keep[ends - 1] &= ~returns
+        keep[ends] = False
+    else:
+        keep = data != 10
+    lengths = ends - starts - returns
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    body = data[keep]
+    return pa.Array.from_buffers(TEXT, len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(body)])

@@ -1,0 +1,68 @@
+"""What every source says of itself, and what its reader owes: batches, never a silent skip."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import pyarrow as pa
+
+from data.pair import TEXT, raw_batch
+
+ROWS = 65536  # rows a batch of the plain-Python readers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC):
+    """A corpus by its name, domain and licence, with its cleaning policy."""
+
+    name: str
+    domain: str
+    license: str
+    simplify: bool = True  # traditional characters become simplified ones (OpenCC t2s)
+    speakers: bool = False  # strip speaker names, dialogue dashes and subtitle credits
+    spaces: str = "remove"  # a space between two Chinese characters: remove | comma | keep
+    encoding: str = "utf-8"
+
+    @property
+    @abstractmethod
+    def paths(self) -> tuple[str, ...]:
+        """Every file that is read, as the config wrote it; `file` in a raw row indexes this."""
+
+    @abstractmethod
+    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+        """Yield raw batches in file order; raise UserError for what the user can mend."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair of a small odd format, read in plain Python."""
+
+    en: str
+    zh: str
+    line: int
+    sub: int = 0
+    image: str = ""
+    fault: str = ""
+
+
+def batches(pairs: Iterator[Pair], file: int) -> Iterator[pa.RecordBatch]:
+    """Group `pairs` of one file into raw batches."""
+    while group := list(islice(pairs, ROWS)):
+        yield raw_batch(
+            _text([p.en for p in group]),
+            _text([p.zh for p in group]),
+            file,
+            pa.array([p.line for p in group], pa.int64()),
+            _text([p.image for p in group]),
+            pa.array([p.sub for p in group], pa.int32()),
+            _text([p.fault for p in group]),
+        )
+
+
+def _text(values: Sequence[str]) -> pa.Array:
+    """An Arrow column; a lone surrogate (possible in JSON escapes) becomes U+FFFD."""
+    try:
+        return pa.array(values, TEXT)
+    except UnicodeEncodeError:
+        return pa.array([v.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for v in values], TEXT)

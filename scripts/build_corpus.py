@@ -1,0 +1,12 @@
+"""The same as `python -m data.build`, for those who look for scripts."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[1])
+
+from data.build import main
+from data.command import command
+
+if __name__ == "__main__":
+    command(main)
