@@ -117,7 +117,7 @@ def _loaded_whole(kind: Any, source: str, option: str, dtype: torch.dtype) -> An
 
 
 def _loaded(kind: Any, source: str, option: str, **settings: Any) -> Any:  # noqa: ANN401  a transformers class
-    disable_progress_bar()  # a bar for each of four loads of a second would hide the one line that matters
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # bars of a second would hide the lines that matter
     try:
         return kind.from_pretrained(source, **settings)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
