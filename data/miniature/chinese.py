@@ -1,0 +1,114 @@
+"""The Chinese half of the grammar: modifiers before the noun, measure words, no articles, landmarks that may come first."""
+
+from random import Random
+
+from data.miniature.scene import Scene, Thing
+from data.miniature.words import (
+    CHINESE_COLOURS,
+    CHINESE_RELATIONS,
+    CHINESE_SIZES,
+    NOUNS,
+    NUMBERS,
+    PLACES,
+    SHORT_COLOURS,
+    SIZE_CHARACTERS,
+    Choices,
+    Wording,
+)
+
+# {here} is a phrase of place, {setting} a noun for it; {there} is a clause of existence (有…), {core} one of place (…在…)
+TEMPLATES = {
+    "caption": Choices(
+        ("{here}{there}。", "{here}，{core}。", "{core}，背景是{setting}。", "图中{there}，背景是{setting}。"),
+        ("这张图里，{here}{there}。", "画的是{setting}，{there}。"),
+    ),
+    "prompt": Choices(
+        ("{core}，{setting}", "{setting}，{core}", "{here}，{core}", "{core}，{setting}背景"),
+        ("一幅插画，{core}，背景：{setting}", "以{setting}为背景，{core}"),
+    ),
+    "verse": Choices(
+        ("{here}，{core}。", "{here}忽见{core}。", "君不见，{here}，{core}。", "{here}独徘徊，但见{core}。"),
+        ("{here}又逢{core}。", "梦回{setting}，{core}。"),
+    ),
+    "subtitle": Choices(
+        ("快看！{here}{there}！", "嘿，你看见没，{here}{there}？", "哇，{here}{there}。", "我看见{here}{there}呢。"),
+        ("你瞧，{here}{there}！", "{here}竟然{there}，你敢信？"),
+    ),
+    "encyclopedia": Choices(
+        ("画面内容为{core}；背景为{setting}。", "背景：{setting}。内容：{core}。", "本图描绘{here}{there}。"),
+        ("此图版记录了{core}，环境为{setting}。",),
+    ),
+}  # fmt: skip
+BARE = {
+    "caption": "{core}。", "prompt": "{core}", "verse": "但见{core}。", "subtitle": "快看，{there}！",
+    "encyclopedia": "本图描绘{core}。",
+}  # fmt: skip
+
+
+def noun_phrase(thing: Thing, register: str, random: Random, wording: Wording, mixed: bool = False) -> str:
+    """A thing with number, measure word, size and colour; `mixed` says the noun in English."""
+    noun = NOUNS[thing.kind].en.draw(random, wording) if mixed else NOUNS[thing.kind].zh.draw(random, wording)
+    number = NUMBERS[thing.count] + random.choice(NOUNS[thing.kind].measures)
+    colour, short = CHINESE_COLOURS[thing.colour].draw(random, wording), SHORT_COLOURS[thing.colour]
+    said = thing.size != "medium" or random.random() < 0.25
+    size = CHINESE_SIZES[thing.size].draw(random, wording) if said else ""
+    if register == "encyclopedia" and random.random() < 0.3:
+        inside = colour + (f"，{SIZE_CHARACTERS[thing.size]}型" if said else "")
+        return f"{noun}{number}（{inside}）"
+    if register == "verse" and not mixed and random.random() < 0.5:  # 小红鱼两尾: the number follows, as in old verse
+        return {"small": "小", "medium": "", "large": "巨"}[thing.size] + short + noun + number
+    lot = random.random()
+    if thing.size != "medium" and lot < 0.4:
+        described = f"{colour}的{SIZE_CHARACTERS[thing.size]}{noun}"
+    elif not mixed and lot < 0.65 and wording != "fresh":
+        described = f"{size}{short}{noun}"
+    else:
+        described = f"{size}{colour}{'的' if lot < 0.88 else ''}{noun}"
+    if register == "prompt" and thing.count == 1 and random.random() < 0.4:
+        return described
+    if register == "subtitle" and thing.count == 1 and random.random() < 0.5:
+        number = number[1:]  # 有只猫: speech drops 一
+    return number + described
+
+
+def _clauses(scene: Scene, register: str, random: Random, wording: Wording, mixed: bool) -> dict[str, str]:
+    """`core` (…在…的左边) and `there` (…的左边有…), with the same phrases."""
+    inner = "caption" if register == "subtitle" and scene.relations else register  # 在条鱼 would be wrong: 一 stays
+    phrases = [
+        noun_phrase(thing, register if index == 0 else inner, random, wording, mixed and random.random() < 0.6)
+        for index, thing in enumerate(scene.things)
+    ]
+    if not scene.relations:
+        return {"core": phrases[0], "there": "有" + phrases[0]}
+    side = ("的" if random.random() < 0.5 else "") + CHINESE_RELATIONS[scene.relations[0]].draw(random, wording)
+    whole = noun_phrase(scene.things[0], inner, random, wording, mixed and random.random() < 0.3)
+    core = random.choice((f"{whole}在{phrases[1]}{side}", f"{phrases[1]}{side}有{whole}", f"{phrases[1]}{side}是{whole}"))
+    there = f"有{phrases[1]}，{side.removeprefix('的')}有{phrases[0]}" if random.random() < 0.4 else (
+        f"{phrases[1]}{side}有{phrases[0]}"
+    )
+    if not there.startswith("有"):
+        there = "，" + there  # 星空下，两条鱼的左边有…
+    if len(phrases) == 3:
+        third = CHINESE_RELATIONS[scene.relations[1]].draw(random, wording)
+        last = random.choice((f"，它们{third}还有{phrases[2]}", f"，它们的{third}是{phrases[2]}", f"，{phrases[2]}在它们的{third}"))
+        core, there = core + last, there + last
+    return {"core": core, "there": there}
+
+
+def say_chinese(
+    scene: Scene, register: str, random: Random, wording: Wording, qualities: tuple[str, ...] = (),
+    place: bool = True, mixed: bool = False,
+) -> str:  # fmt: skip
+    """The scene as one Chinese sentence or prompt of the register; `mixed` puts English words into it."""
+    here, setting = (choices.draw(random, wording) for choices in PLACES[scene.background][2:])
+    if mixed and random.random() < 0.4:
+        setting = PLACES[scene.background][1].draw(random, wording)
+    template = TEMPLATES[register]
+    text = random.choice(template.fresh if wording == "fresh" else template.common) if place else BARE[register]
+    clauses = _clauses(scene, register, random, wording, mixed)
+    text = text.format(here=here, setting=setting, **clauses)
+    text = text.replace("，，", "，").replace("竟然，", "竟然")
+    if register != "prompt":
+        return text
+    comma = random.choice(("，", "，", ", ", ","))
+    return "，".join((text, *qualities)).replace("，", comma)

@@ -1,0 +1,85 @@
+"""Trains the autoencoder whose latents the denoiser draws, and says how well its pictures can still be read."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.miniature.scene import Scene
+from eval.miniature.fit import Plan, fit
+from eval.miniature.recognition import cell_losses
+from eval.miniature.world import draw_rows, truths
+from eval.recogniser import Recogniser, as_input
+
+BATCH = 48
+CHANNELS = 8
+NOISE = 0.2  # latents are disturbed by this while training: what the denoiser leaves must not show
+
+
+def new_autoencoder() -> AutoencoderTiny:
+    """Pictures [n, 3, 64, 64] in -1..1 to latents [n, 8, 8, 8] and back."""
+    return AutoencoderTiny(
+        encoder_block_out_channels=(32, 32, 32, 32), decoder_block_out_channels=(40, 40, 40, 40),
+        num_encoder_blocks=(0, 1, 2, 3), num_decoder_blocks=(3, 2, 1, 0), latent_channels=CHANNELS,
+    )  # fmt: skip
+
+
+def _moments(latents: Tensor) -> Tensor:
+    """How far the channels are from mean 0 and variance 1, the distribution that noise has."""
+    means, variances = latents.mean((0, 2, 3)), latents.var((0, 2, 3))
+    return means.square().mean() + (variances - 1).square().mean()
+
+
+def train_autoencoder(
+    recogniser: Recogniser, scenes: list[Scene], images: NDArray[np.uint8], plan: Plan, seed: int, folder: Path
+) -> AutoencoderTiny:
+    """A trained autoencoder: close in pixels, in the recogniser's features and in what the recogniser reads."""
+    torch.manual_seed(seed)
+    model = new_autoencoder().to(memory_format=torch.channels_last)
+    recogniser = recogniser.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    cells = truths(scenes)
+
+    def losses(step: int) -> dict[str, Tensor]:
+        rows = np.sort(draw_rows(len(scenes), BATCH, seed, step))
+        inputs = as_input(images[rows]).to(memory_format=torch.channels_last)
+        noise = torch.randn(len(rows), CHANNELS, 8, 8, generator=torch.Generator().manual_seed(step))
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = model.encoder(inputs)
+            share = torch.rand(len(rows), 1, 1, 1, generator=torch.Generator().manual_seed(-step - 1 & 0xFFFFFFFF))
+            drawn = model.decoder(latents + NOISE * share * noise)
+            with torch.no_grad():
+                wanted = recogniser.features(inputs)
+            found = recogniser.features(drawn)
+            read = recogniser.cells(found[-1])
+        latents, drawn = latents.float(), drawn.float()
+        likeness = sum(F.mse_loss(one.float(), two.float()) / two.float().square().mean()
+                       for one, two in zip(found, wanted, strict=True))  # fmt: skip
+        assert isinstance(likeness, Tensor), "the recogniser has features"
+        return {
+            "pixels": F.l1_loss(drawn, inputs) + 2 * F.mse_loss(drawn, inputs),
+            "likeness": 0.15 * likeness,
+            "reading": 0.02 * torch.stack(list(cell_losses(read, cells[rows]).values())).sum(),
+            "moments": 0.1 * _moments(latents),
+        }
+
+    fit("autoencoder", model, plan, losses, folder)
+    return model
+
+
+@torch.no_grad()
+def encode(model: AutoencoderTiny, images: NDArray[np.uint8], chunk: int = 256) -> Tensor:
+    """Latents [n, 8, 8, 8] of pictures [n, 64, 64, 3]."""
+    starts = range(0, len(images), chunk)
+    return torch.cat([model.encoder(as_input(images[start : start + chunk])) for start in starts])
+
+
+@torch.no_grad()
+def decode(model: AutoencoderTiny, latents: Tensor, chunk: int = 256) -> NDArray[np.uint8]:
+    """Pictures [n, 64, 64, 3] of latents [n, 8, 8, 8]."""
+    drawn = torch.cat([model.decoder(latents[start : start + chunk]) for start in range(0, len(latents), chunk)])
+    bytes_: NDArray[np.uint8] = ((drawn.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    return bytes_
