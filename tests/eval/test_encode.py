@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eval.encode import text_features, token_ids
+from eval.protocol import CHINESE_CLIP, OPENAI, prepared
+from eval.towers import TextTower, load_image_tower, load_text_tower
+
+TEXTS = ["the cat", "", "机械狗在月亮上", "the dog, the cat, the dog and a very long sentence of many bytes", "x"]
+
+
+@pytest.fixture(scope="module")
+def tower(teacher: Path) -> TextTower:
+    return load_text_tower(str(teacher), "--clip", torch.float32, torch.device("cpu"))
+
+
+def test_features_do_not_depend_on_batches_or_padding(tower: TextTower) -> None:
+    """A tight batch gives what every caption gives by itself on all 77 slots."""
+    together = text_features(tower, TEXTS, OPENAI, batch_size=3).features
+    for number, text in enumerate(TEXTS):
+        ids = tower.tokenizer(text, padding="max_length", truncation=True, max_length=77, return_tensors="pt").input_ids
+        with torch.no_grad():
+            alone = torch.nn.functional.normalize(tower.model(ids).text_embeds, dim=-1)[0].numpy()
+        assert np.abs(together[number] - alone).max() < 2e-6
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+
+
+def test_a_long_caption_keeps_its_end_of_text_and_is_counted(tower: TextTower) -> None:
+    start, end = tower.tokenizer.bos_token_id, tower.tokenizer.eos_token_id
+    ids, cut = token_ids(tower, ["the the the the", "the the the", "猫" * 10_000], max_length=5)
+    assert cut == 2
+    assert [(row[0], row[-1], len(row)) for row in ids] == [(start, end, 5)] * 3
+    assert ids[0] == tower.tokenizer("the the the").input_ids
+    encoded = text_features(tower, ["猫" * 10_000, "\x00\x07\u200b\ufeff"], OPENAI)
+    assert (encoded.cut, encoded.max_length) == (1, 77)
+    assert np.isfinite(encoded.features).all()
+
+
+def test_max_length_is_the_protocols_but_never_more_than_the_slots(tower: TextTower) -> None:
+    assert text_features(tower, ["a"], CHINESE_CLIP).max_length == 52
+    assert text_features(tower, ["a"], OPENAI, max_length=200).max_length == 77
+    assert text_features(tower, ["a"], OPENAI, max_length=10).max_length == 10
+
+
+def test_chinese_clip_lowers_case_and_straightens_quotes() -> None:
+    assert prepared("“AI” 与 Café", CHINESE_CLIP) == '"ai" 与 café'
+    assert prepared("“AI” 与 Café", OPENAI) == "“AI” 与 Café"
+
+
+def test_the_text_half_of_a_whole_clip_is_the_same_tower(clip: Path, tower: TextTower) -> None:
+    whole = load_text_tower(str(clip), "--clip", torch.float32, torch.device("cpu"))
+    assert np.array_equal(text_features(whole, TEXTS, OPENAI).features, text_features(tower, TEXTS, OPENAI).features)
+
+
+def test_mean_and_size_of_the_image_tower_are_its_own(clip: Path, tmp_path: Path) -> None:
+    import shutil
+
+    plain = load_image_tower(str(clip), "--clip", torch.float32, torch.device("cpu")).pixels
+    assert (plain.size, plain.mean[0]) == (32, 0.48145466)
+    shutil.copytree(clip, tmp_path / "clip")
+    (tmp_path / "clip" / "preprocessor_config.json").write_text(
+        '{"image_processor_type": "CLIPImageProcessor", "image_mean": [0.5, 0.4, 0.3], "image_std": [1.0, 1.0, 1.0]}'
+    )
+    own = load_image_tower(str(tmp_path / "clip"), "--clip", torch.float32, torch.device("cpu")).pixels
+    assert (own.mean, own.std) == ((0.5, 0.4, 0.3), (1.0, 1.0, 1.0))

@@ -1,0 +1,263 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel
+
+from data.command import UserError, command
+from eval.benchmark_main import run
+from eval.encode import image_features
+from eval.flickr30k_cn import main
+from eval.protocol import PROTOCOLS, Name
+from eval.result import METRICS, Result
+from eval.towers import load_image_tower
+from tests.eval import files as small
+from tests.eval.files import Files
+from tests.eval.tiny import save_text_half
+
+ROOT = Path(__file__).parents[2]
+
+
+def score(*arguments: object) -> Result:
+    return run("eval.flickr30k_cn", "Flickr30K-CN", (1000, 5000), [str(argument) for argument in arguments])
+
+
+def scores(result: Result) -> dict[tuple[str, str], list[float]]:
+    return {(row.model, row.language): row.scores.round(6).tolist() for row in result.rows}
+
+
+def published(real: Path, folder: Path, languages: tuple[str, ...]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows of the real teacher, as its own student, on its development set in the given languages."""
+    data, out = folder / "captions.jsonl", folder / "result.json"
+    lines = [json.loads(line) for line in (real / "dev" / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
+    kept = [{key: value for key, value in line.items() if key in ("image", *languages)} for line in lines]
+    data.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept), encoding="utf-8")
+    score(
+        "--student", real / "teacher", "--clip", real / "teacher", "--data", data,
+        "--image-features", real / "dev" / "features.npz", "--out", out,
+    )  # fmt: skip
+    return {(row["model"], row["language"]): row for row in json.loads(out.read_text(encoding="utf-8"))["rows"]}
+
+
+def test_the_published_figures_of_the_real_teacher(real: Path, tmp_path: Path) -> None:
+    """Those of its README, to the digit; with Chinese the teacher is at chance, which counts as much."""
+    rows = published(real, tmp_path, ("zh", "en"))
+    assert list(rows) == [("student", "zh"), ("student", "en"), ("teacher", "en"), ("teacher", "zh")]
+    ceiling = rows["teacher", "en"]
+    assert [round(ceiling[name], 1) for name in METRICS[:6]] == [11.7, 28.2, 38.4, 11.9, 31.0, 40.4]
+    assert round(ceiling["mr"], 2) == 26.94
+    assert round(rows["teacher", "zh"]["mr"], 2) == 0.94
+    assert rows["teacher", "zh"]["cut"] == 20
+    low, high = ceiling["ci95"]["mr"]
+    assert 2 < 26.94 - low < 3
+    assert 2 < high - 26.94 < 3
+    ratios = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["ratios"]
+    assert ratios["student-en/teacher-en"] == {"percent": 100.0, "ci95": [100.0, 100.0]}
+
+
+@pytest.mark.slow
+def test_the_published_figure_of_all_five_captions(real: Path, tmp_path: Path) -> None:
+    assert round(published(real, tmp_path, ("en_all",))["teacher", "en_all"]["mr"], 2) == 50.88
+
+
+def test_the_whole_clip_on_every_layout_gives_one_result(clip: Path, student: Path, files: Files) -> None:
+    found = [
+        scores(score("--student", student, "--clip", clip, "--data", path))
+        for path in (files.chinese_clip, files.csv, files.jsonl, files.hub)
+    ]
+    for other in found:
+        assert other["student", "zh"] == found[0]["student", "zh"]
+        assert other["teacher", "zh"] == found[0]["teacher", "zh"]
+    assert found[2] == found[3]
+    assert set(found[2]) == {("student", "zh"), ("student", "en"), ("teacher", "en"), ("teacher", "zh")}
+    assert set(found[0]) == {("student", "zh"), ("teacher", "zh")}
+
+
+@pytest.mark.parametrize("protocol", ["chinese-clip", "openai"])
+def test_ready_features_score_as_the_image_tower_does(
+    protocol: Name, clip: Path, teacher: Path, student: Path, files: Files, tmp_path: Path
+) -> None:
+    tower = load_image_tower(str(clip), "--clip", torch.float32, torch.device("cpu"))
+    ids = [small.name(number) for number in range(small.IMAGES)]
+    transform = PROTOCOLS[protocol].transform
+    features = image_features(tower, ids, lambda image: small.picture(ids.index(image)), transform)
+    shuffle = np.random.default_rng(0).permutation(small.IMAGES)
+    np.savez(tmp_path / "f.npz", ids=np.array(ids)[shuffle], features=features[shuffle].astype(np.float64) * 3)
+    common = ("--student", student, "--data", files.jsonl, "--protocol", protocol)
+    whole = score(*common, "--clip", clip)
+    ready = score(*common, "--clip", teacher, "--image-features", tmp_path / "f.npz")
+    assert scores(whole) == scores(ready)
+    assert (whole.settings["transform"], ready.settings["transform"]) == (transform, "ready features")
+
+
+def test_squash_and_crop_are_different_scores(clip: Path, student: Path, files: Files) -> None:
+    common = ("--student", student, "--clip", clip, "--data", files.jsonl)
+    squash, crop = (score(*common, "--protocol", protocol) for protocol in ("chinese-clip", "openai"))
+    assert scores(squash) != scores(crop)
+
+
+def test_result_file_and_table(
+    clip: Path, student: Path, files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "result.json"
+    out.write_text("old")
+    score("--student", student, "--clip", clip, "--data", files.jsonl, "--out", out)
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    for row in result["rows"]:
+        assert set(row) == {"model", "language", *METRICS, "ci95", "captions", "images", "cut"}
+        assert set(row["ci95"]) == set(METRICS)
+        assert row["mr"] == pytest.approx(sum(row[name] for name in METRICS[:6]) / 6, abs=1e-3)
+        assert all(row["ci95"][name][0] <= row[name] <= row["ci95"][name][1] for name in METRICS)
+    settings = result["settings"]
+    assert settings["protocol"] == "chinese-clip"
+    assert (settings["transform"], settings["max_length"], settings["precision"]) == ("squash", 52, "fp32")
+    assert {Path(name).name for name in settings["sha256"]} >= {"bilingual.jsonl", "model.safetensors"}
+    assert set(settings) >= {"commit", "seconds", "versions", "bootstrap", "command"}
+    told = capsys.readouterr()
+    assert "12 images and 24 Chinese captions, not the 1000 and 5000" in told.err
+    assert "ceiling" in told.out
+    assert "floor" in told.out
+    assert "student-zh/teacher-en: " in told.out
+
+
+def test_cut_captions_are_said_on_one_line(
+    clip: Path, student: Path, files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score("--student", student, "--clip", clip, "--data", files.csv, "--max-length", 20)
+    assert "student zh: 12 of 24 captions are over 20 tokens and were cut\n" in capsys.readouterr().err
+
+
+def bad_towers(folder: Path, good: Path) -> dict[str, str]:
+    """Folders that look like a student and are none, with what must be said of each."""
+    said = {}
+
+    def spoil(name: str, message: str) -> Path:
+        shutil.copytree(good, folder / name)
+        said[name] = message
+        return folder / name
+
+    (folder / "empty").mkdir(parents=True)
+    said["empty"] = "no config.json"
+    (spoil("noweights", "no weights; save it as") / "model.safetensors").unlink()
+    pickle = spoil("pickle", r"only pytorch_model\.bin, a pickle")
+    (pickle / "model.safetensors").rename(pickle / "pytorch_model.bin")
+    cut = spoil("cut", "cannot be loaded as a CLIPTextModelWithProjection") / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:3000])
+    lacking = spoil("lacking", r"1 weights of a CLIPTextModelWithProjection are missing or misfit, text_projection")
+    weights = load_file(lacking / "model.safetensors")
+    save_file({key: weights[key] for key in weights if "projection" not in key}, lacking / "model.safetensors")
+    for name, value, message in (
+        ("legacy", 2, "eos_token_id 2 and the tokenizer 519"),
+        ("none", None, "eos_token_id None and the tokenizer 519"),
+    ):
+        path = spoil(name, message) / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": value, "vocab_size": 520}))
+    # 2 is right where the end of text is the largest id, as it is in OpenAI's own files; here a row stands above it.
+    config = json.loads((folder / "legacy" / "config.json").read_text())
+    (folder / "legacy" / "config.json").write_text(json.dumps({**config, "vocab_size": 521}))
+    grown = load_file(folder / "legacy" / "model.safetensors")
+    key = "text_model.embeddings.token_embedding.weight"
+    grown[key] = torch.cat([grown[key], grown[key][:1]])
+    save_file(grown, folder / "legacy" / "model.safetensors", {"format": "pt"})
+    words = spoil("words", "its tokenizer has 520 tokens and its model 500")
+    (words / "config.json").write_text(json.dumps({**config, "vocab_size": 500, "bos_token_id": 1, "eos_token_id": 3}))
+    weights[key] = weights[key][:500]
+    save_file(weights, words / "model.safetensors", {"format": "pt"})
+    return said
+
+
+def test_a_folder_that_is_not_a_student_is_refused(teacher: Path, clip: Path, files: Files, tmp_path: Path) -> None:
+    said = bad_towers(tmp_path / "bad", teacher)
+    for name, message in {**said, "absent": "no such folder"}.items():
+        with pytest.raises(UserError, match=f"--student .*/{name}: .*{message}"):
+            score("--student", tmp_path / "bad" / name, "--clip", clip, "--data", files.csv)
+    CLIPTextModel.from_pretrained(teacher).save_pretrained(tmp_path / "plain")
+    with pytest.raises(UserError, match=r"--clip .*: "):
+        score("--student", teacher, "--clip", tmp_path / "plain", "--data", files.csv)
+
+
+def test_towers_and_features_that_do_not_fit(
+    teacher: Path, clip: Path, student: Path, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="has no image tower; give a whole CLIPModel or --image-features"):
+        score("--student", student, "--clip", teacher, "--data", files.csv)
+    monkeypatch.setattr("tests.eval.tiny.WIDTH", 8)
+    narrow = save_text_half(tmp_path / "narrow")
+    with pytest.raises(UserError, match="its features have width 8, those of --clip 16"):
+        score("--student", narrow, "--clip", clip, "--data", files.csv)
+    ids = np.array([small.name(number) for number in range(small.IMAGES)])
+    whole = np.random.default_rng(0).normal(size=(small.IMAGES, 16))
+    broken = whole.copy()
+    broken[3] = np.nan
+    (tmp_path / "text.npz").write_text("not a zip")
+    cases: dict[str, tuple[dict[str, Any], str]] = {
+        "fewer": ({"ids": ids[:-2], "features": whole[:-2]}, r"no features of 2 of 12 images, '1370\.jpg' first"),
+        "width": ({"ids": ids, "features": whole[:, :5]}, "features of width 5, but the text tower .* has width 16"),
+        "shape": ({"ids": ids[:5], "features": whole}, r"ids \(5,\) and features \(12, 16\) must be"),
+        "nan": ({"ids": ids, "features": broken}, "zero or not finite"),
+        "keys": ({"names": ids, "features": whole}, "it needs the arrays ids and features"),
+        "twice": ({"ids": np.append(ids, ids[:1]), "features": np.append(whole, whole[:1], 0)}, "holds 1 names twice"),
+        "pickled": ({"ids": ids.astype(object), "features": whole}, "not a readable .npz"),
+    }
+    for name, (arrays, _) in cases.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    messages = {name: message for name, (_, message) in cases.items()}
+    for name, message in {**messages, "text": "not a readable .npz", "absent": "no such file"}.items():
+        with pytest.raises(UserError, match=f"{name}.npz: .*{message}|{name}.npz: {message}"):
+            score(
+                "--student", student, "--clip", teacher, "--data", files.csv,
+                "--image-features", tmp_path / f"{name}.npz",
+            )  # fmt: skip
+
+
+def test_bad_options(student: Path, clip: Path, files: Files, tmp_path: Path) -> None:
+    common = ("--student", student, "--clip", clip, "--data", files.csv)
+    for arguments, message in (
+        (("--out", tmp_path), "a folder; name a file"),
+        (("--out", tmp_path / "no" / "result.json"), "no folder .*; make it first"),
+        (("--max-length", 2), "need 3"),
+        (("--device", "cuda:77"), "--device cuda:77"),
+    ):
+        with pytest.raises(UserError, match=message):
+            score(*common, *arguments)
+
+
+MISTAKES: list[tuple[list[str], str]] = [
+    (["--student", "S", "--clip", "C"], "data"),
+    (["--student", "S", "--clip", "C", "--data", "D", "--nonsense", "1"], "nonsense"),
+    (["--student", "S", "--clip", "C", "--data", "D", "--protocol", "mine"], "protocol"),
+    (["--student", "S", "--clip", "C", "--data", "no/such/file"], "no/such/file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), MISTAKES)
+def test_a_mistake_is_one_line_and_code_2(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["flickr30k_cn", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        command(main)
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert told.startswith("error: ")
+    assert said in told
+    assert told.count("\n") == 1
+
+
+def test_the_real_command_writes_nothing_after_a_mistake(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "eval.flickr30k_cn", *MISTAKES[3][0], "--out", str(tmp_path / "r.json")],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --data no/such/file: no such file or folder")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
