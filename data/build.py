@@ -14,11 +14,12 @@ import daft
 from jsonargparse import ArgumentParser
 
 from data.clean.benchmarks import Benchmark, forbidden, load_benchmark
+from data.clean.contamination import build_indices
 from data.command import UserError, command
 from data.decide import decide
 from data.recipe import Plan, load_plan
 from data.report import report, summary, write_report
-from data.scored import Input, _input, score_source
+from data.scored import Input, Yardstick, describe, score_source
 from data.shards import write_corpus
 
 
@@ -34,15 +35,20 @@ def build(config: Path, out: Path, overwrite: bool = False) -> None:
         if out.exists():
             _reuse(out, partial)
         benchmarks = [_benchmark(plan.root, path) for path in plan.recipe.benchmarks]
-        scored = [score_source(source, plan.root, partial / "scored") for source in plan.sources]
+        yardstick = _yardstick(benchmarks)
+        scored = [score_source(source, plan.root, partial / "scored", yardstick) for source in plan.sources]
         verdicts = decide(plan, scored, forbidden([b for b, _ in benchmarks]))
         for leftover in ("train", "valid"):
             shutil.rmtree(partial / leftover, ignore_errors=True)
         written = write_corpus(partial, scored, verdicts, plan.recipe.rows_per_shard)
         if not sum(written.train.values()):
             reasons = ", ".join(sorted(set(verdicts.ledger.reasons) - {"", "valid"}))
-            raise UserError(f"{config}: no row is left after cleaning (reasons: {reasons}); loosen `limits` or mend the sources")
-        told = report(plan, _config_input(plan, config), scored, benchmarks, verdicts, written, time.monotonic() - started)
+            raise UserError(
+                f"{config}: no row is left after cleaning (reasons: {reasons}); loosen `limits` or mend the sources"
+            )
+        told = report(
+            plan, _config_input(plan, config), scored, benchmarks, verdicts, written, time.monotonic() - started
+        )
         _drop_unused(partial, {source.name for source in plan.sources})
         write_report(partial, told)
         _swap(partial, out)
@@ -71,7 +77,12 @@ def _wanted(plan: Plan, config: Path, out: Path, overwrite: bool) -> bool:
 
 
 def _benchmark(root: str, path: str) -> tuple[Benchmark, Input]:
-    return load_benchmark(root, path), _input(root, path)
+    return load_benchmark(root, path), describe(root, path)
+
+
+def _yardstick(benchmarks: list[tuple[Benchmark, Input]]) -> Yardstick:
+    digest = hashlib.sha256("".join(file.sha256 + file.path for _, file in benchmarks).encode()).hexdigest()
+    return Yardstick(build_indices([b for b, _ in benchmarks]), digest)
 
 
 @contextmanager
@@ -83,7 +94,9 @@ def _locked(partial: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"{lock}: another build is writing this corpus; wait for it, or choose another --out") from None
+            raise UserError(
+                f"{lock}: another build is writing this corpus; wait for it, or choose another --out"
+            ) from None
         partial.mkdir(exist_ok=True)
         yield
         lock.unlink(missing_ok=True)
@@ -108,8 +121,8 @@ def _swap(partial: Path, out: Path) -> None:
     """Put the new corpus in place of the old; killed in between, `_recover` finishes."""
     old = out.with_name(out.name + ".old")
     if out.exists():
-        os.replace(out, old)
-    os.replace(partial, out)
+        out.replace(old)
+    partial.replace(out)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -117,7 +130,7 @@ def _recover(out: Path) -> None:
     """Undo a swap that was killed between its two renames."""
     old = out.with_name(out.name + ".old")
     if old.exists() and not out.exists():
-        os.replace(old, out)
+        old.replace(out)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from data.clean.accept import rules
 from data.clean.benchmarks import Forbidden, image_id
 from data.clean.keys import Keys, mixed
+from data.clean.minhash import HASHES, near_repeats
 from data.clean.scores import SCORES
 from data.clean.verdict import Codes, first_rows, held_out
 from data.recipe import Plan
@@ -71,7 +72,8 @@ def decide(plan: Plan, scored: list[Scored], forbidden: Forbidden) -> Verdicts:
             codes[span] = _accepted(batch, row, plan, part, forbidden, ledger)
             row += batch.num_rows
     _fit_ratios(codes, ratio, domain, domains, plan, ledger)
-    _drop_repeats(codes, en, zh, plan, ledger)
+    _drop_repeats(codes, en, zh, domain, plan, ledger)
+    _drop_near(codes, domain, scored, plan, ledger)
     split = held_out(en, zh, record, domain, codes == 0, plan.recipe.valid_per_domain)
     codes[split.valid] = ledger.code(VALID)
     _reject(codes, split.shared, "shares_valid", ledger)
@@ -122,16 +124,27 @@ def _leaks(batch: pa.RecordBatch, forbidden: Forbidden) -> Iterator[tuple[str, n
         yield "benchmark_image", bad[images.indices.to_numpy()]
 
 
-def _reject(codes: Codes, hit: npt.NDArray[np.bool_], reason: str, ledger: Ledger,
-            badness: npt.NDArray[np.generic] | None = None) -> None:
+def _reject(
+    codes: Codes,
+    hit: npt.NDArray[np.bool_],
+    reason: str,
+    ledger: Ledger,
+    badness: npt.NDArray[np.generic] | None = None,
+) -> None:
     rows = np.flatnonzero(hit & (codes == 0))
     if len(rows):
         codes[rows] = ledger.code(reason)
         ledger.note(reason, rows, None if badness is None else badness[rows])
 
 
-def _fit_ratios(codes: Codes, ratio: npt.NDArray[np.float32], domain: npt.NDArray[np.int16], domains: list[str],
-                plan: Plan, ledger: Ledger) -> None:
+def _fit_ratios(
+    codes: Codes,
+    ratio: npt.NDArray[np.float32],
+    domain: npt.NDArray[np.int16],
+    domains: list[str],
+    plan: Plan,
+    ledger: Ledger,
+) -> None:
     """Length ratios are judged against their own domain: its median, in robust deviations (1.4826 MAD)."""
     badness = np.zeros(len(codes), np.float32)
     hit = np.zeros(len(codes), bool)
@@ -147,10 +160,30 @@ def _fit_ratios(codes: Codes, ratio: npt.NDArray[np.float32], domain: npt.NDArra
     _reject(codes, hit, "length_ratio", ledger, badness)
 
 
-def _drop_repeats(codes: Codes, en: Keys, zh: Keys, plan: Plan, ledger: Ledger) -> None:
-    """The first row of every pair stays; of rows that share one side, the first few."""
+def _drop_repeats(codes: Codes, en: Keys, zh: Keys, domain: npt.NDArray[np.int16], plan: Plan, ledger: Ledger) -> None:
+    """The first row of every pair stays; of rows that share one side, as many as their domain allows."""
     pair = mixed(en ^ mixed(zh + np.uint64(1)))
     _reject(codes, ~first_rows(pair, codes == 0, 1), "duplicate", ledger)
-    for reason, keys, allowed in (("same_en", en, plan.recipe.max_same_en), ("same_zh", zh, plan.recipe.max_same_zh)):
-        if allowed:
-            _reject(codes, ~first_rows(keys, codes == 0, allowed), reason, ledger)
+    limits = list(plan.limits.values())
+    for reason, keys, allowed in (
+        ("same_en", en, np.array([each.max_same_en for each in limits])),
+        ("same_zh", zh, np.array([each.max_same_zh for each in limits])),
+    ):
+        _reject(codes, ~first_rows(keys, codes == 0, allowed[domain]), reason, ledger)
+
+
+def _drop_near(codes: Codes, domain: npt.NDArray[np.int16], scored: list[Scored], plan: Plan, ledger: Ledger) -> None:
+    """Pairs that nearly repeat an earlier one, by their domain's threshold; rows of few n-grams are left alone."""
+    table = np.empty((len(codes), HASHES), np.uint8)
+    large, row = np.zeros(len(codes), bool), 0
+    for part in scored:
+        for batch in part.columns(["en_chars", "zh_chars", "signature"]):
+            span = slice(row, row + batch.num_rows)
+            flat = np.frombuffer(batch["signature"].buffers()[1], np.uint8)[batch["signature"].offset * HASHES :]
+            table[span] = flat[: batch.num_rows * HASHES].reshape(-1, HASHES)
+            large[span] = (batch["en_chars"].to_numpy() >= 24) & (batch["zh_chars"].to_numpy() >= 6)
+            row += batch.num_rows
+    for code, limits in enumerate(plan.limits.values()):
+        if limits.near_duplicate <= 1:
+            alive = (codes == 0) & large & (domain == code)
+            _reject(codes, near_repeats(table, alive, limits.near_duplicate), "near_duplicate", ledger)

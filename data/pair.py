@@ -17,9 +17,7 @@ RAW = pa.schema(
     ]
 )
 
-CORPUS = pa.schema(
-    [(name, pa.string()) for name in ("en", "zh", "domain", "source", "license", "id", "image")]
-)
+CORPUS = pa.schema([(name, pa.string()) for name in ("en", "zh", "domain", "source", "license", "id", "image")])
 
 
 def raw_batch(

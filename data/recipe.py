@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -13,6 +13,7 @@ from data.sources.formats import FORMATS
 from data.sources.source import Source
 
 DOMAINS = ("caption", "general", "subtitle", "encyclopedia", "news", "poetry", "prompt", "dictionary")
+Kind = TypeVar("Kind")
 SPACES = ("remove", "comma", "keep")
 
 
@@ -24,8 +25,6 @@ class Recipe:
     benchmarks: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     limits_by_domain: dict[str, dict[str, Any]] = field(default_factory=dict)
-    max_same_en: int = 8  # rows that may share an English side; 0: any number
-    max_same_zh: int = 8
     valid_per_domain: int = 200
     rows_per_shard: int = 500_000
 
@@ -65,16 +64,16 @@ def load_plan(path: Path) -> Plan:
     return Plan(str(path.resolve().parent), text, recipe, sources, limits)
 
 
-def parsed(kind: type[Any], written: dict[str, Any], where: str) -> Any:
+def parsed(kind: type[Kind], written: dict[str, Any], where: str) -> Kind:
     """An instance of dataclass `kind` from a mapping, by jsonargparse; unknown keys are errors that name the key."""
-    known = [f.name for f in fields(kind)]
+    known = [f.name for f in fields(cast(Any, kind))]
     for key in written:
         if key not in known:
             raise UserError(f"{where}: unknown key {key!r}; the keys are {', '.join(known)}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "it", fail_untyped=False)
     try:
-        return parser.instantiate_classes(parser.parse_object({"it": written})).it
+        return cast(Kind, parser.instantiate_classes(parser.parse_object({"it": written})).it)
     except ArgumentError as error:
         raise UserError(f"{where}: {str(error).replace('it.', '')}") from error
 

@@ -34,7 +34,9 @@ class Account:
 def account(number: int, part: Scored, verdicts: Verdicts, written: Written) -> Account:
     """Count one source's verdicts, and assert that no row was lost between reading and writing."""
     codes = verdicts.codes[verdicts.starts[number] : verdicts.starts[number + 1]]
-    counts = Counter({verdicts.ledger.reasons[c]: int(n) for c, n in zip(*np.unique(codes, return_counts=True), strict=True)})
+    counts = Counter(
+        {verdicts.ledger.reasons[c]: int(n) for c, n in zip(*np.unique(codes, return_counts=True), strict=True)}
+    )
     rejected = {reason: count for reason, count in sorted(counts.items()) if reason not in (KEPT, VALID)}
     name = part.source.name
     found = Account(part.count, written.train[name], written.valid[name], rejected)
@@ -46,8 +48,13 @@ def account(number: int, part: Scored, verdicts: Verdicts, written: Written) -> 
 
 
 def report(
-    plan: Plan, config: Input, scored: list[Scored], benchmarks: list[tuple[Benchmark, Input]], verdicts: Verdicts,
-    written: Written, seconds: float,
+    plan: Plan,
+    config: Input,
+    scored: list[Scored],
+    benchmarks: list[tuple[Benchmark, Input]],
+    verdicts: Verdicts,
+    written: Written,
+    seconds: float,
 ) -> dict[str, Any]:
     """The whole report, ready for JSON."""
     accounts = [account(n, part, verdicts, written) for n, part in enumerate(scored)]
@@ -71,9 +78,7 @@ def report(
             reason: {"rows": count, "worst": _worst(reason, verdicts, written)}
             for reason, count in sorted(rejects.items(), key=lambda item: (-item[1], item[0]))
         },
-        "benchmarks": [
-            {**asdict(file), "texts": len(b.texts), "images": len(b.images)} for b, file in benchmarks
-        ],
+        "benchmarks": [{**asdict(file), "texts": len(b.texts), "images": len(b.images)} for b, file in benchmarks],
         "config": asdict(config),
         "limits": {domain: asdict(limits) for domain, limits in plan.limits.items()},
         "versions": {name: version(name) for name in ("daft", "pyarrow", "numpy", "opencc")},
@@ -100,8 +105,7 @@ def _source(part: Scored, told: Account) -> dict[str, Any]:
 
 def _worst(reason: str, verdicts: Verdicts, written: Written) -> list[dict[str, Any]]:
     return [
-        {**written.texts[row], "badness": round(badness, 4)}
-        for badness, row in verdicts.ledger.worst.get(reason, [])
+        {**written.texts[row], "badness": round(badness, 4)} for badness, row in verdicts.ledger.worst.get(reason, [])
     ]
 
 
@@ -117,8 +121,7 @@ def summary(told: dict[str, Any]) -> str:
         f"{s['name']:28} {s['rows_in']:>10,} {s['train']:>10,} {s['valid']:>7,} {sum(s['rejected'].values()):>9,}"
         for s in told["sources"]
     ]
-    lines.append(
-        f"{'all':28} {told['rows_in']:>10,} {told['train_rows']:>10,} {told['valid_rows']:>7,} {told['rows_rejected']:>9,}"
-    )
+    totals = f"{told['train_rows']:>10,} {told['valid_rows']:>7,} {told['rows_rejected']:>9,}"
+    lines.append(f"{'all':28} {told['rows_in']:>10,} {totals}")
     top = ", ".join(f"{reason} {entry['rows']:,}" for reason, entry in list(told["rejects"].items())[:12])
     return "\n".join([*lines, f"rejects: {top}"])

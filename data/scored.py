@@ -1,8 +1,7 @@
-"""The store of scored rows: one Parquet file a source, finished or absent, reused as long as nothing it came from changed."""
+"""The store of scored rows: one Parquet file a source, whole or absent, reused while its origins stand unchanged."""
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,11 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from data.clean.contamination import Index
 from data.command import UserError
 from data.scoring import scored_batches
 from data.sources.files import resolve
@@ -35,6 +35,14 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Yardstick:
+    """What rows are measured against besides themselves."""
+
+    indices: tuple[Index, Index]  # English and Chinese benchmark texts
+    sha256: str  # of the benchmark files
+
+
+@dataclass(frozen=True)
 class Scored:
     """One finished source: where its rows are, and what they came from."""
 
@@ -51,10 +59,10 @@ class Scored:
             yield from file.iter_batches(GROUP, columns=names)
 
 
-def score_source(source: Source, root: str, folder: Path) -> Scored:
+def score_source(source: Source, root: str, folder: Path, yardstick: Yardstick) -> Scored:
     """The scored rows of `source` in `folder`: what a killed build finished is reused, else it is built and renamed."""
     done = folder / source.name
-    key = _key(source, root)
+    key = _key(source, root, yardstick)
     if (old := _finished(done, source, key)) is not None:
         return old
     started = time.monotonic()
@@ -63,26 +71,27 @@ def score_source(source: Source, root: str, folder: Path) -> Scored:
         if leftover.exists():
             shutil.rmtree(leftover)
     partial.mkdir(parents=True)
-    count = _write(source, root, partial / "rows.parquet")
-    inputs = tuple(_input(root, path) for path in source.paths)
+    count = _write(source, root, partial / "rows.parquet", yardstick)
+    inputs = tuple(describe(root, path) for path in source.paths)
+    seconds = round(time.monotonic() - started, 3)
     note = {
         "key": key,
         "count": count,
-        "seconds": round(time.monotonic() - started, 3),
+        "seconds": seconds,
         "inputs": [asdict(i) for i in inputs],
     }
     (partial / "done.json").write_text(json.dumps(note, ensure_ascii=False, indent=1), encoding="utf-8")
-    os.replace(partial, done)
-    return Scored(source, done / "rows.parquet", count, inputs, note["seconds"], reused=False)
+    partial.replace(done)
+    return Scored(source, done / "rows.parquet", count, inputs, seconds, reused=False)
 
 
-def _write(source: Source, root: str, path: Path) -> int:
+def _write(source: Source, root: str, path: Path, yardstick: Yardstick) -> int:
     """Stream the scored rows into one file with row groups of GROUP rows."""
     count, held = 0, list[pa.RecordBatch]()
     writer: pq.ParquetWriter | None = None
     with tqdm(desc=source.name, unit=" rows", unit_scale=True, leave=False, mininterval=0.5) as bar:
         try:
-            for batch in scored_batches(source, root):
+            for batch in scored_batches(source, root, yardstick.indices):
                 writer = writer or pq.ParquetWriter(path, batch.schema, compression="zstd", compression_level=1)
                 held.append(batch)
                 count += batch.num_rows
@@ -119,10 +128,11 @@ def _finished(done: Path, source: Source, key: str) -> Scored | None:
     return Scored(source, done / "rows.parquet", note["count"], inputs, note["seconds"], reused=True)
 
 
-def _key(source: Source, root: str) -> str:
+def _key(source: Source, root: str, yardstick: Yardstick) -> str:
     """What the scored rows depend on: the source's config, the size and time of its files, and our own code."""
     formats = {kind: name for name, kind in FORMATS.items()}
     parts: dict[str, Any] = {"format": formats[type(source)], "config": asdict(source), "code": code_sha256()}
+    parts["benchmarks"] = yardstick.sha256
     parts["files"] = [_stat(root, path) for path in source.paths]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -152,7 +162,8 @@ def _stat(root: str, path: str) -> list[Any]:
     return [path, found_stat.st_size, found_stat.st_mtime_ns]
 
 
-def _input(root: str, path: str) -> Input:
+def describe(root: str, path: str) -> Input:
+    """Size and hash of one input file."""
     target = resolve(root, path.partition("!")[0])
     if "://" in target or "::" in target:
         return Input(path, int(_stat(root, path)[1] or 0), "")

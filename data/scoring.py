@@ -4,13 +4,15 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import daft
-
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from daft.io.source import DataSource, DataSourceTask
 from daft.recordbatch import RecordBatch
 
 from data.clean.codepoints import encode
+from data.clean.contamination import Index
+from data.clean.minhash import HASHES
 from data.clean.normalise import normalised
 from data.clean.scores import SCORES, scored
 from data.clean.subtitles import is_credit, without_speakers
@@ -22,7 +24,7 @@ MORSEL = 32768  # rows a batch of the cleaning
 CLEANED = pa.struct(
     [("en", TEXT), ("zh", TEXT), ("fault", TEXT)]
     + [(name, pa.float32()) for name in SCORES]
-    + [("en_key", pa.uint64()), ("zh_key", pa.uint64())]
+    + [("en_key", pa.uint64()), ("zh_key", pa.uint64()), ("signature", pa.binary(HASHES))]
 )
 PASSED = ("image", "file", "line", "sub")
 
@@ -72,7 +74,9 @@ class Rows(DataSource):
         yield Reading(self.source, self.root)
 
 
-def cleaned(en: pa.Array, zh: pa.Array, fault: pa.Array, source: Source) -> pa.StructArray:
+def cleaned(
+    en: pa.Array, zh: pa.Array, fault: pa.Array, source: Source, indices: tuple[Index, Index]
+) -> pa.StructArray:
     """Normal forms, scores and keys of a batch; rows in = rows out."""
     bad = pc.or_(pc.match_substring(en, "\ufffd"), pc.match_substring(zh, "\ufffd"))
     fault = pc.if_else(pc.and_(pc.equal(fault, ""), bad), "bad_utf8", fault)
@@ -85,17 +89,21 @@ def cleaned(en: pa.Array, zh: pa.Array, fault: pa.Array, source: Source) -> pa.S
         spoken = without_speakers(encode(english), encode(chinese))
         english = normalised(spoken[0], chinese=False, simplify=False, spaces="keep")
         chinese = normalised(spoken[1], chinese=True, simplify=False, spaces=source.spaces)
-    table = scored(english, chinese)
-    values = [encode(english), encode(chinese), fault] + [pa.array(table[f.name], f.type) for f in list(CLEANED)[3:]]
+    table = scored(english, chinese, indices)
+    signature = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(HASHES), len(en), [None, pa.py_buffer(np.ascontiguousarray(table.pop("signature")))]
+    )
+    numbers = [pa.array(table[f.name], f.type) for f in list(CLEANED)[3:-1]]
+    values = [encode(english), encode(chinese), fault, *numbers, signature]
     return pa.StructArray.from_arrays(values, fields=list(CLEANED))
 
 
-def scored_batches(source: Source, root: str) -> Iterator[pa.RecordBatch]:
+def scored_batches(source: Source, root: str, indices: tuple[Index, Index]) -> Iterator[pa.RecordBatch]:
     """Run one source through Daft and yield its scored rows in order, whatever the number of threads."""
 
     @daft.func.batch(return_dtype=daft.DataType.from_arrow_type(CLEANED))
     def clean(en: daft.Series, zh: daft.Series, fault: daft.Series) -> pa.StructArray:
-        return cleaned(en.to_arrow().cast(TEXT), zh.to_arrow().cast(TEXT), fault.to_arrow().cast(TEXT), source)
+        return cleaned(en.to_arrow().cast(TEXT), zh.to_arrow().cast(TEXT), fault.to_arrow().cast(TEXT), source, indices)
 
     frame = Rows(source, root).read()
     frame = frame.with_column("clean", clean(frame["en"], frame["zh"], frame["fault"]))
@@ -105,5 +113,3 @@ def scored_batches(source: Source, root: str) -> Iterator[pa.RecordBatch]:
         if fatal.num_rows:
             raise UserError(fatal.column("fault")[0].as_py()[1:])
         yield batch
-
-

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Column = npt.NDArray[np.generic]
+Column = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,17 +14,24 @@ class Limits:
 
     min_en_chars: int = 1
     min_zh_chars: int = 1
-    max_en_chars: int = 600
-    max_zh_chars: int = 220
+    max_en_chars: int = 480  # CLIP reads 77 tokens, about 330 characters
+    max_zh_chars: int = 180
     min_en_latin: float = 0.7  # of the letters
-    min_zh_han: float = 0.35  # of the letters; Chinese text may name things in Latin letters
+    min_zh_han: float = 0.3  # of Han characters and foreign words; Chinese text may name things in Latin letters
     max_zh_kana: float = 0.1
     max_run: int = 9  # one character repeated
-    max_period: float = 0.75
-    max_marks: float = 0.6  # punctuation, symbols and digits among all but spaces
+    max_period: float = 0.8
+    max_marks: float = 0.5  # punctuation and symbols among all but spaces
     max_ratio_deviations: float = 5.0  # |log length ratio - its median in the domain|, in robust deviations
     max_brackets: int = 2  # unbalanced brackets
     numbers: bool = True  # reject rows whose numbers disagree
+    max_foreign: float = 0.15  # foreign less English function words, as a share of words
+    max_cantonese: int = 0  # characters that only written Cantonese has
+    max_benchmark_held: float = 0.75  # of a benchmark text's n-grams in the row, on either side
+    max_benchmark_alike: float = 0.6  # n-gram similarity to a benchmark text, on either side
+    near_duplicate: float = 0.85  # estimated similarity to an earlier pair; above 1: off
+    max_same_en: int = 8  # rows that may share an English side; the first in the order of the config stay
+    max_same_zh: int = 8
 
 
 @dataclass(frozen=True)
@@ -52,5 +59,9 @@ def rules(table: dict[str, Column], limits: Limits) -> list[Rule]:
         Rule("run", score["run"], limits.max_run),
         Rule("repetition", score["period"], limits.max_period),
         Rule("brackets", score["brackets"], limits.max_brackets),
-        Rule("numbers", score["digits"], 0.5 if limits.numbers else 2.0),
+        Rule("en_language", score["foreign"], limits.max_foreign),
+        Rule("zh_language", score["cantonese"], limits.max_cantonese),
+        Rule("numbers", score["numbers"], 0.5 if limits.numbers else 2.0),
+        Rule("benchmark_overlap", np.maximum(score["en_held"], score["zh_held"]), limits.max_benchmark_held),
+        Rule("benchmark_near", np.maximum(score["en_alike"], score["zh_alike"]), limits.max_benchmark_alike),
     ]

@@ -13,8 +13,24 @@ DELETE = np.uint32(UNICODE)  # a normalisation table's word for "drop this chara
 
 HAN_RANGES = ((0x3007, 0x3008), (0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x32400))
 KANA_RANGES = ((0x3041, 0x30FB), (0x30FC, 0x3100), (0x31F0, 0x3200), (0xFF66, 0xFF9E))
-INVISIBLE = (0xAD, 0x61C, 0x115F, 0x1160, 0x180E, 0x200B, 0x200C, 0x200E, 0x200F, 0xFEFF, 0x3164, 0xFFA0,
-             *range(0x202A, 0x202F), *range(0x2060, 0x2070), *range(0xFFF0, 0xFFFD), *range(0xE000, 0xF900))
+INVISIBLE = (
+    0xAD,
+    0x61C,
+    0x115F,
+    0x1160,
+    0x180E,
+    0x200B,
+    0x200C,
+    0x200E,
+    0x200F,
+    0xFEFF,
+    0x3164,
+    0xFFA0,
+    *range(0x202A, 0x202F),
+    *range(0x2060, 0x2070),
+    *range(0xFFF0, 0xFFFD),
+    *range(0xE000, 0xF900),
+)
 FULL_STOPS = "，。！？；：（）"  # full-width punctuation that Chinese text keeps
 
 
@@ -65,7 +81,7 @@ def mapping(chinese: bool) -> npt.NDArray[np.uint32]:
     for stop in FULL_STOPS if chinese else "":
         pairs[stop] = stop
     if not chinese:
-        pairs |= dict(zip("‘’‚‛“”„‟′″。、《》「」『』【】", "''''\"\"\"\"'\".,\"\"\"\"\"\"[]", strict=True))
+        pairs |= dict(zip("‘’‚‛“”„‟′″。、《》「」『』【】", '\'\'\'\'""""\'".,""""""[]', strict=True))
     for source, target in pairs.items():
         table[ord(source)] = ord(target)
     return table
@@ -73,6 +89,8 @@ def mapping(chinese: bool) -> npt.NDArray[np.uint32]:
 
 def _keeps(point: int) -> bool:
     """Characters whose compatibility form would lose something that a prompt may mean (squared, circled, raised)."""
-    return point in (0xB2, 0xB3, 0xB9, 0xB7, 0xB4, 0xA8, 0xAF, 0xB8) or 0x2070 <= point < 0x20A0 or (
-        0x2460 <= point < 0x2500 or 0x3200 <= point < 0x3400 or 0x1F100 <= point < 0x1F200
+    return (
+        point in (0xB2, 0xB3, 0xB9, 0xB7, 0xB4, 0xA8, 0xAF, 0xB8)
+        or 0x2070 <= point < 0x20A0
+        or (0x2460 <= point < 0x2500 or 0x3200 <= point < 0x3400 or 0x1F100 <= point < 0x1F200)
     )

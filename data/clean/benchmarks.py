@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,7 @@ from data.clean.normalise import normalised
 from data.command import UserError
 from data.pair import TEXT
 from data.sources.csv_table import records
-from data.sources.documents import load_json
+from data.sources.documents import Json, load_json
 from data.sources.files import read_text
 from data.sources.jsonl import parsed
 
@@ -66,7 +65,7 @@ def load_benchmark(root: str, path: str) -> Benchmark:
     return Benchmark(path, tuple(dict.fromkeys(texts)), frozenset(image_id(i) for i in images))
 
 
-def _lines(root: str, path: str) -> Iterator[Any]:
+def _lines(root: str, path: str) -> Iterator[Json]:
     for number, line in enumerate(read_text(root, path, "utf-8").split("\n"), 1):
         if line.strip():
             record = parsed(line)
@@ -75,7 +74,7 @@ def _lines(root: str, path: str) -> Iterator[Any]:
             yield record
 
 
-def _table(root: str, path: str, delimiter: str) -> list[Any]:
+def _table(root: str, path: str, delimiter: str) -> list[Json]:
     text = read_text(root, path, "utf-8")
     header = text.split("\n", 1)[0].strip().split(delimiter)
     names = [name for name in header if name in TEXT_KEYS + IMAGE_KEYS]
@@ -84,7 +83,7 @@ def _table(root: str, path: str, delimiter: str) -> list[Any]:
     return [dict(zip(names, cells, strict=True)) for _, cells in records(text, path, delimiter, names) if cells]
 
 
-def _gather(at: Any, texts: list[str], images: set[str]) -> None:
+def _gather(at: Json, texts: list[str], images: set[str]) -> None:
     """Walk a record; strings under text keys are texts, strings under image keys are image names."""
     if isinstance(at, list):
         for value in at:
@@ -113,5 +112,3 @@ def forbidden(benchmarks: list[Benchmark]) -> Forbidden:
     keys = [text_keys(b.texts) for b in benchmarks]
     joined = np.unique(np.concatenate(keys)) if keys else np.zeros(0, np.uint64)
     return Forbidden(np.setdiff1d(joined, empty), frozenset().union(*(b.images for b in benchmarks)))
-
-

@@ -1,6 +1,7 @@
 """Text columns as arrays of code points, so that cleaning is array arithmetic and never a loop over rows."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from data.pair import TEXT
 Points = npt.NDArray[np.uint32]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Item = TypeVar("Item", bound=np.generic)
 UNICODE = 0x110000  # one more than the last code point
 
 
@@ -66,14 +68,14 @@ def before(values: npt.NDArray[np.generic]) -> Ints:
     return sums
 
 
-def previous(values: npt.NDArray[np.uint8] | Points | Mask) -> npt.NDArray[np.generic]:
+def previous(values: npt.NDArray[Item]) -> npt.NDArray[Item]:
     """`values` moved one place right, with 0 first."""
     moved = np.zeros_like(values)
     moved[1:] = values[:-1]
     return moved
 
 
-def following(values: npt.NDArray[np.uint8] | Points | Mask) -> npt.NDArray[np.generic]:
+def following(values: npt.NDArray[Item]) -> npt.NDArray[Item]:
     """`values` moved one place left, with 0 last."""
     moved = np.zeros_like(values)
     moved[:-1] = values[1:]

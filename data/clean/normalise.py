@@ -14,10 +14,10 @@ from data.clean.alphabet import DELETE, HAN, flags, mapping
 from data.clean.codepoints import UNICODE, Mask, Text, decode, encode, following, previous
 from data.pair import TEXT
 
-TAGS = re.compile(r"<[^<>\n]{1,120}>|\{\\[^{}\n]{0,120}\}|\{[yY]:[a-z]{1,9}\}")
+TAGS = re.compile(r"<[^<>\n]{1,120}>|\{\\[^{}\n]{0,200}(?:\}|$)|'{2,5}|\{[yY]:[a-z]{1,9}\}", re.MULTILINE)
 ENTITY = re.compile(r"&(?:amp;)?(#?[0-9A-Za-z]{2,10};)")
 BREAKS = re.compile(r"\\[Nnh]|<br ?/?>", re.IGNORECASE)
-RAW_SIGNS = "[<&{\\\\]"  # a row without one of these has no mark-up
+RAW_SIGNS = "[<&{\\\\]|''"  # a row without one of these has no mark-up
 CLOSE = ",.!?;:)%]"  # English: no space before these
 FULL = dict(zip(",;:?!", "，；：？！", strict=True))  # Chinese: after a Han character
 
@@ -61,7 +61,7 @@ def _entity(match: re.Match[str]) -> str:
 def single_spaces(text: Text) -> Text:
     """Runs of spaces become one; none at either end."""
     space = text.points == 32
-    text = text.keep(~(space & (previous(space).astype(bool) & ~text.firsts())))
+    text = text.keep(~(space & (previous(space) & ~text.firsts())))
     space = text.points == 32
     text = text.keep(~(space & text.firsts()))
     return text.keep(~((text.points == 32) & text.lasts()))
@@ -70,7 +70,7 @@ def single_spaces(text: Text) -> Text:
 def unspaced_closings(text: Text) -> Text:
     """English: "high , wide !" becomes "high, wide!"."""
     closing = np.isin(text.points, np.array([ord(c) for c in CLOSE], np.uint32))
-    after = following(closing).astype(bool) & ~text.lasts()
+    after = following(closing) & ~text.lasts()
     dots = following(following(text.points)) == ord(".")  # keep the space before an ellipsis and before ".5"
     return text.keep(~((text.points == 32) & after & ~dots))
 
@@ -80,30 +80,37 @@ def chinese_spaces(text: Text, spaces: str) -> Text:
     space = text.points == 32
     if spaces == "keep" or not space.any():
         return text
+    digit = (text.points >= 48) & (text.points <= 57)
+    text = text.keep(~(space & previous(digit) & (following(text.points) == ord(","))))
+    space = text.points == 32
     han, wide = _han(text), _wide(text)
-    left, right = previous(han | wide).astype(bool), following(han | wide).astype(bool)
+    left, right = previous(han | wide), following(han | wide)
     between = space & left & right
     if spaces == "comma":
-        pause = space & previous(han).astype(bool) & following(han).astype(bool)
+        pause = space & previous(han) & following(han)
         points = text.points.copy()
         points[pause] = ord("，")
         text, between = Text(points, text.starts), between & ~pause
-    return text.keep(~(between | (space & (previous(wide).astype(bool) | following(wide).astype(bool)))))
+    return text.keep(~(between | (space & (previous(wide) | following(wide)))))
 
 
 def chinese_punctuation(text: Text) -> Text:
     """Chinese: ASCII stops after a Han character become full-width; a closing "." becomes "。"."""
+    digit = (text.points >= 48) & (text.points <= 57)
+    thousands = (text.points == ord("，")) & previous(digit) & following(digit)
+    text = Text(np.where(thousands, np.uint32(ord(",")), text.points), text.starts)
     after = previous(_han(text) | (text.points == ord("”"))).astype(bool) & ~text.firsts()
     points = text.points.copy()
     for ascii_sign, full_sign in FULL.items():
         points[after & (points == ord(ascii_sign))] = ord(full_sign)
     stop = after & (points == ord(".")) & (text.lasts() | (following(points) != ord(".")))
-    points[stop & (text.lasts() | following(_han(text)).astype(bool))] = ord("。")
+    points[stop & (text.lasts() | following(_han(text)))] = ord("。")
     return Text(points, text.starts)
 
 
 def _han(text: Text) -> Mask:
-    return (flags()[text.points] & HAN) != 0
+    mask: Mask = (flags()[text.points] & HAN) != 0
+    return mask
 
 
 def _wide(text: Text) -> Mask:
@@ -134,5 +141,3 @@ def simplified(text: Text) -> Text:
     if not rows.any():
         return text
     return decode(edited(encode(text), pa.array(rows), converter().convert))
-
-

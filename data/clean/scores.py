@@ -4,41 +4,72 @@ import numpy as np
 import numpy.typing as npt
 
 from data.clean.alphabet import DIGIT, HAN, KANA, LATIN, MARK, OTHER, flags
-from data.clean.codepoints import Text, previous
-from data.clean.keys import Keys, folded, row_keys
+from data.clean.codepoints import Mask, Text, previous
+from data.clean.contamination import Index, overlap
+from data.clean.keys import folded, row_keys
+from data.clean.language import cantonese, foreignness
+from data.clean.minhash import signatures
+from data.clean.numbers import disagreement
 
 Floats = npt.NDArray[np.float32]
 ENGLISH_A_CHINESE = 3.2  # characters of English that say one character of Chinese, over all domains
-BRACKETS = ("()", "[]", "{}", "（）", "【】", "《》", "「」", "“”")
+QUOTES = np.array([ord(c) for c in ".,\"'“”‘’《》「」"], np.uint32)
+BRACKETS: tuple[tuple[str, str], ...] = tuple(
+    (pair[0], pair[1]) for pair in ("()", "[]", "{}", "（）", "【】", "《》", "「」", "“”")
+)
 SCORES = (
-    "en_chars", "zh_chars", "log_ratio", "en_latin", "zh_han", "zh_kana", "run", "period", "brackets",
-    "digits", "letters", "identical", "marks",
+    "en_chars",
+    "zh_chars",
+    "log_ratio",
+    "en_latin",
+    "zh_han",
+    "zh_kana",
+    "run",
+    "period",
+    "brackets",
+    "numbers",
+    "identical",
+    "marks",
+    "foreign",
+    "cantonese",
+    "en_held",
+    "en_alike",
+    "zh_held",
+    "zh_alike",
 )
 
 
-def scored(en: Text, zh: Text) -> dict[str, Floats | Keys]:
-    """Every score, and the keys `en_key`, `zh_key`, by name; all [rows]."""
+def scored(en: Text, zh: Text, indices: tuple[Index, Index]) -> dict[str, npt.NDArray[np.generic]]:
+    """Every score, the keys `en_key`, `zh_key` and the `signature` [rows, hashes], by name; all [rows]."""
     en_kind, zh_kind = flags()[en.points], flags()[zh.points]
     en_fold, zh_fold = folded(en), folded(zh)
     en_key, zh_key = row_keys(en_fold), row_keys(zh_fold)
     han = zh.total((zh_kind & HAN) != 0)
-    table: dict[str, Floats | Keys] = {
+    en_overlap, zh_overlap = overlap(en_fold, indices[0]), overlap(zh_fold, indices[1])
+    marks = [share(side, first_marks(side, kind), side.points != 32) for side, kind in ((en, en_kind), (zh, zh_kind))]
+    return {
         "en_chars": _f(en.lengths),
         "zh_chars": _f(zh.lengths),
         "log_ratio": log_ratio(en, zh, han),
-        "en_latin": share(en, (en_kind & LATIN) != 0, (en_kind & (HAN | LATIN | KANA | OTHER)) != 0),
-        "zh_han": share(zh, (zh_kind & HAN) != 0, (zh_kind & (HAN | LATIN | KANA | OTHER)) != 0),
+        "en_latin": latin_share(en, en_kind),
+        "zh_han": han_share(zh, zh_kind),
         "zh_kana": share(zh, (zh_kind & KANA) != 0, (zh_kind & (HAN | KANA)) != 0),
         "run": np.maximum(longest_run(en), longest_run(zh)),
         "period": np.maximum(periodic(en_fold), periodic(zh_fold)),
         "brackets": _f(imbalance(en) + imbalance(zh)),
-        "digits": disagreement(en, zh),
-        "letters": _f(en.total((en_kind & (LATIN | OTHER)) != 0)),
+        "numbers": disagreement(en, zh),
         "identical": _f(en_key == zh_key),
+        "marks": np.maximum(*marks),
+        "foreign": foreignness(en),
+        "cantonese": cantonese(zh),
+        "en_held": en_overlap.held,
+        "en_alike": en_overlap.alike,
+        "zh_held": zh_overlap.held,
+        "zh_alike": zh_overlap.alike,
+        "en_key": en_key,
+        "zh_key": zh_key,
+        "signature": signatures(en_fold, zh_fold),
     }
-    en_marks = share(en, (en_kind & (MARK | DIGIT)) != 0, en.points != 32)
-    zh_marks = share(zh, (zh_kind & (MARK | DIGIT)) != 0, zh.points != 32)
-    return table | {"marks": np.maximum(en_marks, zh_marks), "en_key": en_key, "zh_key": zh_key}
 
 
 def _f(values: npt.NDArray[np.generic]) -> Floats:
@@ -49,6 +80,28 @@ def share(text: Text, part: npt.NDArray[np.bool_], whole: npt.NDArray[np.bool_])
     """Share of `part` among `whole` in every row; 0 where there is no `whole`."""
     total = text.total(whole)
     return _f(text.total(part & whole) / np.maximum(total, 1))
+
+
+def first_marks(text: Text, kind: npt.NDArray[np.uint8]) -> Mask:
+    """Punctuation and symbols but quotes, a run of one and the same mark counted once, [characters]."""
+    again = (text.points == previous(text.points)) & ~text.firsts()
+    mask: Mask = ((kind & MARK) != 0) & ~again & ~np.isin(text.points, QUOTES)
+    return mask
+
+
+def latin_share(text: Text, kind: npt.NDArray[np.uint8]) -> Floats:
+    """Share of Latin letters among letters; 1 for a row of digits alone, 0 for one of marks alone."""
+    result = share(text, (kind & LATIN) != 0, (kind & (HAN | LATIN | KANA | OTHER)) != 0)
+    bare = text.total((kind & (HAN | LATIN | KANA | OTHER)) != 0) == 0
+    result[bare] = (text.total((kind & DIGIT) != 0) > 0)[bare]
+    return result
+
+
+def han_share(text: Text, kind: npt.NDArray[np.uint8]) -> Floats:
+    """Share of Han characters among Han characters and words of other scripts; a foreign name counts as one."""
+    han, foreign = (kind & HAN) != 0, (kind & (LATIN | KANA | OTHER)) != 0
+    words = foreign & (~previous(foreign) | text.firsts())
+    return share(text, han, han | words)
 
 
 def log_ratio(en: Text, zh: Text, han: npt.NDArray[np.int64]) -> Floats:
@@ -75,15 +128,18 @@ def _row_max(text: Text, values: npt.NDArray[np.int64]) -> Floats:
 
 
 def periodic(text: Text) -> Floats:
-    """Largest share, over periods of 1 to 8, of characters that equal the one a period before; rows under 12 are 0."""
-    points, best = text.points, np.zeros(text.rows, np.float32)
-    place = np.arange(len(points)) - np.repeat(text.starts[:-1], text.lengths)
+    """Largest share, over periods of 1 to 8, of characters that equal the one a period before; rows under 24 are 0."""
+    best = np.zeros(text.rows, np.float32)
+    long = text.lengths >= 24
+    if not long.any():
+        return best
+    part = text.keep(np.repeat(long, text.lengths))
+    points, place = part.points, np.arange(len(part.points)) - np.repeat(part.starts[:-1], part.lengths)
     for period in range(1, 9):
         same = np.zeros(len(points), bool)
         same[period:] = points[period:] == points[:-period]
-        count = text.total(same & (place >= period))
-        np.maximum(best, count / np.maximum(text.lengths - period, 1), out=best, casting="unsafe")
-    best[text.lengths < 12] = 0
+        same &= place >= period
+        np.maximum(best, part.total(same) / np.maximum(part.lengths - period, 1), out=best, casting="unsafe")
     return best
 
 
@@ -97,24 +153,3 @@ def imbalance(text: Text) -> npt.NDArray[np.int64]:
         if step.any():
             total += np.abs(text.total(step))
     return total
-
-
-def disagreement(en: Text, zh: Text) -> Floats:
-    """1 where both sides write the same count of numbers in digits and the numbers differ, else 0."""
-    (en_count, en_sum), (zh_count, zh_sum) = _numbers(en), _numbers(zh)
-    return _f((en_count == zh_count) & (en_count > 0) & (en_sum != zh_sum))
-
-
-def _numbers(text: Text) -> tuple[npt.NDArray[np.int64], Keys]:
-    """How many runs of ASCII digits a row has, and the sum of the keys of these runs (order does not count)."""
-    digit = (text.points >= 48) & (text.points <= 57)
-    first = digit & (~previous(digit).astype(bool) | text.firsts())
-    kept = text.keep(digit)
-    heads = np.flatnonzero(first[digit])
-    runs = Text(kept.points, np.append(heads, len(kept.points)).astype(np.int64))
-    keys = row_keys(runs) if len(heads) else np.zeros(0, np.uint64)
-    count = text.total(first)
-    sums = np.zeros(len(keys) + 1, np.uint64)
-    np.cumsum(keys, out=sums[1:])
-    edge = np.concatenate([[0], np.cumsum(count)])
-    return count, sums[edge[1:]] - sums[edge[:-1]]

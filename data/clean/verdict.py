@@ -10,8 +10,8 @@ from data.clean.keys import Keys, mixed
 Codes = npt.NDArray[np.int8]
 
 
-def first_rows(keys: Keys, alive: npt.NDArray[np.bool_], allowed: int) -> npt.NDArray[np.bool_]:
-    """True for rows that are among the first `allowed` living rows of their key, in row order, [rows]."""
+def first_rows(keys: Keys, alive: npt.NDArray[np.bool_], allowed: int | npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """True for rows that are among the first `allowed` (one number, or [rows]) living rows of their key, [rows]."""
     result = np.ones(len(keys), bool)
     rows = np.flatnonzero(alive)
     order = rows[np.argsort(keys[rows], kind="stable")]
@@ -19,7 +19,7 @@ def first_rows(keys: Keys, alive: npt.NDArray[np.bool_], allowed: int) -> npt.ND
     fresh = np.ones(len(order), bool)
     fresh[1:] = ordered[1:] != ordered[:-1]
     start = np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))
-    result[order] = np.arange(len(order)) - start < allowed
+    result[order] = np.arange(len(order)) - start < (allowed if isinstance(allowed, int) else allowed[order])
     return result
 
 
@@ -44,9 +44,13 @@ def held_out(
     for code in np.unique(domain[alive]):
         rows = np.flatnonzero(alive & (domain == code))
         take = min(per_domain, len(rows) // 10)
-        candidates = rows[unique[rows]]
-        chosen = candidates[np.argsort(mixed(en[candidates]), kind="stable")[:take]]
-        valid[chosen] = True
+        _, which, sizes = np.unique(record[rows], return_inverse=True, return_counts=True)
+        order = np.argsort(mixed(en[rows]), kind="stable")
+        order = order[unique[rows[order]]]
+        _, heads = np.unique(which[order], return_index=True)  # one candidate a record, the first by hash
+        order = order[np.sort(heads)]
+        chosen = order[np.cumsum(sizes[which[order]]) <= take]
+        valid[rows[chosen]] = True
     valid |= alive & np.isin(record, record[valid])
     shared = alive & ~valid & (np.isin(en, en[valid]) | np.isin(zh, zh[valid]))
     return Split(valid, shared)

@@ -12,9 +12,10 @@ from data.sources.source import Pair, Source, batches
 ENTRY = re.compile(r"(\S+) (\S+) \[([^\]]*)\] /(.*)/\s*$")
 DROP = re.compile(
     r"^(?:CL:|see |see also |variant of|old variant|Japanese variant|erhua variant|also written|also pr\.|also called|"
-    r"abbr\. |(?:surname|Surname) |used in|Taiwan pr\.|same as|equivalent (?:to|of)|idiom|contraction of|unofficial variant|"
-    r"\(?(?:particle|grammatical|classifier|measure word|interj|onom|prefix|suffix|pronoun|modal)|classifier |"
-    r"\(bound form\)$|lit\. |component |radical |Kangxi |one of the |two-character |particle |grammar |phonetic|pr\. )"
+    r"abbr\. |surname |Surname |used in|Taiwan pr\.|same as|equivalent (?:to|of)|idiom|contraction of|"
+    r"unofficial variant|\(?(?:particle|grammatical|classifier|measure word|interj|onom|prefix|suffix|pronoun|modal)|"
+    r"\(bound form\)$|lit\. |component |radical |Kangxi |one of the |two-character |grammar |phonetic|pr\. |"
+    r"Mandarin equivalent)"
 )
 ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U000323af]+(?:[|｜][\u3400-\u9fff\U00020000-\U000323af]+)?")
@@ -27,7 +28,7 @@ class Cedict(Source):
 
     files: tuple[str, ...]
     senses: int = 4
-    longest: int = 60  # characters of a gloss
+    longest: int = 80  # characters of a gloss
 
     @property
     def paths(self) -> tuple[str, ...]:

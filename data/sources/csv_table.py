@@ -34,8 +34,12 @@ class Csv(Source):
             yield from batches(self._pairs(root, path), index)
 
     def _pairs(self, root: str, path: str) -> Iterator[Pair]:
-        for line, cells in records(read_text(root, path, self.encoding), path, self.delimiter,
-                                   [name for name in (self.en, self.zh, self.image) if name]):
+        for line, cells in records(
+            read_text(root, path, self.encoding),
+            path,
+            self.delimiter,
+            [name for name in (self.en, self.zh, self.image) if name],
+        ):
             if cells is None:
                 yield Pair("", "", line, fault="columns")
             elif self.split_lines:

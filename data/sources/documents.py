@@ -1,6 +1,7 @@
 """Formats that are one JSON or YAML document a file: SQuAD pairs, poems, prompt lists, tag groups."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from data.sources.csv_table import verses
 from data.sources.files import read_text
 from data.sources.source import Pair, Source, batches
 
+STACKED = re.compile(r"\({2,}|\){2,}|\{+|\}+")
+WEIGHT = re.compile(r"\(?([^():]+):\d+(?:\.\d+)?\)?")
 Json = Any  # a parsed document of unknown shape
 
 
@@ -48,8 +51,10 @@ class Squad(TwoDocuments):
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield context (sub 0) and question pairs."""
-        en, zh = ([p for article in _need(d, "data", path) for p in _need(article, "paragraphs", path)]
-                  for d, path in zip(self._documents(root), self.paths, strict=True))
+        en, zh = (
+            [p for article in _need(d, "data", path) for p in _need(article, "paragraphs", path)]
+            for d, path in zip(self._documents(root), self.paths, strict=True)
+        )
         _same(len(en), len(zh), self, "paragraphs")
         yield from batches(self._pairs(en, zh), 0)
 
@@ -153,7 +158,12 @@ def _tag(tag: Json, name: Json) -> Pair:
     line = tag.start_mark.line + 1
     if not isinstance(tag, yaml.ScalarNode) or not isinstance(name, yaml.ScalarNode):
         return Pair("", "", line, fault="columns")
-    return Pair(tag.value.replace("_", " "), name.value, line)
+    return Pair(unweighted(tag.value.replace("_", " ")), unweighted(name.value), line)
+
+
+def unweighted(prompt: str) -> str:
+    """A prompt without the web interface's attention marks: "((ink)), (glow:1.3)" is "ink, glow"."""
+    return WEIGHT.sub(r"\1", STACKED.sub("", prompt))
 
 
 def _need(at: Json, key: str, path: str) -> list[Json]:

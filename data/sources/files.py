@@ -9,9 +9,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 
 from data.command import UserError
 
@@ -39,7 +39,7 @@ def opened(root: str, path: str) -> Iterator[IO[bytes]]:
 def _raw(target: str, path: str) -> Iterator[IO[bytes]]:
     try:
         if "://" not in target and "::" not in target:
-            stream: IO[bytes] = Path(target).open("rb")
+            stream: IO[bytes] = Path(target).open("rb")  # noqa: SIM115  # closed below, after the errors of opening
         else:
             stream = fsspec.open(target, "rb").open()
     except FileNotFoundError:
@@ -59,9 +59,9 @@ def _zstd(raw: IO[bytes]) -> IO[bytes]:
 
 
 DECOMPRESS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
-    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
-    ".bz2": lambda raw: bz2.BZ2File(raw),
-    ".xz": lambda raw: lzma.LZMAFile(raw),
+    ".gz": lambda raw: cast(IO[bytes], gzip.open(raw)),  # noqa: SIM115
+    ".bz2": lambda raw: cast(IO[bytes], bz2.open(raw)),  # noqa: SIM115
+    ".xz": lambda raw: cast(IO[bytes], lzma.open(raw)),  # noqa: SIM115
     ".zst": _zstd,
 }
 

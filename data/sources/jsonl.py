@@ -4,14 +4,17 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from data.command import UserError
+from data.sources.documents import Json
 from data.sources.lines import read_lines
 from data.sources.source import Pair, Source, batches
 
+NUMBERED = re.compile(
+    r"^(?:[\u4e00-\u9fff]{0,4}|[A-Z][A-Za-z ]{0,20})\s?[（(](?:[一二三四五六七八九十]+|[IVXL]+)[）)]\s*"
+)
 GLUED = re.compile(r"(?<=[a-z,.;:?!”])(?=[A-Z“])")
 
 
@@ -23,7 +26,7 @@ class Jsonl(Source):
     en: str = "en"
     zh: str = "zh"
     image: str = ""
-    glued: bool = False  # English lines were joined without a space ("southern land.How many"): put it back
+    glued: bool = False  # PoetMT: lines joined without a space ("land.How many"), numbered poems, notes at the end
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -53,10 +56,11 @@ class Jsonl(Source):
         if seen and absent:
             raise UserError(f"{path}: no line has the key {absent[0]!r}; mend `en`, `zh` or `image` of {self.name}")
 
-    def _record(self, record: Any, number: int) -> Iterator[Pair]:
+    def _record(self, record: Json, number: int) -> Iterator[Pair]:
         en, zh = strings(at(record, self.en)), strings(at(record, self.zh))
         if self.glued:
-            en = [GLUED.sub(" ", text) for text in en]
+            en = [GLUED.sub(" ", NUMBERED.sub("", text)) for text in en]
+            zh = [NUMBERED.sub("", text.split("注释：")[0]) for text in zh]
         image = "".join(strings(at(record, self.image))[:1]) if self.image else ""
         if len(en) != len(zh):
             yield Pair("\n".join(en), "\n".join(zh), number, image=image, fault="unaligned_lines")
@@ -67,7 +71,7 @@ class Jsonl(Source):
                 yield Pair(a, b, number, sub=sub if len(en) > 1 else 0, image=image)
 
 
-def parsed(line: str) -> Any:
+def parsed(line: str) -> Json:
     """The JSON value of a line, or None where it is not JSON."""
     try:
         return json.loads(line)
@@ -75,14 +79,14 @@ def parsed(line: str) -> Any:
         return None
 
 
-def at(record: Any, dotted: str) -> Any:
+def at(record: Json, dotted: str) -> Json:
     """The value under a dotted key, or None."""
     for key in dotted.split("."):
         record = record.get(key) if isinstance(record, dict) else None
     return record
 
 
-def strings(value: Any) -> list[str]:
+def strings(value: Json) -> list[str]:
     """A string, a number or a list of strings as a list of strings."""
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         return [str(value)]

@@ -59,7 +59,9 @@ def aligned(root: str, paths: list[str], encoding: str) -> Iterator[tuple[int, l
         held = [text.slice(ready) for text in held]
         done += ready
     if any(len(text) for text in held):
-        totals = [done + len(text) + sum(len(more.text) for more in stream)
-                  for text, stream in zip(held, streams, strict=True)]
+        totals = [
+            done + len(text) + sum(len(more.text) for more in stream)
+            for text, stream in zip(held, streams, strict=True)
+        ]
         told = ", ".join(f"{path} has {total} lines" for path, total in zip(paths, totals, strict=True))
         raise UserError(f"{told}; they must be equally long: line {done + 1} has no partner, fetch the files again")
