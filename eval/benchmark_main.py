@@ -2,6 +2,8 @@
 
 import dataclasses
 import sys
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -14,47 +16,63 @@ from eval.score import score
 from eval.table import table
 
 
-def run(module: str, title: str, size: tuple[int, int] | None, arguments: list[str] | None = None) -> Result:
-    """Read the command line, score, print the table and write the JSON.
+@dataclass(frozen=True)
+class Published:
+    """A benchmark as it was published: the language of its captions, and how many images and captions it has.
 
-    `size` is how many images and Chinese captions the published test set has: another count is said aloud, because the
-    score may then not stand beside published ones.
+    A file of another size is scored all the same and said to be another, as published scores may not stand beside it.
     """
-    options = parse(module, f"Zero-shot retrieval on {title}: a student beside its teacher.", arguments)
-    benchmark = read(options.data, options.images)
+
+    module: str
+    title: str
+    language: str
+    images: int
+    captions: int | None
+
+
+def run(published: Published, arguments: list[str] | None = None) -> Result:
+    """Read the command line, score, print the table and write the JSON."""
+    purpose = f"Zero-shot retrieval on {published.title}: a student beside its teacher."
+    options = parse(published.module, purpose, arguments)
+    benchmark = read(options.data, options.images, published.language)
     if options.english is not None:
         benchmark = with_english(benchmark, read(options.english, options.images, language="en"), options.english)
-    found = (len(benchmark.images), len(benchmark.captions["zh"].texts) if "zh" in benchmark.captions else 0)
-    if size is not None and found != size:
-        print(
-            f"{options.data}: {found[0]} images and {found[1]} Chinese captions, not the {size[0]} and {size[1]} of "
-            f"{title}'s test set: do not set its scores beside published ones",
-            file=sys.stderr,
-        )
-    result = score(title, benchmark, options)
+    _say_size(published, benchmark, options.data)
+    result = score(published.title, benchmark, options)
     print(table(result))
     if options.out is not None:
         write_json(result_json(result), options.out)
     return result
 
 
+def _say_size(published: Published, benchmark: Benchmark, name: str) -> None:
+    captions = benchmark.captions.get(published.language)
+    found = (len(benchmark.images), len(captions.texts) if captions else 0)
+    wanted = (published.images, published.captions or found[1])
+    if found != wanted:
+        print(
+            f"{name}: {found[0]} images and {found[1]} captions in {published.language}, not the {wanted[0]} and "
+            f"{wanted[1]} of {published.title}'s test set: do not set its scores beside published ones",
+            file=sys.stderr,
+        )
+
+
 def with_english(benchmark: Benchmark, english: Benchmark, name: str) -> Benchmark:
-    """`benchmark` with the English captions of another file, for those of its images that the file knows."""
-    number = {image.removesuffix(".jpg"): position for position, image in enumerate(benchmark.images)}
+    """`benchmark` with the English captions of another file, for those of its images that the file knows.
+
+    Images are the same where their file names are, whatever the folder and the ending.
+    """
+    number = {PurePosixPath(image).stem: position for position, image in enumerate(benchmark.images)}
     theirs = english.captions.get("en")
     if theirs is None:
         raise UserError(f"--english {name}: no English captions; it has {', '.join(english.captions)}")
-    pairs = [
-        (caption, number[english.images[image].removesuffix(".jpg")])
-        for caption, image in theirs.pairs.tolist()
-        if english.images[image].removesuffix(".jpg") in number
-    ]
+    stems = [PurePosixPath(image).stem for image in english.images]
+    pairs = [(caption, number[stems[image]]) for caption, image in theirs.pairs.tolist() if stems[image] in number]
     if not pairs:
         raise UserError(f"--english {name}: none of its images is in --data; its first is {english.images[0]!r}")
-    kept = sorted({caption for caption, _ in pairs})
-    place = {caption: position for position, caption in enumerate(kept)}
+    place = {caption: position for position, caption in enumerate(sorted({caption for caption, _ in pairs}))}
     found = Captions(
-        tuple(theirs.texts[caption] for caption in kept),
+        tuple(theirs.texts[caption] for caption in place),
         np.array([(place[caption], image) for caption, image in pairs], dtype=np.int64),
     )
     return dataclasses.replace(

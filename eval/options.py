@@ -26,6 +26,7 @@ class Options:
     images: Path | None
     english: str | None
     out: Path | None
+    translator: str | None
     protocol: Protocol
     max_length: int
     precision: Precision
@@ -52,6 +53,7 @@ def parse(module: str, description: str, arguments: list[str] | None = None) -> 
     parser.add_argument("--image-features", type=Path | None, help=".npz with `ids` and `features` of --clip's tower")
     parser.add_argument("--images", type=Path | None, help="folder of pictures, where it is not beside the captions")
     parser.add_argument("--english", type=str | None, help="English captions of the same images, where --data has none")
+    parser.add_argument("--translator", type=str | None, help="translation model zh to en: adds translate-then-teacher")
     parser.add_argument("--out", type=Path | None, help="result JSON to write")
     parser.add_argument(
         "--protocol",
@@ -73,6 +75,7 @@ def parse(module: str, description: str, arguments: list[str] | None = None) -> 
         image_features=given.image_features,
         images=given.images,
         english=given.english,
+        translator=given.translator,
         out=_writable(given.out),
         protocol=protocol,
         max_length=given.max_length or protocol.max_length,

@@ -50,4 +50,4 @@ def recalls(places: NDArray[np.int64]) -> NDArray[np.float64]:
     if asked == 0:
         raise ValueError("no query has a positive")
     found: NDArray[np.float64] = hits(places).sum(axis=0)
-    return found / asked * 100
+    return 100 * found / asked

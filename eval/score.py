@@ -2,24 +2,34 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.command import UserError
-from eval import bootstrap, provenance
+from eval import bootstrap
 from eval.benchmark import Benchmark, Captions
 from eval.encode import image_features, text_features
 from eval.feature_file import stored_features
 from eval.options import Options
 from eval.result import Ratio, Result, Row, ratio
 from eval.retrieval import ranks, recalls
+from eval.settings import settings
 from eval.towers import TextTower, load_image_tower, load_text_tower
+from eval.translate import translated
 
 
-def score(name: str, benchmark: Benchmark, options: Options) -> Result:
-    """Rows for student and teacher on every language that the benchmark has, in one space of image features."""
+def score(
+    name: str,
+    benchmark: Benchmark,
+    options: Options,
+    gallery: Callable[[TextTower], NDArray[np.float32]] | None = None,
+) -> Result:
+    """Rows for student and teacher on every language that the benchmark has, in one space of image features.
+
+    `gallery` makes the features [images, dim] from the teacher where the benchmark's images are not pictures.
+    """
     began = time.monotonic()
     teacher = load_text_tower(options.clip, "--clip", options.dtype, options.device)
     student = load_text_tower(options.student, "--student", options.dtype, options.device)
@@ -28,16 +38,20 @@ def score(name: str, benchmark: Benchmark, options: Options) -> Result:
             f"--student {options.student}: its features have width {student.width}, those of --clip {teacher.width}; "
             "it was taught by another model"
         )
-    pictures = _picture_features(benchmark, options, teacher.width)
+    ready = "the teacher's English names" if gallery else "ready features"
+    transform = ready if gallery or options.image_features else options.protocol.transform
+    pictures = gallery(teacher) if gallery else _picture_features(benchmark, options, teacher.width)
     rows = tuple(
         measured(role, language, tower, benchmark.captions[language], pictures, options)
         for role, tower, language in _order(student, teacher, benchmark.captions)
     )
+    if options.translator and "zh" in benchmark.captions:
+        rows = (*rows, measured("mt+teacher", "zh", teacher, _in_english(benchmark, options), pictures, options))
     for row in rows:
         if row.cut:
             said = f"{row.cut} of {row.captions} captions are over {options.max_length} tokens and were cut"
             print(f"{row.model} {row.language}: {said}", file=sys.stderr)
-    return Result(rows, _ratios(rows), _settings(name, benchmark, options, time.monotonic() - began))
+    return Result(rows, _ratios(rows), settings(name, benchmark, options, transform, time.monotonic() - began))
 
 
 def measured(
@@ -51,6 +65,11 @@ def measured(
     draws = bootstrap.replicates(bootstrap.image_table(text_places, image_places, captions.pairs))
     asked = int((image_places >= 0).sum())
     return Row(role, language, np.append(six, six.mean()), draws, len(captions.texts), asked, encoded.cut)
+
+
+def _in_english(benchmark: Benchmark, options: Options) -> Captions:
+    captions = benchmark.captions["zh"]
+    return Captions(tuple(translated(options.translator or "", captions.texts, options.device)), captions.pairs)
 
 
 def _picture_features(benchmark: Benchmark, options: Options, width: int) -> NDArray[np.float32]:
@@ -72,36 +91,11 @@ def _order(
 def _ratios(rows: tuple[Row, ...]) -> tuple[Ratio, ...]:
     """The student on either language against the ceiling, and English with all captions against itself."""
     row = {(each.model, each.language): each for each in rows}
-    wanted = [("zh", "en"), ("en", "en"), ("en_all", "en_all")]
-    found = [
-        ratio(row["student", mine], row["teacher", its])
-        for mine, its in wanted
-        if ("student", mine) in row and ("teacher", its) in row
+    wanted = [
+        (("student", "zh"), ("teacher", "en")),
+        (("student", "en"), ("teacher", "en")),
+        (("student", "en_all"), ("teacher", "en_all")),
+        (("mt+teacher", "zh"), ("teacher", "en")),
     ]
+    found = [ratio(row[mine], row[its]) for mine, its in wanted if mine in row and its in row]
     return tuple(each for each in found if each is not None)
-
-
-def _settings(name: str, benchmark: Benchmark, options: Options, seconds: float) -> dict[str, object]:
-    stored = options.image_features
-    files = [*benchmark.files, *([stored] if stored else [])]
-    return {
-        "benchmark": name,
-        "images": len(benchmark.images),
-        "protocol": options.protocol.name,
-        "transform": "ready features" if stored else options.protocol.transform,
-        "max_length": options.max_length,
-        "precision": options.precision,
-        "device": str(options.device),
-        "student": options.student,
-        "clip": options.clip,
-        "data": options.data,
-        "sha256": provenance.hashes(
-            [*files, *provenance.model_files(options.student), *provenance.model_files(options.clip)]
-        ),
-        "bootstrap": {"over": "images", "draws": bootstrap.DRAWS, "seed": bootstrap.SEED},
-        "metric": "Chinese-CLIP: cosine in float32, stable order, a query hits if any positive is in the top k",
-        "command": options.command,
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "seconds": round(seconds, 3),
-    }

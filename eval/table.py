@@ -6,15 +6,15 @@ from eval.result import Result, Row
 
 ROLES = {("teacher", "en"): "ceiling", ("teacher", "zh"): "floor"}
 HEADING = (
-    f"{'model':8} {'captions':>14} | {'text to image':^17} | {'image to text':^17} | {'mean':>6}  95 % interval\n"
-    f"{'':8} {'':>14} | {'R@1':>5} {'R@5':>5} {'R@10':>5} | {'R@1':>5} {'R@5':>5} {'R@10':>5} | {'recall':>6}"
+    f"{'model':10} {'captions':>14} | {'text to image':^17} | {'image to text':^17} | {'mean':>6}  95 % interval\n"
+    f"{'':10} {'':>14} | {'R@1':>5} {'R@5':>5} {'R@10':>5} | {'R@1':>5} {'R@5':>5} {'R@10':>5} | {'recall':>6}"
 )
 
 
 def table(result: Result) -> str:
     """Rows with the interval of their mean recall, then the ratios, then what the numbers depend on."""
     settings = result.settings
-    lines = [HEADING, "-" * 88, *(_line(row) for row in result.rows), ""]
+    lines = [HEADING, "-" * 90, *(_line(row) for row in result.rows), ""]
     for each in result.ratios:
         low, high = each.ci95
         lines.append(f"{each.name}: {each.percent:.2f} % of the mean recall [{low:.2f}, {high:.2f}]")
@@ -31,6 +31,6 @@ def _line(row: Row) -> str:
     low, high = np.nanpercentile(row.draws[:, 6], [2.5, 97.5])
     role = ROLES.get((row.model, row.language), "")
     return (
-        f"{row.model:8} {row.captions:6} {row.language:>7} | {' '.join(six[:3])} | {' '.join(six[3:])} | "
+        f"{row.model:10} {row.captions:6} {row.language:>7} | {' '.join(six[:3])} | {' '.join(six[3:])} | "
         f"{row.scores[6]:6.2f}  [{low:.2f}, {high:.2f}]  {role}"
     ).rstrip()

@@ -55,9 +55,9 @@ def load_text_tower(source: str, option: str, dtype: torch.dtype, device: torch.
 
     `option` is the command-line option that named it, for the complaint. Anything else raises UserError.
     """
-    _refuse_pickle(source, option)
-    tokenizer = _loaded(AutoTokenizer, source, option)
-    model = _loaded_whole(CLIPTextModelWithProjection, source, option, dtype)
+    refuse_pickle(source, option)
+    tokenizer = loaded(AutoTokenizer, source, option)
+    model = _whole(CLIPTextModelWithProjection, source, option, dtype)
     end, largest = model.config.eos_token_id, model.config.vocab_size - 1
     if len(tokenizer) > model.config.vocab_size:
         raise UserError(
@@ -74,10 +74,10 @@ def load_text_tower(source: str, option: str, dtype: torch.dtype, device: torch.
 
 def load_image_tower(source: str, option: str, dtype: torch.dtype, device: torch.device) -> ImageTower:
     """The image tower of the whole CLIPModel at `source`, with the mean and deviation of its preprocessor_config."""
-    _refuse_pickle(source, option)
-    if _loaded(AutoConfig, source, option).model_type != CLIPConfig.model_type:
+    refuse_pickle(source, option)
+    if loaded(AutoConfig, source, option).model_type != CLIPConfig.model_type:
         raise UserError(f"{option} {source}: has no image tower; give a whole CLIPModel or --image-features")
-    model = _loaded_whole(CLIPVisionModelWithProjection, source, option, dtype)
+    model = _whole(CLIPVisionModelWithProjection, source, option, dtype)
     return ImageTower(model.to(device).eval(), _pixels(source, int(model.config.image_size)))
 
 
@@ -91,7 +91,8 @@ def _pixels(source: str, size: int) -> Pixels:
     return Pixels(size, tuple(settings.get("image_mean", OPENAI_MEAN)), tuple(settings.get("image_std", OPENAI_STD)))
 
 
-def _refuse_pickle(source: str, option: str) -> None:
+def refuse_pickle(source: str, option: str) -> None:
+    """Raise UserError where `source` is a folder without safetensors, or a path that does not exist."""
     folder = Path(source)
     if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
         raise UserError(f"{option} {source}: no such folder")
@@ -105,9 +106,9 @@ def _refuse_pickle(source: str, option: str) -> None:
         raise UserError(f"{option} {source}: {found}; save it as model.safetensors")
 
 
-def _loaded_whole(kind: Any, source: str, option: str, dtype: torch.dtype) -> Any:  # noqa: ANN401  a transformers class
-    """As `_loaded`, but a weight that is missing or misfits is an error: transformers would draw it at random."""
-    model, told = _loaded(kind, source, option, dtype=dtype, use_safetensors=True, output_loading_info=True)
+def _whole(kind: Any, source: str, option: str, dtype: torch.dtype) -> Any:  # noqa: ANN401  a transformers class
+    """As `loaded`, but a weight that is missing or misfits is an error: transformers would draw it at random."""
+    model, told = loaded(kind, source, option, dtype=dtype, use_safetensors=True, output_loading_info=True)
     missing = sorted([*told["missing_keys"], *(str(key) for key in told["mismatched_keys"])])
     if missing:
         raise UserError(
@@ -116,7 +117,8 @@ def _loaded_whole(kind: Any, source: str, option: str, dtype: torch.dtype) -> An
     return model
 
 
-def _loaded(kind: Any, source: str, option: str, **settings: Any) -> Any:  # noqa: ANN401  a transformers class
+def loaded(kind: Any, source: str, option: str, **settings: Any) -> Any:  # noqa: ANN401  a transformers class
+    """`kind.from_pretrained(source)`, with whatever goes wrong as one UserError that names `option`."""
     disable_progress_bar()  # type: ignore[no-untyped-call]  # bars of a second would hide the lines that matter
     try:
         return kind.from_pretrained(source, **settings)

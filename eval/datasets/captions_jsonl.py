@@ -1,4 +1,4 @@
-"""One image a line: the bilingual layout {"image", "zh", "en"} and the one of CLIP_benchmark {"id", "sentences"}."""
+"""One image a line: {"image", "zh", "en"}, CLIP_benchmark's {"id", "sentences"}, and Crossmodal-3600's."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +12,16 @@ LANGUAGES = ("zh", "en", "en_all")
 
 
 def read_jsonl(path: Path, images: Path | None, language: str) -> Benchmark:
-    """Read `path`; the captions of `sentences` are in `language`, the others say theirs by their key."""
+    """Read `path`; the captions of `sentences` are in `language`, the others say theirs by their key.
+
+    Crossmodal-3600 has {"image/key", "zh": {"caption": [...]}, "en": {"caption": [...]}, ...}; all of them are read.
+    """
     return assemble(_rows(path, language), folder_pictures(path, images), (path,))
 
 
 def _rows(path: Path, language: str) -> Iterator[Caption]:
     for where, row in json_rows(path):
-        image = row.get("image", row.get("img_path"))
+        image = row.get("image", row.get("img_path", row.get("image/key")))
         if not isinstance(image, str) or not image:
             raise UserError(f'{where}: no image id; each line needs {{"image": id, "zh": [...], "en": [...]}}')
         keys = {key: key for key in LANGUAGES if key in row}
@@ -27,5 +30,6 @@ def _rows(path: Path, language: str) -> Iterator[Caption]:
         if not keys:
             raise UserError(f"{where}: no captions; each line needs zh, en or sentences, and this has {', '.join(row)}")
         for key, spoken in keys.items():
-            for text in captions_of(row[key], where, key):
+            value = row[key]["caption"] if "image/key" in row and "caption" in row[key] else row[key]
+            for text in captions_of(value, where, key):
                 yield Caption(spoken, text, (image,))

@@ -1,4 +1,7 @@
-"""The layout of Chinese-CLIP: `*_texts.jsonl` with captions and image ids, `*_imgs.tsv` with pictures in base64."""
+"""The layout of Chinese-CLIP: `*_texts.jsonl` with captions and image ids, `*_imgs.tsv` with pictures in base64.
+
+MUGE publishes the same under other names: `*_queries.jsonl` with query_text and item_ids.
+"""
 
 import base64
 import binascii
@@ -10,6 +13,7 @@ from eval.benchmark import Benchmark, Caption, Picture, assemble
 from eval.datasets.lines import captions_of, json_rows
 
 TEXTS = "test_texts.jsonl"
+ENDINGS = ("_texts.jsonl", "_queries.jsonl")
 
 
 def read_chinese_clip(texts: Path, language: str) -> Benchmark:
@@ -17,7 +21,8 @@ def read_chinese_clip(texts: Path, language: str) -> Benchmark:
 
     The order of the pictures' file is the order of the gallery, and it decides ties, as it does in Chinese-CLIP.
     """
-    pictures = texts.with_name(texts.name.replace("_texts.jsonl", "_imgs.tsv"))
+    ending = next(ending for ending in ENDINGS if texts.name.endswith(ending))
+    pictures = texts.with_name(texts.name.removesuffix(ending) + "_imgs.tsv")
     rows = list(_rows(texts, language))
     if not pictures.is_file():
         return assemble(rows, _absent(pictures), (texts,))
@@ -31,12 +36,12 @@ def read_chinese_clip(texts: Path, language: str) -> Benchmark:
 
 def _rows(texts: Path, language: str) -> Iterator[Caption]:
     for where, row in json_rows(texts):
-        images = row.get("image_ids")
+        images, text = row.get("image_ids", row.get("item_ids")), row.get("text", row.get("query_text"))
         if not isinstance(images, list) or not images:
             raise UserError(f'{where}: no image_ids; each line needs {{"text_id", "text", "image_ids": [...]}}')
-        if not isinstance(row.get("text"), str):
+        if not isinstance(text, str):
             raise UserError(f'{where}: no text; each line needs {{"text_id", "text", "image_ids": [...]}}')
-        yield Caption(language, captions_of(row["text"], where, "text")[0], tuple(str(image) for image in images))
+        yield Caption(language, captions_of(text, where, "text")[0], tuple(str(image) for image in images))
 
 
 def _offsets(pictures: Path) -> dict[str, int]:

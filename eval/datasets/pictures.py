@@ -11,7 +11,7 @@ FOLDERS = ("images", "Images", "flickr30k-images", "flickr30k_images", "imgs")
 def folder_pictures(table: Path, images: Path | None) -> Picture:
     """Pictures as files in `images`, or in a folder of a usual name beside `table`, or beside `table` itself.
 
-    An id is a file name, with or without `.jpg`. The folder is looked for when the first picture is wanted.
+    An id is a file name, with or without `.jpg`, with or without its folder.
     """
     if images is not None and not images.is_dir():
         raise UserError(f"--images {images}: no such folder")
@@ -19,7 +19,7 @@ def folder_pictures(table: Path, images: Path | None) -> Picture:
     folder = images or next(iter(beside), table.parent)
 
     def picture(image: str) -> bytes:
-        for name in (image, f"{image}.jpg"):
+        for name in (image, f"{image}.jpg", Path(image).name):
             if (folder / name).is_file():
                 return (folder / name).read_bytes()
         raise UserError(

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from data.command import UserError
 from eval.benchmark import Benchmark
+from eval.datasets.captions_coco import read_coco
 from eval.datasets.captions_csv import read_csv
 from eval.datasets.captions_jsonl import read_jsonl
 from eval.datasets.check import checked
-from eval.datasets.chinese_clip import TEXTS, read_chinese_clip
+from eval.datasets.chinese_clip import ENDINGS, TEXTS, read_chinese_clip
 from eval.datasets.hub import is_hub_id, read_hub
 
 
@@ -29,16 +30,19 @@ def _read_path(path: Path, images: Path | None, language: str) -> Benchmark:
     if path.is_file():
         if path.suffix == ".csv":
             return read_csv(path, images, language)
-        if path.suffix == ".jsonl" and path.name.endswith("_texts.jsonl"):
+        if path.name.endswith(ENDINGS):
             return read_chinese_clip(path, language)
+        if path.suffix == ".json":
+            return read_coco(path, images, language)
         if path.suffix == ".jsonl":
             return read_jsonl(path, images, language)
         raise UserError(f"--data {path}: a file of an unknown kind; {_WANTED}")
-    if (path / TEXTS).is_file():
-        return read_chinese_clip(path / TEXTS, language)
+    for name in (TEXTS, "valid_texts.jsonl", "valid_queries.jsonl"):
+        if (path / name).is_file():
+            return read_chinese_clip(path / name, language)
     if any(path.glob("*.parquet")) or any(path.glob("*/*.parquet")):
         return read_hub(str(path))
-    tables = sorted([*path.glob("*.csv"), *path.glob("*.jsonl")])
+    tables = sorted([*path.glob("*.csv"), *path.glob("*.jsonl"), *path.glob("*.json")])
     if len(tables) == 1:
         return _read_path(tables[0], images, language)
     found = ", ".join(table.name for table in tables) or "nothing of the kind"

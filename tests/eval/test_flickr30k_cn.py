@@ -14,7 +14,7 @@ from transformers import CLIPTextModel
 from data.command import UserError, command
 from eval.benchmark_main import run
 from eval.encode import image_features
-from eval.flickr30k_cn import main
+from eval.flickr30k_cn import PUBLISHED, main
 from eval.protocol import PROTOCOLS, Name
 from eval.result import METRICS, Result
 from eval.towers import load_image_tower
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def score(*arguments: object) -> Result:
-    return run("eval.flickr30k_cn", "Flickr30K-CN", (1000, 5000), [str(argument) for argument in arguments])
+    return run(PUBLISHED, [str(argument) for argument in arguments])
 
 
 def scores(result: Result) -> dict[tuple[str, str], list[float]]:
@@ -122,7 +122,7 @@ def test_result_file_and_table(
     assert {Path(name).name for name in settings["sha256"]} >= {"bilingual.jsonl", "model.safetensors"}
     assert set(settings) >= {"commit", "seconds", "versions", "bootstrap", "command"}
     told = capsys.readouterr()
-    assert "12 images and 24 Chinese captions, not the 1000 and 5000" in told.err
+    assert "12 images and 24 captions in zh, not the 1000 and 5000" in told.err
     assert "ceiling" in told.out
     assert "floor" in told.out
     assert "student-zh/teacher-en: " in told.out

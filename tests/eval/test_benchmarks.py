@@ -1,0 +1,197 @@
+"""The other benchmarks: their published layouts, and that each scores through the one path."""
+
+import base64
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
+
+from data.command import UserError
+from eval import coco_cn, flickr30k, muge, nouns, xm3600
+from eval.benchmark_main import Published, run
+from eval.datasets.read import read
+from eval.result import Result
+from tests.eval import files as small
+from tests.eval.files import Files
+
+
+def dump(path: Path, value: Any) -> Path:  # noqa: ANN401  any JSON
+    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def coco(path: Path, names: list[str], captions: list[tuple[int, str]]) -> Path:
+    notes = [{"id": i, "image_id": 70 + image, "caption": text} for i, (image, text) in enumerate(captions)]
+    images = [{"id": 70 + i, "file_name": name} for i, name in enumerate(names)]
+    return dump(path, {"images": images, "annotations": notes})
+
+
+def scored(published: Published, *arguments: object) -> Result:
+    return run(published, [str(argument) for argument in arguments])
+
+
+def test_coco_json_with_english_from_another_file(clip: Path, student: Path, files: Files, tmp_path: Path) -> None:
+    numbers = range(small.IMAGES)
+    own = coco(
+        tmp_path / "coco-cn_test.json",
+        [f"val2014/{small.name(n)}" for n in numbers],
+        [(n, text) for n in numbers for text in small.chinese(n)],
+    )
+    english = coco(
+        tmp_path / "captions_val2014.json",
+        ["other.jpg", *(small.name(n) for n in numbers)],
+        [(0, "of no image"), *((n + 1, small.english(n)[0]) for n in numbers)],
+    )
+    shutil.copytree(files.csv.parent / "flickr30k-images", tmp_path / "images")
+    towers = ("--student", student, "--clip", clip)
+    result = scored(coco_cn.PUBLISHED, *towers, "--data", own, "--english", english)
+    same = scored(coco_cn.PUBLISHED, *towers, "--data", files.jsonl)
+    assert [row.scores.tolist() for row in result.rows] == [row.scores.tolist() for row in same.rows]
+
+
+def test_the_published_coco_cn_file(real: Path) -> None:
+    benchmark = read(str(real / "benchmarks" / "coco-cn_test.json"))
+    assert (len(benchmark.images), len(benchmark.captions["zh"].texts)) == (1000, coco_cn.PUBLISHED.captions)
+    assert benchmark.images[0] == "train2014/COCO_train2014_000000573854.jpg"
+    assert benchmark.captions["zh"].texts[0] == "机场跑道的喷气式飞机正准备起飞。"
+
+
+def test_bad_coco_files(tmp_path: Path) -> None:
+    cases: dict[str, tuple[Any, str]] = {
+        "list": ([], "needs the keys images and annotations"),
+        "lacks": ({"images": [{"id": 1}], "annotations": []}, "lacks 'file_name'"),
+        "unknown": (
+            {"images": [], "annotations": [{"id": 5, "image_id": 3, "caption": "猫"}]},
+            "annotation 5: image 3 is not among images",
+        ),
+        "empty": (
+            {"images": [{"id": 3, "file_name": "a"}], "annotations": [{"id": 5, "image_id": 3, "caption": " "}]},
+            "annotation 5: an empty caption",
+        ),
+    }
+    for name, (value, message) in cases.items():
+        with pytest.raises(UserError, match=message):
+            read(str(dump(tmp_path / f"{name}.json", value)))
+    (tmp_path / "cut.json").write_text('{"images": [')
+    with pytest.raises(UserError, match="cut short"):
+        read(str(tmp_path / "cut.json"))
+
+
+def test_xm3600_reads_all_captions_of_both_languages(tmp_path: Path) -> None:
+    row = {
+        "image/key": "000411001ff7dd4f",
+        "image/locale": "cs",
+        "zh": {"caption": ["一只猫", "猫在山上"], "caption/tokenized": ["x", "y"]},
+        "en": {"caption": ["a cat"], "caption/tokenized": ["a cat"]},
+        "fr": {"caption": ["un chat"]},
+    }
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "000411001ff7dd4f.jpg").write_bytes(b"jpeg")
+    benchmark = read(str(lines(tmp_path / "captions.jsonl", [row])))
+    texts = {name: own.texts for name, own in benchmark.captions.items()}
+    assert texts == {"zh": ("一只猫", "猫在山上"), "en": ("a cat",)}
+    assert benchmark.picture(benchmark.images[0]) == b"jpeg"
+
+
+def test_muge_as_it_is_published(clip: Path, student: Path, tmp_path: Path) -> None:
+    """Shop queries with several right pictures each, and pictures that no query asks for."""
+    rows = [{"query_id": n, "query_text": small.KINDS[n % 6], "item_ids": [n, n + 1]} for n in range(5)]
+    lines(tmp_path / "valid_queries.jsonl", rows)
+    pictures = [f"{n}\t{base64.b64encode(small.picture(n)).decode()}\n" for n in range(12)]
+    (tmp_path / "valid_imgs.tsv").write_text("".join(pictures))
+    result = scored(muge.PUBLISHED, "--student", student, "--clip", clip, "--data", tmp_path)
+    assert (result.rows[0].captions, result.rows[0].images) == (5, 6)
+    assert result.settings["images"] == 12
+
+
+def test_plain_captions_of_an_english_benchmark(clip: Path, student: Path, files: Files, tmp_path: Path) -> None:
+    rows = [{"id": "x", "img_path": small.name(n), "sentences": small.english(n)} for n in range(small.IMAGES)]
+    data = lines(tmp_path / "flickr30k.jsonl", rows)
+    images = files.csv.parent / "flickr30k-images"
+    result = scored(flickr30k.PUBLISHED, "--student", student, "--clip", clip, "--data", data, "--images", images)
+    assert [(row.model, row.language) for row in result.rows] == [("student", "en"), ("teacher", "en")]
+    assert [ratio.name for ratio in result.ratios] == ["student-en/teacher-en"]
+    assert xm3600.PUBLISHED.captions is None
+
+
+def test_nouns_there_and_back(clip: Path, teacher: Path, student: Path, tmp_path: Path) -> None:
+    (tmp_path / "zh.txt").write_text("\n".join(small.KINDS) + "\n", encoding="utf-8")
+    dump(tmp_path / "en.json", {"imagenet1k": list(small.ENGLISH)})
+    labels = ("--data", tmp_path / "zh.txt", "--english", tmp_path / "en.json")
+    towers = ("--student", student, "--clip", teacher)
+    rows = {(row.model, row.language): row for row in nouns.run([str(each) for each in (*towers, *labels)]).rows}
+    assert rows["teacher", "en"].scores.tolist() == [100.0] * 7
+    assert rows["student", "zh"].scores[6] < 100
+    same = nouns.run([str(each) for each in ("--student", teacher, "--clip", teacher, *labels)]).rows
+    assert same[1].scores.tolist() == [100.0] * 7
+
+
+def test_nouns_as_labels_of_pictures_is_zero_shot_accuracy(clip: Path, student: Path, tmp_path: Path) -> None:
+    (tmp_path / "zh.txt").write_text("\n".join(small.KINDS), encoding="utf-8")
+    (tmp_path / "en.txt").write_text("\n".join(small.ENGLISH), encoding="utf-8")
+    for number in range(15):
+        folder = tmp_path / "val" / f"n{number % 6:08}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.JPEG").write_bytes(small.picture(number))
+    (tmp_path / "val" / "README.txt").write_text("not a class")
+    labels = ("--data", tmp_path / "zh.txt", "--english", tmp_path / "en.txt", "--images", tmp_path / "val")
+    towers = ("--student", student, "--clip", clip)
+    row = nouns.run([str(each) for each in (*towers, *labels)]).rows[0]
+    assert (row.captions, row.images) == (6, 15)
+    assert row.scores[5] == 100  # six classes: the right one is among the first ten
+    shutil.rmtree(tmp_path / "val" / "n00000003")
+    with pytest.raises(UserError, match="5 folders of classes for 6 names"):
+        nouns.run([str(each) for each in (*towers, *labels)])
+
+
+def test_bad_label_files(teacher: Path, student: Path, tmp_path: Path) -> None:
+    (tmp_path / "two.txt").write_text("猫\n狗\n", encoding="utf-8")
+    (tmp_path / "one.txt").write_text("cat\n", encoding="utf-8")
+    dump(tmp_path / "dict.json", {"a": 1})
+    towers = ("--student", str(student), "--clip", str(teacher), "--data", str(tmp_path / "two.txt"))
+    for arguments, message in (
+        ((), "--english: missing"),
+        (("--english", "one.txt"), r"two\.txt: 2 names, .*one\.txt: 1; both must name the same"),
+        (("--english", "dict.json"), "needs a list of class names"),
+        (("--english", "absent.txt"), "no such file; give a file with one class name a line"),
+    ):
+        named = [str(tmp_path / each) if "." in each else each for each in arguments]
+        with pytest.raises(UserError, match=message):
+            nouns.run([*towers, *named])
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random sequence-to-sequence model of bytes."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(["<s>", "<pad>", "</s>", *letters])}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    folder = tmp_path_factory.mktemp("translator")
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=64
+    ).save_pretrained(folder)
+    config = BartConfig(
+        vocab_size=260, d_model=16, max_position_embeddings=256, encoder_layers=1, decoder_layers=1,
+        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16,
+    )  # fmt: skip
+    BartForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+def test_translate_then_teacher_adds_its_row(translator: Path, clip: Path, student: Path, files: Files) -> None:
+    arguments = ("--student", student, "--clip", clip, "--data", files.jsonl)
+    result = scored(Published("eval.x", "X", "zh", 12, 24), *arguments, "--translator", translator)
+    last = result.rows[-1]
+    assert (last.model, last.language, last.captions) == ("mt+teacher", "zh", 24)
+    assert "mt+teacher-zh/teacher-en" in [ratio.name for ratio in result.ratios]
+    with pytest.raises(UserError, match=r"--translator .*/absent: no such folder"):
+        scored(xm3600.PUBLISHED, *arguments, "--translator", translator / "absent")
