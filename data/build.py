@@ -63,13 +63,15 @@ def _config_input(plan: Plan, config: Path) -> Input:
 
 def _wanted(plan: Plan, config: Path, out: Path, overwrite: bool) -> bool:
     """Whether there is something to do: `out` is absent, or may be replaced."""
-    if not out.exists() or overwrite:
+    if not out.exists():
         return True
     try:
         told = json.loads((out / "report.json").read_text(encoding="utf-8"))
         same = told["config"]["sha256"] == _config_input(plan, config).sha256
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{out}: exists and is not a corpus; choose another --out") from None
+    if overwrite:
+        return True
     if not same:
         raise UserError(f"{out}: holds a corpus of another config; choose another --out, or pass --overwrite true")
     print(f"{out} is already built from this config; pass --overwrite true to build it again")

@@ -98,16 +98,16 @@ def _accepted(
             hit = fault.indices.to_numpy() == index
             codes[hit] = ledger.code(reason)
             ledger.note(reason, rows[hit])
+    for reason, hit in _leaks(batch, forbidden):
+        hit &= codes == 0
+        codes[hit] = ledger.code(reason)
+        ledger.note(reason, rows[hit])
     table = {name: batch[name].to_numpy() for name in SCORES}
     for rule in rules(table, plan.limits[part.source.domain]):
         hit = (codes == 0) & (rule.badness > rule.limit)
         if hit.any():
             codes[hit] = ledger.code(rule.reason)
             ledger.note(rule.reason, rows[hit], rule.badness[hit])
-    for reason, hit in _leaks(batch, forbidden):
-        hit &= codes == 0
-        codes[hit] = ledger.code(reason)
-        ledger.note(reason, rows[hit])
     return codes
 
 

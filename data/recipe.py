@@ -55,6 +55,8 @@ def load_plan(path: Path) -> Plan:
     if not isinstance(written, dict):
         raise UserError(f"{path}: a corpus config is a mapping with the key `sources`; see configs/corpus/")
     recipe = parsed(Recipe, written, str(path))
+    if recipe.rows_per_shard < 1 or recipe.valid_per_domain < 0:
+        raise UserError(f"{path}: rows_per_shard must be at least 1 and valid_per_domain at least 0")
     sources = tuple(_source(entry, f"{path}: sources.{n}") for n, entry in enumerate(recipe.sources))
     _check_names(sources, path)
     unknown = set(recipe.limits_by_domain) - {source.domain for source in sources}
@@ -89,6 +91,8 @@ def _source(entry: dict[str, Any], where: str) -> Source:
         raise UserError(f"{where} ({name}): domain {source.domain!r} is not one of {', '.join(DOMAINS)}")
     if source.spaces not in SPACES:
         raise UserError(f"{where} ({name}): spaces {source.spaces!r} is not one of {', '.join(SPACES)}")
+    if not source.paths:
+        raise UserError(f"{where} ({name}): files is empty; name at least one")
     if not source.license.strip():
         raise UserError(f"{where} ({name}): license is empty; name the licence that the publisher states")
     return source
