@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ PAIRS = [
 ]
 
 
-def write_tsv(path: Path, rows: list[tuple[str, ...]]) -> Path:
+def write_tsv(path: Path, rows: Sequence[tuple[str, ...]]) -> Path:
     """Write rows as TSV, gzipped if the name says so."""
     data = "".join("\t".join(row) + "\n" for row in rows).encode()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
@@ -39,7 +40,7 @@ def write_config(folder: Path, sources: list[dict[str, Any]], **rest: Any) -> Pa
     return path
 
 
-def tsv_config(folder: Path, rows: list[tuple[str, ...]], **rest: Any) -> Path:  # noqa: ANN401
+def tsv_config(folder: Path, rows: Sequence[tuple[str, ...]], **rest: Any) -> Path:  # noqa: ANN401
     """A config of one TSV source with `rows`."""
     write_tsv(folder / "pairs.tsv", rows)
     return write_config(folder, [{"name": "pairs", "format": "tsv", "files": ["pairs.tsv"]}], **rest)

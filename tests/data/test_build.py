@@ -116,7 +116,7 @@ def test_an_old_corpus_is_kept_refused_or_replaced(tmp_path: Path, capsys: pytes
     assert "already built" in capsys.readouterr().out
     assert (tmp_path / "corpus" / "report.json").stat().st_mtime_ns == stamp
     tsv_config(tmp_path, PAIRS, valid_per_domain=0, limits={"min_en_chars": 28})
-    with pytest.raises(UserError, match="another config.*--overwrite"):
+    with pytest.raises(UserError, match=r"another config.*--overwrite"):
         built(config)
     assert built(config, overwrite=True)["rows_kept"] == 8
     assert not (tmp_path / "corpus.partial").exists()

@@ -20,6 +20,8 @@ from data.clean.subtitles import without_speakers
 from data.clean.verdict import first_rows, held_out
 from data.pair import TEXT
 
+CHARACTERS = st.characters(exclude_categories=["Cs"])
+
 
 def column(*texts: str) -> pa.Array:
     return pa.array(texts, TEXT)
@@ -37,7 +39,7 @@ def chinese(value: str, simplify: bool = True, spaces: str = "remove") -> str:
     return str(encode(normalised(column(value), True, simplify, spaces))[0].as_py())
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=("Cs",)))))
+@given(st.lists(st.text(CHARACTERS)))
 def test_code_points_round_trip(texts: list[str]) -> None:
     assert encode(decode(pa.array(texts, TEXT))).to_pylist() == texts
 
@@ -93,7 +95,7 @@ def test_spaces_policies() -> None:
 
 
 @settings(max_examples=200)
-@given(st.text(st.characters(exclude_categories=("Cs",)), max_size=60))
+@given(st.text(CHARACTERS, max_size=60))
 def test_normal_forms_are_stable_and_one_row(value: str) -> None:
     for normal in (english, chinese):
         once = normal(value)
@@ -228,7 +230,7 @@ def test_first_rows_of_a_key_in_row_order() -> None:
 def test_no_sentence_stands_on_both_sides_of_the_split(seed: int, per_domain: int) -> None:
     draw = np.random.default_rng(seed)
     en, zh, record = (draw.integers(0, n, 400).astype(np.uint64) for n in (300, 300, 350))
-    domain, alive = draw.integers(0, 3, 400).astype(np.int16), draw.random(400) < 0.9
+    domain, alive = (record % 3).astype(np.int16), draw.random(400) < 0.9  # a record lies in one domain
     split = held_out(en, zh, record, domain, alive, per_domain)
     train = alive & ~split.valid & ~split.shared
     assert not (split.valid & split.shared).any()
@@ -236,4 +238,4 @@ def test_no_sentence_stands_on_both_sides_of_the_split(seed: int, per_domain: in
     for keys in (en, zh, record):
         assert not set(keys[split.valid].tolist()) & set(keys[train].tolist())
     for code in range(3):
-        assert (split.valid & (domain == code)).sum() <= per_domain + 10  # records reach over domains here
+        assert (split.valid & (domain == code)).sum() <= per_domain

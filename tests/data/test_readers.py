@@ -53,8 +53,8 @@ def test_compression_is_seen_from_the_name(tmp_path: Path, suffix: str) -> None:
         import bz2
         import lzma
 
-        pack = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[suffix]
-        path.write_bytes(pack(data))
+        packed = {"": data, ".gz": gzip.compress(data), ".bz2": bz2.compress(data), ".xz": lzma.compress(data)}
+        path.write_bytes(packed[suffix])
     assert pairs(source("tsv", files=[path.name]), tmp_path) == [("one", "一")]
     assert not (tmp_path.parent / "outside").exists()
 
@@ -126,7 +126,7 @@ def test_jsonl_dotted_keys_lists_and_bad_lines(tmp_path: Path) -> None:
 
 def test_jsonl_key_that_no_line_has(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"en": "one", "zh": "一"}\n', encoding="utf-8")
-    with pytest.raises(UserError, match="a.jsonl: no line has the key 'cn'"):
+    with pytest.raises(UserError, match=r"a\.jsonl: no line has the key 'cn'"):
         read(source("jsonl", files=["a.jsonl"], zh="cn"), tmp_path)
 
 
@@ -191,7 +191,8 @@ def test_nested_poem_json(tmp_path: Path) -> None:
 
 
 def test_prompt_tags_in_yaml_groups(tmp_path: Path) -> None:
-    text = "# head\n- name: 人物\n  groups:\n    - name: 对象\n      color: red\n      tags:\n        red_hair: 红发\n        ((glow)): 发光\n"
+    head = "# head\n- name: 人物\n  groups:\n    - name: 对象\n      color: red\n      tags:\n"
+    text = head + "        red_hair: 红发\n        ((glow)): 发光\n"
     (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
     found = read(source("tags", files=["a.yaml"]), tmp_path)
     assert [(r["en"], r["zh"], r["line"]) for r in found] == [("red hair", "红发", 7), ("glow", "发光", 8)]
