@@ -6,7 +6,7 @@ from jsonargparse import ArgumentParser
 
 from data.command import UserError
 from distill.export import export, refuse_foreign_folder
-from distill.student import load_run
+from distill.student.saved import load_run
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,73 @@
+"""Which rows, in which order: an endless stream over domains that is a pure function of (seed, position)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.command import UserError
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """How often each domain is drawn."""
+
+    weights: dict[str, float] | None = None
+    """Share of each domain, normalised to one; None: by temperature over the domains' sizes."""
+    temperature: float = 2.0
+    """Shares proportional to size ** (1 / temperature): 1 follows the sizes, more evens them out."""
+
+    def __post_init__(self) -> None:
+        """Refuse a mixture that draws nothing."""
+        if self.temperature <= 0:
+            raise ValueError(f"data.mixture.temperature: {self.temperature} is not above 0")
+        if self.weights is not None and (min(self.weights.values(), default=0) < 0 or sum(self.weights.values()) <= 0):
+            raise ValueError("data.mixture.weights: need shares >= 0 of which one is above 0")
+
+
+def shares(sizes: Mapping[str, int], config: MixtureConfig) -> dict[str, float]:
+    """The share of every domain that is drawn, summing to 1; `sizes` counts the rows of each domain."""
+    if config.weights is None:
+        weights = {domain: size ** (1 / config.temperature) for domain, size in sizes.items() if size}
+    else:
+        missing = sorted(domain for domain in config.weights if not sizes.get(domain))
+        if missing:
+            raise UserError(
+                f"data.mixture.weights.{missing[0]}: the corpus has no such domain; it has {', '.join(sorted(sizes))}"
+            )
+        weights = {domain: weight for domain, weight in config.weights.items() if weight > 0}
+    total = sum(weights.values())
+    return {domain: weights[domain] / total for domain in sorted(weights)}
+
+
+def draw(size: int, start: int, count: int, key: int) -> NDArray[np.int64]:
+    """Rows at positions start .. start+count of an endless stream of permutations of `size` rows, int64 [count].
+
+    Every epoch is a permutation of its own, found without being stored: a Feistel network over the smallest even
+    number of bits that holds `size`, walked until it falls inside (Black and Rogaway, 2002).
+    """
+    position = np.arange(start, start + count, dtype=np.int64)
+    epoch, value = np.divmod(position, size)
+    half = np.uint64(max(1, (int(size - 1).bit_length() + 1) // 2))
+    mask = np.uint64((1 << int(half)) - 1)
+    keys = [_mix(epoch.astype(np.uint64) * np.uint64(4) + np.uint64(r) + _mix(np.uint64(key))) for r in range(4)]
+    value = value.astype(np.uint64)
+    outside = np.ones(count, dtype=bool)
+    while outside.any():
+        left, right = value[outside] >> half, value[outside] & mask
+        for round_keys in keys:
+            left, right = right, left ^ (_mix(right + round_keys[outside]) & mask)
+        value[outside] = (left << half) | right
+        outside[outside] = value[outside] >= np.uint64(size)
+    return value.astype(np.int64)
+
+
+def _mix(x: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
+    """SplitMix64's finaliser (Steele, Lea and Flood, 2014): every bit of the input reaches every bit of the output."""
+    with np.errstate(over="ignore"):
+        mixed = np.asarray(x, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return mixed

@@ -1,0 +1,164 @@
+"""The token store: three tokenisations per pair, written once, memory-mapped ever after.
+
+One Arrow stream a domain and split (`datasets.Dataset.from_file` reads it), so that a row of a domain is its number
+in that file and a mixture of domains needs no index.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from data.command import UserError
+
+VIEWS = ("teacher_en", "student_en", "student_zh")
+_CHUNK = 1 << 18  # rows a record batch
+_SCHEMA = pa.schema([(view, pa.large_list(pa.int32())) for view in VIEWS])
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Ragged token ids, gathered: `values` [tokens] int32, `lengths` [rows] int64."""
+
+    values: np.ndarray
+    lengths: np.ndarray
+
+    def padded(self, pad: int, width: int | None = None) -> np.ndarray:
+        """Ids as int64 [rows, width], right-padded with `pad`; width is the longest row's where it is None."""
+        out = np.full((len(self.lengths), width or int(self.lengths.max())), pad, dtype=np.int64)
+        out[np.arange(out.shape[1]) < self.lengths[:, None]] = self.values
+        return out
+
+
+class DomainTokens:
+    """The rows of one domain and split, memory-mapped; cheap to open whatever their number."""
+
+    def __init__(self, path: Path) -> None:
+        """Map the Arrow stream at `path`."""
+        table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+        self._starts = np.cumsum([0, *(len(chunk) for chunk in table.column(0).chunks)])
+        self._chunks = {
+            view: [(c.offsets.to_numpy(), c.values.to_numpy()) for c in table[view].chunks] for view in VIEWS
+        }
+
+    def __len__(self) -> int:
+        """Rows in the domain."""
+        return int(self._starts[-1])
+
+    def lengths(self, view: str, rows: np.ndarray) -> np.ndarray:
+        """Tokens in each of `rows`, int64 [rows]."""
+        out = np.empty(len(rows), dtype=np.int64)
+        for (offsets, _), where, local in self._located(view, rows):
+            out[where] = offsets[local + 1] - offsets[local]
+        return out
+
+    def gather(self, view: str, rows: np.ndarray) -> list[np.ndarray]:
+        """The ids of each of `rows`, views into the mapped file."""
+        out: list[np.ndarray] = [np.empty(0, np.int32)] * len(rows)
+        for (offsets, values), where, local in self._located(view, rows):
+            for place, start, stop in zip(
+                where.tolist(), offsets[local].tolist(), offsets[local + 1].tolist(), strict=True
+            ):
+                out[place] = values[start:stop]
+        return out
+
+    def _located(
+        self, view: str, rows: np.ndarray
+    ) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]]:
+        """For each chunk that holds some of `rows`: its arrays, which of `rows`, and where in the chunk."""
+        chunk_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for chunk in np.unique(chunk_of):
+            where = np.flatnonzero(chunk_of == chunk)
+            yield self._chunks[view][chunk], where, rows[where] - self._starts[chunk]
+
+
+class TokenStore:
+    """The tokenised corpus: `train` and `valid` rows by domain, in the order of the domains' names."""
+
+    def __init__(self, folder: Path) -> None:
+        """Map every domain of the store that `write_token_store` made."""
+        self.train = _open_split(folder / "train")
+        self.valid = _open_split(folder / "valid")
+
+
+def write_token_store(corpus: Path, store: Path, teacher: Tokenizer, student: Tokenizer, slots: int) -> Path:
+    """Tokenise `corpus` into a folder below `store` named by its content, or return the one that is there.
+
+    Sequences longer than `slots` are cut and keep their end-of-text. Tokenising runs on all cores, in Rust.
+    """
+    shards = {split: sorted((corpus / split).glob("*.parquet")) for split in ("train", "valid")}
+    if not shards["train"]:
+        raise UserError(
+            f"{corpus}/train: no Parquet shards there; build a corpus first: python -m data.build CONFIG --out {corpus}"
+        )
+    folder = store / _fingerprint(shards["train"] + shards["valid"], teacher, student, slots)
+    if folder.is_dir():
+        return folder
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    for split, files in shards.items():
+        (partial / split).mkdir(parents=True)
+        _write_split(files, partial / split, teacher, student, slots)
+    try:
+        partial.rename(folder)
+    except OSError:  # another run finished the same store first
+        shutil.rmtree(partial)
+    return folder
+
+
+def _open_split(folder: Path) -> dict[str, DomainTokens]:
+    return {path.stem: DomainTokens(path) for path in sorted(folder.glob("*.arrow"))}
+
+
+def _fingerprint(shards: Sequence[Path], teacher: Tokenizer, student: Tokenizer, slots: int) -> str:
+    digest = hashlib.sha256(json.dumps([slots, teacher.to_str(), student.to_str()]).encode())
+    for shard in shards:
+        digest.update(shard.name.encode())
+        with shard.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _write_split(files: Sequence[Path], folder: Path, teacher: Tokenizer, student: Tokenizer, slots: int) -> None:
+    if not files:
+        return
+    rows = pa.dataset.dataset(files, format="parquet")
+    writers: dict[str, pa.RecordBatchStreamWriter] = {}
+    pending: dict[str, list[pa.RecordBatch]] = {}
+
+    def flush(domain: str) -> None:
+        if domain not in writers:
+            writers[domain] = pa.ipc.new_stream(str(folder / f"{domain}.arrow"), _SCHEMA)
+        table = pa.Table.from_batches(pending.pop(domain)).combine_chunks()
+        writers[domain].write_table(table)
+
+    with tqdm(total=rows.count_rows(), desc=f"tokenise {folder.name}", unit=" pairs", unit_scale=True) as bar:
+        for batch in rows.to_batches(columns=["en", "zh", "domain"], batch_size=1 << 14):
+            domains = batch["domain"].dictionary_encode()
+            for code, domain in enumerate(domains.dictionary.to_pylist()):
+                some = batch.filter(pa.compute.equal(domains.indices, code))
+                en, zh = some["en"].to_pylist(), some["zh"].to_pylist()
+                columns = [_encode(teacher, en, slots), _encode(student, en, slots), _encode(student, zh, slots)]
+                pending.setdefault(domain, []).append(pa.record_batch(columns, schema=_SCHEMA))
+                if sum(map(len, pending[domain])) >= _CHUNK:
+                    flush(domain)
+            bar.update(len(batch))
+    for domain in list(pending):
+        flush(domain)
+    for writer in writers.values():
+        writer.close()
+
+
+def _encode(tokenizer: Tokenizer, texts: list[str], slots: int) -> pa.Array:
+    ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
+    cut = [row if len(row) <= slots else [*row[: slots - 1], row[-1]] for row in ids]
+    return pa.array(cut, type=pa.large_list(pa.int32()))

@@ -1,0 +1,1 @@
+"""A bilingual student taught by a frozen CLIP text encoder."""

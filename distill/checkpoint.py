@@ -1,0 +1,104 @@
+"""Checkpoints that a kill at any instant cannot break: written aside, renamed, then the oldest pruned.
+
+safetensors only. A checkpoint holds the weights that train and the optimizer's moments by the weights' names; what is
+frozen comes from the teacher again, and data order and learning rate are functions of the step.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from data.command import UserError
+
+_NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come."""
+
+    step: int
+    pairs: int
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that train, by name."""
+    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+
+
+def save(
+    folder: Path, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, progress: Progress, keep: int
+) -> None:
+    """Write `folder/step-NNNNNNNN` whole or not at all, and keep the newest `keep`; the main process alone calls it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    _save_file({name: weight.detach().cpu() for name, weight in weights.items()}, partial / "weights.safetensors")
+    moments = {
+        f"{name}/{key}": value.cpu()
+        for name, weight in weights.items()
+        for key, value in optimizer.state[weight].items()
+    }
+    _save_file(moments, partial / "optimizer.safetensors")
+    (partial / "progress.json").write_text(json.dumps({"step": progress.step, "pairs": progress.pairs}))
+    final = folder / f"step-{progress.step:08d}"
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    for step in steps(folder)[:-keep]:
+        # Renamed first: a half-deleted folder must never look like a checkpoint.
+        dying = folder / f"dying-{step:08d}"
+        (folder / f"step-{step:08d}").rename(dying)
+        shutil.rmtree(dying)
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of the whole checkpoints in `folder`, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+
+
+def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter]) -> Progress:
+    """Copy a checkpoint's weights into `weights`, in place; UserError where they do not fit."""
+    place = folder / f"step-{step:08d}"
+    stored = load_file(place / "weights.safetensors")
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    found = {name: tuple(weight.shape) for name, weight in stored.items()}
+    if shapes != found:
+        name = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))[0]
+        raise UserError(
+            f"{place}: {name} is {found.get(name, 'absent')}, the run wants {shapes.get(name, 'none')}; "
+            "the teacher or the vocabulary has changed: give another out_dir"
+        )
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(stored[name])
+    return Progress(**json.loads((place / "progress.json").read_text()))
+
+
+def load_optimizer(
+    folder: Path, step: int, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    """Restore the optimizer's moments of a checkpoint."""
+    stored = load_file(folder / f"step-{step:08d}" / "optimizer.safetensors")
+    for name, weight in weights.items():
+        state = {key.removeprefix(f"{name}/"): value for key, value in stored.items() if key.rpartition("/")[0] == name}
+        # AdamW's step counters stay where the optimizer makes them; moments lie beside their weight.
+        optimizer.state[weight] = {
+            key: value.clone() if key == "step" else value.to(weight.device, copy=True) for key, value in state.items()
+        }
+
+
+def _save_file(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())  # the rename must not reach the disk before the bytes

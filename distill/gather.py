@@ -1,0 +1,33 @@
+"""Rows of all ranks, with gradients to all of them (`accelerator.gather` has none)."""
+
+import torch
+import torch.distributed as dist
+from torch.autograd.function import FunctionCtx
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, rows: torch.Tensor) -> torch.Tensor:
+        ctx.rows = len(rows)  # type: ignore[attr-defined]
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: torch.Tensor) -> torch.Tensor:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        rows: int = ctx.rows  # type: ignore[attr-defined]
+        start = dist.get_rank() * rows
+        return total[start : start + rows]
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """`rows` [n, dim] of every rank, [ranks * n, dim] in rank order; a row's gradient is summed over all ranks.
+
+    With each rank's loss the mean over its own rows, the ranks' averaged gradients equal those of one process.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return rows
+    gathered: torch.Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered

@@ -1,0 +1,96 @@
+"""`scripts/distill.py`: parse, prepare, train, close."""
+
+from pathlib import Path
+
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast_object_list, set_seed
+
+from data.batches import Batches, Schedule
+from data.command import UserError
+from data.mixture import shares
+from data.tokens import TokenStore, write_token_store
+from distill import checkpoint, tower
+from distill.config import ResolvedConfig, RunConfig, parse
+from distill.run_folder import claim
+from distill.student.build import build_student, build_tokenizer
+from distill.student.glosses import glosses
+from distill.task import Task
+from distill.teacher import Teacher
+from distill.trainer import DivergedError, Parts, Trainer
+
+
+def main() -> None:
+    """Train the run of `--config FILE.yaml`; the same command resumes it."""
+    resolved = parse()
+    config = resolved.run
+    # Where no loss looks at the pooled state, the projection has no gradient, and DDP must be told.
+    blind = config.losses.pooled is None and config.losses.contrastive is None
+    accelerator = Accelerator(
+        mixed_precision="bf16" if config.train.precision == "bf16" else "no",
+        log_with=config.train.trackers or None,
+        project_dir=config.out_dir,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=blind, gradient_as_bucket_view=True)],
+    )
+    set_seed(config.train.seed)
+    # The main process alone prepares; where that fails it exits, and the launcher ends the others.
+    store = [str(_prepare(resolved))] if accelerator.is_main_process else [""]
+    broadcast_object_list(store)
+    if config.train.trackers:
+        accelerator.init_trackers("yuqiao", config={"config": resolved.yaml})
+    trainer = Trainer(_parts(config, accelerator, Path(store[0])), config.train, accelerator, config.out_dir)
+    try:
+        progress = trainer.train()
+    except DivergedError as error:
+        raise UserError(str(error)) from error
+    finally:
+        accelerator.end_training()
+    if accelerator.is_main_process:
+        print(f"{config.out_dir}: step {progress.step} of {config.train.steps}, {progress.pairs} pairs")
+        print(f"next: python scripts/export.py --run {config.out_dir} --out STUDENT")
+
+
+def _prepare(resolved: ResolvedConfig) -> Path:
+    """Claim the run's folder, learn the tokenizer, write the token store; each only where it is missing."""
+    config = resolved.run
+    if not (config.data.corpus / "train").is_dir():
+        raise UserError(
+            f"data.corpus: {config.data.corpus} is no corpus; "
+            f"run python -m data.build CONFIG.yaml --out {config.data.corpus} first"
+        )
+    teacher = tower.load_tokenizer(config.teacher, "teacher")
+    slots = tower.load_tower(config.teacher, "teacher").config.max_position_embeddings
+    claim(config.out_dir, resolved)
+    place = config.out_dir / "tokenizer"
+    if not place.is_dir():
+        print(f"learning the student's tokenizer on {config.data.corpus}", flush=True)
+        build_tokenizer(config.student.extended, config.teacher, config.data.corpus, place)
+    student = tower.load_tokenizer(str(place.absolute()), "out_dir")
+    stores = config.data.token_store or config.out_dir / "tokens"
+    return write_token_store(config.data.corpus, stores, teacher.backend_tokenizer, student.backend_tokenizer, slots)
+
+
+def _parts(config: RunConfig, accelerator: Accelerator, store: Path) -> Parts:
+    """Init order: data, student (which starts as the teacher), teacher, task."""
+    tokens = TokenStore(store)
+    sizes = {domain: len(rows) for domain, rows in tokens.train.items()}
+    mixture = shares(sizes, config.data.mixture)
+    if accelerator.is_main_process:
+        print(
+            "mixture: " + ", ".join(f"{domain} {share:.0%} of {sizes[domain]:,}" for domain, share in mixture.items())
+        )
+    on_cpu = accelerator.device.type == "cpu"
+    tokenizer = tower.load_tokenizer(str((config.out_dir / "tokenizer").absolute()), "out_dir")
+    resumed = bool(checkpoint.steps(config.out_dir / "checkpoints"))
+    senses = {} if resumed else glosses(config.data.corpus)
+    student = build_student(config.student.extended, config.teacher, tokenizer, senses, on_cpu).to(accelerator.device)
+    pad = tower.load_tokenizer(config.teacher, "teacher").pad_token_id
+    schedule = Schedule(config.train.seed, config.train.batch_size, config.data.window, config.train.full_share)
+    slots = student.text.config.max_position_embeddings
+    ranks = accelerator.process_index, accelerator.num_processes
+    return Parts(
+        task=Task(student, config.losses, config.train.english_every),
+        teacher=Teacher(config.teacher, accelerator.device),
+        batches=Batches(tokens.train, mixture, schedule, pad, slots, *ranks),
+        valid=tokens.valid,
+        pad=pad,
+    )

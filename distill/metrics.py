@@ -1,0 +1,59 @@
+"""metrics.jsonl: one line a logged step, in step with the checkpoint that a run resumes from."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+
+class MetricsFile:
+    """Appends records; opening it at a step forgets what was logged beyond that step before a kill."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        """Open `path`, dropping records of later steps and a line that a kill cut short."""
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        partial.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one record, readable at once."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return lines[:-1]  # the text after the last newline is empty, or was cut
+
+
+class Running:
+    """Sums of the terms and the pairs since they were last read; nothing leaves the device before that."""
+
+    def __init__(self) -> None:
+        """Start counting."""
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps, self._pairs, self._since = 0, 0, time.perf_counter()
+
+    def add(self, terms: Mapping[str, torch.Tensor], pairs: int) -> None:
+        """Count one step."""
+        for name, term in terms.items():
+            self._sums[name] = self._sums[name] + term if name in self._sums else term
+        self._steps, self._pairs = self._steps + 1, self._pairs + pairs
+
+    def read(self) -> dict[str, float]:
+        """Means of the terms, `loss`, and `pairs_per_second` over all ranks; starts anew."""
+        values = {name: value.item() / self._steps for name, value in self._sums.items()}
+        values["loss"] = sum(value for name, value in values.items() if name != "grad_norm")
+        values["pairs_per_second"] = self._pairs / (time.perf_counter() - self._since)
+        self._sums, self._steps, self._pairs, self._since = {}, 0, 0, time.perf_counter()
+        return values

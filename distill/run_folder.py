@@ -1,0 +1,42 @@
+"""A run's folder belongs to one configuration, written into it first."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from data.command import UserError
+from distill.config import ResolvedConfig, RunConfig, TrainConfig, parse
+
+_FREE = ("log_every", "eval_every", "save_every", "keep", "trackers")  # what may change when a run goes on
+
+
+def claim(folder: Path, resolved: ResolvedConfig) -> None:
+    """Write config.yaml into `folder`, or check that the one there asks for the same training."""
+    path = folder / "config.yaml"
+    if path.is_file():
+        found = _flat(asdict(_training(parse(["--config", str(path)]).run)))
+        for key, value in _flat(asdict(_training(resolved.run))).items():
+            if found.get(key) != value:
+                raise UserError(
+                    f"{key}: {value!r} here, {found.get(key)!r} in {path}; give the same, or another --out_dir"
+                )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"out_dir: {folder} holds other things and no config.yaml; name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(resolved.yaml, encoding="utf-8")
+    partial.replace(path)
+
+
+def _training(run: RunConfig) -> RunConfig:
+    """`run` without what has no say in the weights."""
+    default = TrainConfig()
+    free = {name: getattr(default, name) for name in _FREE}
+    return replace(run, out_dir=Path(), train=replace(run.train, **free), data=replace(run.data, token_store=None))
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves = {}
+    for key, value in tree.items():
+        leaves.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return leaves

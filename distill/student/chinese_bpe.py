@@ -1,0 +1,166 @@
+"""Chinese merges appended to a CLIP tokenizer: `extended`'s vocabulary.
+
+CLIP's byte-level BPE spells a Chinese character with two or three byte tokens. The merges learned here come after
+all of the teacher's, and each begins with the lead byte of a CJK character, so that no other string can ever meet
+one: English, accents, emoji and numbers keep their ids. A run of Chinese is one "word" to CLIP's pre-tokenizer;
+its last token carries `</w>`, so that every piece exists twice, inside a run and at its end (see `twin_rows`).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import regex
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+END = "</w>"
+HAN_RUN = regex.compile(r"\p{Han}+")
+# Full-width forms that prompts use, with the half-width twins whose meaning they share.
+PUNCTUATION_TWINS = {"，": ",", "。": ".", "、": ",", "！": "!", "？": "?", "：": ":", "；": ";", "（": "(", "）": ")"}
+_BYTE_SYMBOLS: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """How much Chinese the student's tokenizer learns."""
+
+    words: int = 16_000
+    """Merges of characters into words, beyond the single characters."""
+    min_character_count: int = 3
+    """Rarer characters stay spelled in bytes."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that mean nothing."""
+        if self.words < 0 or self.min_character_count < 1:
+            raise ValueError("vocabulary: words must be >= 0 and min_character_count >= 1")
+
+
+def extend_tokenizer(
+    teacher: CLIPTokenizer, sentences: Iterable[str], dictionary: Sequence[str], config: VocabularyConfig
+) -> CLIPTokenizer:
+    """The teacher's tokenizer with Chinese merges and their tokens appended; a stock `CLIPTokenizer`.
+
+    `sentences` is the Chinese of the corpus. `dictionary`, where it is not empty, holds the words that no token may
+    straddle: a token is then (the beginning of) a word, for which a gloss may be known.
+    """
+    model = json.loads(teacher.backend_tokenizer.to_str())["model"]
+    vocab: dict[str, int] = {**model["vocab"], **teacher.get_added_vocab()}
+    merges: list[tuple[str, str]] = [(first, second) for first, second in model["merges"]]
+    known = set(merges)
+    for pair in _byte_merges(model, *_learn(sentences, dictionary, config)):
+        if pair not in known:
+            known.add(pair)
+            merges.append(pair)
+            vocab.setdefault("".join(pair), len(vocab))
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=teacher.model_max_length)  # type: ignore[arg-type]
+
+
+def twin_rows(tokenizer: CLIPTokenizer, teacher_size: int) -> dict[int, int]:
+    """Rows that share one embedding: id -> the id whose row it uses.
+
+    A Chinese piece means the same at the end of a run as inside it, and full-width punctuation the same as its
+    ASCII twin; neither shares anything in the teacher's own English rows.
+    """
+    vocab = tokenizer.get_vocab()
+    twins = {
+        vocab[token]: vocab[token.removesuffix(END)]
+        for token in vocab
+        if token.endswith(END) and min(vocab[token], vocab.get(token.removesuffix(END), 0)) >= teacher_size
+    }
+    for wide, narrow in PUNCTUATION_TWINS.items():
+        for end in ("", END):
+            if spell(wide) + end in vocab and narrow + end in vocab:
+                twins[vocab[spell(wide) + end]] = vocab[narrow + end]
+    return twins
+
+
+def new_surfaces(tokenizer: CLIPTokenizer, teacher_size: int) -> dict[int, str]:
+    """The text of every new token that spells whole characters: id -> surface, for those with ids >= teacher_size."""
+    symbols = {symbol: byte for byte, symbol in _BYTE_SYMBOLS.items()}
+    surfaces = {}
+    for token, index in tokenizer.get_vocab().items():
+        if index >= teacher_size:
+            try:
+                surfaces[index] = bytes(symbols[c] for c in token.removesuffix(END)).decode()
+            except UnicodeDecodeError:
+                continue  # the first bytes of a character: a step on the way to it
+    return surfaces
+
+
+def spell(text: str) -> str:
+    """`text` in the printable byte symbols of byte-level BPE."""
+    return "".join(_BYTE_SYMBOLS[byte] for byte in text.encode())
+
+
+def _learn(
+    sentences: Iterable[str], dictionary: Sequence[str], config: VocabularyConfig
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Characters, commonest first, and merges of characters into words in the order in which BPE found them."""
+    runs = Counter(run for sentence in sentences for run in HAN_RUN.findall(sentence))
+    counts: Counter[str] = Counter()
+    for run, times in runs.items():
+        for character in run:
+            counts[character] += times
+    by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    characters = [character for character, count in by_count if count >= config.min_character_count]
+    if not config.words:
+        return characters, []
+    segment = _segmenter(characters, dictionary)
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(characters) + config.words,
+        initial_alphabet=sorted(characters),
+        limit_alphabet=len(characters),
+        min_frequency=2,
+        max_token_length=8,
+        show_progress=False,
+    )
+    bpe.train_from_iterator(segment(runs), trainer)
+    pairs = json.loads(bpe.to_str())["model"]["merges"]
+    return characters, [(first, second) for first, second in pairs]
+
+
+def _segmenter(characters: Sequence[str], dictionary: Sequence[str]) -> Callable[[Counter[str]], Iterator[str]]:
+    """Longest-match segmentation into dictionary words, as text with spaces; the identity without a dictionary."""
+    words = [word for word in dictionary if 2 <= len(word) <= 8 and HAN_RUN.fullmatch(word)]
+
+    def repeat(runs: Counter[str]) -> Iterator[str]:
+        return (run for run, times in runs.items() for _ in range(times))
+
+    if not words:
+        return repeat
+    # WordPiece with an empty continuation prefix is longest-match-first segmentation, in Rust.
+    vocab = {"[UNK]": 0}
+    for word in (*characters, *words):
+        vocab.setdefault(word, len(vocab))
+    matcher = models.WordPiece(vocab, unk_token="[UNK]", continuing_subword_prefix="", max_input_chars_per_word=100_000)
+
+    def segment(runs: Counter[str]) -> Iterator[str]:
+        for run, times in runs.items():
+            line = " ".join(token.value for token in matcher.tokenize(run))
+            for _ in range(times):
+                yield line
+
+    return segment
+
+
+def _byte_merges(
+    model: dict[str, Any], characters: Sequence[str], words: Sequence[tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """The learned pieces as merges of byte symbols, inside a run and at its end, in the order of their rank."""
+    merges = [tuple(pair) for pair in model["merges"]]
+    inside = models.BPE(vocab=model["vocab"], merges=merges)
+    at_end = models.BPE(vocab=model["vocab"], merges=merges, end_of_word_suffix=END)
+    for character in (*PUNCTUATION_TWINS, *characters):
+        for spelling in (inside, at_end):
+            pieces = [token.value for token in spelling.tokenize(spell(character))]
+            for length in range(1, len(pieces)):
+                yield "".join(pieces[:length]), pieces[length]
+    for first, second in words:
+        yield spell(first), spell(second)
+        yield spell(first), spell(second) + END
