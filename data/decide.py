@@ -16,6 +16,7 @@ from data.clean.scores import SCORES
 from data.clean.verdict import Codes, first_rows, held_out
 from data.recipe import Plan
 from data.scored import Scored
+from data.similarity import similarities
 
 WORST = 10
 KEPT, VALID = "", "valid"  # verdicts of rows that stay
@@ -74,6 +75,7 @@ def decide(plan: Plan, scored: list[Scored], forbidden: Forbidden) -> Verdicts:
     _fit_ratios(codes, ratio, domain, domains, plan, ledger)
     _drop_repeats(codes, en, zh, domain, plan, ledger)
     _drop_near(codes, domain, scored, plan, ledger)
+    _drop_unlike(codes, scored, starts, plan, ledger)
     split = held_out(en, zh, record, domain, codes == 0, plan.recipe.valid_per_domain)
     codes[split.valid] = ledger.code(VALID)
     _reject(codes, split.shared, "shares_valid", ledger)
@@ -187,3 +189,19 @@ def _drop_near(codes: Codes, domain: npt.NDArray[np.int16], scored: list[Scored]
         if limits.near_duplicate <= 1:
             alive = (codes == 0) & large & (domain == code)
             _reject(codes, near_repeats(table, alive, limits.near_duplicate), "near_duplicate", ledger)
+
+
+def _drop_unlike(codes: Codes, scored: list[Scored], starts: npt.NDArray[np.int64], plan: Plan, ledger: Ledger) -> None:
+    """Pairs whose sides do not mean the same, or whose neighbour's Chinese fits better (subtitles shifted by one)."""
+    if (rule := plan.recipe.similarity) is None:
+        return
+    unlike, shifted = np.zeros(len(codes), np.float32), np.zeros(len(codes), np.float32)
+    for number, part in enumerate(scored):
+        if part.source.domain in rule.domains:
+            span = slice(int(starts[number]), int(starts[number + 1]))
+            table = similarities(part, codes[span] == 0)
+            own, rival = table["own"].to_numpy(), table["rival"].to_numpy()
+            unlike[span] = np.nan_to_num(rule.minimum - own, nan=-1)
+            shifted[span] = np.nan_to_num(rival - own - rule.margin, nan=-1)
+    _reject(codes, unlike > 0, "unlike", ledger, unlike)
+    _reject(codes, shifted > 0, "shifted", ledger, shifted)

