@@ -9,7 +9,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,13 @@ PROBES = (
 """Prompts on which the tokenizer must be the same before and after."""
 
 
-def export(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, out: Path) -> None:
+Part = Callable[[Path, CLIPTextModelWithProjection, CLIPTokenizer], None]
+"""Writes one more form of the student into its folder: (folder, model, tokenizer)."""
+
+
+def export(
+    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, out: Path, parts: Sequence[Part] = ()
+) -> None:
     """Write the student to the folder `out`, whole or not at all; a student that would load wrongly raises UserError.
 
     A former export at `out` is replaced; any other folder there that is not empty is refused.
@@ -46,6 +52,8 @@ def export(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, out: Pa
     shutil.rmtree(partial, ignore_errors=True)
     try:
         write_folder(model, config, tokenizer, partial)
+        for part in parts:
+            part(partial, model, tokenizer)
         verify_folder(partial, model, tokenizer)
         replace_folder(partial, out.absolute())
     finally:

@@ -43,15 +43,12 @@ def text_features(
     limit = min(max_length or protocol.max_length, tower.slots)
     ids, cut = token_ids(tower, [prepared(text, protocol) for text in texts], limit)
     order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
-    device = tower.model.device
+    end = int(tower.tokenizer.eos_token_id)
     features = np.zeros((len(ids), tower.width), dtype=np.float32)
     for start in tqdm(range(0, len(order), batch_size), desc="captions", unit="batch", leave=False, disable=None):
         batch = order[start : start + batch_size]
         longest = len(ids[batch[-1]])
-        end = int(tower.tokenizer.eos_token_id)
-        padded = torch.tensor([ids[row] + [end] * (longest - len(ids[row])) for row in batch], device=device)
-        with torch.inference_mode():
-            features[batch] = tower.model(input_ids=padded).text_embeds.float().cpu().numpy()
+        features[batch] = tower.embed(np.array([ids[row] + [end] * (longest - len(ids[row])) for row in batch]))
     return TextFeatures(normalised(features), cut, limit)
 
 

@@ -19,8 +19,10 @@ def hashes(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def model_files(source: str) -> list[Path]:
-    """The files of a model's folder that decide its scores; none for a Hub id."""
+    """The files of a model's folder that decide its scores, or the ONNX file itself; none for a Hub id."""
     folder = Path(source)
+    if folder.suffix == ".onnx":
+        return [folder]
     names = ("config.json", "tokenizer.json", "vocab.json", "merges.txt", "preprocessor_config.json")
     return sorted([*folder.glob("*.safetensors"), *(folder / name for name in names if (folder / name).is_file())])
 

@@ -1,10 +1,15 @@
 """Load CLIP towers from a folder or a Hub id, and refuse whatever would load wrongly without a word."""
 
+import importlib
+import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -25,21 +30,16 @@ LEGACY_END = 2
 
 @dataclass(frozen=True)
 class TextTower:
-    """A CLIP text tower with its projection and tokenizer; `name` is where it came from."""
+    """A CLIP text tower with its tokenizer.
 
-    name: str
-    model: CLIPTextModelWithProjection
+    `embed` makes features [batch, width] of ids [batch, length], which end in end-of-text; `slots` is the most that
+    length may be.
+    """
+
+    embed: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     tokenizer: PreTrainedTokenizerBase
-
-    @property
-    def slots(self) -> int:
-        """How many tokens the tower can take."""
-        return int(self.model.config.max_position_embeddings)
-
-    @property
-    def width(self) -> int:
-        """The dimension of its features."""
-        return int(self.model.text_projection.out_features)
+    slots: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,11 @@ class ImageTower:
 def load_text_tower(source: str, option: str, dtype: torch.dtype, device: torch.device) -> TextTower:
     """The text tower of `source`, a CLIPTextModelWithProjection or whole CLIPModel with its tokenizer.
 
-    `option` is the command-line option that named it, for the complaint. Anything else raises UserError.
+    `option` is the command-line option that named it, for the complaint. Anything else raises UserError. A path that
+    ends in .onnx is an exported ONNX file.
     """
+    if source.endswith(".onnx"):
+        return load_onnx_tower(Path(source), option)
     refuse_pickle(source, option)
     tokenizer = loaded(AutoTokenizer, source, option)
     model = _whole(CLIPTextModelWithProjection, source, option, dtype)
@@ -69,7 +72,44 @@ def load_text_tower(source: str, option: str, dtype: torch.dtype, device: torch.
             f"{option} {source}: config.json has eos_token_id {end} and the tokenizer {tokenizer.eos_token_id}, so "
             f"the wrong slot would be pooled; set eos_token_id to {tokenizer.eos_token_id}"
         )
-    return TextTower(source, model.to(device).eval(), tokenizer)
+    return TextTower(
+        _embedding(model.to(device).eval()),
+        tokenizer,
+        slots=int(model.config.max_position_embeddings),
+        width=int(model.text_projection.out_features),
+    )
+
+
+def _embedding(model: CLIPTextModelWithProjection) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+    def embed(ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: Any = model(input_ids=torch.from_numpy(ids).to(model.device))
+        features: NDArray[np.float32] = found.text_embeds.float().cpu().numpy()
+        return features
+
+    return embed
+
+
+def load_onnx_tower(path: Path, option: str) -> TextTower:
+    """The exported ONNX file `STUDENT/onnx/*.onnx`, with the tokenizer of STUDENT, on the CPU."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise UserError(f"{option} {path}: ONNX needs the package onnxruntime; pip install 'yuqiao[onnx]'")
+    if not path.is_file():
+        raise UserError(f"{option} {path}: no such file")
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    tokenizer = loaded(AutoTokenizer, str(path.absolute().parent.parent), option)
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        width = next(int(each.shape[1]) for each in session.get_outputs() if each.name == "text_embeds")
+    except Exception as error:  # its own classes, one a status code, have no common ancestor but this
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{option} {path}: not an exported ONNX student ({reason})") from error
+
+    def embed(ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = session.run(["text_embeds"], {"input_ids": ids})[0]
+        return features
+
+    return TextTower(embed, tokenizer, slots=int(tokenizer.model_max_length), width=width)
 
 
 def load_image_tower(source: str, option: str, dtype: torch.dtype, device: torch.device) -> ImageTower:

@@ -44,13 +44,17 @@ def features(seed: int, images: int, captions: int) -> tuple[Features, Features,
     return normalised(texts.astype(np.float32)), normalised(pictures.astype(np.float32)), pairs
 
 
+def on_a_grid(rows: Features) -> Features:
+    """Multiples of 1/32, whose products float32 adds exactly: programs that add in another order must agree."""
+    return np.round(rows * 32).astype(np.float32) / np.float32(32)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_equal_to_chinese_clips_procedure_to_the_last_digit(seed: int) -> None:
     texts, pictures, pairs = features(seed, images=60, captions=180)
     images_of: list[set[int]] = [{int(image) for text, image in pairs if text == n} for n in range(len(texts))]
     texts_of: list[set[int]] = [{int(text) for text, image in pairs if image == n} for n in range(len(pictures))]
-    # Scores are rounded to 1/1024, which float32 adds exactly: two programs may add in different orders and must agree.
-    texts, pictures = (np.round(each * np.float32(32)) / np.float32(32) for each in (texts, pictures))
+    texts, pictures = on_a_grid(texts), on_a_grid(pictures)
     assert recalls(ranks(texts, pictures, pairs)).tolist() == chinese_clip_recalls(texts, pictures, images_of, 32)
     backward = recalls(ranks(pictures, texts, pairs[:, ::-1]))
     assert backward.tolist() == chinese_clip_recalls(pictures, texts, texts_of, 32)

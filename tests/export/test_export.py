@@ -1,8 +1,6 @@
 import json
-import shutil
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjecti
 
 from data.command import UserError
 from distill.export import PROBES, export, sound_config, write_tokenizer
+from distill.export_main import main
 from distill.replace_folder import replace_folder
 from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
 
@@ -23,16 +22,6 @@ PROMPT = "戴帽子拿剑的猫 and the dog，8k"
 
 def names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> CLIPTokenizer:
-    return tiny_tokenizer()
-
-
-@pytest.fixture
-def model(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
-    return text_half(tiny_clip(tokenizer))
 
 
 def test_the_exact_files(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
@@ -73,15 +62,15 @@ def test_eos_token_id_is_written_out_whatever_the_model_said(
         assert (config["bos_token_id"], config["pad_token_id"]) == (tokenizer.bos_token_id, tokenizer.pad_token_id)
 
 
-def test_pooling_is_at_the_end_of_text_though_larger_ids_exist(tmp_path: Path) -> None:
-    grown = tiny_tokenizer(chinese=True)
-    model = text_half(tiny_clip(grown))
+def test_pooling_is_at_the_end_of_text_though_larger_ids_exist(
+    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
     model.config.eos_token_id = 2
-    export(model, grown, tmp_path / "student")
+    export(model, tokenizer, tmp_path / "student")
     loaded = CLIPTextModelWithProjection.from_pretrained(tmp_path / "student")
-    ids = torch.tensor([grown("猫 the cat").input_ids])
-    end = ids[0].tolist().index(grown.eos_token_id)
-    assert ids.max() > grown.eos_token_id
+    ids = torch.tensor([tokenizer("猫 the cat").input_ids])
+    end = ids[0].tolist().index(tokenizer.eos_token_id)
+    assert ids.max() > tokenizer.eos_token_id
     with torch.no_grad():
         states = loaded.text_model(ids).last_hidden_state[0, end]
         assert torch.allclose(loaded(ids).text_embeds[0], loaded.text_projection(states), atol=1e-6)
@@ -183,7 +172,7 @@ def test_a_student_that_would_load_wrongly_is_refused(
     model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="tokenizer has 523 tokens, the model rows for 520"):
-        sound_config(model, tiny_tokenizer(chinese=True))
+        sound_config(text_half(tiny_clip(tiny_tokenizer())), tokenizer)
     with torch.no_grad():
         model.text_projection.weight[0, 0] = float("nan")
     with pytest.raises(UserError, match=r"text_projection\.weight holds numbers that are not finite.*--step"):
@@ -229,17 +218,11 @@ def test_command_line(
         asked.append((run, step))
         return SimpleNamespace(model=model, tokenizer=tokenizer)
 
-    stub = ModuleType("distill.student")
-    stub.load_run = load_run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "distill.student", stub)
-    monkeypatch.delitem(sys.modules, "distill.export_main", raising=False)
-    from distill.export_main import main
+    monkeypatch.setattr("distill.export_main.load_run", load_run)
 
     with pytest.raises(UserError, match="no such folder; train first"):
         main(["--run", str(tmp_path / "absent"), "--out", str(tmp_path / "student")])
     (tmp_path / "run").mkdir()
     main(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "student"), "--step", "7"])
     assert asked == [(tmp_path / "run", 7)]
-    assert "520 tokens, checked" in capsys.readouterr().out
-    shutil.rmtree(tmp_path / "run")
-    sys.modules.pop("distill.export_main")
+    assert "523 tokens, checked" in capsys.readouterr().out
