@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.clean.accept import rules
+from data.clean.accept import needs_similarity, rules
 from data.clean.benchmarks import Forbidden, image_id
 from data.clean.keys import Keys, mixed
 from data.clean.minhash import HASHES, near_repeats
@@ -193,15 +193,15 @@ def _drop_near(codes: Codes, domain: npt.NDArray[np.int16], scored: list[Scored]
 
 def _drop_unlike(codes: Codes, scored: list[Scored], starts: npt.NDArray[np.int64], plan: Plan, ledger: Ledger) -> None:
     """Pairs whose sides do not mean the same, or whose neighbour's Chinese fits better (subtitles shifted by one)."""
-    if (rule := plan.recipe.similarity) is None:
-        return
-    unlike, shifted = np.zeros(len(codes), np.float32), np.zeros(len(codes), np.float32)
+    unlike, shifted = np.full(len(codes), -1, np.float32), np.full(len(codes), -1, np.float32)
     for number, part in enumerate(scored):
-        if part.source.domain in rule.domains:
+        limits = plan.limits[part.source.domain]
+        if needs_similarity(limits):
             span = slice(int(starts[number]), int(starts[number + 1]))
             table = similarities(part, codes[span] == 0)
             own, rival = table["own"].to_numpy(), table["rival"].to_numpy()
-            unlike[span] = np.nan_to_num(rule.minimum - own, nan=-1)
-            shifted[span] = np.nan_to_num(rival - own - rule.margin, nan=-1)
+            unlike[span] = np.nan_to_num(limits.min_similarity - own, nan=-1)
+            lead = np.where(own < limits.shift_below, rival - own - limits.max_shift, -1)
+            shifted[span] = np.nan_to_num(lead, nan=-1)
     _reject(codes, unlike > 0, "unlike", ledger, unlike)
     _reject(codes, shifted > 0, "shifted", ledger, shifted)

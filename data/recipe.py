@@ -9,7 +9,6 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from data.clean.accept import Limits
 from data.command import UserError
-from data.similarity import Similarity
 from data.sources.formats import FORMATS
 from data.sources.source import Source
 
@@ -26,7 +25,6 @@ class Recipe:
     benchmarks: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     limits_by_domain: dict[str, dict[str, Any]] = field(default_factory=dict)
-    similarity: Similarity | None = None  # needs the extra `similarity`
     valid_per_domain: int = 200
     rows_per_shard: int = 500_000
 
@@ -64,8 +62,6 @@ def load_plan(path: Path) -> Plan:
     unknown = set(recipe.limits_by_domain) - {source.domain for source in sources}
     if unknown:
         raise UserError(f"{path}: limits_by_domain.{sorted(unknown)[0]}: no source has this domain")
-    if recipe.similarity and (unknown := set(recipe.similarity.domains) - {source.domain for source in sources}):
-        raise UserError(f"{path}: similarity.domains: no source has the domain {sorted(unknown)[0]!r}")
     limits = {source.domain: _limits(recipe, source.domain, path) for source in sources}
     return Plan(str(path.resolve().parent), text, recipe, sources, limits)
 

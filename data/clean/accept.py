@@ -30,8 +30,16 @@ class Limits:
     max_benchmark_held: float = 0.75  # of a benchmark text's n-grams in the row, on either side
     max_benchmark_alike: float = 0.6  # n-gram similarity to a benchmark text, on either side
     near_duplicate: float = 0.85  # estimated similarity to an earlier pair; above 1: off
+    min_similarity: float = -1.0  # cosine of the sides' sentence vectors; -1: not measured
+    max_shift: float = 2.0  # how much better a neighbouring line may fit; 2: not measured
+    shift_below: float = 0.45  # a pair at least this similar is never called shifted
     max_same_en: int = 8  # rows that may share an English side; the first in the order of the config stay
     max_same_zh: int = 8
+
+
+def needs_similarity(limits: Limits) -> bool:
+    """Whether these limits ask for sentence vectors."""
+    return limits.min_similarity > -1 or limits.max_shift < 2
 
 
 @dataclass(frozen=True)
