@@ -67,6 +67,7 @@ class Recogniser(nn.Module):
     """A residual network from pictures [n, 3, 64, 64] in -1..1 to cells [n, fields, 8, 8] and backgrounds [n, 8]."""
 
     def __init__(self, widths: tuple[int, int, int] = (24, 48, 112)) -> None:
+        """Widths of the feature maps of 32x32, 16x16 and 8x8."""
         super().__init__()
         first, second, third = widths
         self.stem = nn.Sequential(nn.Conv2d(3, first, 5, 2, 2, bias=False), nn.BatchNorm2d(first), nn.ReLU())

@@ -34,7 +34,9 @@ def _ground(x: Field, y: Field, lots: Field, level: float, height: float, waves:
 def night(x: Field, y: Field, lots: Field) -> Field:
     """A night sky with stars."""
     sky = _fade((14, 18, 62), (52, 48, 110), x, y, lots)
-    for index, (cx, cy) in enumerate(((0.08, 0.1), (0.5, 0.07), (0.93, 0.14), (0.05, 0.52), (0.95, 0.55), (0.5, 0.94), (0.1, 0.92))):
+    for index, (cx, cy) in enumerate(
+        ((0.08, 0.1), (0.5, 0.07), (0.93, 0.14), (0.05, 0.52), (0.95, 0.55), (0.5, 0.94), (0.1, 0.92))
+    ):
         dx = x - cx - 0.05 * (lots[:, 3 + index, None, None] - 0.5)
         dy = y - cy - 0.05 * (lots[:, 4 + index, None, None] - 0.5)
         sky = _mix(sky, (255, 250, 205), np.clip(1.6 - np.sqrt(dx * dx + dy * dy) * 64, 0, 1))
@@ -76,7 +78,11 @@ def forest(x: Field, y: Field, lots: Field) -> Field:
     shade = _fade((58, 108, 76), (34, 76, 52), x, y, lots)
     for index in range(4):
         centre = 0.12 + 0.253 * index + 0.04 * (lots[:, 3 + index, None, None] - 0.5)
-        shade = _mix(shade, (66, 52, 40), np.clip((0.035 - np.abs(x - centre)) * 64 + 0.5, 0, 1) * np.clip((y < 0.86) * 1.0, 0, 1))
+        shade = _mix(
+            shade,
+            (66, 52, 40),
+            np.clip((0.035 - np.abs(x - centre)) * 64 + 0.5, 0, 1) * np.clip((y < 0.86) * 1.0, 0, 1),
+        )
     return _mix(shade, (40, 62, 34), _ground(x, y, lots, 0.84, 0.012, 9))
 
 
@@ -90,8 +96,15 @@ def city(x: Field, y: Field, lots: Field) -> Field:
     """A skyline with lit windows."""
     sky = _fade((186, 190, 202), (224, 220, 216), x, y, lots)
     column = np.floor(x * 5).astype(np.intp)
-    heights = np.float32(0.42) + np.float32(0.16) * lots[:, 3:8] + np.float32(0.1) * (np.arange(5) % 2).astype(np.float32)
-    tower = np.clip((y - np.take_along_axis(heights, np.broadcast_to(column[0], (len(lots), x.shape[2])), 1)[:, None]) * y.shape[1] + 0.5, 0, 1)
+    heights = (
+        np.float32(0.42) + np.float32(0.16) * lots[:, 3:8] + np.float32(0.1) * (np.arange(5) % 2).astype(np.float32)
+    )
+    tower = np.clip(
+        (y - np.take_along_axis(heights, np.broadcast_to(column[0], (len(lots), x.shape[2])), 1)[:, None]) * y.shape[1]
+        + 0.5,
+        0,
+        1,
+    )
     gap = np.clip((0.46 - np.abs(x * 5 - np.floor(x * 5) - 0.5)) * 14, 0, 1)
     picture = _mix(sky, (104, 112, 132), tower * gap)
     window = (np.abs((x * 10) % 1 - 0.5) < 0.2) & (np.abs((y * 8) % 1 - 0.5) < 0.2) & (y > 0.62)

@@ -82,15 +82,21 @@ def _clauses(scene: Scene, register: str, random: Random, wording: Wording, mixe
         return {"core": phrases[0], "there": "有" + phrases[0]}
     side = ("的" if random.random() < 0.5 else "") + CHINESE_RELATIONS[scene.relations[0]].draw(random, wording)
     whole = noun_phrase(scene.things[0], inner, random, wording, mixed and random.random() < 0.3)
-    core = random.choice((f"{whole}在{phrases[1]}{side}", f"{phrases[1]}{side}有{whole}", f"{phrases[1]}{side}是{whole}"))
-    there = f"有{phrases[1]}，{side.removeprefix('的')}有{phrases[0]}" if random.random() < 0.4 else (
-        f"{phrases[1]}{side}有{phrases[0]}"
+    core = random.choice(
+        (f"{whole}在{phrases[1]}{side}", f"{phrases[1]}{side}有{whole}", f"{phrases[1]}{side}是{whole}")
+    )
+    there = (
+        f"有{phrases[1]}，{side.removeprefix('的')}有{phrases[0]}"
+        if random.random() < 0.4
+        else (f"{phrases[1]}{side}有{phrases[0]}")
     )
     if not there.startswith("有"):
         there = "，" + there  # 星空下，两条鱼的左边有…
     if len(phrases) == 3:
         third = CHINESE_RELATIONS[scene.relations[1]].draw(random, wording)
-        last = random.choice((f"，它们{third}还有{phrases[2]}", f"，它们的{third}是{phrases[2]}", f"，{phrases[2]}在它们的{third}"))
+        last = random.choice(
+            (f"，它们{third}还有{phrases[2]}", f"，它们的{third}是{phrases[2]}", f"，{phrases[2]}在它们的{third}")
+        )
         core, there = core + last, there + last
     return {"core": core, "there": there}
 

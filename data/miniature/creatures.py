@@ -52,7 +52,14 @@ def bird(x: Field, y: Field) -> list[Layer]:
     wing = convex(x, y, (-0.25, 0.15), (0.6, -0.85), (0.42, 0.2))
     beak = convex(x, y, (-0.75, -0.33), (-0.75, -0.05), (-1.0, -0.15))
     legs = union(stroke(x, y, (-0.1, 0.6), (-0.1, 0.92), 0.06), stroke(x, y, (0.2, 0.6), (0.2, 0.92), 0.06))
-    return [(legs, DARK), (tail, SHADE), (body, BODY), (wing, SHADE), (beak, DARK), (circle(x, y, -0.55, -0.25, 0.09), DARK)]
+    return [
+        (legs, DARK),
+        (tail, SHADE),
+        (body, BODY),
+        (wing, SHADE),
+        (beak, DARK),
+        (circle(x, y, -0.55, -0.25, 0.09), DARK),
+    ]
 
 
 def butterfly(x: Field, y: Field) -> list[Layer]:

@@ -20,7 +20,9 @@ class Pair:
     register: str
 
 
-def say(scene: Scene, register: str, seed: int, wording: Wording, complete: bool = True, mixed: bool | None = None) -> Pair:
+def say(
+    scene: Scene, register: str, seed: int, wording: Wording, complete: bool = True, mixed: bool | None = None
+) -> Pair:
     """A pair that says the scene: a pure function of its arguments.
 
     `complete=False` leaves the background out of one pair in ten. `mixed=None` mixes one prompt in six.

@@ -94,7 +94,9 @@ def pagoda(x: Field, y: Field) -> list[Layer]:
 def boat(x: Field, y: Field) -> list[Layer]:
     """A hull under two sails."""
     hull = convex(x, y, (-0.95, 0.4), (0.95, 0.4), (0.6, 0.9), (-0.6, 0.9))
-    sails = union(convex(x, y, (0.1, -0.92), (0.1, 0.26), (0.85, 0.26)), convex(x, y, (-0.1, -0.6), (-0.1, 0.26), (-0.7, 0.26)))
+    sails = union(
+        convex(x, y, (0.1, -0.92), (0.1, 0.26), (0.85, 0.26)), convex(x, y, (-0.1, -0.6), (-0.1, 0.26), (-0.7, 0.26))
+    )
     return [(stroke(x, y, (0, -0.95), (0, 0.4), 0.07), DARK), (hull, SHADE), (sails, BODY)]
 
 

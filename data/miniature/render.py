@@ -1,6 +1,6 @@
 """Drawing: a pure function of (scene, seed), vectorised over a batch of pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from data.miniature import creatures, objects
 from data.miniature.backgrounds import PAINTERS
 from data.miniature.creatures import BODY, DARK, LIGHT, SHADE, Layer
-from data.miniature.layout import place
+from data.miniature.layout import Item, place
 from data.miniature.scene import KINDS, Scene
 from data.miniature.shapes import Field, union
 
@@ -17,7 +17,8 @@ RGB = {
     "purple": (146, 56, 190), "pink": (252, 148, 190), "white": (250, 250, 250), "black": (30, 28, 34),
 }  # fmt: skip
 INK, PALE = np.float32((26, 22, 30)), np.float32((252, 252, 244))
-ICONS = {kind: getattr(creatures, kind, None) or getattr(objects, kind) for kind in KINDS}
+Icon = Callable[[Field, Field], list[Layer]]
+ICONS: dict[str, Icon] = {kind: getattr(creatures, kind, None) or getattr(objects, kind) for kind in KINDS}
 LOTS = 16  # random numbers a picture's background uses; each object uses as many again
 OUTLINE = 0.95  # pixels at a width of 64
 
@@ -60,7 +61,9 @@ def _stamp(canvas: Field, pictures: NDArray[np.intp], layers: list[Layer], x0: N
     canvas[index] = patch
 
 
-def render_batch(scenes: Sequence[Scene], seeds: Sequence[int] | NDArray[np.uint64], width: int = 64) -> NDArray[np.uint8]:
+def render_batch(
+    scenes: Sequence[Scene], seeds: Sequence[int] | NDArray[np.uint64], width: int = 64
+) -> NDArray[np.uint8]:
     """Pictures [n, width, width, 3]; picture i depends on scenes[i], seeds[i] and width alone."""
     number, keys = len(scenes), np.asarray(seeds, np.uint64)
     x = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, None, :]
@@ -83,7 +86,10 @@ def render_batch(scenes: Sequence[Scene], seeds: Sequence[int] | NDArray[np.uint
     return np.clip(canvas[:, middle, middle] + np.float32(0.5), 0, 255).astype(np.uint8)
 
 
-def _draw(canvas, width, kind, pictures, scenes, placed, lots, depth):  # type: ignore[no-untyped-def]
+def _draw(
+    canvas: Field, width: int, kind: str, pictures: NDArray[np.intp], scenes: Sequence[Scene],
+    placed: list[list[Item]], lots: Field, depth: int,
+) -> None:  # fmt: skip
     """Draw the object at this depth in every picture where it is of this kind."""
     items = [placed[picture][depth] for picture in pictures]
     colours = [scenes[picture].things[item.thing].colour for picture, item in zip(pictures, items, strict=True)]

@@ -49,7 +49,9 @@ class Scene:
         if not 1 <= len(kinds) <= 3 or len(set(kinds)) != len(kinds):
             raise ValueError(f"a scene holds one to three things of different kinds, not {kinds}")
         if len(self.relations) != len(kinds) - 1 or not set(self.relations) <= set(RELATIONS):
-            raise ValueError(f"{len(kinds)} things need {len(kinds) - 1} of the relations {RELATIONS}: {self.relations}")
+            raise ValueError(
+                f"{len(kinds)} things need {len(kinds) - 1} of the relations {RELATIONS}: {self.relations}"
+            )
         if len(kinds) == 3 and (self.relations[0] not in RELATIONS[:2] or self.relations[1] not in RELATIONS[2:4]):
             raise ValueError(f"three things stand left or right, and above or below: {self.relations}")
         top = {1: 4, 2: 2, 3: 1}[len(kinds)] if self.relations[:1] != ("on",) else 1

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-Wording = Literal["train", "fresh", "any"]  # `any` draws from both: the English of a teacher that knows all of its words
+Wording = Literal[
+    "train", "fresh", "any"
+]  # `any` draws from both: the English of a teacher that knows all of its words
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,9 @@ class Learner(nn.Module):
         """The state where a thing's phrase ends says which kind, colour, size and number it is."""
         row, thing = (noun >= 0).nonzero(as_tuple=True)
         slots = noun[row, thing].long()
-        named, colours, sizes, counts = self.nouns(states[row, slots]).split((len(KINDS), len(COLOURS), len(SIZES), 4), 1)
+        named, colours, sizes, counts = self.nouns(states[row, slots]).split(
+            (len(KINDS), len(COLOURS), len(SIZES), 4), 1
+        )
         kind = kinds[row, thing]
         facts = truth[row, kind].long()
         return 0.3 * (
@@ -109,11 +111,18 @@ class Learner(nn.Module):
 
 
 def train_clip(
-    scenes: list[Scene], images: NDArray[np.uint8], tokenizer: CLIPTokenizer, plan: Plan, seed: int, folder: Path, editions: int = 4
+    scenes: list[Scene],
+    images: NDArray[np.uint8],
+    tokenizer: CLIPTokenizer,
+    plan: Plan,
+    seed: int,
+    folder: Path,
+    editions: int = 4,
 ) -> CLIPModel:
     """A trained CLIP; every scene is said in `editions` ways, one after the other over the epochs."""
     torch.manual_seed(seed)
     learner = Learner(new_clip(tokenizer))
+    learner.clip.set_attn_implementation("eager")  # on a CPU in bf16 its backward pass takes half of sdpa's time
     bank: list[Captions] = []
     for edition in range(editions):
         bank.append(caption(scenes, english(scenes, seed + 10**8 * (edition + 1)), tokenizer))
@@ -123,9 +132,17 @@ def train_clip(
     def losses(step: int) -> dict[str, Tensor]:
         rows = np.sort(draw_rows(len(scenes), BATCH, seed, step))
         said = bank[(step * BATCH // len(scenes) + step) % editions]
-        slots = int(said.length[rows].max())  # causal and read at the first end-of-text: what follows it changes nothing
+        slots = int(
+            said.length[rows].max()
+        )  # causal and read at the first end-of-text: what follows it changes nothing
         return learner.losses(
-            as_input(images[rows]), said.ids[rows, :slots], said.noun[rows], kinds[rows], cells[rows], truth[rows], places[rows]
+            as_input(images[rows]),
+            said.ids[rows, :slots],
+            said.noun[rows],
+            kinds[rows],
+            cells[rows],
+            truth[rows],
+            places[rows],
         )
 
     fit("clip", learner, plan, losses, folder)
@@ -145,7 +162,9 @@ def text_features(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], c
     """L2-normalised [n, 256] of texts, padded to 77 slots."""
     parts = []
     for start in range(0, len(texts), chunk):
-        ids = tokenizer(texts[start : start + chunk], padding="max_length", truncation=True, return_tensors="pt").input_ids
+        ids = tokenizer(
+            texts[start : start + chunk], padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
         parts.append(clip.get_text_features(ids).pooler_output)
     return F.normalize(torch.cat(parts))
 

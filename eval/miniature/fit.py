@@ -1,7 +1,6 @@
 """One resumable training loop for all of the miniature's models."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file({key: value.detach().contiguous() for key, value in tensors.items()}, partial, metadata)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 class _State:

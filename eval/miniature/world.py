@@ -1,6 +1,5 @@
 """The training pictures, rendered once and kept on disk, and the truths of their cells."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ def pictures(scenes: list[Scene], seed: int, path: Path) -> NDArray[np.uint8]:
             some = scenes[start : start + CHUNK]
             found[start : start + CHUNK] = render_batch(some, range(seed + start, seed + start + len(some)))
         found.flush()
-        os.replace(partial, path)
+        partial.replace(path)
     loaded: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     if len(loaded) != len(scenes):
         raise ValueError(f"{path} holds {len(loaded)} pictures, not {len(scenes)}; remove it")

@@ -1,0 +1,76 @@
+"""Files of the miniature: training pairs by register for `data.build`, and the two test sets."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data.miniature.language import REGISTERS, say
+from data.miniature.scene import Scene, draw_scenes
+from data.miniature.scene_json import scene_json
+from data.miniature.words import Wording
+
+TRAIN_SEED, TEST_SEED = 1, 2  # of the scenes: the models of the miniature and the student see the same training scenes
+TEST_SAYING = 10**9  # test sentences draw other lots than any training sentence
+
+
+def unseen_scenes(number: int = 1000) -> list[Scene]:
+    """The test scenes, each with a combination that no training scene has; picture i is `render(scene, i)`."""
+    return draw_scenes(number, TEST_SEED, "test")
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """JSON lines, the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    partial.replace(path)
+
+
+def write_pairs(folder: Path, number: int, seed: int) -> list[Path]:
+    """`folder`/REGISTER.jsonl with `number` pairs in all, keys en and zh; returns the files in REGISTERS' order."""
+    each = -(-number // len(REGISTERS))
+    scenes = draw_scenes(min(each, 60_000), TRAIN_SEED, "train")
+    paths = []
+    for place, register in enumerate(tqdm(REGISTERS, desc="pairs")):
+        count = min(each, number - place * each)
+        pairs = (
+            say(scenes[index % len(scenes)], register, (seed * 1000 + place) * 10**7 + index, "train", complete=False)
+            for index in range(count)
+        )
+        paths.append(folder / f"{register}.jsonl")
+        write_lines(paths[-1], ({"en": pair.en, "zh": pair.zh} for pair in pairs))
+    return paths
+
+
+def write_test(folder: Path, number: int = 1000) -> None:
+    """Retrieval captions (five registers a scene) in known and in fresh wording, and prompts to draw.
+
+    `captions.jsonl` and `captions.fresh.jsonl`: {"image": "000.png", "en": [5], "zh": [5]}. `prompts.jsonl` and
+    `prompts.fresh.jsonl`: {"en", "zh", "mixed", "scene"}, of which `mixed` is the Chinese prompt with English words.
+    """
+    scenes = unseen_scenes(number)
+    wordings: dict[str, Wording] = {"": "train", ".fresh": "fresh"}
+    for suffix, wording in wordings.items():
+        said = [[say(scene, register, TEST_SAYING + index, wording, mixed=False) for register in REGISTERS]
+                for index, scene in enumerate(scenes)]  # fmt: skip
+        write_lines(
+            folder / f"captions{suffix}.jsonl",
+            ({"image": f"{index:04d}.png", "en": [pair.en for pair in pairs], "zh": [pair.zh for pair in pairs]}
+             for index, pairs in enumerate(said)),
+        )  # fmt: skip
+        write_lines(
+            folder / f"prompts{suffix}.jsonl",
+            (_prompt(scene, TEST_SAYING + index, wording) for index, scene in enumerate(scenes)),
+        )
+
+
+def _prompt(scene: Scene, seed: int, wording: Wording) -> dict[str, Any]:
+    """Captions and prompts take turns, so that both full sentences and tag lists are drawn."""
+    register = ("caption", "prompt")[seed % 2]
+    pair = say(scene, register, seed, wording, mixed=False)
+    mixed = say(scene, "prompt", seed, wording, mixed=True)
+    return {"en": pair.en, "zh": pair.zh, "mixed": mixed.zh, "scene": scene_json(scene)}

@@ -1,0 +1,88 @@
+"""Trains the denoiser on cached latents and cached text states of English prompts, one in ten of them empty."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import CLIPModel, CLIPTokenizer
+
+from eval.miniature.autoencoding import CHANNELS
+from eval.miniature.contrast import WIDTH
+from eval.miniature.fit import Plan, fit
+from eval.miniature.tokens import SLOTS
+from eval.miniature.world import draw_rows
+
+BATCH = 128
+EMPTY = 0.1  # of the prompts, so that guidance works
+GAMMA = 5.0  # min-SNR weighting
+
+
+def new_unet() -> UNet2DConditionModel:
+    """A stock denoiser of latents [n, 16, 8, 8] whose weight sits at 8x8 and 4x4."""
+    return UNet2DConditionModel(
+        sample_size=8, in_channels=CHANNELS, out_channels=CHANNELS, block_out_channels=(128, 192), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=WIDTH, attention_head_dim=4, norm_num_groups=16,
+    )  # fmt: skip
+
+
+def new_scheduler() -> DDPMScheduler:
+    """Stable Diffusion's noise schedule, predicting velocity."""
+    return DDPMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
+        timestep_spacing="trailing", clip_sample=False,
+    )  # fmt: skip
+
+
+def cached_states(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], path: Path) -> NDArray[np.float16]:
+    """[n, 77, 256] last hidden states, kept on disk; they are what the UNet attends to."""
+    if not path.exists():
+        partial = path.with_suffix(".partial.npy")
+        found = np.lib.format.open_memmap(partial, "w+", np.float16, (len(texts), SLOTS, WIDTH))
+        for start in tqdm(range(0, len(texts), 128), desc="text states", mininterval=5):
+            some = texts[start : start + 128]
+            ids = tokenizer(some, padding="max_length", truncation=True, return_tensors="pt").input_ids
+            with torch.no_grad():
+                found[start : start + 128] = clip.text_model(ids).last_hidden_state.numpy()
+        found.flush()
+        partial.replace(path)
+    loaded: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return loaded
+
+
+def train_unet(
+    latents: Tensor, states: NDArray[np.float16], empty: Tensor, plan: Plan, seed: int, folder: Path
+) -> UNet2DConditionModel:
+    """A trained denoiser of latents [n, 16, 8, 8] under states [n, 77, 256]; `empty` [77, 256] is the empty prompt's."""
+    torch.manual_seed(seed)
+    unet = new_unet().to(memory_format=torch.channels_last)
+    unet.set_attn_processor(AttnProcessor())  # on a CPU in bf16 faster to train than the fused kind
+    kept = new_scheduler().alphas_cumprod
+
+    def losses(step: int) -> dict[str, Tensor]:
+        lots = torch.Generator().manual_seed(seed * 10**9 + step)
+        rows = draw_rows(len(latents), BATCH, seed, step)
+        times = ((torch.randperm(BATCH, generator=lots) + torch.rand(BATCH, generator=lots)) * len(kept) / BATCH).long()
+        read = torch.from_numpy(states[rows].astype(np.float32))
+        read = torch.where((torch.rand(BATCH, generator=lots) < EMPTY)[:, None, None], empty, read)
+        clean, noise = latents[rows], torch.randn(BATCH, *latents.shape[1:], generator=lots)
+        share = kept[times][:, None, None, None]
+        noisy, wanted = (
+            share.sqrt() * clean + (1 - share).sqrt() * noise,
+            share.sqrt() * noise - (1 - share).sqrt() * clean,
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            found = unet(noisy.contiguous(memory_format=torch.channels_last), times, read).sample
+        error = F.mse_loss(found.float(), wanted, reduction="none").mean((1, 2, 3))
+        ratio = kept[times] / (1 - kept[times])
+        return {"velocity": (error * ratio.clamp(max=GAMMA) / (ratio + 1)).mean() * 4}
+
+    fit("unet", unet, plan, losses, folder)
+    return unet

@@ -1,0 +1,42 @@
+"""The prompts to draw: one scene or idea a line, said in English, in Chinese, and maybe mixed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.command import UserError
+from data.miniature.scene import Scene
+from data.miniature.scene_json import scene_of
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One idea; `scene` is its truth, known in the miniature only."""
+
+    en: str
+    zh: str
+    mixed: str | None = None
+    scene: Scene | None = None
+
+
+def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
+    """Prompts of a JSON-lines file with the keys en, zh and, if known, mixed and scene."""
+    if not path.is_file():
+        raise UserError(f"--prompts {path}: no such file; give JSON lines with the keys en and zh")
+    prompts = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error})") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            scene = scene_of(row["scene"]) if row.get("scene") else None
+            prompts.append(Prompt(str(row["en"]), str(row["zh"]), row.get("mixed"), scene))
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"{path}:{number}: not a prompt ({error}); needs the keys en and zh") from error
+    if len(prompts) < 2:
+        raise UserError(f"{path}: {len(prompts)} prompts; at least two, for each needs a wrong one to compare with")
+    return prompts[:limit]
