@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 import numpy as np
 import torch
 
-from data.mixture import draw
+from data.mixture import Quota, draw
 from data.tokens import VIEWS, DomainTokens, Ids
 
 
@@ -57,7 +57,7 @@ class Batches:
         if schedule.batch_size % ranks:
             raise ValueError(f"train.batch_size: {schedule.batch_size} pairs do not divide among {ranks} processes")
         self._domains = [domains[name] for name in sorted(shares)]
-        self._shares = [shares[name] for name in sorted(shares)]
+        self._quota = Quota([shares[name] for name in sorted(shares)])
         self._schedule, self._pad, self._slots, self._rank, self._ranks = schedule, pad, slots, rank, ranks
         self._window = lru_cache(maxsize=2)(self._draw_window)
 
@@ -66,11 +66,14 @@ class Batches:
         window, place = divmod(step, self._schedule.window)
         domain, row = self._window(window)[place]
         full = self._is_full(step)
+        # A run of rows, so that every n-th pair of a rank's share is every n-th of the batch, however many ranks.
+        each = self._schedule.batch_size // self._ranks
+        mine = slice(self._rank * each, (self._rank + 1) * each)
         views = []
         for view in VIEWS:
             ids = self._gather(view, domain, row)
             padded = ids.padded(self._pad, self._slots if full else None)
-            views.append(torch.from_numpy(padded[self._rank :: self._ranks]))
+            views.append(torch.from_numpy(padded[mine]))
         teacher_en, student_en, student_zh = views
         return Batch(teacher_en, student_en, student_zh, full)
 
@@ -90,11 +93,7 @@ class Batches:
     def _draw_window(self, window: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """The batches of a window: for each, the domain code and the row of every pair."""
         pairs = self._schedule.batch_size * self._schedule.window
-        # Cumulative shares rounded once: over any stretch every domain gets its share to within one pair.
-        edges = np.cumsum([0.0, *self._shares])
-        edges[-1] = 1.0
-        bounds = [np.floor(edges * pairs * k + 0.5).astype(np.int64) for k in (window, window + 1)]
-        taken, upto = np.diff(bounds[0]), np.diff(bounds[1])
+        taken, upto = self._quota.taken(pairs * window), self._quota.taken(pairs * (window + 1))
         domain = np.repeat(np.arange(len(self._domains)), upto - taken)
         row = np.concatenate(
             [

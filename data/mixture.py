@@ -1,6 +1,6 @@
 """Which rows, in which order: an endless stream over domains that is a pure function of (seed, position)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,30 @@ def shares(sizes: Mapping[str, int], config: MixtureConfig) -> dict[str, float]:
         weights = {domain: weight for domain, weight in config.weights.items() if weight > 0}
     total = sum(weights.values())
     return {domain: weights[domain] / total for domain in sorted(weights)}
+
+
+_PERIOD = 1 << 20  # pairs after which the order of domains repeats; shares are exact to one in as many
+_STRIDE = 648_055  # odd, and _PERIOD over the golden ratio: multiples of it fill the period evenly
+
+
+class Quota:
+    """How many of the first pairs of the stream belong to each domain, a pure function of their number."""
+
+    def __init__(self, shares: Sequence[float]) -> None:
+        """Lay out one period; over any stretch every domain has its share to within a few pairs."""
+        edges = np.round(np.cumsum(shares) * _PERIOD).astype(np.int64)
+        edges[-1] = _PERIOD
+        lattice = np.arange(_PERIOD, dtype=np.int64) * _STRIDE % _PERIOD
+        self._domain = np.searchsorted(edges, lattice, side="right").astype(np.uint16)
+        self._domains = len(edges)
+
+    def taken(self, pairs: int) -> NDArray[np.int64]:
+        """Pairs of each domain among the first `pairs`, int64 [domains]; never falls as `pairs` grows."""
+        periods, rest = divmod(pairs, _PERIOD)
+        return periods * self._count(_PERIOD) + self._count(rest)
+
+    def _count(self, pairs: int) -> NDArray[np.int64]:
+        return np.bincount(self._domain[:pairs], minlength=self._domains)
 
 
 def draw(size: int, start: int, count: int, key: int) -> NDArray[np.int64]:

@@ -95,6 +95,7 @@ def write_token_store(corpus: Path, store: Path, teacher: Tokenizer, student: To
 
     Sequences longer than `slots` are cut and keep their end-of-text. Tokenising runs on all cores, in Rust.
     """
+    teacher, student = _plain(teacher), _plain(student)
     shards = {split: sorted((corpus / split).glob("*.parquet")) for split in ("train", "valid")}
     if not shards["train"]:
         raise UserError(
@@ -156,6 +157,14 @@ def _write_split(files: Sequence[Path], folder: Path, teacher: Tokenizer, studen
         flush(domain)
     for writer in writers.values():
         writer.close()
+
+
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy without the padding and truncation that a tokenizer.json may ask for."""
+    copy: Tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    return copy
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str], slots: int) -> pa.Array:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -50,13 +51,14 @@ def save(
     }
     _save_file(moments, partial / "optimizer.safetensors")
     (partial / "progress.json").write_text(json.dumps({"step": progress.step, "pairs": progress.pairs}))
-    final = folder / f"step-{progress.step:08d}"
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    for path in partial.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
+    partial.rename(folder / f"step-{progress.step:08d}")
     for step in steps(folder)[:-keep]:
         # Renamed first: a half-deleted folder must never look like a checkpoint.
-        dying = folder / f"dying-{step:08d}"
-        (folder / f"step-{step:08d}").rename(dying)
+        (folder / f"step-{step:08d}").rename(folder / f"dying-{step:08d}")
+    for dying in folder.glob("dying-*"):  # those of a save that was killed, too
         shutil.rmtree(dying)
 
 
@@ -70,7 +72,7 @@ def steps(folder: Path) -> list[int]:
 def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter]) -> Progress:
     """Copy a checkpoint's weights into `weights`, in place; UserError where they do not fit."""
     place = folder / f"step-{step:08d}"
-    stored = load_file(place / "weights.safetensors")
+    stored = _load_file(place / "weights.safetensors")
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     found = {name: tuple(weight.shape) for name, weight in stored.items()}
     if shapes != found:
@@ -82,14 +84,17 @@ def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter]) -
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(stored[name])
-    return Progress(**json.loads((place / "progress.json").read_text()))
+    try:
+        return Progress(**json.loads((place / "progress.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _broken(place / "progress.json", error) from error
 
 
 def load_optimizer(
     folder: Path, step: int, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> None:
     """Restore the optimizer's moments of a checkpoint."""
-    stored = load_file(folder / f"step-{step:08d}" / "optimizer.safetensors")
+    stored = _load_file(folder / f"step-{step:08d}" / "optimizer.safetensors")
     for name, weight in weights.items():
         state = {key.removeprefix(f"{name}/"): value for key, value in stored.items() if key.rpartition("/")[0] == name}
         # AdamW's step counters stay where the optimizer makes them; moments lie beside their weight.
@@ -100,5 +105,14 @@ def load_optimizer(
 
 def _save_file(tensors: dict[str, torch.Tensor], path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
+
+
+def _load_file(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not readable ({error}); remove {path.parent} to go on from the checkpoint before it")

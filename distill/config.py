@@ -1,14 +1,17 @@
 """A run's whole configuration: frozen dataclasses, read from YAML with dotted overrides on the command line."""
 
+import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from data.command import UserError
 from data.mixture import MixtureConfig
+from distill.config_errors import check_file, readable
 from distill.losses import LossesConfig
 from distill.student.extended import ExtendedConfig
 
@@ -31,6 +34,11 @@ class DataConfig:
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     window: int = 32
     """Steps whose pairs are drawn together and sorted by length."""
+
+    def __post_init__(self) -> None:
+        """Refuse a window without a step."""
+        if self.window < 1:
+            raise ValueError(f"data.window: {self.window} is below 1")
 
 
 @dataclass(frozen=True)
@@ -58,14 +66,19 @@ class TrainConfig:
     save_every: int = 200
     keep: int = 2
     """Newest checkpoints that stay."""
-    trackers: list[str] = field(default_factory=list)
-    """Of accelerate: tensorboard, trackio, wandb."""
+    trackers: list[Literal["tensorboard", "trackio", "wandb"]] = field(default_factory=list)
+    """Of accelerate."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot run."""
         for name in ("steps", "batch_size", "english_every", "log_every", "eval_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}: {getattr(self, name)} is below 1")
+        for name in ("lr", "embedding_lr", "warmup", "final_lr", "weight_decay", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name}: {getattr(self, name)} is below 0")
+        if self.clip_norm <= 0:
+            raise ValueError(f"train.clip_norm: {self.clip_norm} is not above 0")
         if not 0 <= self.full_share <= 1:
             raise ValueError(f"train.full_share: {self.full_share} is not between 0 and 1")
 
@@ -96,16 +109,28 @@ def parse(arguments: Sequence[str] | None = None) -> ResolvedConfig:
     parser = ArgumentParser(prog="distill", description="Teach a CLIP text tower Chinese.", exit_on_error=False)
     parser.add_argument("--config", action="config", help="a YAML file; later options win over it")
     parser.add_class_arguments(RunConfig)
-    parsed: Namespace = parser.parse_args(arguments)
+    for file in _config_files(sys.argv[1:] if arguments is None else arguments):
+        check_file(Path(file), RunConfig)
+    try:
+        parsed: Namespace = parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise UserError(readable(str(error))) from error
     del parsed["config"]
     # Absolute, so that the run's folder can be used from anywhere.
-    if Path(parsed["teacher"]).is_dir():
-        parsed["teacher"] = str(Path(parsed["teacher"]).absolute())
-    for key in ("data.corpus", "out_dir"):
-        parsed[key] = parsed[key].absolute()
+    if (teacher := Path(parsed["teacher"]).expanduser()).is_dir():
+        parsed["teacher"] = str(teacher.absolute())
+    for key in ("data.corpus", "data.token_store", "out_dir"):
+        if parsed[key] is not None:
+            parsed[key] = parsed[key].expanduser().absolute()
     yaml = parser.dump(parsed, skip_none=False)
     try:
         run = RunConfig(**vars(parser.instantiate(parsed)))
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(readable(str(error))) from error
     return ResolvedConfig(run=run, yaml=yaml)
+
+
+def _config_files(arguments: Sequence[str]) -> list[str]:
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config", action="append", default=[], nargs="?")
+    return [file for file in finder.parse_known_args(arguments)[0].config if file is not None]

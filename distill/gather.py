@@ -22,6 +22,15 @@ class _Gather(torch.autograd.Function):
         return total[start : start + rows]
 
 
+def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """The mean of every rank's `value`, the same on all of them; without a gradient."""
+    mean = value.detach().clone()
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(mean)
+        mean = mean / dist.get_world_size()
+    return mean
+
+
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """`rows` [n, dim] of every rank, [ranks * n, dim] in rank order; a row's gradient is summed over all ranks.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 import torch.nn.functional as F
 
-from distill.gather import gather_rows
+from distill.gather import gather_rows, mean_over_ranks
 from distill.states import States
 
 Terms = dict[str, torch.Tensor]
@@ -57,7 +57,7 @@ class Pooled:
     def _distance(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         loss = self.cosine * (1 - F.cosine_similarity(student, teacher, dim=-1)).mean()
         if self.mse:
-            loss = loss + self.mse * F.mse_loss(student, teacher) / teacher.square().mean()
+            loss = loss + self.mse * F.mse_loss(student, teacher) / mean_over_ranks(teacher.square().mean())
         return loss
 
 
@@ -95,7 +95,8 @@ class Hidden:
             by_slot = by_slot + self.l1 * (ours - theirs).abs().mean(dim=-1)
         if self.l2:
             by_slot = by_slot + self.l2 * (ours - theirs).square().mean(dim=-1)
-        return (by_slot * counted).sum() / counted.sum()
+        # Over the mean rank's slots: the ranks' average is then the mean over all slots of the global batch.
+        return (by_slot * counted).sum() / mean_over_ranks(counted.sum().float())
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,11 @@ class Contrastive:
 
     weight: float = 0.1
     temperature: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse a temperature that divides by nothing."""
+        if self.temperature <= 0:
+            raise ValueError(f"losses.contrastive.temperature: {self.temperature} is not above 0")
 
     def terms(self, step: Step) -> Terms:
         """`contrastive`: the mean over this rank's rows against the columns of all ranks."""

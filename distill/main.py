@@ -1,5 +1,6 @@
 """`scripts/distill.py`: parse, prepare, train, close."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -11,6 +12,7 @@ from data.mixture import shares
 from data.tokens import TokenStore, write_token_store
 from distill import checkpoint, tower
 from distill.config import ResolvedConfig, RunConfig, parse
+from distill.corpus import check_corpus
 from distill.run_folder import claim
 from distill.student.build import build_student, build_tokenizer
 from distill.student.glosses import glosses
@@ -33,7 +35,7 @@ def main() -> None:
     )
     set_seed(config.train.seed)
     # The main process alone prepares; where that fails it exits, and the launcher ends the others.
-    store = [str(_prepare(resolved))] if accelerator.is_main_process else [""]
+    store = [str(_prepare(resolved, accelerator.num_processes))] if accelerator.is_main_process else [""]
     broadcast_object_list(store)
     if config.train.trackers:
         accelerator.init_trackers("yuqiao", config={"config": resolved.yaml})
@@ -49,14 +51,15 @@ def main() -> None:
         print(f"next: python scripts/export.py --run {config.out_dir} --out STUDENT")
 
 
-def _prepare(resolved: ResolvedConfig) -> Path:
+def _prepare(resolved: ResolvedConfig, processes: int) -> Path:
     """Claim the run's folder, learn the tokenizer, write the token store; each only where it is missing."""
     config = resolved.run
-    if not (config.data.corpus / "train").is_dir():
-        raise UserError(
-            f"data.corpus: {config.data.corpus} is no corpus; "
-            f"run python -m data.build CONFIG.yaml --out {config.data.corpus} first"
-        )
+    if config.train.batch_size % processes:
+        raise UserError(f"train.batch_size: {config.train.batch_size} pairs do not divide among {processes} processes")
+    for tracker in config.train.trackers:
+        if find_spec(tracker) is None:
+            raise UserError(f"train.trackers: {tracker} is not installed; pip install {tracker}, or leave it out")
+    check_corpus(config.data.corpus)
     teacher = tower.load_tokenizer(config.teacher, "teacher")
     slots = tower.load_tower(config.teacher, "teacher").config.max_position_embeddings
     claim(config.out_dir, resolved)
@@ -66,13 +69,19 @@ def _prepare(resolved: ResolvedConfig) -> Path:
         build_tokenizer(config.student.extended, config.teacher, config.data.corpus, place)
     student = tower.load_tokenizer(str(place.absolute()), "out_dir")
     stores = config.data.token_store or config.out_dir / "tokens"
-    return write_token_store(config.data.corpus, stores, teacher.backend_tokenizer, student.backend_tokenizer, slots)
+    store = write_token_store(config.data.corpus, stores, teacher.backend_tokenizer, student.backend_tokenizer, slots)
+    shares(_sizes(TokenStore(store)), config.data.mixture)  # refused here, by one process
+    return store
+
+
+def _sizes(tokens: TokenStore) -> dict[str, int]:
+    return {domain: len(rows) for domain, rows in tokens.train.items()}
 
 
 def _parts(config: RunConfig, accelerator: Accelerator, store: Path) -> Parts:
     """Init order: data, student (which starts as the teacher), teacher, task."""
     tokens = TokenStore(store)
-    sizes = {domain: len(rows) for domain, rows in tokens.train.items()}
+    sizes = _sizes(tokens)
     mixture = shares(sizes, config.data.mixture)
     if accelerator.is_main_process:
         print(

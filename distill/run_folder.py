@@ -1,25 +1,35 @@
 """A run's folder belongs to one configuration, written into it first."""
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from data.command import UserError
+from distill import checkpoint
 from distill.config import ResolvedConfig, RunConfig, TrainConfig, parse
 
 _FREE = ("log_every", "eval_every", "save_every", "keep", "trackers")  # what may change when a run goes on
 
 
 def claim(folder: Path, resolved: ResolvedConfig) -> None:
-    """Write config.yaml into `folder`, or check that the one there asks for the same training."""
+    """Write config.yaml into `folder`, or check that the one there asks for the same training.
+
+    A folder without a checkpoint is claimed anew, so that a mistake found after the claim can be mended in place.
+    """
     path = folder / "config.yaml"
     if path.is_file():
         found = _flat(asdict(_training(parse(["--config", str(path)]).run)))
-        for key, value in _flat(asdict(_training(resolved.run))).items():
-            if found.get(key) != value:
-                raise UserError(
-                    f"{key}: {value!r} here, {found.get(key)!r} in {path}; give the same, or another --out_dir"
-                )
+        wanted = _flat(asdict(_training(resolved.run)))
+        other = [key for key in {**wanted, **found} if wanted.get(key, "absent") != found.get(key, "absent")]
+        if other and checkpoint.steps(folder / "checkpoints"):
+            key = other[0]
+            raise UserError(
+                f"{key}: {wanted.get(key, 'absent')!r} here, {found.get(key, 'absent')!r} in {path}; "
+                "give the same, or another --out_dir"
+            )
+        if other:  # nothing was trained yet: the mended configuration starts afresh
+            shutil.rmtree(folder / "tokenizer", ignore_errors=True)
     elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"out_dir: {folder} holds other things and no config.yaml; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,9 @@ class Task(nn.Module):
             english_target=target.rows(self._english),
             full=batch.full,
         )
-        return self._losses.terms(step)
+        # Cosines near one and contrastive logits need more digits than a half-precision product keeps.
+        with torch.autocast(target.pooled.device.type, enabled=False):
+            return self._losses.terms(step)
 
 
 def total(terms: Terms) -> torch.Tensor:

@@ -36,6 +36,7 @@ def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])[0]
         raise UserError(f"{key}: {name!r} has no weight {missing}; name a CLIP model with text tower and projection")
+    _name_end_of_text(model)
     return model
 
 
@@ -71,6 +72,16 @@ def run(model: CLIPTextModelWithProjection, ids: torch.Tensor) -> States:
     assert isinstance(end_of_text, int)
     text = up_to_end(ids, end_of_text)
     return States(tokens=out.last_hidden_state.float(), pooled=out.text_embeds.float(), is_text=text)
+
+
+def _name_end_of_text(model: CLIPTextModelWithProjection) -> None:
+    """Make `eos_token_id` explicit, in place.
+
+    Configs of the first CLIP release say 2 (or nothing), by which transformers pools at the largest id: the teacher's
+    end-of-text, but not the student's, whose new tokens come after it.
+    """
+    if model.config.eos_token_id in (None, 2):
+        model.config.eos_token_id = model.text_model.eos_token_id = model.config.vocab_size - 1
 
 
 def _check_local(name: str, key: str) -> None:

@@ -10,7 +10,7 @@ from data.tokens import DomainTokens, Ids
 from distill.states import States
 
 Encoder = Callable[[torch.Tensor], States]
-_BATCH = 256
+_BATCH = 64  # small enough to fit the memory that a training step has freed
 
 
 def validate(

@@ -2,7 +2,8 @@
 
 CLIP's byte-level BPE spells a Chinese character with two or three byte tokens. The merges learned here come after
 all of the teacher's, and each begins with the lead byte of a CJK character, so that no other string can ever meet
-one: English, accents, emoji and numbers keep their ids. A run of Chinese is one "word" to CLIP's pre-tokenizer;
+one: English, accents, emoji, numbers, kana and Hangul keep their ids, and only CJK punctuation and full-width letters,
+whose first two bytes Chinese shares, may not. A run of Chinese is one "word" to CLIP's pre-tokenizer;
 its last token carries `</w>`, so that every piece exists twice, inside a run and at its end (see `twin_rows`).
 """
 
@@ -21,6 +22,7 @@ END = "</w>"
 HAN_RUN = regex.compile(r"\p{Han}+")
 # Full-width forms that prompts use, with the half-width twins whose meaning they share.
 PUNCTUATION_TWINS = {"，": ",", "。": ".", "、": ",", "！": "!", "？": "?", "：": ":", "；": ";", "（": "(", "）": ")"}
+_LEAD_BYTES = range(0xE3, 0xEA)  # U+3000 to U+9FFF: radicals, compatibility forms and Extension B on stay in bytes
 _BYTE_SYMBOLS: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
 
 
@@ -36,7 +38,7 @@ class VocabularyConfig:
     def __post_init__(self) -> None:
         """Refuse sizes that mean nothing."""
         if self.words < 0 or self.min_character_count < 1:
-            raise ValueError("vocabulary: words must be >= 0 and min_character_count >= 1")
+            raise ValueError("student.extended.vocabulary: words must be >= 0 and min_character_count >= 1")
 
 
 def extend_tokenizer(
@@ -56,7 +58,15 @@ def extend_tokenizer(
             known.add(pair)
             merges.append(pair)
             vocab.setdefault("".join(pair), len(vocab))
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=teacher.model_max_length)  # type: ignore[arg-type]
+    return CLIPTokenizer(
+        vocab=vocab,
+        merges=merges,  # type: ignore[arg-type]
+        bos_token=str(teacher.bos_token),
+        eos_token=str(teacher.eos_token),
+        unk_token=str(teacher.unk_token),
+        pad_token=str(teacher.pad_token),  # Stable Diffusion 2 pads with "!"
+        model_max_length=teacher.model_max_length,
+    )
 
 
 def twin_rows(tokenizer: CLIPTokenizer, teacher_size: int) -> dict[int, int]:
@@ -106,7 +116,11 @@ def _learn(
         for character in run:
             counts[character] += times
     by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    characters = [character for character, count in by_count if count >= config.min_character_count]
+    characters = [
+        character
+        for character, count in by_count
+        if count >= config.min_character_count and character.encode()[0] in _LEAD_BYTES
+    ]
     if not config.words:
         return characters, []
     segment = _segmenter(characters, dictionary)
