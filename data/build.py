@@ -13,6 +13,7 @@ from pathlib import Path
 import daft
 from jsonargparse import ArgumentParser
 
+from data.card import data_card, kept_samples
 from data.clean.benchmarks import Benchmark, forbidden, load_benchmark
 from data.clean.contamination import build_indices
 from data.command import UserError, command
@@ -50,6 +51,7 @@ def build(config: Path, out: Path, overwrite: bool = False) -> None:
             plan, _config_input(plan, config), scored, benchmarks, verdicts, written, time.monotonic() - started
         )
         _drop_unused(partial, {source.name for source in plan.sources})
+        (partial / "DATA_CARD.md").write_text(data_card(told, kept_samples(partial)), encoding="utf-8")
         write_report(partial, told)
         _swap(partial, out)
     print(summary(told))

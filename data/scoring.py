@@ -1,5 +1,6 @@
 """One source, end to end on Daft: read, normalise, score; every row is kept, good or bad, with its numbers."""
 
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ CLEANED = pa.struct(
     + [(name, pa.float32()) for name in SCORES]
     + [("en_key", pa.uint64()), ("zh_key", pa.uint64()), ("signature", pa.binary(HASHES))]
 )
-PASSED = ("image", "file", "line", "sub")
+PASSED = ("image", "file", "line", "sub", "row")
+READ = RAW.append(pa.field("row", pa.int64()))  # 0-based number of the row within its source: the order to restore
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,22 @@ class Reading(DataSourceTask):
 
     @property
     def schema(self) -> daft.Schema:
-        """Raw pairs."""
-        return daft.Schema.from_pyarrow_schema(RAW)
+        """Raw pairs with their place."""
+        return daft.Schema.from_pyarrow_schema(READ)
 
     async def read(self) -> AsyncIterator[RecordBatch]:
         """Yield raw batches; a mistake of the user travels as a row, so that every runner brings it home."""
+        done = 0
         try:
             for batch in self.source.read(self.root):
+                numbers = pa.array(np.arange(done, done + batch.num_rows, dtype=np.int64))
+                numbered = pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=READ)
                 for start in range(0, batch.num_rows, MORSEL):
-                    yield RecordBatch.from_arrow_record_batches([batch.slice(start, MORSEL)], RAW)
+                    yield RecordBatch.from_arrow_record_batches([numbered.slice(start, MORSEL)], READ)
+                done += batch.num_rows
         except UserError as error:
-            row = {"en": "", "zh": "", "image": "", "file": 0, "line": 0, "sub": 0, "fault": f"!{error}"}
-            yield RecordBatch.from_arrow_record_batches([pa.RecordBatch.from_pylist([row], RAW)], RAW)
+            row = dict.fromkeys(READ.names, 0) | {"en": "", "zh": "", "image": "", "fault": f"!{error}", "row": done}
+            yield RecordBatch.from_arrow_record_batches([pa.RecordBatch.from_pylist([row], READ)], READ)
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,8 @@ class Rows(DataSource):
 
     @property
     def schema(self) -> daft.Schema:
-        """Raw pairs."""
-        return daft.Schema.from_pyarrow_schema(RAW)
+        """Raw pairs with their place."""
+        return daft.Schema.from_pyarrow_schema(READ)
 
     async def get_tasks(self, pushdowns: object) -> AsyncIterator[DataSourceTask]:
         """One task: the order of rows is the order of the files."""
@@ -108,8 +114,24 @@ def scored_batches(source: Source, root: str, indices: tuple[Index, Index]) -> I
     frame = Rows(source, root).read()
     frame = frame.with_column("clean", clean(frame["en"], frame["zh"], frame["fault"]))
     frame = frame.select(*PASSED, daft.col("clean").unnest())
-    for batch in frame.to_arrow_iter():
+    for batch in in_order(frame.to_arrow_iter()):
         fatal = batch.filter(pc.starts_with(batch.column("fault"), "!"))
         if fatal.num_rows:
             raise UserError(fatal.column("fault")[0].as_py()[1:])
         yield batch
+
+
+def in_order(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Batches by their `row` numbers, without that column: a cluster hands results back as they come."""
+    waiting, expected = dict[int, pa.RecordBatch](), 0
+    for batch in batches:
+        rows = batch.column("row").to_numpy()
+        edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), batch.num_rows]
+        for start, end in itertools.pairwise(edges):
+            if end > start:
+                waiting[int(rows[start])] = batch.slice(start, end - start)
+        while (ready := waiting.pop(expected, None)) is not None:
+            expected += ready.num_rows
+            yield ready.drop_columns(["row"])
+    if waiting:
+        raise AssertionError(f"row {expected} never came back from the runner; rows {sorted(waiting)[:5]} did")
