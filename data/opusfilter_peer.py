@@ -1,0 +1,88 @@
+"""OpusFilter, the peer, on the same rows with the same filters: length, ratio, script, HTML, language, duplicates."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import yaml
+
+FILTERS: list[dict[str, Any]] = [
+    {"LengthFilter": {"unit": "char", "min_length": 1, "max_length": 480}},
+    {"LengthRatioFilter": {"unit": "char", "threshold": 12}},
+    {"CharacterScoreFilter": {"scripts": ["Latin", "Han"], "thresholds": [0.7, 0.3]}},
+    {"HtmlTagFilter": {}},
+    {"LanguageIDFilter": {"id_method": "langid", "languages": ["en", "zh"], "thresholds": [0, 0],
+                          "langid_languages": ["en", "zh", "fr", "de", "es", "ja", "ko"]}},
+]  # fmt: skip
+OURS = {
+    "min_en_chars": 1, "max_en_chars": 480, "max_zh_chars": 480, "min_en_latin": 0.7, "min_zh_han": 0.3,
+    "max_run": 999, "max_period": 2.0, "max_marks": 2.0, "max_brackets": 999, "numbers": False, "near_duplicate": 2.0,
+    "max_ratio_deviations": 12.0, "max_same_en": 1_000_000, "max_same_zh": 1_000_000,
+}  # fmt: skip
+
+
+def compare(python: Path, tsv: Path, work: Path) -> dict[str, Any]:
+    """Seconds and kept rows of both, each in a process of its own; agreement over all rows."""
+    pairs = [line.split("\t") for line in tsv.read_text(encoding="utf-8").split("\n") if line]
+    peer_seconds, peer = _opusfilter(python, pairs, work / "opusfilter")
+    own_seconds, own = _ours(tsv, work)
+    agreed = sum((n in peer) == (n in own) for n in range(len(pairs)))
+    return {
+        "rows": len(pairs),
+        "opusfilter_seconds": round(peer_seconds, 2),
+        "our_seconds": round(own_seconds, 2),
+        "opusfilter_pairs_a_second": round(len(pairs) / peer_seconds),
+        "our_pairs_a_second": round(len(pairs) / own_seconds),
+        "ratio": round(peer_seconds / own_seconds, 1),
+        "kept_by_opusfilter": len(peer),
+        "kept_by_us": len(own),
+        "agreement": round(agreed / len(pairs), 4),
+        "only_opusfilter": [pairs[n] for n in sorted(peer - own)[:10]],
+        "only_us": [pairs[n] for n in sorted(own - peer)[:10]],
+    }
+
+
+def _opusfilter(python: Path, pairs: list[list[str]], folder: Path) -> tuple[float, set[int]]:
+    """Run duplicates and filters as OpusFilter's own command does, on Moses files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, place in (("rows.en", 0), ("rows.zh", 1)):
+        (folder / name).write_text("".join(pair[place] + "\n" for pair in pairs), encoding="utf-8")
+    steps = [
+        {"type": "remove_duplicates", "parameters": {"inputs": ["rows.en", "rows.zh"],
+         "outputs": ["unique.en", "unique.zh"], "lowercase": True, "letters_only": True}},
+        {"type": "filter", "parameters": {"inputs": ["unique.en", "unique.zh"],
+         "outputs": ["kept.en", "kept.zh"], "filters": FILTERS}},
+    ]  # fmt: skip
+    config = {"common": {"output_directory": str(folder.resolve())}, "steps": steps}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    started = time.monotonic()
+    command = [str(python.parent / "opusfilter"), "--overwrite", "--n-jobs", "2", str(folder / "config.yaml")]
+    subprocess.run(command, check=True, capture_output=True)
+    seconds = time.monotonic() - started
+    sides = [(folder / f"kept.{side}").read_text(encoding="utf-8").split("\n") for side in ("en", "zh")]
+    kept, places = set[int](), dict[tuple[str, str], int]()
+    for number, pair in enumerate(pairs):
+        places.setdefault((pair[0], pair[1]), number)
+    for en, zh in zip(*sides, strict=True):
+        if (en, zh) in places:
+            kept.add(places[en, zh])
+    return seconds, kept
+
+
+def _ours(tsv: Path, work: Path) -> tuple[float, set[int]]:
+    """The same rules by data.build, whole: reading, normalising, scoring all scores, deciding, writing Parquet."""
+    source = {"name": "rows", "domain": "general", "license": "mixed", "format": "tsv", "files": [str(tsv.resolve())]}
+    config = work / "peer.yaml"
+    config.write_text(yaml.safe_dump({"sources": [source], "limits": OURS, "valid_per_domain": 0}), encoding="utf-8")
+    started = time.monotonic()
+    out = work / "peer-corpus"
+    command = [sys.executable, "-m", "data.build", str(config), "--out", str(out), "--overwrite", "true"]
+    subprocess.run(command, check=True, capture_output=True)
+    seconds = time.monotonic() - started
+    table = ds.dataset(sorted((out / "train").glob("*.parquet"))).to_table(columns=["id"])
+    assert json.loads((out / "report.json").read_text(encoding="utf-8"))["train_rows"] == table.num_rows
+    return seconds, {int(name.rsplit(":", 1)[1]) - 1 for name in table["id"].to_pylist()}

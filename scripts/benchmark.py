@@ -1,0 +1,22 @@
+"""`python scripts/benchmark.py data ...`: the measured speed of a part of the project."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[1])
+
+from data.command import UserError, command  # noqa: E402  # the path is set first
+
+
+def main() -> None:
+    """Run the benchmark that the first argument names."""
+    part = sys.argv.pop(1) if len(sys.argv) > 1 else ""
+    if part == "data":
+        from data.throughput import main as run
+    else:
+        raise UserError(f"benchmark {part!r} is not one of data")
+    run()
+
+
+if __name__ == "__main__":
+    command(main)
