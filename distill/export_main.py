@@ -1,25 +1,73 @@
 """The command line of the export."""
 
 from pathlib import Path
+from typing import Literal
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from data.command import UserError
-from distill.export import export, refuse_foreign_folder
+from distill.export import Part, export, refuse_foreign_folder
+from distill.export_card import card, read_origin
+from distill.export_golden import write_golden
+from distill.export_onnx import require_packages, write_onnx
+from distill.export_pipeline import found_pipeline, write_pipeline
+from distill.export_push import Target, push
+from distill.export_sentences import write_sentence_modules
+from distill.export_single import write_single_files
 from distill.student.saved import load_run
+
+Name = Literal["single-file", "onnx", "sentence-transformers", "golden"]
+PARTS: dict[Name, Part] = {
+    "single-file": write_single_files,
+    "onnx": write_onnx,
+    "sentence-transformers": write_sentence_modules,
+    "golden": write_golden,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read a run and write its student; see `--help`."""
+    """Read a run, write its student, and on request a pipeline with it and an upload; see `--help`."""
+    given = parse(arguments)
+    student = load_run(given.run, given.step)
+    name = given.push_to_hub or given.name or given.out.absolute().name
+    origin = read_origin(name, given.license, given.run, given.results)
+    export(student.model, student.tokenizer, given.out, [*(PARTS[part] for part in given.parts), card(origin)])
+    weights = sum(weight.numel() for weight in student.model.parameters())
+    print(f"{given.out}: a student of {weights / 1e6:.1f} M weights and {len(student.tokenizer)} tokens, checked")
+    if given.pipeline is not None:
+        write_pipeline(given.out, given.pipeline, given.pipeline_out)
+        print(f"{given.pipeline_out}: {given.pipeline} with the student as its prompt encoder")
+    if given.push_to_hub is not None:
+        print(push(given.out, Target(given.push_to_hub, given.public, given.revision, given.commit_message)))
+
+
+def parse(arguments: list[str] | None) -> Namespace:
+    """The options, with what can be refused before any work is done."""
     parser = ArgumentParser(prog="python scripts/export.py", exit_on_error=False, description="Export a student.")
     parser.add_argument("--run", type=Path, required=True, help="folder of a training run")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the student to")
     parser.add_argument("--step", type=int | None, help="checkpoint to export; by default the newest")
+    parser.add_argument(
+        "--parts", type=Name, nargs="*", default=["sentence-transformers", "golden"],
+        help="further forms: single-file, onnx, sentence-transformers, golden",
+    )  # fmt: skip
+    parser.add_argument("--name", type=str | None, help="the model's name on its card; by default that of --out")
+    parser.add_argument("--license", type=str, default="other", help="licence of the student, as the Hub spells it")
+    parser.add_argument("--results", type=Path, nargs="*", default=[], help="results of benchmarks, for the card")
+    parser.add_argument("--pipeline", type=str | None, help="folder or Hub id of a pipeline to put the student in")
+    parser.add_argument("--pipeline-out", type=Path | None, help="where to write that copy")
+    parser.add_argument("--push-to-hub", type=str | None, help="user/name of the model repository to upload to")
+    parser.add_argument("--public", type=bool, default=False, help="whether a new repository is public")
+    parser.add_argument("--revision", type=str | None, help="branch to upload to; by default main")
+    parser.add_argument("--commit-message", type=str, default="Upload the student")
     given = parser.parse_args(arguments)
     if not given.run.is_dir():
         raise UserError(f"--run {given.run}: no such folder; train first with scripts/distill.py")
     refuse_foreign_folder(given.out)
-    student = load_run(given.run, given.step)
-    export(student.model, student.tokenizer, given.out)
-    weights = sum(weight.numel() for weight in student.model.parameters())
-    print(f"{given.out}: a student of {weights / 1e6:.1f} M weights and {len(student.tokenizer)} tokens, checked")
+    if (given.pipeline is None) != (given.pipeline_out is None):
+        raise UserError("--pipeline and --pipeline-out: give both or neither")
+    if given.pipeline is not None:
+        found_pipeline(given.pipeline)
+    if "onnx" in given.parts:
+        require_packages()
+    return given

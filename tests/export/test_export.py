@@ -223,6 +223,16 @@ def test_command_line(
     with pytest.raises(UserError, match="no such folder; train first"):
         main(["--run", str(tmp_path / "absent"), "--out", str(tmp_path / "student")])
     (tmp_path / "run").mkdir()
-    main(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "student"), "--step", "7"])
-    assert asked == [(tmp_path / "run", 7)]
+    common = ["--run", str(tmp_path / "run"), "--out", str(tmp_path / "student")]
+    for wrong, said in (
+        (["--pipeline", "a/b"], "give both or neither"),
+        (["--pipeline", str(tmp_path), "--pipeline-out", str(tmp_path / "p")], "no model_index.json"),
+        (["--results", str(tmp_path / "absent.json")], "no such file"),
+    ):
+        with pytest.raises(UserError, match=said):
+            main([*common, *wrong])
+        assert not (tmp_path / "student").exists()
+    main([*common, "--step", "7", "--parts", "golden", "single-file"])
+    assert asked[-1] == (tmp_path / "run", 7)
+    assert {path.name for path in (tmp_path / "student").iterdir()} >= {"golden", "single_file", "README.md"}
     assert "523 tokens, checked" in capsys.readouterr().out

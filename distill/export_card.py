@@ -1,0 +1,191 @@
+"""The model card: what the student is, how it was made and from what, what it scores, how to use it."""
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from data.command import UserError
+from distill.export import Part
+
+METRICS = {
+    "t2i_r1": "text-to-image R@1", "t2i_r5": "text-to-image R@5", "t2i_r10": "text-to-image R@10",
+    "i2t_r1": "image-to-text R@1", "i2t_r5": "image-to-text R@5", "i2t_r10": "image-to-text R@10",
+    "mr": "mean recall",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the card tells besides the model: the run's config, the corpus's report, results; {} where there is none."""
+
+    name: str
+    license: str
+    config: dict[str, Any]
+    report: dict[str, Any]
+    results: tuple[dict[str, Any], ...]
+
+
+def read_origin(name: str, license: str, run: Path, results: Sequence[Path]) -> Origin:
+    """Read the config of `run`, the report of its corpus, and the result files of the benchmarks."""
+    path = run / "config.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    corpus = config.get("data", {}).get("corpus")
+    report = Path(corpus) / "report.json" if corpus else None
+    read = [_json(path) for path in results]
+    for path, result in zip(results, read, strict=True):
+        if not isinstance(result, dict) or not {"rows", "settings"} <= set(result):
+            raise UserError(f"--results {path}: not a result of a benchmark; write it with python -m eval.NAME --out")
+    return Origin(name, license, config, _json(report) if report and report.is_file() else {}, tuple(read))
+
+
+def card(origin: Origin) -> Part:
+    """The part that writes README.md."""
+    return functools.partial(_write, origin)
+
+
+def _write(origin: Origin, folder: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> None:
+    (folder / "README.md").write_text(text(origin, folder, model, tokenizer), encoding="utf-8")
+
+
+def text(origin: Origin, folder: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> str:
+    """The whole card: Hub metadata in YAML, then the sections."""
+    sections = [
+        f"# {origin.name}",
+        "A CLIP text encoder that reads Chinese and English, taught from text alone to give the states and features "
+        "of its teacher. It takes the place of the teacher's encoder; image tower and UNet stay as they are.",
+        _use(origin.name),
+        _results(origin.results),
+        _shape(folder, model, tokenizer),
+        _recipe(origin.config),
+        _data(origin.report),
+    ]
+    return f"---\n{metadata(origin).to_yaml()}\n---\n\n" + "\n\n".join(part for part in sections if part) + "\n"
+
+
+def metadata(origin: Origin) -> ModelCardData:
+    """What the Hub reads: languages, tags, licence, base model and the scores of the student as `model-index`."""
+    teacher = str(origin.config.get("teacher", ""))
+    scores = [
+        EvalResult(
+            task_type="zero-shot-retrieval",
+            task_name=f"Zero-shot retrieval ({row['language']})",
+            dataset_type=result["settings"]["benchmark"].lower(),
+            dataset_name=f"{result['settings']['benchmark']} ({row['language']})",
+            metric_type=name,
+            metric_name=said,
+            metric_value=row[name],
+        )
+        for result in origin.results
+        for row in result["rows"]
+        if row["model"] == "student"
+        for name, said in METRICS.items()
+    ]
+    return ModelCardData(
+        language=["zh", "en"],
+        license=origin.license,
+        library_name="transformers",
+        pipeline_tag="feature-extraction",
+        tags=["clip", "text-encoder", "stable-diffusion", "diffusers", "sentence-transformers", "chinese"],
+        base_model=teacher if teacher.count("/") == 1 and not Path(teacher).exists() else None,
+        model_name=origin.name,
+        eval_results=scores or None,
+    )
+
+
+def _use(name: str) -> str:
+    return f"""## Use
+
+With transformers:
+
+```python
+from transformers import AutoTokenizer, CLIPTextModelWithProjection
+tokenizer, model = AutoTokenizer.from_pretrained("{name}"), CLIPTextModelWithProjection.from_pretrained("{name}")
+features = model(**tokenizer(["戴帽子拿剑的猫"], padding=True, return_tensors="pt")).text_embeds
+```
+
+With diffusers, in any pipeline of the teacher's family:
+
+```python
+pipeline.text_encoder = CLIPTextModel.from_pretrained("{name}", subfolder="text_encoder", torch_dtype=pipeline.dtype)
+pipeline.tokenizer = CLIPTokenizer.from_pretrained("{name}", subfolder="tokenizer")
+pipeline("戴帽子拿剑的猫").images[0]
+```
+
+With sentence-transformers: `SentenceTransformer("{name}").encode(["戴帽子拿剑的猫"])`.
+
+For ComfyUI and the WebUIs, `single_file/` has the weights under the key names of CLIP-L loaders. The vocabulary is
+larger than CLIP's 49,408, so the program must take the row count from the file and its tokenizer from `tokenizer/`."""
+
+
+def _results(results: Sequence[dict[str, Any]]) -> str:
+    if not results:
+        return ""
+    lines = ["## Results", "", "| benchmark | model | captions | T2I R@1 / 5 / 10 | I2T R@1 / 5 / 10 | MR | 95 % |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for result in results:
+        for row in result["rows"]:
+            six = [f"{row[name]:.1f}" for name in list(METRICS)[:6]]
+            low, high = row["ci95"]["mr"]
+            lines.append(
+                f"| {result['settings']['benchmark']} | {row['model']} | {row['language']} | {' / '.join(six[:3])} | "
+                f"{' / '.join(six[3:])} | {row['mr']:.2f} | {low:.2f} to {high:.2f} |"
+            )
+    told = {(r["settings"]["protocol"], r["settings"]["max_length"], r["settings"]["precision"]) for r in results}
+    settings = "; ".join(f"{name}, at most {length} tokens, {precision}" for name, length, precision in sorted(told))
+    return "\n".join([*lines, "", f"Protocol: {settings}. Intervals by bootstrap over images."])
+
+
+def _shape(folder: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> str:
+    config = model.config
+    weights = sum(weight.numel() for weight in model.parameters())
+    lines = [
+        "## What is here",
+        "",
+        f"{weights / 1e6:.1f} M weights: {config.num_hidden_layers} layers of width {config.hidden_size}, "
+        f"{config.max_position_embeddings} slots, {len(tokenizer):,} tokens, features of {config.projection_dim}.",
+        "",
+    ]
+    known = {
+        "model.safetensors": "the encoder with its projection (CLIPTextModelWithProjection)",
+        "text_encoder": "the encoder as a Stable Diffusion pipeline takes it, with `tokenizer/`",
+        "single_file": "the same weights under the key names of ComfyUI and AUTOMATIC1111",
+        "onnx": "ONNX, opset 18, free batch and length: `model.onnx` in float32, `model_int8.onnx`",
+        "modules.json": "what makes the folder a sentence-transformers model",
+        "golden": "20 prompts with ids, states and features in float32, to check other runtimes against",
+    }
+    return "\n".join([*lines, *(f"- `{name}`: {said}" for name, said in known.items() if (folder / name).exists())])
+
+
+def _recipe(config: dict[str, Any]) -> str:
+    if not config:
+        return ""
+    shown: dict[str, Any] = {"teacher": Path(str(config.get("teacher", ""))).name}
+    shown |= {key: config[key] for key in ("student", "losses", "train") if key in config}
+    dumped = yaml.safe_dump(shown, allow_unicode=True, sort_keys=False).rstrip()
+    return f"## Recipe\n\n```yaml\n{dumped}\n```"
+
+
+def _data(report: dict[str, Any]) -> str:
+    if not report:
+        return ""
+    told = f"{report['train_rows']:,} pairs, after the cleaning rejected {report['rows_rejected']:,}."
+    heading = ["## Data", "", told, "", "| source | domain | pairs | licence |", "|---|---|---|---|"]
+    sources = report["sources"]
+    rows = [f"| {row['name']} | {row['domain']} | {row['train']:,} | {row['license']} |" for row in sources]
+    return "\n".join([*heading, *rows])
+
+
+def _json(path: Path) -> Any:  # noqa: ANN401  any JSON
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not JSON in UTF-8 ({error})") from error

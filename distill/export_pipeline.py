@@ -1,0 +1,86 @@
+"""A whole Stable Diffusion pipeline with the student as its prompt encoder; everything else is copied untouched."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from data.command import UserError
+from distill.replace_folder import replace_folder
+
+KEPT = ("*.json", "*.txt", "*.safetensors", "*.model", "*.md")
+SWAPPED = ("text_encoder", "tokenizer")
+
+
+def write_pipeline(student: Path, source: str, out: Path) -> None:
+    """Write to `out` the pipeline `source`, a folder or Hub id, with `student` inside, whole or not at all.
+
+    `student` is an exported folder. A pipeline with two encoders, with an encoder of another class, or whose UNet
+    expects another width raises UserError.
+    """
+    pipeline = found_pipeline(source)
+    refuse_misfit(student, pipeline, source)
+    if out.exists() and not (out / "model_index.json").is_file() and (out.is_file() or any(out.iterdir())):
+        raise UserError(f"--pipeline-out {out}: something else is there; name a new folder")
+    partial = out.absolute().with_name(f".{out.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        shutil.copytree(pipeline, partial, ignore=_not_taken)
+        for part in SWAPPED:
+            shutil.copytree(student / part, partial / part)
+        replace_folder(partial, out.absolute())
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def found_pipeline(source: str) -> Path:
+    """The folder of a pipeline; a Hub id is fetched into the cache, safetensors only."""
+    folder = Path(source)
+    if not folder.exists() and source.count("/") == 1 and not source.startswith((".", "/")):
+        try:
+            folder = Path(snapshot_download(source, allow_patterns=list(KEPT)))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(f"--pipeline {source}: cannot be fetched from the Hub ({reason})") from error
+    if not (folder / "model_index.json").is_file():
+        raise UserError(f"--pipeline {source}: no model_index.json; give the folder or Hub id of a diffusers pipeline")
+    return folder
+
+
+def refuse_misfit(student: Path, pipeline: Path, source: str) -> None:
+    """Raise UserError unless the student can stand where the pipeline's own encoder stands."""
+    index = _json(pipeline / "model_index.json")
+    if index.get("text_encoder_2", [None, None])[1] is not None:
+        raise UserError(f"--pipeline {source}: {index['_class_name']} has two encoders; give one of SD 1.x or 2.x")
+    if index.get("text_encoder", [None, None])[1] != "CLIPTextModel":
+        raise UserError(f"--pipeline {source}: its encoder is not a CLIPTextModel; the student cannot stand in for it")
+    width = _json(student / "text_encoder" / "config.json")["hidden_size"]
+    wanted = _json(pipeline / "unet" / "config.json").get("cross_attention_dim")
+    if width != wanted:
+        raise UserError(
+            f"--pipeline {source}: its UNet reads states of width {wanted}, the student's have {width}; "
+            "distil from the encoder of this very pipeline"
+        )
+    pickles = [path for part in ("unet", "vae") if not any((pipeline / part).glob("*.safetensors"))
+               for path in (pipeline / part).glob("*.bin")]  # fmt: skip
+    if pickles:
+        raise UserError(f"--pipeline {source}: {pickles[0].name} is a pickle, which may run code; save safetensors")
+
+
+def _not_taken(folder: str, names: list[str]) -> list[str]:
+    """What stays behind: the old encoder and tokenizer, and everything that may hold a pickle."""
+    top = Path(folder).joinpath("model_index.json").exists()
+    unsafe = [name for name in names if Path(name).suffix in {".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx"}]
+    return [*unsafe, *(name for name in names if name == ".git" or (top and name in SWAPPED))]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+    return found

@@ -1,0 +1,99 @@
+"""The model card, read back by the Hub's own reader."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from data.command import UserError
+from distill.export import export
+from distill.export_card import card, read_origin
+from distill.export_golden import write_golden
+from distill.export_single import write_single_files
+
+METRICS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10", "mr")
+
+
+def result() -> dict[str, Any]:
+    ci95 = {name: [1.0, 2.0] for name in METRICS}
+    rows = [
+        {"model": model, "language": language, **{name: 10.0 + i for i, name in enumerate(METRICS)}, "ci95": ci95}
+        for model, language in (("student", "zh"), ("teacher", "en"))
+    ]
+    settings = {"benchmark": "Flickr30K-CN", "protocol": "openai", "max_length": 77, "precision": "fp32"}
+    return {"rows": rows, "ratios": {}, "settings": settings}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder, corpus = tmp_path / "run", tmp_path / "corpus"
+    folder.mkdir()
+    corpus.mkdir()
+    config = {
+        "teacher": "openai/clip-vit-large-patch14",
+        "data": {"corpus": str(corpus)},
+        "losses": {"pooled": {"chinese": 1.5}},
+        "train": {"lr": 0.0004},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    source = {"name": "tatoeba", "domain": "general", "license": "CC BY 2.0 FR", "train": 25665}
+    (corpus / "report.json").write_text(json.dumps({"train_rows": 25665, "rows_rejected": 335, "sources": [source]}))
+    (tmp_path / "result.json").write_text(json.dumps(result()))
+    return folder
+
+
+def test_card(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, run: Path, tmp_path: Path) -> None:
+    origin = read_origin("me/student", "cc-by-sa-4.0", run, [tmp_path / "result.json"])
+    export(model, tokenizer, tmp_path / "student", [write_golden, write_single_files, card(origin)])
+    read = ModelCard.load(tmp_path / "student" / "README.md")
+    assert read.data.language == ["zh", "en"]
+    assert read.data.license == "cc-by-sa-4.0"
+    assert read.data.base_model == "openai/clip-vit-large-patch14"
+    scores = {each.metric_type: each.metric_value for each in read.data.eval_results}
+    assert scores == {name: 10.0 + i for i, name in enumerate(METRICS)}  # the student's alone
+    assert read.data.eval_results[0].dataset_name == "Flickr30K-CN (zh)"
+    for said in (
+        "| Flickr30K-CN | teacher | en | 10.0 / 11.0 / 12.0 | 13.0 / 14.0 / 15.0 | 16.00 | 1.00 to 2.00 |",
+        "| tatoeba | general | 25,665 | CC BY 2.0 FR |",
+        "chinese: 1.5",
+        'CLIPTextModelWithProjection.from_pretrained("me/student")',
+        "523 tokens",
+        "- `golden`",
+        "- `single_file`",
+    ):
+        assert said in read.text
+    assert "- `onnx`" not in read.text
+    assert str(tmp_path) not in read.text  # nothing of this machine goes out
+
+
+def test_a_card_without_results_or_corpus(
+    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    export(model, tokenizer, tmp_path / "student", [card(read_origin("student", "other", tmp_path, []))])
+    read = ModelCard.load(tmp_path / "student" / "README.md")
+    assert read.data.eval_results is None
+    assert "## Results" not in read.text
+    assert "## Data" not in read.text
+
+
+def test_the_python_of_the_card_runs(
+    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    out = tmp_path / "student"
+    export(model, tokenizer, out, [card(read_origin(str(out), "other", tmp_path, []))])
+    code = (out / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["features"].shape == (1, 16)
+
+
+def test_results_that_are_none(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("[]")
+    (tmp_path / "cut.json").write_text('{"rows": [')
+    for name, said in (("other", "not a result of a benchmark"), ("cut", "not JSON"), ("absent", "no such file")):
+        with pytest.raises(UserError, match=said):
+            read_origin("x", "other", run, [tmp_path / f"{name}.json"])

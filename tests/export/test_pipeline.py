@@ -1,0 +1,103 @@
+"""The student inside a copy of a whole pipeline, and the Python interface to it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from data.command import UserError
+from distill.export import export
+from distill.export_pipeline import write_pipeline
+from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
+
+PROMPT = "戴帽子拿剑的猫 and the dog，8k"
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion pipeline with the teacher's encoder, on disk."""
+    torch.manual_seed(0)
+    kinds: dict[str, Any] = {"vae": AutoencoderKL, "unet": UNet2DConditionModel, "scheduler": DDIMScheduler}
+    pipeline: Any = StableDiffusionPipeline(  # type: ignore[no-untyped-call]
+        vae=kinds["vae"](block_out_channels=(8,), norm_num_groups=4, latent_channels=4, sample_size=16),
+        text_encoder=CLIPTextModel(text_half(tiny_clip(tiny_tokenizer(), seed=5)).config),
+        tokenizer=tiny_tokenizer(),
+        unet=kinds["unet"](
+            sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=24,
+            attention_head_dim=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        ),
+        scheduler=kinds["scheduler"](),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("pipeline") / "teacher"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def student(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path) -> Path:
+    export(model, tokenizer, tmp_path / "student")
+    return tmp_path / "student"
+
+
+def test_the_copy_draws_with_the_student_and_the_rest_is_untouched(
+    teachers: Path, student: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    write_pipeline(student, str(teachers), tmp_path / "swapped")
+    for part in ("unet", "vae", "scheduler"):
+        for path in (teachers / part).iterdir():
+            assert (tmp_path / "swapped" / part / path.name).read_bytes() == path.read_bytes()
+    kind: Any = StableDiffusionPipeline
+    pipeline = kind.from_pretrained(tmp_path / "swapped", safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    states = pipeline.encode_prompt(PROMPT, "cpu", 1, do_classifier_free_guidance=False)[0]
+    ids = tokenizer(PROMPT, padding="max_length", max_length=77, return_tensors="pt").input_ids
+    with torch.no_grad():
+        assert torch.equal(states, model.text_model(ids).last_hidden_state)
+    assert pipeline(PROMPT, num_inference_steps=1, height=16, width=16, output_type="np").images.shape[1:3] == (16, 16)
+    write_pipeline(student, str(teachers), tmp_path / "swapped")  # a repeat replaces it
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["student", "swapped"]
+
+
+def changed(teachers: Path, folder: Path, path: str, **values: object) -> Path:
+    shutil.copytree(teachers, folder)
+    value = json.loads((folder / path).read_text())
+    (folder / path).write_text(json.dumps({**value, **values}))
+    return folder
+
+
+def test_pipelines_that_do_not_fit(teachers: Path, student: Path, tmp_path: Path) -> None:
+    index = "model_index.json"
+    xl = changed(
+        teachers, tmp_path / "xl", index,
+        text_encoder_2=["transformers", "CLIPTextModelWithProjection"], _class_name="StableDiffusionXLPipeline",
+    )  # fmt: skip
+    t5 = changed(teachers, tmp_path / "t5", index, text_encoder=["transformers", "T5EncoderModel"])
+    wide = changed(teachers, tmp_path / "wide", "unet/config.json", cross_attention_dim=768)
+    pickled = tmp_path / "pickled"
+    shutil.copytree(teachers, pickled)
+    weights = pickled / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").write_text("mine")
+    for source, said in (
+        (xl, "StableDiffusionXLPipeline has two encoders"),
+        (t5, "its encoder is not a CLIPTextModel"),
+        (wide, "its UNet reads states of width 768, the student's have 24"),
+        (pickled, r"diffusion_pytorch_model\.bin is a pickle"),
+        (tmp_path / "bare", "no model_index.json"),
+        (tmp_path / "absent", "no model_index.json"),
+    ):
+        with pytest.raises(UserError, match=said):
+            write_pipeline(student, str(source), tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="something else is there"):
+        write_pipeline(student, str(teachers), tmp_path / "mine")
+    assert (tmp_path / "mine" / "photo.jpg").read_text() == "mine"
