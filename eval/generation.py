@@ -61,8 +61,9 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
     )
     settings = {
         "pipeline": given.pipeline, "student": given.student, "prompts": len(prompts), "seeds": given.seeds,
-        "drawing": asdict(how), "scheduler": "DPM-Solver++ of the pipeline's noise schedule", "sha256": hashes(_files(given)),
-        "device": str(device), "commit": commit(), "versions": versions(), "seconds": round(time.monotonic() - started, 1),
+        "drawing": asdict(how), "scheduler": "DPM-Solver++", "sha256": hashes(_files(given)),
+        "device": str(device), "commit": commit(), "versions": versions(),
+        "seconds": round(time.monotonic() - started, 1),
         "command": " ".join(["python", "-m", "eval.generation", *(sys.argv[1:] if arguments is None else arguments)]),
     }  # fmt: skip
     result = {**summary(twins), "settings": settings}

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene
 
 GRID = 8  # cells on a side; a cell says whether an object's centre lies in it, and what that object is
-FIELDS = (1, 2, len(KINDS), len(COLOURS), len(SIZES))  # presence, offset, kind, colour, size
+FIELDS = [1, 2, len(KINDS), len(COLOURS), len(SIZES)]  # presence, offset, kind, colour, size
 WHOLE = 0.42  # two things nearer than this, one above the other, touch: the upper one is on the lower one
 
 
@@ -118,7 +118,7 @@ def read(network: Recogniser, pictures: NDArray[np.uint8], chunk: int = 256) -> 
 
 def _decode(cells: Tensor, backgrounds: Tensor) -> list[Reading]:
     """Objects are the cells whose presence is above one half and the highest of the nine around."""
-    presence, offset, kind, colour, size = cells.split(FIELDS, dim=1)
+    presence, offset, kind, colour, size = torch.split(cells, FIELDS, dim=1)
     peak = (presence > 0) & (presence >= F.max_pool2d(presence, 3, 1, 1))
     picture, _, row, column = peak.nonzero(as_tuple=True)
     moved = offset[picture, :, row, column]

@@ -1,4 +1,4 @@
-"""The Chinese half of the grammar: modifiers before the noun, measure words, no articles, landmarks that may come first."""
+"""The Chinese half of the grammar: modifiers before nouns, measure words, no articles, landmarks first."""
 
 from random import Random
 
@@ -16,7 +16,7 @@ from data.miniature.words import (
     Wording,
 )
 
-# {here} is a phrase of place, {setting} a noun for it; {there} is a clause of existence (有…), {core} one of place (…在…)
+# {here} is a phrase of place, {setting} a noun for it; {there} a clause of existence (有…), {core} one of place (在…)
 TEMPLATES = {
     "caption": Choices(
         ("{here}{there}。", "{here}，{core}。", "{core}，背景是{setting}。", "图中{there}，背景是{setting}。"),

@@ -29,7 +29,8 @@ TEMPLATES = {
         ("my heart recalls {core} / {place}.", "{place}, / alone I found {core}."),
     ),
     "subtitle": Choices(
-        ("look! {core} {place}!", "hey, do you see {core} {place}?", "wow, {core} {place}.", "I can see {core} {place}."),
+        ("look! {core} {place}!", "hey, do you see {core} {place}?", "wow, {core} {place}.",
+         "I can see {core} {place}."),
         ("check it out, {core} {place}!", "{core} {place}, can you believe it?"),
     ),
     "encyclopedia": Choices(

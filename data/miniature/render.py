@@ -16,7 +16,7 @@ RGB = {
     "red": (222, 38, 38), "yellow": (250, 212, 30), "green": (38, 160, 60), "blue": (36, 84, 226),
     "purple": (146, 56, 190), "pink": (252, 148, 190), "white": (250, 250, 250), "black": (30, 28, 34),
 }  # fmt: skip
-INK, PALE = np.float32((26, 22, 30)), np.float32((252, 252, 244))
+INK, PALE = np.array((26, 22, 30), np.float32), np.array((252, 252, 244), np.float32)
 Icon = Callable[[Field, Field], list[Layer]]
 ICONS: dict[str, Icon] = {kind: getattr(creatures, kind, None) or getattr(objects, kind) for kind in KINDS}
 LOTS = 16  # random numbers a picture's background uses; each object uses as many again
@@ -31,17 +31,18 @@ def uniform(seeds: NDArray[np.uint64], number: int) -> Field:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     state ^= state >> np.uint64(31)
-    return ((state >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)).astype(np.float32)
+    found: Field = (state >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+    return found
 
 
 def paints(colour: str) -> Field:
     """The four paints of a thing of this colour, [4, 3], indexed by BODY, SHADE, DARK, LIGHT."""
-    body = np.float32(RGB[colour])
+    body = np.array(RGB[colour], np.float32)
     result = np.empty((4, 3), np.float32)
     result[BODY] = body
     result[SHADE] = body * 0.74 if colour != "black" else body + 38
-    result[DARK] = INK if colour != "black" else np.float32((128, 126, 134))
-    result[LIGHT] = PALE if colour != "white" else np.float32((188, 200, 214))
+    result[DARK] = INK if colour != "black" else np.array((128, 126, 134), np.float32)
+    result[LIGHT] = PALE if colour != "white" else np.array((188, 200, 214), np.float32)
     return result
 
 
@@ -83,7 +84,8 @@ def render_batch(
                 groups.setdefault(scenes[picture].things[items[depth].thing].kind, []).append(picture)
         for kind, pictures in groups.items():
             _draw(canvas, width, kind, np.asarray(pictures), scenes, placed, lots, depth)
-    return np.clip(canvas[:, middle, middle] + np.float32(0.5), 0, 255).astype(np.uint8)
+    found: NDArray[np.uint8] = np.clip(canvas[:, middle, middle] + np.float32(0.5), 0, 255).astype(np.uint8)
+    return found
 
 
 def _draw(
@@ -97,9 +99,9 @@ def _draw(
     lot = lots[pictures, LOTS * (1 + depth) : LOTS * (2 + depth)] - np.float32(0.5)
     shared = lots[pictures, LOTS : 2 * LOTS] - np.float32(0.5)  # what stands on something moves with it
     shift = np.where(on[:, None], shared[:, :2], lot[:, :2]) * np.float32(0.045)
-    half = np.float32([item.half for item in items]) * (1 + 0.08 * lot[:, 2])
-    cx = (np.float32([item.x for item in items]) + shift[:, 0]) * width
-    cy = (np.float32([item.y for item in items]) + shift[:, 1]) * width
+    half = np.array([item.half for item in items], np.float32) * (1 + 0.08 * lot[:, 2])
+    cx = (np.array([item.x for item in items], np.float32) + shift[:, 0]) * width
+    cy = (np.array([item.y for item in items], np.float32) + shift[:, 1]) * width
     side = int(width * 0.56) + 2
     x0, y0 = (np.floor(centre - side / 2).astype(np.intp) for centre in (cx, cy))
     scale = (1 / (half * width)).astype(np.float32)
@@ -117,4 +119,5 @@ def _draw(
 
 def render(scene: Scene, seed: int, width: int = 64) -> NDArray[np.uint8]:
     """One picture [width, width, 3] of the scene."""
-    return render_batch([scene], [seed], width)[0]
+    found: NDArray[np.uint8] = render_batch([scene], [seed], width)[0]
+    return found

@@ -1,9 +1,11 @@
 """Signed distances of simple shapes, negative inside, on arrays of points; y grows downwards."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]  # float32 in fact
 Point = tuple[float, float]
 
 
@@ -17,12 +19,14 @@ def ellipse(x: Field, y: Field, cx: float, cy: float, a: float, b: float) -> Fie
     u, v = (x - cx) * np.float32(1 / a), (y - cy) * np.float32(1 / b)
     level = u * u + v * v
     slope = np.sqrt((u * np.float32(1 / a)) ** 2 + (v * np.float32(1 / b)) ** 2) + np.float32(1e-6)
-    return (level - 1) / (2 * slope)
+    distance: Field = (level - 1) / (2 * slope)
+    return distance
 
 
 def box(x: Field, y: Field, cx: float, cy: float, half_width: float, half_height: float) -> Field:
     """About the distance to an upright rectangle."""
-    return np.maximum(np.abs(x - cx) - half_width, np.abs(y - cy) - half_height)
+    distance: Field = np.maximum(np.abs(x - cx) - half_width, np.abs(y - cy) - half_height)
+    return distance
 
 
 def convex(x: Field, y: Field, *corners: Point) -> Field:

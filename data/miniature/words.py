@@ -1,4 +1,4 @@
-"""The words of the miniature in both languages; `fresh` words are kept for the test set, training pairs never use them."""
+"""The words of the miniature in both languages; `fresh` words are for the test set, training never uses them."""
 
 from dataclasses import dataclass
 from random import Random
@@ -91,7 +91,8 @@ CHINESE_COLOURS = {
     "white": _choices("白色,纯白色|洁白色"), "black": _choices("黑色,漆黑色|乌黑色"),
 }  # fmt: skip
 SHORT_COLOURS = {
-    "red": "红", "yellow": "黄", "green": "绿", "blue": "蓝", "purple": "紫", "pink": "粉", "white": "白", "black": "黑",
+    "red": "红", "yellow": "黄", "green": "绿", "blue": "蓝", "purple": "紫", "pink": "粉",
+    "white": "白", "black": "黑",
 }  # fmt: skip
 
 ENGLISH_SIZES = {

@@ -1,10 +1,11 @@
 """Trains the autoencoder whose latents the denoiser draws, and says how well its pictures can still be read."""
 
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,15 +16,17 @@ from eval.miniature.recognition import cell_losses
 from eval.miniature.world import draw_rows, truths
 from eval.recogniser import Recogniser, as_input
 
+Autoencoder = Any  # diffusers.AutoencoderTiny; diffusers has no types
 BATCH = 24
 READ = 12  # of a batch, for the terms that ask the recogniser
 CHANNELS = 16
 NOISE = 0.12  # latents are disturbed by this while training: what the denoiser leaves must not show
 
 
-def new_autoencoder() -> AutoencoderTiny:
+def new_autoencoder() -> Autoencoder:
     """Pictures [n, 3, 64, 64] in -1..1 to latents [n, 16, 8, 8] and back."""
-    return AutoencoderTiny(
+    kind: Any = diffusers.AutoencoderTiny
+    return kind(
         encoder_block_out_channels=(48, 48, 48, 48), decoder_block_out_channels=(64, 64, 64, 64),
         num_encoder_blocks=(0, 0, 2, 3), num_decoder_blocks=(6, 3, 0, 0), latent_channels=CHANNELS,
     )  # fmt: skip
@@ -37,11 +40,11 @@ def _moments(latents: Tensor) -> Tensor:
 
 def train_autoencoder(
     recogniser: Recogniser, scenes: list[Scene], images: NDArray[np.uint8], plan: Plan, seed: int, folder: Path
-) -> AutoencoderTiny:
+) -> tuple[Autoencoder, float]:
     """A trained autoencoder: close in pixels, in the recogniser's features and in what the recogniser reads."""
     torch.manual_seed(seed)
     model = new_autoencoder().to(memory_format=torch.channels_last)
-    recogniser = recogniser.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    recogniser = recogniser.requires_grad_(False).eval()
     cells = truths(scenes)
 
     def losses(step: int) -> dict[str, Tensor]:
@@ -67,19 +70,19 @@ def train_autoencoder(
             "moments": 0.1 * _moments(latents),
         }
 
-    fit("autoencoder", model, plan, losses, folder)
-    return model
+    seconds = fit("autoencoder", model, plan, losses, folder)
+    return model, seconds
 
 
 @torch.no_grad()
-def encode(model: AutoencoderTiny, images: NDArray[np.uint8], chunk: int = 256) -> Tensor:
+def encode(model: Autoencoder, images: NDArray[np.uint8], chunk: int = 256) -> Tensor:
     """Latents [n, 16, 8, 8] of pictures [n, 64, 64, 3]."""
     starts = range(0, len(images), chunk)
     return torch.cat([model.encoder(as_input(images[start : start + chunk])) for start in starts])
 
 
 @torch.no_grad()
-def decode(model: AutoencoderTiny, latents: Tensor, chunk: int = 256) -> NDArray[np.uint8]:
+def decode(model: Autoencoder, latents: Tensor, chunk: int = 256) -> NDArray[np.uint8]:
     """Pictures [n, 64, 64, 3] of latents [n, 16, 8, 8]."""
     drawn = torch.cat([model.decoder(latents[start : start + chunk]) for start in range(0, len(latents), chunk)])
     bytes_: NDArray[np.uint8] = ((drawn.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()

@@ -50,7 +50,7 @@ def english(scenes: list[Scene], seed: int, registers: tuple[str, ...] = REGISTE
 
 def phrase_ends(text: str, scene: Scene) -> list[int]:
     """The character after each thing's noun phrase, or -1."""
-    ends = {}
+    ends: dict[str, int] = {}
     for match in NOUN.finditer(text.lower()):
         if match.group(1):
             ends.setdefault(NAMES[match.group(1)], match.end())

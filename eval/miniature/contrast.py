@@ -18,9 +18,9 @@ from eval.recogniser import FIELDS, GRID, as_input
 
 BATCH = 256
 WIDTH = 256  # of the text tower's states and of the shared space
+VISION_WIDTH = 160
 PLACES = ("left", "right", "top", "bottom", "bearing")
 FACTS = 1 + len(COLOURS) + len(SIZES) + 4 + len(PLACES)  # what the code says of every kind
-MEAN, STD = 0.5, 0.5  # the image processor's
 
 
 def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -31,7 +31,8 @@ def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     vision = CLIPVisionConfig(
-        hidden_size=160, intermediate_size=480, num_hidden_layers=4, num_attention_heads=4, image_size=64,
+        hidden_size=VISION_WIDTH, intermediate_size=3 * VISION_WIDTH, num_hidden_layers=4,
+        num_attention_heads=4, image_size=64,
         patch_size=64 // GRID, projection_dim=WIDTH,
     )  # fmt: skip
     return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=WIDTH))
@@ -67,7 +68,7 @@ class Learner(nn.Module):
         """Read-outs for patches, for noun slots and for both pooled vectors."""
         super().__init__()
         self.clip = clip
-        self.cells = nn.Linear(clip.config.vision_config.hidden_size, sum(FIELDS))
+        self.cells = nn.Linear(VISION_WIDTH, sum(FIELDS))
         self.nouns = nn.Linear(WIDTH, len(KINDS) + len(COLOURS) + len(SIZES) + 4)
         self.code = nn.Linear(WIDTH, len(KINDS) * FACTS)
         self.background = nn.Linear(WIDTH, len(BACKGROUNDS))
@@ -118,7 +119,7 @@ def train_clip(
     seed: int,
     folder: Path,
     editions: int = 4,
-) -> CLIPModel:
+) -> tuple[CLIPModel, float]:
     """A trained CLIP; every scene is said in `editions` ways, one after the other over the epochs."""
     torch.manual_seed(seed)
     learner = Learner(new_clip(tokenizer))
@@ -145,8 +146,8 @@ def train_clip(
             places[rows],
         )
 
-    fit("clip", learner, plan, losses, folder)
-    return learner.clip
+    seconds = fit("clip", learner, plan, losses, folder)
+    return learner.clip, seconds
 
 
 @torch.no_grad()

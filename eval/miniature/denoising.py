@@ -1,10 +1,11 @@
 """Trains the denoiser on cached latents and cached text states of English prompts, one in ten of them empty."""
 
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,24 +19,28 @@ from eval.miniature.fit import Plan, fit
 from eval.miniature.tokens import SLOTS
 from eval.miniature.world import draw_rows
 
+Unet = Any  # diffusers.UNet2DConditionModel; diffusers has no types
+Scheduler = Any  # diffusers.DDPMScheduler
 BATCH = 128
 EMPTY = 0.1  # of the prompts, so that guidance works
 GAMMA = 5.0  # min-SNR weighting
 
 
-def new_unet() -> UNet2DConditionModel:
-    """A stock denoiser of latents [n, 16, 8, 8] whose weight sits at 8x8 and 4x4."""
-    return UNet2DConditionModel(
+def new_unet() -> Unet:
+    """A stock denoiser of latents [n, 16, 8, 8] attending to text at 4x4, where objects are placed."""
+    kind: Any = diffusers.UNet2DConditionModel
+    return kind(
         sample_size=8, in_channels=CHANNELS, out_channels=CHANNELS, block_out_channels=(128, 192), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=WIDTH, attention_head_dim=4, norm_num_groups=16,
     )  # fmt: skip
 
 
-def new_scheduler() -> DDPMScheduler:
+def new_scheduler() -> Scheduler:
     """Stable Diffusion's noise schedule, predicting velocity."""
-    return DDPMScheduler(
+    kind: Any = diffusers.DDPMScheduler
+    return kind(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
         timestep_spacing="trailing", clip_sample=False,
     )  # fmt: skip
@@ -59,8 +64,8 @@ def cached_states(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], p
 
 def train_unet(
     latents: Tensor, states: NDArray[np.float16], empty: Tensor, plan: Plan, seed: int, folder: Path
-) -> UNet2DConditionModel:
-    """A trained denoiser of latents [n, 16, 8, 8] under states [n, 77, 256]; `empty` [77, 256] is the empty prompt's."""
+) -> tuple[Unet, float]:
+    """A trained denoiser of latents [n, 16, 8, 8] under states [n, 77, 256]; `empty` [77, 256] is for no text."""
     torch.manual_seed(seed)
     unet = new_unet().to(memory_format=torch.channels_last)
     unet.set_attn_processor(AttnProcessor())  # on a CPU in bf16 faster to train than the fused kind
@@ -84,5 +89,5 @@ def train_unet(
         ratio = kept[times] / (1 - kept[times])
         return {"velocity": (error * ratio.clamp(max=GAMMA) / (ratio + 1)).mean() * 4}
 
-    fit("unet", unet, plan, losses, folder)
-    return unet
+    seconds = fit("unet", unet, plan, losses, folder)
+    return unet, seconds

@@ -96,7 +96,7 @@ class _State:
 def fit(name: str, model: nn.Module, plan: Plan, losses: Callable[[int], dict[str, Tensor]], folder: Path) -> float:
     """Train `model` on losses(step) and leave the moving average in it; returns the seconds of training in all.
 
-    `folder/state.safetensors` is the newest checkpoint; the same call goes on from it, or returns at once if it is the last.
+    `folder/state.safetensors` is the newest checkpoint: the same call goes on from it, or returns if it is the last.
     """
     state, path = _State(model, plan), folder / "state.safetensors"
     if path.exists():

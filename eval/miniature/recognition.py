@@ -18,7 +18,7 @@ BATCH = 128
 
 def cell_losses(cells: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """What each field of the cells [n, fields, 8, 8] says against the truths [n, 8, 8, 6]."""
-    presence, offset, kind, colour, size = cells.float().permute(0, 2, 3, 1).split(FIELDS, dim=3)
+    presence, offset, kind, colour, size = torch.split(cells.float().permute(0, 2, 3, 1), FIELDS, dim=3)
     there = truth[..., 0] == 1
     known = truth[there].long()
     return {
@@ -39,10 +39,12 @@ def disturb(inputs: Tensor, generator: torch.Generator) -> Tensor:
     return inputs * (0.93 + 0.1 * torch.rand(number, generator=generator))
 
 
-def train_recogniser(scenes: list[Scene], images: NDArray[np.uint8], plan: Plan, seed: int, folder: Path) -> Recogniser:
+def train_recogniser(
+    scenes: list[Scene], images: NDArray[np.uint8], plan: Plan, seed: int, folder: Path
+) -> tuple[Recogniser, float]:
     """A trained recogniser; resumes from `folder`."""
     torch.manual_seed(seed)
-    network = Recogniser().to(memory_format=torch.channels_last)
+    network = Recogniser()
     cells, places = truths(scenes), backgrounds(scenes)
 
     def losses(step: int) -> dict[str, Tensor]:
@@ -52,8 +54,8 @@ def train_recogniser(scenes: list[Scene], images: NDArray[np.uint8], plan: Plan,
             found, background = network(inputs.to(memory_format=torch.channels_last))
         return cell_losses(found, cells[rows]) | {"background": 0.3 * F.cross_entropy(background.float(), places[rows])}
 
-    fit("recogniser", network, plan, losses, folder)
-    return network
+    seconds = fit("recogniser", network, plan, losses, folder)
+    return network, seconds
 
 
 def reading_scores(network: Recogniser, scenes: list[Scene], images: NDArray[np.uint8]) -> dict[str, float]:

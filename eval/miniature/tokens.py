@@ -27,7 +27,7 @@ def learn_tokenizer(texts: Iterable[str], size: int, folder: Path) -> CLIPTokeni
     tokens = letters + [letter + "</w>" for letter in letters]
     tokens += dict.fromkeys("".join(pair) for pair in merges)
     vocabulary = {token: index for index, token in enumerate([*tokens, START, END])}
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[tuple(pair) for pair in merges], model_max_length=SLOTS)
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=SLOTS)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -15,7 +14,7 @@ from eval.recogniser import Reading, agree
 from eval.twins.conditioning import Conditioner
 from eval.twins.measures import Values, distances, interval, prediction_errors, psnr
 from eval.twins.prompts import Prompt
-from eval.twins.sampling import Drawing, draw, noise, pictures
+from eval.twins.sampling import Drawing, Pipeline, draw, noise, pictures
 
 TEACHER, EMPTY, WRONG, STUDENT_EMPTY = "teacher-en", "teacher-empty", "teacher-wrong", "student-empty"
 PROBES = 4  # steps at which predictions are compared
@@ -24,7 +23,7 @@ Read = Callable[[NDArray[np.uint8]], list[Reading]]
 
 @dataclass(frozen=True)
 class Twins:
-    """Values [prompts, seeds] by name of measure and of conditioning, pictures of the first seed, and distance by step."""
+    """Values [prompts, seeds] by measure and conditioning, pictures of the first seed, and distance by step."""
 
     values: dict[str, dict[str, Values]]
     pictures: dict[str, NDArray[np.uint8]]
@@ -48,7 +47,7 @@ def conditionings(prompts: list[Prompt], teacher: Conditioner, student: Conditio
 
 
 def compare(
-    pipeline: StableDiffusionPipeline, teacher: Conditioner, student: Conditioner, prompts: list[Prompt], seeds: int,
+    pipeline: Pipeline, teacher: Conditioner, student: Conditioner, prompts: list[Prompt], seeds: int,
     how: Drawing, read: Read | None, shown: int = 8, floor: bool = False,
 ) -> Twins:  # fmt: skip
     """Draw every prompt from `seeds` noises under every conditioning and measure; `read` needs prompts with scenes."""

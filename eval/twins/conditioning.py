@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
-from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from data.command import UserError
+from eval.twins.sampling import Pipeline
 
+Encoder = CLIPTextModel | CLIPTextModelWithProjection
 UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
 
 
@@ -19,7 +22,7 @@ UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
 class Conditioner:
     """An encoder with its tokenizer."""
 
-    encoder: CLIPTextModel | CLIPTextModelWithProjection
+    encoder: Encoder
     tokenizer: PreTrainedTokenizerBase
     slots: int
 
@@ -41,10 +44,11 @@ class Conditioner:
         return torch.cat(parts)
 
 
-def load_pipeline(source: str, device: torch.device) -> StableDiffusionPipeline:
+def load_pipeline(source: str, device: torch.device) -> Pipeline:
     """A Stable Diffusion 1.x or 2.x pipeline in fp32, from a folder or Hub id."""
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
+        kind: Any = diffusers.StableDiffusionPipeline
+        pipeline = kind.from_pretrained(
             source, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False, use_safetensors=True
         )
     except UNREADABLE as error:
@@ -58,7 +62,7 @@ def load_pipeline(source: str, device: torch.device) -> StableDiffusionPipeline:
     return pipeline.to(device)
 
 
-def own_conditioner(pipeline: StableDiffusionPipeline) -> Conditioner:
+def own_conditioner(pipeline: Pipeline) -> Conditioner:
     """The pipeline's own encoder: the teacher."""
     encoder = pipeline.text_encoder.eval()
     return Conditioner(encoder, pipeline.tokenizer, encoder.config.max_position_embeddings)
@@ -70,7 +74,7 @@ def load_conditioner(source: str, device: torch.device) -> Conditioner:
     inner = folder / "text_encoder"
     try:
         if inner.is_dir():
-            encoder = CLIPTextModel.from_pretrained(inner, dtype=torch.float32, use_safetensors=True)
+            encoder: Encoder = CLIPTextModel.from_pretrained(inner, dtype=torch.float32, use_safetensors=True)
             tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         else:
             encoder = CLIPTextModelWithProjection.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
@@ -78,15 +82,16 @@ def load_conditioner(source: str, device: torch.device) -> Conditioner:
     except UNREADABLE as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"--student {source}: no text encoder with a tokenizer can be read ({first})") from error
-    return Conditioner(encoder.to(device).eval(), tokenizer, encoder.config.max_position_embeddings)
+    torch.nn.Module.to(encoder, device).train(False)
+    return Conditioner(encoder, tokenizer, encoder.config.max_position_embeddings)
 
 
-def check_fit(student: Conditioner, pipeline: StableDiffusionPipeline, names: tuple[str, str]) -> None:
+def check_fit(student: Conditioner, pipeline: Pipeline, names: tuple[str, str]) -> None:
     """Refuse a student whose states the UNet cannot attend to; `names` are those of student and pipeline."""
     width = pipeline.unet.config.cross_attention_dim
     if student.width != width:
         raise UserError(
-            f"--student {names[0]}: states of width {student.width}, but the UNet of {names[1]} attends to width {width}; "
+            f"--student {names[0]}: states of width {student.width}, but the UNet of {names[1]} attends to {width}; "
             "take a student that was distilled from this pipeline's own text encoder"
         )
     if student.slots != pipeline.text_encoder.config.max_position_embeddings:

@@ -2,11 +2,10 @@
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.twins.sampling import Path, scheduler
+from eval.twins.sampling import Path, Pipeline, scheduler
 
 Values = NDArray[np.float64]
 LIMIT_DB = 99.0  # PSNR of equal pictures, so that means stay finite
@@ -36,12 +35,12 @@ def ratio(error: Tensor, unit: Tensor) -> Values:
 
 @torch.no_grad()
 def prediction_errors(
-    pipeline: StableDiffusionPipeline, path: Path, states: dict[str, Tensor], teacher: str, empty: str, probes: int
+    pipeline: Pipeline, path: Path, states: dict[str, Tensor], teacher: str, empty: str, probes: int
 ) -> dict[str, Values]:
     """What each conditioning predicts on the teacher's own path, against what the teacher's does, [n] each.
 
-    0 is the teacher's prediction, 1 is as far from it as the prediction for the teacher's empty prompt. Ratios are taken
-    at `probes` steps spread over the path and averaged; they are the same whether the UNet predicts noise or velocity.
+    0 is the teacher's prediction, 1 is as far from it as that for the teacher's empty prompt. Ratios are taken at
+    `probes` steps spread over the path and averaged; they are the same for a UNet that predicts noise or velocity.
     """
     steps = scheduler(pipeline, len(path.times))
     found: dict[str, list[Values]] = {name: [] for name in states}

@@ -1,12 +1,16 @@
 """Drawing with a fixed UNet: deterministic trajectories from given noise, under given states."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor
+
+Solver = Any  # diffusers.DPMSolverMultistepScheduler
+Pipeline = Any  # diffusers.StableDiffusionPipeline; diffusers has no types
 
 
 @dataclass(frozen=True)
@@ -20,28 +24,29 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Path:
-    """Latents after every step [steps + 1, n, c, h, w], first the noise, and the times [steps] at which the UNet saw them."""
+    """Latents [steps + 1, n, c, h, w], first the noise, and the times [steps] at which the UNet saw them."""
 
     latents: Tensor
     times: Tensor
 
 
-def noise(pipeline: StableDiffusionPipeline, seeds: list[int]) -> Tensor:
+def noise(pipeline: Pipeline, seeds: list[int]) -> Tensor:
     """[len(seeds), c, h, w] of unit variance, each from its own seed, the same on every device."""
     shape = (pipeline.unet.config.in_channels, pipeline.unet.config.sample_size, pipeline.unet.config.sample_size)
     drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(drawn).to(pipeline.device)
 
 
-def scheduler(pipeline: StableDiffusionPipeline, steps: int) -> DPMSolverMultistepScheduler:
+def scheduler(pipeline: Pipeline, steps: int) -> Solver:
     """DPM-Solver++ of the pipeline's own noise schedule: deterministic, so that twins differ by their states alone."""
-    made = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, algorithm_type="dpmsolver++")
+    kind: Any = diffusers.DPMSolverMultistepScheduler
+    made = kind.from_config(pipeline.scheduler.config, algorithm_type="dpmsolver++")
     made.set_timesteps(steps, device=pipeline.device)
     return made
 
 
 @torch.no_grad()
-def draw(pipeline: StableDiffusionPipeline, start: Tensor, states: Tensor, empty: Tensor, how: Drawing) -> Path:
+def draw(pipeline: Pipeline, start: Tensor, states: Tensor, empty: Tensor, how: Drawing) -> Path:
     """Trajectories from start [n, c, h, w] under states [n, slots, d], guided away from empty [1, slots, d]."""
     steps = scheduler(pipeline, how.steps)
     latents = start * steps.init_noise_sigma
@@ -60,7 +65,7 @@ def draw(pipeline: StableDiffusionPipeline, start: Tensor, states: Tensor, empty
 
 
 @torch.no_grad()
-def pictures(pipeline: StableDiffusionPipeline, latents: Tensor) -> NDArray[np.uint8]:
+def pictures(pipeline: Pipeline, latents: Tensor) -> NDArray[np.uint8]:
     """[n, height, width, 3] of latents [n, c, h, w]."""
     drawn = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
     found: NDArray[np.uint8] = (

@@ -1,0 +1,173 @@
+"""Makes the miniature's models from nothing but the world's pictures and English: stage by stage, resumable."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from data.miniature.corpus import TRAIN_SEED, unseen_scenes
+from data.miniature.language import REGISTERS, say
+from data.miniature.scene import Scene, draw_scenes
+from eval.miniature.autoencoding import Autoencoder, decode, encode, train_autoencoder
+from eval.miniature.captions import english
+from eval.miniature.card import write_card
+from eval.miniature.contrast import image_features, recall_at_1, text_features, train_clip
+from eval.miniature.denoising import cached_states, new_scheduler, train_unet
+from eval.miniature.drawing import drawing_scores
+from eval.miniature.fit import Plan, save_tensors
+from eval.miniature.recognition import reading_scores, train_recogniser
+from eval.miniature.tokens import learn_tokenizer
+from eval.miniature.world import pictures as rendered
+from eval.recogniser import Recogniser, load_recogniser
+from eval.result import write_json
+
+Stage = Literal["recogniser", "autoencoder", "clip", "pipeline"]
+STAGES: tuple[Stage, ...] = ("recogniser", "autoencoder", "clip", "pipeline")
+
+
+@dataclass(frozen=True)
+class Build:
+    """What to make and how long to train."""
+
+    work: Path  # checkpoints, pictures and logs; the same command goes on from here
+    out: Path  # the finished models
+    seed: int = 0
+    scenes: int = 60_000
+    vocabulary: int = 1280
+    threads: int = 2
+    until: Stage = "pipeline"
+    tested: int = 1000  # unseen scenes for reading and retrieval
+    drawn: int = 500  # of these, how many the pipeline draws
+    pictures: int = 4  # of each, from different noise
+    recogniser: Plan = field(default_factory=lambda: Plan(steps=1400, rate=2e-3))
+    autoencoder: Plan = field(default_factory=lambda: Plan(steps=4500, rate=1.5e-3, ema=0.997))
+    clip: Plan = field(default_factory=lambda: Plan(steps=600, rate=1e-3, warmup=150, decay=0.05))
+    unet: Plan = field(default_factory=lambda: Plan(steps=8000, rate=1e-3, warmup=200, ema=0.999))
+
+
+@dataclass(frozen=True)
+class World:
+    """The scenes and pictures of both splits."""
+
+    train: list[Scene]
+    train_pictures: np.ndarray[Any, np.dtype[np.uint8]]
+    test: list[Scene]
+    test_pictures: np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def build(given: Build) -> dict[str, Any]:
+    """Run the stages up to `given.until` and write models, scores and card; returns the scores."""
+    torch.set_num_threads(given.threads)
+    train, test = draw_scenes(given.scenes, TRAIN_SEED, "train"), unseen_scenes(given.tested)
+    world = World(
+        train, rendered(train, 10**6, given.work / "train.npy"), test, rendered(test, 0, given.work / "test.npy")
+    )
+    scores: dict[str, Any] = {}
+    last = STAGES.index(given.until)
+    recogniser = make_recogniser(given, world, scores)
+    autoencoder = make_autoencoder(given, world, recogniser, scores) if last >= 1 else None
+    towers = make_clip(given, world, scores) if last >= 2 else None
+    if last == 3 and autoencoder is not None and towers is not None:
+        make_pipeline(given, world, recogniser, autoencoder, towers, scores)
+    write_json(scores, given.out / "scores.json")
+    write_card(given.out, scores, " ".join(["python", *sys.argv]), given.seed)
+    print(json.dumps(scores, indent=1))
+    return scores
+
+
+def make_recogniser(given: Build, world: World, scores: dict[str, Any]) -> Recogniser:
+    """Train, score on unseen scenes and write the recogniser."""
+    trained, seconds = train_recogniser(
+        world.train, world.train_pictures, given.recogniser, given.seed, given.work / "recogniser"
+    )
+    half = {key: value.half() if value.is_floating_point() else value for key, value in trained.state_dict().items()}
+    save_tensors(half, given.out / "recogniser" / "model.safetensors", {"format": "pt"})
+    network = load_recogniser(given.out / "recogniser")  # what is scored and used is what is shipped
+    scores["recogniser"] = {"seconds": seconds, **reading_scores(network, world.test, world.test_pictures)}
+    return network
+
+
+def make_autoencoder(
+    given: Build, world: World, recogniser: Recogniser, scores: dict[str, Any]
+) -> Autoencoder:  # fmt: skip
+    """Train the autoencoder and see what the recogniser reads in its reconstructions."""
+    model, seconds = train_autoencoder(
+        recogniser, world.train, world.train_pictures, given.autoencoder, given.seed, given.work / "autoencoder"
+    )
+    again = decode(model, encode(model, world.test_pictures))
+    error = np.square(again.astype(np.float64) - world.test_pictures).mean()
+    found = reading_scores(recogniser, world.test, again)
+    scores["autoencoder"] = {"seconds": seconds, "psnr": float(10 * np.log10(255**2 / error)), **found}
+    return model
+
+
+@dataclass(frozen=True)
+class Towers:
+    """The trained CLIP and its tokenizer."""
+
+    clip: CLIPModel
+    tokenizer: CLIPTokenizer
+
+
+def make_clip(given: Build, world: World, scores: dict[str, Any]) -> Towers:
+    """Train the CLIP, score text to image on unseen scenes in every register, and write it."""
+    texts = english(world.train, given.seed)
+    tokenizer = learn_tokenizer(texts, given.vocabulary, given.out / "clip")
+    trained, seconds = train_clip(
+        world.train, world.train_pictures, tokenizer, given.clip, given.seed, given.work / "clip"
+    )
+    half = {key: value.half() for key, value in trained.state_dict().items()}
+    trained.save_pretrained(given.out / "clip", state_dict=half)
+    clip = CLIPModel.from_pretrained(given.out / "clip", dtype=torch.float32)
+    clip.train(False)
+    gallery, owner = image_features(clip, world.test_pictures), torch.arange(len(world.test))
+    found: dict[str, Any] = {"seconds": seconds}
+    for wording in ("train", "fresh"):
+        for register in REGISTERS:
+            said = [say(scene, register, 10**9 + i, wording, mixed=False).en for i, scene in enumerate(world.test)]
+            queries = text_features(clip, tokenizer, said)
+            found[f"t2i_r1.{wording}.{register}"] = round(recall_at_1(queries, gallery, owner), 4)
+        found[f"t2i_r1.{wording}"] = round(
+            float(np.mean([found[f"t2i_r1.{wording}.{register}"] for register in REGISTERS])), 4
+        )
+    scores["clip"] = found
+    CLIPImageProcessor(
+        size={"height": 64, "width": 64},
+        crop_size={"height": 64, "width": 64},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    ).save_pretrained(given.out / "clip")
+    return Towers(clip, tokenizer)
+
+
+def make_pipeline(
+    given: Build,
+    world: World,
+    recogniser: Recogniser,
+    autoencoder: Autoencoder,
+    towers: Towers,
+    scores: dict[str, Any],
+) -> None:
+    """Train the denoiser, write the pipeline, and read the pictures that it draws of unseen scenes."""
+    texts = english(world.train, given.seed + 10**9)
+    states = cached_states(towers.clip, towers.tokenizer, ["", *texts], given.work / "states.npy")
+    latents = encode(autoencoder, world.train_pictures)
+    empty = torch.from_numpy(states[0].astype(np.float32))
+    unet, seconds = train_unet(latents, states[1:], empty, given.unet, given.seed, given.work / "unet")
+    encoder = CLIPTextModel.from_pretrained(given.out / "clip", dtype=torch.float32)
+    kind: Any = StableDiffusionPipeline
+    pipeline = kind(
+        vae=autoencoder, text_encoder=encoder, tokenizer=towers.tokenizer, unet=unet,
+        scheduler=new_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    scores["pipeline"] = {
+        "seconds": seconds,
+        **drawing_scores(pipeline, recogniser, world.test[: given.drawn], given.pictures),
+    }
+    pipeline.to(dtype=torch.float16).save_pretrained(given.out / "pipeline")
