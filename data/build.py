@@ -15,12 +15,12 @@ from jsonargparse import ArgumentParser
 
 from data.card import data_card, kept_samples
 from data.clean.benchmarks import Benchmark, forbidden, load_benchmark
-from data.clean.contamination import build_indices
+from data.clean.contamination import Yardstick, build_indices
 from data.command import UserError, command
 from data.decide import decide
 from data.recipe import Plan, load_plan
 from data.report import report, summary, write_report
-from data.scored import Input, Yardstick, describe, score_source
+from data.scored import Input, describe, score_source
 from data.shards import write_corpus
 
 
@@ -36,7 +36,7 @@ def build(config: Path, out: Path, overwrite: bool = False) -> None:
         if out.exists():
             _reuse(out, partial)
         benchmarks = [_benchmark(plan.root, path) for path in plan.recipe.benchmarks]
-        yardstick = _yardstick(benchmarks)
+        yardstick = _yardstick(benchmarks, any(each.near_duplicate <= 1 for each in plan.limits.values()))
         scored = [score_source(source, plan.root, partial / "scored", yardstick) for source in plan.sources]
         verdicts = decide(plan, scored, forbidden([b for b, _ in benchmarks]))
         for leftover in ("train", "valid"):
@@ -84,9 +84,9 @@ def _benchmark(root: str, path: str) -> tuple[Benchmark, Input]:
     return load_benchmark(root, path), describe(root, path)
 
 
-def _yardstick(benchmarks: list[tuple[Benchmark, Input]]) -> Yardstick:
+def _yardstick(benchmarks: list[tuple[Benchmark, Input]], near: bool) -> Yardstick:
     digest = hashlib.sha256("".join(file.sha256 + file.path for _, file in benchmarks).encode()).hexdigest()
-    return Yardstick(build_indices([b for b, _ in benchmarks]), digest)
+    return Yardstick(build_indices([b for b, _ in benchmarks]), digest, near)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ FILTERS: list[dict[str, Any]] = [
     {"LengthRatioFilter": {"unit": "char", "threshold": 12}},
     {"CharacterScoreFilter": {"scripts": ["Latin", "Han"], "thresholds": [0.7, 0.3]}},
     {"HtmlTagFilter": {}},
-    {"LanguageIDFilter": {"id_method": "langid", "languages": ["en", "zh"], "thresholds": [0, 0],
+    {"LangidFilter": {"languages": ["en", "zh"], "thresholds": [0, 0],
                           "langid_languages": ["en", "zh", "fr", "de", "es", "ja", "ko"]}},
 ]  # fmt: skip
 OURS = {

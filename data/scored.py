@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from data.clean.contamination import Index
+from data.clean.contamination import Yardstick
 from data.command import UserError
 from data.scoring import scored_batches
 from data.sources.files import resolve
@@ -32,14 +32,6 @@ class Input:
     path: str
     bytes: int
     sha256: str  # "" for a URL
-
-
-@dataclass(frozen=True)
-class Yardstick:
-    """What rows are measured against besides themselves."""
-
-    indices: tuple[Index, Index]  # English and Chinese benchmark texts
-    sha256: str  # of the benchmark files
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ def _write(source: Source, root: str, path: Path, yardstick: Yardstick) -> int:
     writer: pq.ParquetWriter | None = None
     with tqdm(desc=source.name, unit=" rows", unit_scale=True, leave=False, mininterval=0.5) as bar:
         try:
-            for batch in scored_batches(source, root, yardstick.indices):
+            for batch in scored_batches(source, root, yardstick):
                 writer = writer or pq.ParquetWriter(path, batch.schema, compression="zstd", compression_level=1)
                 held.append(batch)
                 count += batch.num_rows
@@ -132,7 +124,7 @@ def _key(source: Source, root: str, yardstick: Yardstick) -> str:
     """What the scored rows depend on: the source's config, the size and time of its files, and our own code."""
     formats = {kind: name for name, kind in FORMATS.items()}
     parts: dict[str, Any] = {"format": formats[type(source)], "config": asdict(source), "code": code_sha256()}
-    parts["benchmarks"] = yardstick.sha256
+    parts["benchmarks"] = [yardstick.sha256, yardstick.near]
     parts["files"] = [_stat(root, path) for path in source.paths]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

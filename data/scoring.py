@@ -12,7 +12,7 @@ from daft.io.source import DataSource, DataSourceTask
 from daft.recordbatch import RecordBatch
 
 from data.clean.codepoints import encode
-from data.clean.contamination import Index
+from data.clean.contamination import Yardstick
 from data.clean.minhash import HASHES
 from data.clean.normalise import normalised
 from data.clean.scores import SCORES, scored
@@ -80,9 +80,7 @@ class Rows(DataSource):
         yield Reading(self.source, self.root)
 
 
-def cleaned(
-    en: pa.Array, zh: pa.Array, fault: pa.Array, source: Source, indices: tuple[Index, Index]
-) -> pa.StructArray:
+def cleaned(en: pa.Array, zh: pa.Array, fault: pa.Array, source: Source, yardstick: Yardstick) -> pa.StructArray:
     """Normal forms, scores and keys of a batch; rows in = rows out."""
     bad = pc.or_(pc.match_substring(en, "\ufffd"), pc.match_substring(zh, "\ufffd"))
     fault = pc.if_else(pc.and_(pc.equal(fault, ""), bad), "bad_utf8", fault)
@@ -95,7 +93,7 @@ def cleaned(
         spoken = without_speakers(encode(english), encode(chinese))
         english = normalised(spoken[0], chinese=False, simplify=False, spaces="keep")
         chinese = normalised(spoken[1], chinese=True, simplify=False, spaces=source.spaces)
-    table = scored(english, chinese, indices)
+    table = scored(english, chinese, yardstick)
     signature = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(HASHES), len(en), [None, pa.py_buffer(np.ascontiguousarray(table.pop("signature")))]
     )
@@ -104,12 +102,14 @@ def cleaned(
     return pa.StructArray.from_arrays(values, fields=list(CLEANED))
 
 
-def scored_batches(source: Source, root: str, indices: tuple[Index, Index]) -> Iterator[pa.RecordBatch]:
+def scored_batches(source: Source, root: str, yardstick: Yardstick) -> Iterator[pa.RecordBatch]:
     """Run one source through Daft and yield its scored rows in order, whatever the number of threads."""
 
     @daft.func.batch(return_dtype=daft.DataType.from_arrow_type(CLEANED))
     def clean(en: daft.Series, zh: daft.Series, fault: daft.Series) -> pa.StructArray:
-        return cleaned(en.to_arrow().cast(TEXT), zh.to_arrow().cast(TEXT), fault.to_arrow().cast(TEXT), source, indices)
+        return cleaned(
+            en.to_arrow().cast(TEXT), zh.to_arrow().cast(TEXT), fault.to_arrow().cast(TEXT), source, yardstick
+        )
 
     frame = Rows(source, root).read()
     frame = frame.with_column("clean", clean(frame["en"], frame["zh"], frame["fault"]))

@@ -34,6 +34,15 @@ class Index:
 
 
 @dataclass(frozen=True)
+class Yardstick:
+    """What rows are measured against besides themselves."""
+
+    indices: tuple[Index, Index]  # English and Chinese benchmark texts
+    sha256: str  # of the benchmark files
+    near: bool = True  # whether signatures for near duplicates are wanted
+
+
+@dataclass(frozen=True)
 class Overlap:
     """Of every row: the largest share of a benchmark text's grams that it holds, and its likeness to that text."""
 

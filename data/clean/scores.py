@@ -5,10 +5,10 @@ import numpy.typing as npt
 
 from data.clean.alphabet import DIGIT, HAN, KANA, LATIN, MARK, OTHER, flags
 from data.clean.codepoints import Mask, Text, previous
-from data.clean.contamination import Index, overlap
+from data.clean.contamination import Yardstick, overlap
 from data.clean.keys import folded, row_keys
 from data.clean.language import cantonese, foreignness
-from data.clean.minhash import signatures
+from data.clean.minhash import HASHES, signatures
 from data.clean.numbers import disagreement
 
 Floats = npt.NDArray[np.float32]
@@ -39,13 +39,15 @@ SCORES = (
 )
 
 
-def scored(en: Text, zh: Text, indices: tuple[Index, Index]) -> dict[str, npt.NDArray[np.generic]]:
+def scored(en: Text, zh: Text, yardstick: Yardstick) -> dict[str, npt.NDArray[np.generic]]:
     """Every score, the keys `en_key`, `zh_key` and the `signature` [rows, hashes], by name; all [rows]."""
     en_kind, zh_kind = flags()[en.points], flags()[zh.points]
     en_fold, zh_fold = folded(en), folded(zh)
     en_key, zh_key = row_keys(en_fold), row_keys(zh_fold)
     han = zh.total((zh_kind & HAN) != 0)
-    en_overlap, zh_overlap = overlap(en_fold, indices[0]), overlap(zh_fold, indices[1])
+    en_overlap, zh_overlap = (
+        overlap(text, index) for text, index in zip((en_fold, zh_fold), yardstick.indices, strict=True)
+    )
     marks = [share(side, first_marks(side, kind), side.points != 32) for side, kind in ((en, en_kind), (zh, zh_kind))]
     return {
         "en_chars": _f(en.lengths),
@@ -68,7 +70,7 @@ def scored(en: Text, zh: Text, indices: tuple[Index, Index]) -> dict[str, npt.ND
         "zh_alike": zh_overlap.alike,
         "en_key": en_key,
         "zh_key": zh_key,
-        "signature": signatures(en_fold, zh_fold),
+        "signature": signatures(en_fold, zh_fold) if yardstick.near else np.zeros((en.rows, HASHES), np.uint8),
     }
 
 
