@@ -1,7 +1,7 @@
 """From a configuration to a student: made anew for a run, or taken from a run's folder."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,15 +20,20 @@ _LONGEST_WORD = 8
 def build_tokenizer(config: ExtendedConfig, teacher: str, corpus: Path, folder: Path) -> None:
     """Learn the student's tokenizer on the corpus and save it as `folder`, whole or not at all."""
     rows = pa.dataset.dataset(sorted((corpus / "train").glob("*.parquet")), format="parquet")
-    chinese = rows.to_table(columns=["zh"])["zh"]
-    alone = pc.match_substring_regex(chinese, rf"^\p{{Han}}{{2,{_LONGEST_WORD}}}$")
-    words = pc.unique(chinese.filter(alone)).to_pylist()
-    sentences = chinese.filter(pc.invert(alone)).to_pylist() or words
+    alone = pc.match_substring_regex(pc.field("zh"), rf"^\p{{Han}}{{2,{_LONGEST_WORD}}}$")
+    words = pc.unique(rows.to_table(columns=["zh"], filter=alone)["zh"]).to_pylist()
+    sentences = _texts(rows, ~alone) if rows.count_rows(filter=~alone) else iter(words)
     tokenizer = extend_tokenizer(tower.load_tokenizer(teacher, "teacher"), sentences, words, config.vocabulary)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     tokenizer.save_pretrained(partial)
     partial.rename(folder)
+
+
+def _texts(rows: pa.dataset.Dataset, chosen: pc.Expression) -> Iterator[str]:
+    """The Chinese of the chosen rows, read as it is asked for: a corpus need not fit into memory."""
+    for batch in rows.to_batches(columns=["zh"], filter=chosen):
+        yield from batch["zh"].to_pylist()
 
 
 def build_student(

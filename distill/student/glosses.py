@@ -16,10 +16,9 @@ _SENSES = 4  # a word's first senses; later ones are rare and blur the mean
 
 def glosses(corpus: Path) -> dict[str, list[str]]:
     """English of every Chinese word that stands alone as a pair (dictionary entries, tags, class names), in order."""
-    rows = pa.dataset.dataset(sorted((corpus / "train").glob("*.parquet")), format="parquet").to_table(
-        columns=["en", "zh"]
-    )
-    alone = rows.filter(pc.match_substring_regex(rows["zh"], rf"^\p{{Han}}{{1,{_LONGEST_WORD}}}$"))
+    rows = pa.dataset.dataset(sorted((corpus / "train").glob("*.parquet")), format="parquet")
+    is_word = pc.match_substring_regex(pc.field("zh"), rf"^\p{{Han}}{{1,{_LONGEST_WORD}}}$")
+    alone = rows.to_table(columns=["en", "zh"], filter=is_word)  # filtered as it is read: corpora are large
     senses: dict[str, list[str]] = {}
     for en, zh in zip(alone["en"].to_pylist(), alone["zh"].to_pylist(), strict=True):
         senses.setdefault(zh, []).append(en)

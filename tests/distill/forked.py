@@ -1,0 +1,44 @@
+"""Two processes in a fraction of a second: forked, talking over gloo."""
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from accelerate.state import AcceleratorState, PartialState
+
+
+def two_processes(work: Callable[[int], object], folder: Path) -> list[object]:
+    """What `work(rank)` returns on each of two processes that see each other, and really are two."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=_enter, args=(work, rank, port, folder)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+        if process.is_alive():
+            process.kill()
+    assert [process.exitcode for process in ranks] == [0, 0]
+    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def _enter(work: Callable[[int], object], rank: int, port: int, folder: Path) -> None:
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2"
+    )
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    torch.set_num_threads(1)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=50))
+    assert dist.get_world_size() == 2
+    torch.save(work(rank), folder / f"rank-{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()

@@ -1,0 +1,228 @@
+"""The extended tokenizer: English stays, Chinese gets short."""
+
+import gzip
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, CLIPTokenizer
+
+from distill.student.chinese_bpe import (
+    PUNCTUATION_TWINS,
+    VocabularyConfig,
+    extend_tokenizer,
+    new_surfaces,
+    spell,
+    twin_rows,
+)
+from tests.distill.tiny_clip import captions, teacher_tokenizer
+
+# What shares its first two bytes with Chinese: Han, CJK punctuation (E3 80), full-width ASCII (EF BC), hexagrams.
+_CHINESE = regex.compile(r"[\p{Han}　-〿\uff00-\uff3f\u4dc0-\u4dff]")
+_CODE = "def f(x): return x[1:] != {'a': 0} # TODO\n\t<div class=\"x\">&amp;</div> SELECT * FROM t WHERE a >= 1e-5;"
+
+
+@pytest.fixture(scope="module")
+def teacher_words() -> CLIPTokenizer:
+    return teacher_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def student_words(teacher_words: CLIPTokenizer) -> CLIPTokenizer:
+    return extend_tokenizer(teacher_words, [zh for _, zh in captions()] * 2, ["草地", "红色"], VocabularyConfig(20, 1))
+
+
+def _same(teacher: CLIPTokenizer, student: CLIPTokenizer, texts: list[str]) -> None:
+    ours, theirs = (tokenizer.backend_tokenizer.encode_batch_fast(texts) for tokenizer in (student, teacher))
+    for text, mine, yours in zip(texts, ours, theirs, strict=True):
+        assert mine.ids == yours.ids, text
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.text(max_size=12),
+            st.text(st.characters(categories=("L", "M", "N", "P", "S")), max_size=12),
+            st.sampled_from(
+                ["❤️", "👩‍🚀", "☕️", "café", "naïve", "ひらがなカタカナ", "한국어", "１", "3.14", _CODE, "ﾊﾝｶｸ"]
+            ),
+        ),
+        max_size=6,
+    )
+)
+def test_text_without_chinese_keeps_the_teachers_ids(
+    teacher_words: CLIPTokenizer, student_words: CLIPTokenizer, parts: list[str]
+) -> None:
+    _same(teacher_words, student_words, [_CHINESE.sub("", " ".join(parts)), _CHINESE.sub("", "".join(parts))])
+
+
+def test_every_new_merge_begins_with_a_chinese_lead_byte(
+    teacher_words: CLIPTokenizer, student_words: CLIPTokenizer
+) -> None:
+    old = {tuple(pair) for pair in _model(teacher_words)["merges"]}
+    new = [tuple(pair) for pair in _model(student_words)["merges"]]
+    assert [pair for pair in new if pair in old] == new[: len(old)]
+    _check_leads(new[len(old) :])
+
+
+def test_characters_outside_the_basic_blocks_stay_in_bytes(teacher_words: CLIPTokenizer) -> None:
+    """A radical (E2), a compatibility form (EF A4) and Extension B (F0) share bytes with what is not Chinese."""
+    student = extend_tokenizer(teacher_words, ["⺀⺀猫", "﨎﨎猫", "𠀀𠀀猫"] * 9, [], VocabularyConfig(9, 1))
+    _same(teacher_words, student, ["⺀", "﨎", "𠀀", "⺁ 😀 ♥"])
+    assert len(student("猫")["input_ids"]) == 3
+
+
+def test_chinese_gets_short(teacher_words: CLIPTokenizer, student_words: CLIPTokenizer) -> None:
+    assert len(teacher_words("红色的猫，草地。")["input_ids"]) == 2 + 8 * 3
+    tokens = [student_words.convert_ids_to_tokens(i) for i in student_words("红色的猫，草地。")["input_ids"][1:-1]]
+    wanted = ["红色", "的", "猫</w>", "，</w>", "草地</w>", "。</w>"]
+    assert len(tokens) <= 6
+    assert "".join(tokens) == "".join(spell(w.removesuffix("</w>")) + "</w>" * w.endswith("</w>") for w in wanted)
+
+
+def test_no_token_straddles_two_words_of_the_dictionary(teacher_words: CLIPTokenizer) -> None:
+    """北京大学 / 学生: without a dictionary 学学 is the commonest pair, with one it is never learned."""
+    lines = ["大学学生", "中学学者"] * 20
+    free = extend_tokenizer(teacher_words, lines, [], VocabularyConfig(30, 1))
+    bound = extend_tokenizer(teacher_words, lines, ["大学", "学生", "中学", "学者"], VocabularyConfig(30, 1))
+    assert any("学学" in surface for surface in new_surfaces(free, len(teacher_words)).values())
+    surfaces = set(new_surfaces(bound, len(teacher_words)).values())
+    assert not any("学学" in surface for surface in surfaces)
+    assert {"大学", "学生", "中学", "学者"} <= surfaces
+
+
+def test_twins(teacher_words: CLIPTokenizer, student_words: CLIPTokenizer) -> None:
+    """A piece at the end of a run has the row of the piece inside; full-width punctuation that of its ASCII twin."""
+    old, vocab = len(teacher_words), student_words.get_vocab()
+    twins = twin_rows(student_words, old)
+    assert twins[vocab[spell("猫") + "</w>"]] == vocab[spell("猫")]
+    for wide, narrow in PUNCTUATION_TWINS.items():
+        assert twins[vocab[spell(wide)]] == vocab[narrow] < old
+        assert twins[vocab[spell(wide) + "</w>"]] == vocab[narrow + "</w>"] < old
+    assert not any(token < old for token in twins), "the teacher's own rows are nobody's twins"
+
+
+def test_new_surfaces_are_whole_characters(teacher_words: CLIPTokenizer, student_words: CLIPTokenizer) -> None:
+    surfaces = new_surfaces(student_words, len(teacher_words))
+    assert {"猫", "草地", "，"} <= set(surfaces.values())
+    assert min(surfaces) >= len(teacher_words)
+    halves = set(range(len(teacher_words), len(student_words))) - surfaces.keys()
+    assert all(len(student_words.convert_ids_to_tokens(half)) == 2 for half in halves)
+
+
+def test_round_trips(student_words: CLIPTokenizer, tmp_path: Path) -> None:
+    """Through save_pretrained and AutoTokenizer, and through the published vocab.json and merges.txt."""
+    student_words.save_pretrained(tmp_path / "saved")
+    model = _model(student_words)
+    vocab = {**model["vocab"], **student_words.get_added_vocab()}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
+    (tmp_path / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    texts = ["a red cat", "红色的猫，草地。", "mixed 猫 and dog！", "", "𠀀"]
+    for again in (
+        AutoTokenizer.from_pretrained(tmp_path / "saved"),
+        CLIPTokenizer(vocab=str(tmp_path / "vocab.json"), merges=str(tmp_path / "merges.txt")),
+    ):
+        assert isinstance(again, CLIPTokenizer)
+        assert len(again) == len(student_words)
+        for text in texts:
+            assert again(text)["input_ids"] == student_words(text)["input_ids"]
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").model_max_length == 77
+
+
+def test_the_teachers_padding_token_is_kept(teacher_words: CLIPTokenizer) -> None:
+    """Stable Diffusion 2 pads with "!"; a student that pads with end-of-text would give the UNet other states."""
+    sd2 = teacher_tokenizer()
+    sd2.pad_token = "!"
+    assert extend_tokenizer(sd2, ["猫猫"], [], VocabularyConfig(0, 1)).pad_token == "!"
+
+
+@pytest.fixture(scope="module")
+def real_pair(real: Path) -> tuple[CLIPTokenizer, CLIPTokenizer]:
+    teacher = AutoTokenizer.from_pretrained(real / "teacher")
+    chinese = (real / "corpora/caption/3am.train.zh").read_text(encoding="utf-8").split("\n")
+    with gzip.open(real / "corpora/general/tatoeba.eng-cmn.tsv.gz", "rt", encoding="utf-8") as lines:
+        chinese += [line.rstrip("\n").split("\t")[1] for line in lines if line.count("\t") == 1]
+    return teacher, extend_tokenizer(teacher, chinese, [], VocabularyConfig(8000, 3))
+
+
+def test_100_000_real_lines_keep_their_ids(real: Path, real_pair: tuple[CLIPTokenizer, CLIPTokenizer]) -> None:
+    teacher, student = real_pair
+    lines = list(itertools.islice((_CHINESE.sub("", line) for line in _english(real)), 100_000))
+    assert len(lines) == 100_000
+    _same(teacher, student, lines)
+
+
+def test_fertility_on_real_captions(real: Path, real_pair: tuple[CLIPTokenizer, CLIPTokenizer]) -> None:
+    """Captions that the merges were not learned on: at most 0.75 tokens a character, a third of the teacher's."""
+    teacher, student = real_pair
+    captions = (real / "corpora/caption/3am.test.zh").read_text(encoding="utf-8").split("\n")[:-1]
+    characters = sum(len("".join(caption.split())) for caption in captions)
+    ours, theirs = (
+        sum(len(e.ids) - 2 for e in words.backend_tokenizer.encode_batch_fast(captions)) / characters
+        for words in (student, teacher)
+    )
+    assert ours <= 0.75 < 2 < theirs
+
+
+def test_real_merges_begin_with_a_chinese_lead_byte(real_pair: tuple[CLIPTokenizer, CLIPTokenizer]) -> None:
+    teacher, student = real_pair
+    merges = [tuple(pair) for pair in _model(student)["merges"]]
+    assert len(merges) > len(_model(teacher)["merges"]) + 10_000
+    _check_leads(merges[len(_model(teacher)["merges"]) :])
+
+
+def _check_leads(merges: list[tuple[str, ...]]) -> None:
+    leads = {spell(chr(first << 12))[0] for first in range(3, 10)}  # U+3000 to U+9FFF: E3 to E9
+    assert leads == {spell("　")[0], spell("䀀")[0], *(spell(c)[0] for c in "倀怀瀀耀退")}
+    for first, *_ in merges:
+        assert first[0] in leads or first[:2] in (spell("！")[:2], spell("｡")[:2]) or first == spell("！")[0], first
+
+
+def _model(tokenizer: CLIPTokenizer) -> dict[str, list[list[str]]]:
+    model: dict[str, list[list[str]]] = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    return model
+
+
+def _english(real: Path) -> Iterator[str]:
+    """30,000 made lines of accents, emoji, numbers and code, then English of several corpora."""
+    random.seed(1)
+    words = [
+        "café",
+        "Ångström",
+        "naïve",
+        "señor",
+        "❤️",
+        "👍🏽",
+        "🇨🇳",
+        "½",
+        "3.14e-5",
+        "#42",
+        "${x}",
+        "a[i]+=1;",
+        "==>",
+        "Ünïcödé",
+        "don't",
+        "—",
+        "…",
+        "™",
+        "κόσμε",
+        "привет",
+        "שלום",
+        "한글",
+        "ひらがな",
+        "カナ",
+    ]
+    for _ in range(30_000):
+        yield " ".join(random.choices(words, k=6)) + str(random.random())
+    for name in ("caption/3am.train.en", "encyclopedia/flores200.en", "caption/3am.val.en"):
+        yield from (real / "corpora" / name).read_text(encoding="utf-8").split("\n")
+    with gzip.open(real / "corpora/subtitle/tv4dialog.tsv.gz", "rt", encoding="utf-8") as lines:
+        yield from (column for line in lines for column in line.split("\t")[:1])
