@@ -62,9 +62,10 @@ def _write_world(folder: Path) -> None:
     ids = np.array([str(i) for i in range(len(test))])
     np.savez(folder / "test.npz", ids=ids, features=scene_features(test))
     sources = [
-        {"name": name, "domain": DOMAINS.get(name, name), "license": "made here", "format": "jsonl", "files": [f"{name}.jsonl"]}
+        {"name": name, "domain": DOMAINS.get(name, name), "license": "made here", "format": "jsonl",
+         "files": [f"{name}.jsonl"]}
         for name in (*REGISTERS, "dictionary")
-    ]
+    ]  # fmt: skip
     recipe = {"sources": sources, "benchmarks": ["test.jsonl"]}
     (folder / "corpus.yaml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
 
