@@ -1,8 +1,14 @@
-"""A tiny trained student for the tests of the export."""
+"""A tiny trained student, exported, and a pipeline to put it into, for the tests of the export."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from distill.export import export
 from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
 
 
@@ -16,3 +22,32 @@ def tokenizer() -> CLIPTokenizer:
 def model(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
     """Random weights, drawn anew for each test."""
     return text_half(tiny_clip(tokenizer))
+
+
+@pytest.fixture
+def student(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path) -> Path:
+    """The exported folder."""
+    export(model, tokenizer, tmp_path / "student")
+    return tmp_path / "student"
+
+
+@pytest.fixture(scope="session")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion pipeline with the teacher's encoder, on disk."""
+    torch.manual_seed(0)
+    kinds: dict[str, Any] = {"vae": AutoencoderKL, "unet": UNet2DConditionModel, "scheduler": DDIMScheduler}
+    pipeline: Any = StableDiffusionPipeline(  # type: ignore[no-untyped-call]
+        vae=kinds["vae"](block_out_channels=(8,), norm_num_groups=4, latent_channels=4, sample_size=16),
+        text_encoder=CLIPTextModel(text_half(tiny_clip(tiny_tokenizer(), seed=5)).config),
+        tokenizer=tiny_tokenizer(),
+        unet=kinds["unet"](
+            sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=24,
+            attention_head_dim=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        ),
+        scheduler=kinds["scheduler"](),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("pipeline") / "teacher"
+    pipeline.save_pretrained(folder)
+    return folder

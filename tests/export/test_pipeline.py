@@ -7,43 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from diffusers import StableDiffusionPipeline
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from data.command import UserError
-from distill.export import export
 from distill.export_pipeline import write_pipeline
-from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
 
 PROMPT = "戴帽子拿剑的猫 and the dog，8k"
-
-
-@pytest.fixture(scope="module")
-def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Stable Diffusion pipeline with the teacher's encoder, on disk."""
-    torch.manual_seed(0)
-    kinds: dict[str, Any] = {"vae": AutoencoderKL, "unet": UNet2DConditionModel, "scheduler": DDIMScheduler}
-    pipeline: Any = StableDiffusionPipeline(  # type: ignore[no-untyped-call]
-        vae=kinds["vae"](block_out_channels=(8,), norm_num_groups=4, latent_channels=4, sample_size=16),
-        text_encoder=CLIPTextModel(text_half(tiny_clip(tiny_tokenizer(), seed=5)).config),
-        tokenizer=tiny_tokenizer(),
-        unet=kinds["unet"](
-            sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=24,
-            attention_head_dim=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        ),
-        scheduler=kinds["scheduler"](),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("pipeline") / "teacher"
-    pipeline.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def student(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path) -> Path:
-    export(model, tokenizer, tmp_path / "student")
-    return tmp_path / "student"
 
 
 def test_the_copy_draws_with_the_student_and_the_rest_is_untouched(

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection
 
 from data.command import UserError
-from distill.export import export
 from distill.export_push import Target, push
 from tests.export.hub_server import TOKEN, Hub, running
 
@@ -21,12 +20,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with running() as hub:
         yield hub
-
-
-@pytest.fixture
-def student(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path) -> Path:
-    export(model, tokenizer, tmp_path / "student")
-    return tmp_path / "student"
 
 
 def sent(hub: Hub, folder: Path, **settings: Any) -> str:  # noqa: ANN401  the settings of push

@@ -1,0 +1,93 @@
+"""The student in three lines of Python: as an encoder of prompts, or inside a diffusers pipeline."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from data.command import UserError
+from distill.tower import load_tokenizer, load_tower
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A student with its tokenizer; see `load_student`."""
+
+    model: CLIPTextModelWithProjection
+    tokenizer: CLIPTokenizer
+
+    def encode(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
+        """Features [texts, dim] of prompts or captions, float32 and of length 1, in the order of `texts`.
+
+        They are comparable by dot product with the image features of the teacher's CLIP. What goes beyond the tower's
+        slots is cut, the end-of-text kept.
+        """
+        if isinstance(texts, str):
+            raise TypeError("encode takes a list of texts; put the one text into a list")
+        slots = int(self.model.config.max_position_embeddings)
+        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=slots).input_ids if texts else []
+        order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
+        features = np.zeros((len(ids), int(self.model.text_projection.out_features)), dtype=np.float32)
+        end = int(self.tokenizer.eos_token_id)
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            longest = len(ids[batch[-1]])  # padded no further: the tower is causal, so what follows the end is not seen
+            padded = torch.tensor([ids[row] + [end] * (longest - len(ids[row])) for row in batch])
+            with torch.inference_mode():
+                found = self.model(input_ids=padded.to(self.model.device)).text_embeds
+            features[batch] = F.normalize(found.float(), dim=-1).cpu().numpy()
+        return features
+
+    def states(self, texts: Sequence[str]) -> torch.Tensor:
+        """What a Stable Diffusion UNet reads: last hidden states [texts, slots, width], padding included."""
+        slots = int(self.model.config.max_position_embeddings)
+        padded = self.tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=slots, return_tensors="pt"
+        ).input_ids
+        with torch.inference_mode():
+            found: torch.Tensor = self.model(input_ids=padded.to(self.model.device)).last_hidden_state
+        return found
+
+
+def load_student(source: str | Path, device: str | torch.device = "cpu") -> Encoder:
+    """The student of an exported folder or a Hub id; anything else raises UserError."""
+    tokenizer = load_tokenizer(str(source), "load_student")
+    model: Any = load_tower(str(source), "load_student")
+    if len(tokenizer) > model.config.vocab_size or model.config.eos_token_id != tokenizer.eos_token_id:
+        raise UserError(f"load_student: {str(source)!r} has a tokenizer and a model that do not belong together")
+    return Encoder(model.to(device).eval(), tokenizer)
+
+
+def plug_into(pipeline: Any, source: str | Path) -> Any:  # noqa: ANN401  diffusers is untyped
+    """Put the student of an exported folder or Hub id into a diffusers pipeline, in place, and return the pipeline.
+
+    Its encoder takes the device and the precision of the pipeline's. A pipeline with two encoders, or whose UNet reads
+    states of another width, raises UserError and stays as it was.
+    """
+    kind = type(pipeline).__name__
+    if getattr(pipeline, "text_encoder_2", None) is not None or getattr(pipeline, "unet", None) is None:
+        raise UserError(f"plug_into: a {kind} is not a pipeline of Stable Diffusion 1.x or 2.x with one text encoder")
+    tokenizer = load_tokenizer(_part(source, "tokenizer"), "plug_into")
+    try:
+        encoder: Any = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", dtype=pipeline.dtype)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"plug_into: {str(source)!r} holds no text_encoder/, as an export has ({reason})") from error
+    wanted = pipeline.unet.config.cross_attention_dim
+    if encoder.config.hidden_size != wanted:
+        raise UserError(
+            f"plug_into: the UNet reads states of width {wanted}, the student's have {encoder.config.hidden_size}"
+        )
+    pipeline.register_modules(text_encoder=encoder.to(pipeline.device).eval(), tokenizer=tokenizer)
+    return pipeline
+
+
+def _part(source: str | Path, name: str) -> str:
+    """The tokenizer's own folder of a local export; a Hub id has the same tokenizer at its root."""
+    return str(Path(source) / name) if (Path(source) / name).is_dir() else str(source)

@@ -1,0 +1,70 @@
+"""The Python interface: three lines each."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from data.command import UserError
+from distill.api import load_student, plug_into
+
+PROMPT = "戴帽子拿剑的猫 and the dog，8k"
+
+
+def test_encode(student: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> None:
+    texts = ["戴帽子拿剑的猫", "", "the cat", "猫 the dog " * 50, "\x00\u200b"]
+    features = load_student(student).encode(texts, batch_size=2)
+    assert features.shape == (5, 16)
+    assert features.dtype == np.float32
+    for text, found in zip(texts, features, strict=True):
+        ids = torch.tensor([tokenizer(text, truncation=True, max_length=77).input_ids])
+        with torch.no_grad():
+            own = torch.nn.functional.normalize(model(ids).text_embeds, dim=-1)[0].numpy()
+        assert np.abs(found - own).max() < 2e-6
+    assert load_student(str(student)).encode([]).shape == (0, 16)
+    with pytest.raises(TypeError, match="put the one text into a list"):
+        load_student(student).encode("猫")
+
+
+def test_states_are_what_a_pipeline_reads(student: Path, teachers: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    kind: Any = StableDiffusionPipeline
+    pipeline = kind.from_pretrained(teachers, safety_checker=None)
+    before = pipeline.encode_prompt(PROMPT, "cpu", 1, do_classifier_free_guidance=False)[0]
+    assert plug_into(pipeline, student) is pipeline
+    after = pipeline.encode_prompt(PROMPT, "cpu", 1, do_classifier_free_guidance=False)[0]
+    assert not torch.equal(before, after)
+    assert torch.equal(after, load_student(student).states([PROMPT]))
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline(PROMPT, num_inference_steps=1, height=16, width=16, output_type="np").images.shape[1:3] == (16, 16)
+
+
+def test_plug_into_takes_the_precision_and_refuses_misfits(student: Path, teachers: Path, tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    kind: Any = StableDiffusionPipeline
+    pipeline = kind.from_pretrained(teachers, safety_checker=None, torch_dtype=torch.bfloat16)
+    plug_into(pipeline, student)
+    assert pipeline.text_encoder.dtype == torch.bfloat16
+    encoder = pipeline.text_encoder
+    with pytest.raises(UserError, match=r"plug_into: .*holds no text_encoder"):
+        plug_into(pipeline, teachers / "tokenizer")
+    pipeline.unet.register_to_config(cross_attention_dim=768)
+    with pytest.raises(UserError, match="the UNet reads states of width 768, the student's have 24"):
+        plug_into(pipeline, student)
+    pipeline.text_encoder_2 = encoder
+    with pytest.raises(UserError, match=r"is not a pipeline of Stable Diffusion 1.x or 2.x with one"):
+        plug_into(pipeline, student)
+    assert pipeline.text_encoder is encoder
+
+
+def test_a_folder_that_is_no_student(tmp_path: Path, student: Path) -> None:
+    with pytest.raises(UserError, match="load_student: no folder"):
+        load_student(tmp_path / "absent")
+    (student / "model.safetensors").rename(student / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"load_student: .*safetensors"):
+        load_student(student)
