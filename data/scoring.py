@@ -19,6 +19,7 @@ from data.clean.scores import SCORES, scored
 from data.clean.subtitles import is_credit, without_speakers
 from data.command import UserError
 from data.pair import RAW, TEXT
+from data.sources.continued import continued
 from data.sources.source import Source
 
 MORSEL = 32768  # rows a batch of the cleaning
@@ -45,9 +46,9 @@ class Reading(DataSourceTask):
 
     async def read(self) -> AsyncIterator[RecordBatch]:
         """Yield raw batches; a mistake of the user travels as a row, so that every runner brings it home."""
-        done = 0
+        done, read = 0, self.source.read(self.root)
         try:
-            for batch in self.source.read(self.root):
+            for batch in map(continued, read) if self.source.join_lines else read:
                 numbers = pa.array(np.arange(done, done + batch.num_rows, dtype=np.int64))
                 numbered = pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=READ)
                 for start in range(0, batch.num_rows, MORSEL):

@@ -15,7 +15,7 @@ DROP = re.compile(
     r"abbr\. |surname |Surname |used in|Taiwan pr\.|same as|equivalent (?:to|of)|idiom|contraction of|"
     r"unofficial variant|\(?(?:particle|grammatical|classifier|measure word|interj|onom|prefix|suffix|pronoun|modal)|"
     r"\(bound form\)$|lit\. |component |radical |Kangxi |one of the |two-character |grammar |phonetic|pr\. |"
-    r"Mandarin equivalent)"
+    r"Mandarin equivalent|bound form|literary|Tw$|coll\.|old$|dialect|slang$|fig\.)"
 )
 ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U000323af]+(?:[|｜][\u3400-\u9fff\U00020000-\U000323af]+)?")
@@ -27,7 +27,7 @@ class Cedict(Source):
     """`senses` and `glosses` bound what one entry gives; cross references, classifiers and surnames are rejects."""
 
     files: tuple[str, ...]
-    senses: int = 4
+    senses: int = 12
     longest: int = 80  # characters of a gloss
 
     @property
@@ -72,7 +72,9 @@ def entry(line: str, number: int, senses: int, longest: int) -> Iterator[Pair]:
 
 def gloss(sense: str) -> str:
     """A sense without asides, references and pinyin; "" where nothing is left that names the thing."""
-    sense = sense.strip()
+    sense = sense.strip().split(", as opposed to")[0]
+    if re.fullmatch(r"\([^()]*\)", sense):
+        sense = sense[1:-1]  # nothing but an aside
     literal = sense.startswith("lit. ")
     if literal or " fig. " in sense:  # the figurative meaning is what is meant
         sense = sense.split("fig. ")[-1] if "fig. " in sense else sense.removeprefix("lit. ")

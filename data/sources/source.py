@@ -21,6 +21,7 @@ class Source(ABC):
     license: str
     simplify: bool = True  # traditional characters become simplified ones (OpenCC t2s)
     speakers: bool = False  # strip speaker names, dialogue dashes and subtitle credits
+    join_lines: bool = False  # subtitles: join lines of one sentence
     spaces: str = "remove"  # a space between two Chinese characters: remove | comma | keep
     encoding: str = "utf-8"
 

@@ -227,3 +227,22 @@ def test_bilingual_srt(tmp_path: Path) -> None:
         ("Hello.", "你好", 2),
         ("He said nothing.", "他什么都没说", 7),
     ]
+
+
+def test_lines_of_one_sentence_are_joined() -> None:
+    from data.pair import RAW
+    from data.sources.continued import continued
+
+    en = ["Hey, we were able to confirm", "that he left", "on Friday.", "Really?", "and how", "Cut", "b", "c", "d", "e"]
+    rows = [
+        dict.fromkeys(RAW.names, "") | {"en": t, "zh": str(n), "file": 0, "line": n, "sub": 0} for n, t in enumerate(en)
+    ]
+    rows[4]["fault"] = "bad"
+    found = continued(pa.RecordBatch.from_pylist(rows, RAW)).to_pylist()
+    assert [(r["en"], r["zh"]) for r in found if not r["fault"]] == [
+        ("Hey, we were able to confirm that he left on Friday.", "0 1 2"),
+        ("Really?", "3"),
+        ("Cut b c d", "5 6 7 8"),
+        ("e", "9"),
+    ]
+    assert [r["fault"] for r in found] == ["", "joined", "joined", "", "bad", "", "joined", "joined", "joined", ""]
