@@ -89,7 +89,7 @@ def _member(raw: IO[bytes], member: str, path: str) -> Iterator[IO[bytes]]:
                 raise UserError(f"{path}: the zip has no member {member!r}; write FILE.zip!MEMBER, one of {names[:8]}")
             with archive.open(chosen) as stream:
                 yield stream
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable zip ({error}); fetch the file again") from error
 
 

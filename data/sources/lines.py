@@ -47,7 +47,10 @@ def _blocks(root: str, path: str, encoding: str) -> Iterator[bytes]:
                 raise broken(path, error) from error
             final = not data
             if decoder:
-                data = decoder.decode(data, final).encode("utf-8", "replace")
+                try:
+                    data = decoder.decode(data, final).encode("utf-8", "replace")
+                except UnicodeError as error:
+                    raise UserError(f"{path}: not {encoding} ({error}); mend `encoding` of its source") from error
             if start and data:
                 data, start = data.removeprefix(b"\xef\xbb\xbf"), False
             cut = data.rfind(b"\n") + 1

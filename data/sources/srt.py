@@ -38,7 +38,7 @@ def cues(text: str, path: str) -> Iterator[Pair]:
     starts = [number for number, line in enumerate(lines) if TIMES.match(line)]
     if not starts and text.strip():
         raise UserError(f"{path}: no cue times (00:00:01,000 --> 00:00:02,000); is this SRT?")
-    for start, end in zip(starts, [*starts[1:], len(lines) + 1], strict=True):
+    for start, end in zip(starts, [*starts[1:], len(lines) + 1], strict=False):
         body = [MARKS.sub("", line).strip() for line in lines[start + 1 : end]]
         body = [line for line in body if line]
         if end <= len(lines) and body and body[-1].isdigit():

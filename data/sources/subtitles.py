@@ -68,7 +68,7 @@ def cues(text: str, path: str) -> list[Cue]:
 
 def _srt(lines: list[str]) -> Iterator[Cue]:
     heads = [number for number, line in enumerate(lines) if TIMES.match(line)]
-    for head, after in zip(heads, [*heads[1:], len(lines) + 1], strict=True):
+    for head, after in zip(heads, [*heads[1:], len(lines) + 1], strict=False):
         body = [MARKS.sub("", line).strip() for line in lines[head + 1 : after]]
         body = [line for line in body if line]
         if after <= len(lines) and body and body[-1].isdigit():
