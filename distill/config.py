@@ -119,7 +119,7 @@ def parse(arguments: Sequence[str] | None = None) -> ResolvedConfig:
     # Absolute, so that the run's folder can be used from anywhere.
     if (teacher := Path(parsed["teacher"]).expanduser()).is_dir():
         parsed["teacher"] = str(teacher.absolute())
-    for key in ("data.corpus", "data.token_store", "out_dir"):
+    for key in ("data.corpus", "data.token_store", "losses.unet_geometry", "out_dir"):
         if parsed[key] is not None:
             parsed[key] = parsed[key].expanduser().absolute()
     yaml = parser.dump(parsed, skip_none=False)

@@ -40,3 +40,9 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
         return rows
     gathered: torch.Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
     return gathered
+
+
+def own_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Where this rank's `rows` lie among those that `gather_rows` returns, int64 [n]."""
+    rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return torch.arange(len(rows), device=rows.device) + rank * len(rows)

@@ -13,6 +13,7 @@ from data.tokens import TokenStore, write_token_store
 from distill import checkpoint, tower
 from distill.config import ResolvedConfig, RunConfig, parse
 from distill.corpus import check_corpus
+from distill.extras import check_losses, extras
 from distill.run_folder import claim
 from distill.student.build import build_student, build_tokenizer
 from distill.student.glosses import glosses
@@ -25,13 +26,19 @@ def main() -> None:
     """Train the run of `--config FILE.yaml`; the same command resumes it."""
     resolved = parse()
     config = resolved.run
+    for tracker in config.train.trackers:
+        if find_spec(tracker) is None:
+            raise UserError(f"train.trackers: {tracker} is not installed; pip install {tracker}, or leave it out")
     # Where no loss looks at the pooled state, the projection has no gradient, and DDP must be told.
-    blind = config.losses.pooled is None and config.losses.contrastive is None
     accelerator = Accelerator(
         mixed_precision="bf16" if config.train.precision == "bf16" else "no",
         log_with=config.train.trackers or None,
         project_dir=config.out_dir,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=blind, gradient_as_bucket_view=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(
+                find_unused_parameters=not config.losses.looks_at_pooled, gradient_as_bucket_view=True
+            )
+        ],
     )
     set_seed(config.train.seed)
     # The main process alone prepares; where that fails it exits, and the launcher ends the others.
@@ -56,12 +63,11 @@ def _prepare(resolved: ResolvedConfig, processes: int) -> Path:
     config = resolved.run
     if config.train.batch_size % processes:
         raise UserError(f"train.batch_size: {config.train.batch_size} pairs do not divide among {processes} processes")
-    for tracker in config.train.trackers:
-        if find_spec(tracker) is None:
-            raise UserError(f"train.trackers: {tracker} is not installed; pip install {tracker}, or leave it out")
     check_corpus(config.data.corpus)
     teacher = tower.load_tokenizer(config.teacher, "teacher")
-    slots = tower.load_tower(config.teacher, "teacher").config.max_position_embeddings
+    shape = tower.load_tower(config.teacher, "teacher").config
+    slots = shape.max_position_embeddings
+    check_losses(config, shape.hidden_size)
     claim(config.out_dir, resolved)
     place = config.out_dir / "tokenizer"
     if not place.is_dir():
@@ -96,9 +102,11 @@ def _parts(config: RunConfig, accelerator: Accelerator, store: Path) -> Parts:
     schedule = Schedule(config.train.seed, config.train.batch_size, config.data.window, config.train.full_share)
     slots = student.text.config.max_position_embeddings
     ranks = accelerator.process_index, accelerator.num_processes
+    teacher = Teacher(config.teacher, accelerator.device)
+    needed = extras(config.losses, teacher, tower.load_tokenizer(config.teacher, "teacher"), tokenizer, slots)
     return Parts(
-        task=Task(student, config.losses, config.train.english_every),
-        teacher=Teacher(config.teacher, accelerator.device),
+        task=Task(student, config.losses, config.train.english_every, needed),
+        teacher=teacher,
         batches=Batches(tokens.train, mixture, schedule, pad, slots, *ranks),
         valid=tokens.valid,
         pad=pad,

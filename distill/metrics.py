@@ -42,18 +42,21 @@ class Running:
     def __init__(self) -> None:
         """Start counting."""
         self._sums: dict[str, torch.Tensor] = {}
+        self._seen: dict[str, int] = {}  # steps that had the term; some losses count on full steps alone
         self._steps, self._pairs, self._since = 0, 0, time.perf_counter()
 
     def add(self, terms: Mapping[str, torch.Tensor], pairs: int) -> None:
         """Count one step."""
         for name, term in terms.items():
             self._sums[name] = self._sums[name] + term if name in self._sums else term
+            self._seen[name] = self._seen.get(name, 0) + 1
         self._steps, self._pairs = self._steps + 1, self._pairs + pairs
 
     def read(self) -> dict[str, float]:
-        """Means of the terms, `loss`, and `pairs_per_second` over all ranks; starts anew."""
-        values = {name: value.item() / self._steps for name, value in self._sums.items()}
-        values["loss"] = sum(value for name, value in values.items() if name != "grad_norm")
+        """Means of the terms over the steps that had them, of `loss` over all, and `pairs_per_second`; starts anew."""
+        sums = {name: value.item() for name, value in self._sums.items()}
+        values = {name: value / self._seen[name] for name, value in sums.items()}
+        values["loss"] = sum(value for name, value in sums.items() if name != "grad_norm") / self._steps
         values["pairs_per_second"] = self._pairs / (time.perf_counter() - self._since)
-        self._sums, self._steps, self._pairs, self._since = {}, 0, 0, time.perf_counter()
+        self._sums, self._seen, self._steps, self._pairs, self._since = {}, {}, 0, 0, time.perf_counter()
         return values

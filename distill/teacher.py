@@ -14,7 +14,7 @@ class Teacher:
         model = tower.prepare(tower.load_tower(name, "teacher"), on_cpu=device.type == "cpu")
         model.eval()  # type: ignore[no-untyped-call]
         model.requires_grad_(False).to(device=device)  # type: ignore[call-arg]
-        self._model = model
+        self._model, self.device = model, device
 
     @torch.no_grad()
     def __call__(self, ids: torch.Tensor) -> States:

@@ -99,7 +99,7 @@ class Trainer:
         batch = batches[step].to(self._accelerator.device)
         with self._accelerator.autocast():
             target = self._parts.teacher(batch.teacher_en)
-            terms = self._model(batch, target)
+            terms = self._model(batch, target, step / self._config.steps)
         self._optimizer.zero_grad(set_to_none=True)
         self._accelerator.backward(total(terms))
         norm = torch.nn.utils.clip_grad_norm_(self._weights.values(), self._config.clip_norm)

@@ -1,0 +1,65 @@
+"""The losses of a run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill.losses.affinity import Affinity
+from distill.losses.alignment import Alignment
+from distill.losses.contrastive import Contrastive
+from distill.losses.empty_prompt import EmptyPrompt
+from distill.losses.hidden import Hidden
+from distill.losses.kv_metric import KvMetric
+from distill.losses.pooled import Pooled
+from distill.losses.readout import Readout
+from distill.losses.step import Step, Terms
+from distill.losses.translation import Translation
+
+Loss = Pooled | Hidden | Contrastive | Affinity | Alignment | EmptyPrompt | KvMetric | Readout | Translation
+
+
+@dataclass(frozen=True)
+class LossesConfig:
+    """The losses of a run; null leaves one out."""
+
+    pooled: Pooled | None = field(default_factory=Pooled)
+    hidden: Hidden | None = field(default_factory=Hidden)
+    contrastive: Contrastive | None = field(default_factory=Contrastive)
+    affinity: Affinity | None = None
+    alignment: Alignment | None = None
+    empty_prompt: EmptyPrompt | None = None
+    kv_metric: KvMetric | None = None
+    readout: Readout | None = None
+    translation: Translation | None = None
+    unet_geometry: Path | None = None
+    """What kv_metric and readout know of a UNet: a file that `python -m distill.unet_geometry` wrote."""
+
+    def __post_init__(self) -> None:
+        """Refuse a run that asks for nothing, or for what it does not name."""
+        if not self.chosen:
+            raise ValueError("losses: every loss is null; give at least one")
+        if self.unet_geometry is None and (self.kv_metric or self.readout):
+            name = "kv_metric" if self.kv_metric else "readout"
+            raise ValueError(
+                f"losses.{name}: needs losses.unet_geometry, a file that "
+                "`python -m distill.unet_geometry --unet ID_OR_DIR --out FILE.safetensors` writes"
+            )
+
+    @property
+    def chosen(self) -> list[Loss]:
+        """The losses that are not null."""
+        every: tuple[Loss | None, ...] = (
+            self.pooled, self.hidden, self.contrastive, self.affinity, self.alignment, self.empty_prompt,
+            self.kv_metric, self.readout, self.translation,
+        )  # fmt: skip
+        return [loss for loss in every if loss is not None]
+
+    @property
+    def looks_at_pooled(self) -> bool:
+        """Whether the projection of the pooled state gets a gradient."""
+        return any(isinstance(loss, Pooled | Contrastive | Affinity) for loss in self.chosen)
+
+    def terms(self, step: Step) -> Terms:
+        """Every named term of the step, under its schedule."""
+        return {
+            name: term * loss.schedule.at(step.done) for loss in self.chosen for name, term in loss.terms(step).items()
+        }

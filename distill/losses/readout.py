@@ -1,0 +1,57 @@
+"""What a UNet's own queries read from the student's states, against what they read from the teacher's."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+
+from distill.gather import mean_over_ranks
+from distill.geometry import CrossAttention
+from distill.losses.step import Schedule, Step, Terms, sides
+
+
+@dataclass(frozen=True)
+class Readout:
+    """softmax(q K^T / sqrt(d)) V for stored queries q: blind to the order and number of tokens, as the UNet is.
+
+    For every cross-attention of the UNet, K = h to_k^T and V = h to_v^T over all slots; the squared difference of what
+    is read from student and teacher, over the squared norm of the teacher's, averaged over the cross-attentions.
+    """
+
+    chinese: float = 1.0
+    english: float = 0.0
+    queries: int = 32
+    """Of those stored for each cross-attention, how many are asked."""
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def __post_init__(self) -> None:
+        """Refuse to ask nothing."""
+        if self.queries < 1:
+            raise ValueError(f"losses.readout.queries: {self.queries} is below 1")
+
+    def terms(self, step: Step) -> Terms:
+        """`readout_zh` and `readout_en`, on full steps alone: the UNet reads the padding too."""
+        if not step.full:
+            return {}
+        assert step.geometry is not None
+        terms = {}
+        for language, (weight, student, teacher) in sides(step, self.chinese, self.english).items():
+            if weight:
+                errors = [self._error(layer, student.tokens, teacher.tokens) for layer in step.geometry.layers]
+                terms[f"readout_{language}"] = weight * torch.stack(errors).mean()
+        return terms
+
+    def _error(self, layer: CrossAttention, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        ours, theirs = read(layer, student, self.queries), read(layer, teacher, self.queries)
+        return (ours - theirs).square().mean() / mean_over_ranks(theirs.square().mean())
+
+
+def read(layer: CrossAttention, states: torch.Tensor, most: int) -> torch.Tensor:
+    """What the first `most` queries of `layer` read from `states` [batch, slots, width]: [batch, heads, n, d]."""
+    batch, slots, _ = states.shape
+    keys, values = (
+        F.linear(states, weight).view(batch, slots, layer.heads, -1).transpose(1, 2)
+        for weight in (layer.key, layer.value)
+    )
+    query = layer.query[:most].view(len(layer.query[:most]), layer.heads, -1).transpose(0, 1)
+    return F.scaled_dot_product_attention(query.expand(batch, -1, -1, -1), keys, values, scale=layer.scale)

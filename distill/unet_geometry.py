@@ -1,0 +1,165 @@
+"""`python -m distill.unet_geometry --unet ID_OR_DIR --out FILE.safetensors`: what a UNet's cross-attentions see.
+
+The losses kv_metric and readout need no UNet pass while training: its key and value maps are fixed, and a bank of its
+own queries, collected here once on random latents, the teacher's prompts and several timesteps, stands in for it.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from jsonargparse import ArgumentParser
+from safetensors.torch import save_file
+from torch import nn
+from tqdm import tqdm
+from transformers import AutoTokenizer, CLIPTextModel
+
+from data.command import UserError, command
+from distill.geometry import FORMAT, CrossAttention, Geometry, metric
+
+PROMPTS = (
+    "",
+    "a photo of a cat",
+    "a red helicopter taking off over snowy mountains",
+    "portrait of a girl with long hair, masterpiece, best quality",
+    "two men playing football on the grass",
+    "cyberpunk city at night, neon lights, rain, highly detailed, 8k",
+    "an old fisherman alone in a boat on a cold river, ink painting",
+    "low quality, blurry, bad hands",
+)
+"""The empty prompt, captions and prompts as people write them."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Compute the geometry of a UNet and write it, whole or not at all."""
+    parser = ArgumentParser(prog="python -m distill.unet_geometry", exit_on_error=False, description=__doc__)
+    parser.add_argument("--unet", type=str, required=True, help="folder or Hub id of a pipeline, or of a UNet alone")
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    parser.add_argument("--teacher", type=str | None, help="the UNet's text encoder; by default the pipeline's own")
+    parser.add_argument("--queries", type=int, default=64, help="queries stored for each cross-attention")
+    parser.add_argument("--timesteps", type=list[int], default=[1, 250, 500, 750, 999], help="where they are collected")
+    parser.add_argument("--seed", type=int, default=0, help="of the latents and of the choice of queries")
+    given = parser.parse_args(arguments)
+    if given.queries < 1 or not given.timesteps:
+        raise UserError("--queries and --timesteps: at least one of each")
+    if not given.out.absolute().parent.is_dir():
+        raise UserError(f"--out {given.out}: no folder {given.out.parent}; make it first")
+    unet = load_unet(given.unet)
+    states = prompt_states(given.teacher or given.unet, "text_encoder" if given.teacher is None else None)
+    found = geometry(unet, states, given.timesteps, given.queries, given.seed)
+    source = {"unet": given.unet, "teacher": given.teacher or given.unet, "seed": given.seed}
+    write(found, given.out, {**source, "timesteps": given.timesteps, "prompts": PROMPTS})
+    print(f"{given.out}: {len(found.layers)} cross-attentions of width {found.width}, {given.queries} queries each")
+
+
+def load_unet(name: str) -> nn.Module:
+    """The UNet of a pipeline's or its own folder, or Hub id, float32."""
+    folder = Path(name).expanduser()
+    if name.startswith((".", "/", "~")) and not folder.is_dir():
+        raise UserError(f"--unet: no folder {name!r} (looked in {Path.cwd()})")
+    alone = folder.is_dir() and not (folder / "unet").is_dir()
+    try:
+        unet: Any = UNet2DConditionModel.from_pretrained(  # type: ignore[no-untyped-call]
+            name, subfolder=None if alone else "unet", use_safetensors=True, torch_dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"--unet: {name!r} holds no UNet2DConditionModel in safetensors ({error})") from error
+    if unet.config.addition_embed_type is not None:
+        raise UserError(f"--unet: {name!r} needs more than a prompt's states ({unet.config.addition_embed_type})")
+    found: nn.Module = unet.eval().requires_grad_(False)
+    return found
+
+
+@torch.no_grad()
+def prompt_states(name: str, subfolder: str | None) -> torch.Tensor:
+    """States [prompts, slots, width] of PROMPTS by the text encoder of a folder or Hub id."""
+    tokens = "tokenizer" if subfolder else None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, subfolder=tokens or "")
+        model: Any = CLIPTextModel.from_pretrained(name, subfolder=subfolder or "", use_safetensors=True)
+    except (OSError, ValueError) as error:
+        fix = "name its text encoder with --teacher" if subfolder else "it needs tokenizer and safetensors"
+        raise UserError(f"--teacher: {name!r} holds no CLIP text encoder; {fix}") from error
+    slots = model.config.max_position_embeddings
+    ids = tokenizer(list(PROMPTS), padding="max_length", truncation=True, max_length=slots, return_tensors="pt")
+    states: torch.Tensor = model.float().eval()(input_ids=ids.input_ids).last_hidden_state
+    return states
+
+
+@torch.no_grad()
+def geometry(unet: nn.Module, states: torch.Tensor, timesteps: Sequence[int], queries: int, seed: int) -> Geometry:
+    """The key and value maps of `unet`, and queries that it asks of `states` [prompts, slots, width].
+
+    Each timestep sees every prompt with a latent of its own; of all queries of a cross-attention, `queries` are drawn.
+    """
+    modules = cross_attentions(unet)
+    if states.shape[2] != modules[next(iter(modules))].to_k.in_features:
+        width = modules[next(iter(modules))].to_k.in_features
+        raise UserError(f"--teacher: its states are {states.shape[2]} wide, the UNet reads {width}")
+    random = torch.Generator().manual_seed(seed)
+    config: Any = unet.config
+    size = config.sample_size
+    shape = (config.in_channels, *((size, size) if isinstance(size, int) else size))
+    with _collecting(modules) as asked:
+        for timestep in tqdm(timesteps, desc="queries", unit=" timesteps", leave=False):
+            for row in states:  # one by one: a full-size UNet's activations are large
+                latent = torch.randn(1, *shape, generator=random)
+                unet(latent, timestep, encoder_hidden_states=row[None])
+    layers = []
+    for name, module in modules.items():
+        every = torch.cat(asked[name])
+        chosen = torch.randperm(len(every), generator=random)[:queries]
+        key, value = module.to_k.weight, module.to_v.weight
+        layers.append(CrossAttention(name, module.heads, module.scale, every[chosen], key.detach(), value.detach()))
+    return Geometry(metric([weight for layer in layers for weight in (layer.key, layer.value)]), tuple(layers))
+
+
+def cross_attentions(unet: nn.Module) -> dict[str, Any]:
+    """The UNet's attentions to the prompt, by name, in the order of its modules."""
+    found = {name: module for name, module in unet.named_modules() if name.endswith(".attn2")}
+    if not found:
+        raise UserError("--unet: it has no cross-attention (no module attn2)")
+    for name, module in found.items():
+        if module.norm_q is not None or module.norm_cross is not None or module.to_k.bias is not None:
+            raise UserError(f"--unet: {name} normalises its queries or keys, or adds a bias; that is not known here")
+    return found
+
+
+@contextmanager
+def _collecting(modules: dict[str, Any]) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """While open, the queries [tokens, inner] of every module are kept by its name."""
+    asked: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
+        return lambda _module, _given, query: asked[name].append(query.flatten(0, -2).clone())
+
+    hooks = [module.to_q.register_forward_hook(keep(name)) for name, module in modules.items()]
+    try:
+        yield asked
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def write(found: Geometry, path: Path, source: dict[str, Any]) -> None:
+    """Write `found` as safetensors with `source` in its metadata, whole or not at all."""
+    tensors = {"metric": found.metric}
+    for i, layer in enumerate(found.layers):
+        tensors.update({f"{i}.query": layer.query, f"{i}.key": layer.key, f"{i}.value": layer.value})
+    layers = [{"name": layer.name, "heads": layer.heads, "scale": layer.scale} for layer in found.layers]
+    told = {"format": FORMAT, "layers": json.dumps(layers), "source": json.dumps(source)}
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, partial, told)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,136 @@
+"""A UNet's geometry against what the UNet itself computes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors import safe_open
+
+from data.command import UserError
+from distill.geometry import metric, read_geometry
+from distill.losses.readout import read
+from distill.unet_geometry import PROMPTS, cross_attentions, geometry, main, prompt_states
+
+WIDTH = 32  # the tiny teacher's
+
+
+def _unet(width: int = WIDTH) -> Any:  # noqa: ANN401  # diffusers has no types
+    torch.manual_seed(0)
+    kind: Any = UNet2DConditionModel
+    return kind(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=width,
+        attention_head_dim=(2, 4),
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def written(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    folder = tmp_path_factory.mktemp("unet")
+    unet = _unet()
+    unet.save_pretrained(folder / "unet")
+    main(["--unet", str(folder / "unet"), "--teacher", str(teacher), "--out", str(folder / "g.safetensors"),
+          "--queries", "5", "--timesteps", "[10, 900]"])  # fmt: skip
+    return unet, folder / "g.safetensors"
+
+
+def test_metric_by_hand() -> None:
+    """W = (1, 2) and 3 (0, 1): [[1, 2], [2, 4]] / 5 and [[0, 0], [0, 1]], their mean times the width 2."""
+    got = metric([torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 3.0]])])
+    torch.testing.assert_close(got, torch.tensor([[0.2, 0.4], [0.4, 1.8]]))
+    assert metric([torch.eye(3) * 7]).equal(torch.eye(3))
+
+
+def test_the_metric_is_the_error_of_all_keys_and_values(written: tuple[Any, Path]) -> None:
+    unet, path = written
+    found = read_geometry(path, torch.device("cpu"))
+    apart = torch.randn(WIDTH, generator=torch.Generator().manual_seed(1))
+    parts = [
+        (linear(apart).square().sum() / linear.weight.square().sum()).item()
+        for module in cross_attentions(unet).values()
+        for linear in (module.to_k, module.to_v)
+    ]
+    assert len(parts) == 2 * len(found.layers) == 8
+    assert (apart @ found.metric @ apart).item() == pytest.approx(WIDTH * sum(parts) / len(parts), rel=1e-4)
+    assert found.metric.trace().item() == pytest.approx(WIDTH, rel=1e-5)
+
+
+@torch.no_grad()
+def test_reading_is_the_unets_own_attention(written: tuple[Any, Path], teacher: Path) -> None:
+    """Our read-out, through to_out, is what diffusers' attention gives for the input that makes that query."""
+    unet, path = written
+    found = read_geometry(path, torch.device("cpu"))
+    states = prompt_states(str(teacher), None)
+    for layer in found.layers:
+        module = cross_attentions(unet)[layer.name]
+        pixels = torch.randn(1, 6, module.to_q.in_features, generator=torch.Generator().manual_seed(2))
+        wanted = module(pixels, encoder_hidden_states=states[1:2])
+        asked = type(layer)(layer.name, layer.heads, layer.scale, module.to_q(pixels)[0], layer.key, layer.value)
+        got = module.to_out[0](read(asked, states[1:2], 6).transpose(1, 2).flatten(2))
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_queries_are_the_unets_own(written: tuple[Any, Path], teacher: Path) -> None:
+    """Each stored query is one that the first cross-attention asks in a plain pass, with the latents of the seed."""
+    unet, path = written
+    found = read_geometry(path, torch.device("cpu"))
+    states, random, asked = prompt_states(str(teacher), None), torch.Generator().manual_seed(0), []
+    first = cross_attentions(unet)[found.layers[0].name]
+    hook = first.to_q.register_forward_hook(lambda _m, _i, query: asked.append(query[0]))
+    with torch.no_grad():
+        for timestep in (10, 900):
+            for row in states:
+                unet(torch.randn(1, 4, 8, 8, generator=random), timestep, encoder_hidden_states=row[None])
+    hook.remove()
+    everything = torch.cat(asked)
+    assert len(everything) == 2 * len(PROMPTS) * 64
+    assert found.layers[0].query.shape == (5, 8)
+    for query in found.layers[0].query:
+        assert (everything - query).abs().sum(dim=1).min() < 1e-5
+    again = geometry(unet, states, [10, 900], 5, seed=0)
+    torch.testing.assert_close(again.layers[2].query, found.layers[2].query, atol=1e-6, rtol=1e-5)
+    other = geometry(unet, states, [10, 900], 5, seed=1).layers[2].query
+    assert not torch.allclose(other, found.layers[2].query, atol=1e-3)
+
+
+def test_the_file_says_where_it_comes_from(written: tuple[Any, Path], teacher: Path) -> None:
+    with safe_open(written[1], framework="pt") as file:
+        told = json.loads(file.metadata()["source"])
+    assert told["teacher"] == str(teacher)
+    assert (told["seed"], told["timesteps"], told["prompts"]) == (0, [10, 900], list(PROMPTS))
+    assert [path.name for path in written[1].parent.iterdir() if "partial" in path.name] == []
+
+
+def test_a_pipeline_brings_its_own_text_encoder(tmp_path: Path, teacher: Path) -> None:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    _unet().save_pretrained(tmp_path / "p" / "unet")
+    CLIPTextModel.from_pretrained(teacher).save_pretrained(tmp_path / "p" / "text_encoder")
+    CLIPTokenizer.from_pretrained(teacher).save_pretrained(tmp_path / "p" / "tokenizer")
+    main(["--unet", str(tmp_path / "p"), "--out", str(tmp_path / "g.safetensors"), "--timesteps", "[500]"])
+    assert read_geometry(tmp_path / "g.safetensors", torch.device("cpu")).width == WIDTH
+
+
+def test_mistakes_are_one_line(tmp_path: Path, teacher: Path) -> None:
+    out = str(tmp_path / "g.safetensors")
+    with pytest.raises(UserError, match="no folder '/nowhere'"):
+        main(["--unet", "/nowhere", "--out", out])
+    _unet().save_pretrained(tmp_path / "unet")
+    with pytest.raises(UserError, match="name its text encoder with --teacher"):
+        main(["--unet", str(tmp_path / "unet"), "--out", out])
+    _unet(48).save_pretrained(tmp_path / "wide")
+    with pytest.raises(UserError, match="its states are 32 wide, the UNet reads 48"):
+        main(["--unet", str(tmp_path / "wide"), "--teacher", str(teacher), "--out", out])
+    with pytest.raises(UserError, match="no file"):
+        read_geometry(Path(out), torch.device("cpu"))
+    Path(out).write_bytes(b"x")
+    with pytest.raises(UserError, match="not readable"):
+        read_geometry(Path(out), torch.device("cpu"))
