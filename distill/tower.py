@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.activations import QuickGELUActivation
@@ -31,7 +32,7 @@ def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
         model, info = CLIPTextModelWithProjection.from_pretrained(  # type: ignore[misc]
             name, dtype=torch.float32, output_loading_info=True, attention_dropout=0.0, use_safetensors=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{key}: {name!r} holds no CLIP text tower in safetensors ({_first_line(error)})") from error
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])[0]

@@ -95,7 +95,7 @@ def test_freeze_trains_exactly_what_it_says(teacher: Path, tokens: Path, freeze:
     for _ in range(3):
         optimizer.zero_grad()
         loss = student(_ids(tokens, CHINESE)).pooled.square().sum() + student(english).tokens.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     moved = {name for name, weight in student.named_parameters() if not torch.equal(weight, before[name])}
     assert moved == wanted

@@ -3,15 +3,17 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from data.batches import Batch
 from distill.gather import gather_rows, mean_over_ranks
 from distill.losses import Contrastive, Hidden, LossesConfig, Pooled, Step
 from distill.states import States, up_to_end
-from distill.task import total
+from distill.task import Task, total
 from tests.distill.forked import two_processes
 
 
@@ -146,8 +148,8 @@ def _gradient(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
 def test_two_processes_have_the_loss_and_gradient_of_one(tmp_path: Path) -> None:
     """The ranks' averages, as DDP takes them, are those of the whole batch, for every loss at once."""
     loss, gradient = _gradient(slice(0, 6))
-    parts = two_processes(lambda rank: _gradient(slice(3 * rank, 3 * rank + 3)), tmp_path)
-    losses, gradients = zip(*parts, strict=True)  # type: ignore[call-overload]
+    parts: list[Any] = two_processes(lambda rank: _gradient(slice(3 * rank, 3 * rank + 3)), tmp_path)
+    losses, gradients = zip(*parts, strict=True)
     assert not torch.allclose(losses[0], losses[1])
     torch.testing.assert_close(torch.stack(losses).mean(), loss)
     torch.testing.assert_close(torch.stack(gradients).mean(dim=0), gradient)
@@ -161,21 +163,18 @@ def test_gather_is_in_rank_order_with_gradients_from_all(tmp_path: Path) -> None
         assert rows.grad is not None
         return gathered.detach(), rows.grad
 
-    results = two_processes(work, tmp_path)
-    for (gathered, gradient), wanted in zip(results, ([3.0, 6.0], [9.0, 12.0]), strict=True):  # type: ignore[misc]
+    results: list[Any] = two_processes(work, tmp_path)
+    for (gathered, gradient), wanted in zip(results, ([3.0, 6.0], [9.0, 12.0]), strict=True):
         assert gathered.flatten().tolist() == [0, 0, 1, 1]
         assert gradient.flatten().tolist() == wanted
 
 
 def test_losses_are_exact_under_autocast() -> None:
     """Half-precision products would call neighbours with cosine 0.998 the same sentence."""
-    from distill.task import Task  # the module under test here, imported where it is used
 
     class Fixed(torch.nn.Module):
         def forward(self, ids: torch.Tensor) -> States:
             return States(ids[..., None].float(), F.normalize(ids.float() + 0.1, dim=-1), ids > -1)
-
-    from data.batches import Batch
 
     ids = torch.tensor([[100, 1], [100, 8]])
     batch = Batch(ids, ids, ids, full=False)

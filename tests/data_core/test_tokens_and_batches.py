@@ -1,0 +1,263 @@
+"""The token store against the tokenizers, and the batches that are drawn from it."""
+
+import os
+import signal
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, processors
+
+from data import tokens as tokens_module
+from data.batches import Batch, Batches, Schedule
+from data.command import UserError
+from data.tokens import VIEWS, DomainTokens, Ids, TokenStore, write_token_store
+from distill import tower
+from tests.distill.tiny_clip import captions, teacher_model, teacher_tokenizer, write_corpus, write_shard
+
+SLOTS = 30
+
+
+@pytest.fixture(scope="module")
+def words() -> Tokenizer:
+    tokenizer: Tokenizer = teacher_tokenizer().backend_tokenizer
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def store(words: Tokenizer, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_token_store(corpus, tmp_path_factory.mktemp("store"), words, _other(words), SLOTS)
+
+
+@pytest.fixture(scope="module")
+def train(store: Path) -> dict[str, DomainTokens]:
+    return TokenStore(store).train
+
+
+def _other(words: Tokenizer) -> Tokenizer:
+    """A student's tokenizer that gives other ids: no text is anything but its end."""
+    other: Tokenizer = Tokenizer.from_str(words.to_str())
+    other.post_processor = processors.RobertaProcessing(("<|endoftext|>", 521), ("<|endoftext|>", 521), False, False)
+    return other
+
+
+def _cut(ids: list[int]) -> list[int]:
+    return ids if len(ids) <= SLOTS else [*ids[: SLOTS - 1], ids[-1]]
+
+
+def test_the_store_holds_what_the_tokenizers_say(train: dict[str, DomainTokens], words: Tokenizer) -> None:
+    """Three views a row, in the corpus's order; a sequence that is too long is cut and keeps its end-of-text."""
+    assert {name: len(rows) for name, rows in train.items()} == {"caption": 80, "dictionary": 14}
+    rows = np.array([79, 0, 50, 0])  # both shards, out of order, twice
+    pairs = [captions()[row] for row in rows]
+    wanted = {
+        "teacher_en": [_cut(words.encode(en).ids) for en, _ in pairs],
+        "student_en": [_cut(_other(words).encode(en).ids) for en, _ in pairs],
+        "student_zh": [_cut(_other(words).encode(zh).ids) for _, zh in pairs],
+    }
+    for view in VIEWS:
+        assert [ids.tolist() for ids in train["caption"].gather(view, rows)] == wanted[view]
+        assert train["caption"].lengths(view, rows).tolist() == [len(ids) for ids in wanted[view]]
+    assert any(len(words.encode(zh).ids) > SLOTS for _, zh in captions())
+    assert train["caption"].gather("student_zh", rows)[0][-1] == 521
+
+
+def test_gather_over_many_record_batches(
+    words: Tokenizer, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: dict[str, DomainTokens]
+) -> None:
+    """Chunks of one row each read like one chunk of all."""
+    for number, (pair, domain) in enumerate(zip(captions()[:9], "abaabbaab", strict=True)):
+        write_shard(tmp_path / f"c/train/{number}.parquet", [pair], [domain])
+    monkeypatch.setattr(tokens_module, "_CHUNK", 1)
+    some = TokenStore(write_token_store(tmp_path / "c", tmp_path, words, words, SLOTS)).train["a"]
+    rows = np.array([4, 1, 3, 0, 2, 4])
+    wanted = [_cut(words.encode(captions()[place][0]).ids) for place in (7, 2, 6, 0, 3, 7)]
+    assert [ids.tolist() for ids in some.gather("teacher_en", rows)] == wanted
+    assert some.lengths("teacher_en", rows).tolist() == [len(ids) for ids in wanted]
+
+
+def test_datasets_reads_the_store(store: Path, train: dict[str, DomainTokens]) -> None:
+    rows = Dataset.from_file(str(store / "train" / "caption.arrow"))
+    assert len(rows) == 80
+    assert rows[7]["student_zh"] == train["caption"].gather("student_zh", np.array([7]))[0].tolist()
+
+
+def test_padding() -> None:
+    ids = Ids(np.array([5, 9, 5, 6, 9], np.int32), np.array([2, 3]))
+    assert ids.padded(0).tolist() == [[5, 9, 0], [5, 6, 9]]
+    assert ids.padded(9, 4).tolist() == [[5, 9, 9, 9], [5, 6, 9, 9]]
+
+
+def test_a_second_call_reuses_and_a_changed_corpus_makes_another(
+    words: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    first = write_token_store(corpus, tmp_path / "store", words, words, SLOTS)
+    with monkeypatch.context() as patch:
+        patch.setattr(tokens_module, "_encode", None)  # would fail if anything were tokenised again
+        assert write_token_store(corpus, tmp_path / "store", words, words, SLOTS) == first
+    others = {
+        write_token_store(corpus, tmp_path / "store", words, words, SLOTS + 1),
+        write_token_store(corpus, tmp_path / "store", words, _other(words), SLOTS),
+    }
+    write_shard(corpus / "train" / "part-00000.parquet", captions()[:49], ["caption"] * 49)
+    others.add(write_token_store(corpus, tmp_path / "store", words, words, SLOTS))
+    assert len({first, *others}) == 4
+
+
+def test_padding_and_truncation_of_a_saved_tokenizer_do_not_enter_the_store(words: Tokenizer, tmp_path: Path) -> None:
+    padding: Tokenizer = Tokenizer.from_str(words.to_str())
+    padding.enable_padding(length=30)
+    padding.enable_truncation(5)
+    corpus = write_corpus(tmp_path / "corpus")
+    rows = TokenStore(write_token_store(corpus, tmp_path, padding, padding, SLOTS)).train["caption"]
+    assert rows.gather("teacher_en", np.array([0]))[0].tolist() == words.encode(captions()[0][0]).ids
+
+
+def test_killed_half_way_nothing_counts(words: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kill -9 while the held-out slice is written: the next call starts again and is right."""
+    corpus, store = write_corpus(tmp_path / "corpus"), tmp_path / "store"
+    write = tokens_module._write_split
+
+    def die(files: list[Path], folder: Path, *rest: object) -> None:
+        if folder.name == "valid":
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(files, folder, *rest)  # type: ignore[arg-type]
+
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(tokens_module, "_write_split", die)
+        write_token_store(corpus, store, words, words, SLOTS)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert list(store.iterdir()), "it did die half-way"
+    assert all(".partial-" in path.name for path in store.iterdir())
+    assert {n: len(r) for n, r in TokenStore(write_token_store(corpus, store, words, words, SLOTS)).valid.items()} == {
+        "caption": 10
+    }
+
+
+def test_a_corpus_without_shards_is_refused(words: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no Parquet shards.*python -m data\.build"):
+        write_token_store(tmp_path, tmp_path / "store", words, words, SLOTS)
+
+
+SHARES = {"caption": 0.75, "dictionary": 0.25}
+
+
+def _batches(train: dict[str, DomainTokens], schedule: Schedule, rank: int = 0, ranks: int = 1) -> Batches:
+    return Batches(train, SHARES, schedule, pad=521, slots=SLOTS, rank=rank, ranks=ranks)
+
+
+def _equal(one: Batch, other: Batch) -> bool:
+    return one.full == other.full and all(torch.equal(getattr(one, view), getattr(other, view)) for view in VIEWS)
+
+
+def test_a_batch_is_a_pure_function_of_seed_and_step(train: dict[str, DomainTokens]) -> None:
+    schedule = Schedule(seed=1, batch_size=8, window=3, full_share=0.3)
+    one = _batches(train, schedule)
+    sequence = [one[step] for step in range(14)]
+    for step in (13, 2, 7, 0, 12, 2):
+        assert _equal(_batches(train, schedule)[step], sequence[step])
+        assert _equal(one[step], sequence[step])
+    other = _batches(train, Schedule(seed=2, batch_size=8, window=3, full_share=0.3))
+    assert sum(_equal(other[step], sequence[step]) for step in range(14)) == 0
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_partition_the_global_batch_in_order(train: dict[str, DomainTokens], ranks: int) -> None:
+    """And pad alike, to the longest of the global batch."""
+    schedule = Schedule(seed=1, batch_size=8, window=3, full_share=0.3)
+    for step in range(6):
+        parts = [_batches(train, schedule, rank, ranks)[step] for rank in range(ranks)]
+        whole = _batches(train, schedule)[step]
+        for view in VIEWS:
+            assert torch.equal(torch.cat([getattr(part, view) for part in parts]), getattr(whole, view))
+    with pytest.raises(ValueError, match=r"train\.batch_size: 8 pairs do not divide among 3"):
+        _batches(train, schedule, 0, 3)
+
+
+def test_every_row_comes_once_an_epoch_and_domains_keep_their_shares(train: dict[str, DomainTokens]) -> None:
+    """14 dictionary rows at a quarter of 8 a step: seven steps an epoch, every row once, to within a pair or two."""
+    batches = _batches(train, Schedule(seed=5, batch_size=8, window=7, full_share=0))
+    entries = {tuple(ids.tolist()): row for row, ids in enumerate(_all(train["dictionary"], "student_zh"))}
+    drawn = [
+        [row for ids in batches[step].student_zh.tolist() if (row := entries.get(_stripped(ids))) is not None]
+        for step in range(70)
+    ]
+    assert len(entries) == 14
+    flat = [row for step in drawn for row in step]
+    assert abs(len(flat) - 140) <= 3
+    assert max(Counter(flat).values()) - min(Counter(flat).values()) <= 1
+    assert abs(len([row for step in drawn[:35] for row in step]) - 70) <= 3
+
+
+def test_one_domain_gives_every_row_once_an_epoch(train: dict[str, DomainTokens]) -> None:
+    schedule = Schedule(seed=0, batch_size=8, window=5, full_share=0)
+    batches = Batches(train, {"caption": 1.0}, schedule, 521, SLOTS)
+    for epoch in range(2):
+        rows = Counter(_stripped(ids) for step in range(10) for ids in batches[10 * epoch + step].student_en.tolist())
+        assert rows == Counter(tuple(ids.tolist()) for ids in _all(train["caption"], "student_en"))
+
+
+def test_full_steps_lie_evenly(train: dict[str, DomainTokens]) -> None:
+    """At a share of 0.3: of any ten steps three, never two in a row; the others are only as wide as needed."""
+    batches = _batches(train, Schedule(seed=1, batch_size=8, window=4, full_share=0.3))
+    steps = [batches[step] for step in range(40)]
+    full = [step.full for step in steps]
+    assert all(sum(full[start : start + 10]) == 3 for start in range(30))
+    assert not any(a and b for a, b in pairwise(full))
+    for step in steps:
+        widths = {view: getattr(step, view).shape[1] for view in VIEWS}
+        if step.full:
+            assert set(widths.values()) == {SLOTS}
+        else:
+            assert widths["student_zh"] == max(len(_stripped(ids)) for ids in step.student_zh.tolist())
+
+
+def test_a_window_is_sorted_by_length(train: dict[str, DomainTokens]) -> None:
+    """Bucketed batches pad less than half of what batches drawn at random would."""
+
+    def padding(window: int) -> int:
+        batches = _batches(train, Schedule(seed=1, batch_size=8, window=window, full_share=0))
+        return sum(len(ids) - len(_stripped(ids)) for step in range(24) for ids in batches[step].student_zh.tolist())
+
+    assert padding(12) < padding(1) / 2
+
+
+def test_tiny_shares_and_tiny_windows(train: dict[str, DomainTokens]) -> None:
+    """Many more domains than a window has pairs: each still gets its share (and no count goes below zero)."""
+    names = {f"d{number:02}": train["caption"] for number in range(30)}
+    schedule = Schedule(seed=0, batch_size=2, window=2, full_share=0)
+    batches = Batches(names, dict.fromkeys(names, 1 / 30), schedule, 521, SLOTS)
+    assert sum(len(batches[step].student_zh) for step in range(60)) == 120
+
+
+@torch.no_grad()
+def test_tight_states_equal_those_on_all_slots(train: dict[str, DomainTokens]) -> None:
+    model = tower.prepare(teacher_model(522), on_cpu=True)
+    tight = _batches(train, Schedule(seed=1, batch_size=8, window=3, full_share=0))[0]
+    full = _batches(train, Schedule(seed=1, batch_size=8, window=3, full_share=1))[0]
+    assert tight.teacher_en.shape[1] < full.teacher_en.shape[1] == SLOTS
+    ours, theirs = tower.run(model, tight.teacher_en), tower.run(model, full.teacher_en)
+    torch.testing.assert_close(ours.pooled, theirs.pooled, atol=2e-6, rtol=0)
+    slots = tight.teacher_en.shape[1]
+    torch.testing.assert_close(ours.tokens, theirs.tokens[:, :slots], atol=2e-5, rtol=0)
+
+
+def _all(domain: DomainTokens, view: str) -> list[np.ndarray]:
+    return domain.gather(view, np.arange(len(domain)))
+
+
+def _stripped(ids: list[int]) -> tuple[int, ...]:
+    """Up to the first end-of-text that is not the first id."""
+    return tuple(ids[: ids.index(521, 1) + 1])

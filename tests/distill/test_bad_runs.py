@@ -1,0 +1,275 @@
+"""What a user can get wrong before a step is taken: one line that names the key and the fix, and exit code 2."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from data.command import command
+from distill import checkpoint, main
+from distill.config import parse
+from tests.conftest import REPOSITORY
+from tests.distill.tiny_clip import run_options, teacher_model, teacher_tokenizer, write_config, write_corpus
+
+Refused = Callable[[list[str]], str]
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Refused:
+    """Runs the command, asserts the exit code, and returns its one line."""
+
+    def run(arguments: list[str]) -> str:
+        monkeypatch.setattr(sys, "argv", ["distill.py", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            command(main.main)
+        assert stop.value.code == 2
+        lines = [line for line in capfd.readouterr().err.splitlines() if line and not line.startswith("tokenise")]
+        assert len(lines) == 1, lines
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def tree(teacher: Path, corpus: Path, tmp_path: Path) -> dict[str, Any]:
+    return run_options(teacher, corpus, tmp_path / "run")
+
+
+def _changed(tree: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+    head, _, rest = key.partition(".")
+    return {**tree, head: _changed(tree.get(head, {}), rest, value) if rest else value}
+
+
+KEYS: list[tuple[str, object, str]] = [
+    ("trian", {"lr": 1}, "trian: no such key; there are teacher, data, out_dir, student, losses, train"),
+    ("train.learning_rate", 1, "train.learning_rate: no such key; there are steps, batch_size"),
+    ("losses.pooled", {"chinesse": 1}, "losses.pooled.chinesse: no such key; there are chinese, "),
+    ("student.xtended", {}, "student.xtended: no such key; there are extended"),
+    ("train", 3, "train: 3 is no mapping; its keys are steps,"),
+    ("losses.pooled", 3, "losses.pooled: 3 is no mapping; its keys are chinese,"),
+    ("train.lr", "fast", "train.lr: must be of type float, not 'fast'"),
+    ("train.steps", 1.5, "train.steps: must be of type int, not '1.5'"),
+    ("losses.hidden", {"l1": "much"}, "losses.hidden.l1: must be of type float, not 'much'"),
+    ("data.mixture", {"weights": 3}, "data.mixture.weights: must be of type dict or null"),
+    ("train.precision", "fp16", "train.precision: 'fp16' is none of 'bf16', 'fp32'"),
+    ("student.extended.freeze", "all", "student.extended.freeze: 'all' is none of 'none', 'embeddings', 'transformer'"),
+    ("train.trackers", ["paper"], "train.trackers: 'paper' is none of 'tensorboard', 'trackio', 'wandb'"),
+    ("losses", {"pooled": None, "hidden": None, "contrastive": None}, "losses: every loss is null; give at least one"),
+    ("losses.contrastive", {"temperature": 0}, "losses.contrastive.temperature: 0.0 is not above 0"),
+    ("train.steps", 0, "train.steps: 0 is below 1"),
+    ("train.seed", -1, "train.seed: -1 is below 0"),
+    ("train.full_share", 2, "train.full_share: 2.0 is not between 0 and 1"),
+    ("data.window", 0, "data.window: 0 is below 1"),
+    ("data.mixture", {"temperature": 0}, "data.mixture.temperature: 0.0 is not above 0"),
+    ("data.mixture", {"weights": {"poetry": 1}}, "data.mixture.weights.poetry: the corpus has no such domain; it has"),
+    ("student.extended.vocabulary.words", -1, "student.extended.vocabulary: words must be >= 0"),
+    ("teacher", "./nowhere", "teacher: no folder './nowhere' (looked in "),
+    ("data.corpus", "/nowhere", "data.corpus: /nowhere is no corpus (no train/*.parquet there); build one first"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), KEYS, ids=[f"{key}={value}" for key, value, _ in KEYS])
+def test_a_wrong_value_is_named(
+    key: str, value: object, message: str, tree: dict[str, Any], refused: Refused, tmp_path: Path
+) -> None:
+    assert refused(write_config(tmp_path / "c.yaml", _changed(tree, key, value))).startswith(f"error: {message}")
+
+
+def test_the_command_line_itself(tree: dict[str, Any], refused: Refused, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.yaml", tree)
+    assert "--config FILE.yaml" in refused([])
+    assert "no such file 'absent.yaml'" in refused(["--config", "absent.yaml"])
+    assert refused([*config, "--train.rate", "3"]) == "error: --train.rate: no such option; --help lists them"
+    assert "train.lr: must be of type float" in refused([*config, "--train.lr", "fast"])
+    assert "losses.pooled.nope: no such key" in refused([*config, "--losses.pooled.nope", "1"])
+    (tmp_path / "c.yaml").write_text("teacher: [unclosed")
+    assert "c.yaml is not readable as YAML" in refused(config)
+    (tmp_path / "c.yaml").write_text("")
+    assert "c.yaml holds no keys" in refused(config)
+    (tmp_path / "c.yaml").write_text("teacher: x\nout_dir: y\n")
+    assert refused(config).startswith("error: data.corpus: missing; write it into the file")
+
+
+def test_1e_4_in_yaml_is_a_number(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    """PyYAML reads it as a string."""
+    (tmp_path / "c.yaml").write_text(f"teacher: {teacher}\nout_dir: r\ndata: {{corpus: {corpus}}}\ntrain: {{lr: 1e-4}}")
+    assert parse(["--config", str(tmp_path / "c.yaml")]).run.train.lr == 1e-4
+
+
+def _without_tokenizer(folder: Path) -> None:
+    teacher_model(522).save_pretrained(folder)
+
+
+def _without_projection(folder: Path) -> None:
+    teacher_tokenizer().save_pretrained(folder)
+    teacher_model(522).text_model.save_pretrained(folder)
+
+
+def _pickle_only(folder: Path) -> None:
+    teacher_tokenizer().save_pretrained(folder)
+    model = teacher_model(522)
+    model.config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+
+
+def _not_a_model(folder: Path) -> None:
+    teacher_tokenizer().save_pretrained(folder)
+
+
+def _cut_weights(folder: Path) -> None:
+    teacher_tokenizer().save_pretrained(folder)
+    teacher_model(522).save_pretrained(folder)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (_without_tokenizer, "holds no tokenizer"),
+        (_without_projection, "has no weight text_projection.weight; name a CLIP model with text tower and projection"),
+        (_pickle_only, "holds no CLIP text tower in safetensors"),
+        (_not_a_model, "holds no CLIP text tower in safetensors"),
+        (_cut_weights, "holds no CLIP text tower in safetensors"),
+    ],
+)
+def test_a_teacher_that_is_none(
+    write: Callable[[Path], None], message: str, tree: dict[str, Any], refused: Refused, tmp_path: Path
+) -> None:
+    (tmp_path / "teacher").mkdir()
+    write(tmp_path / "teacher")
+    line = refused(write_config(tmp_path / "c.yaml", _changed(tree, "teacher", str(tmp_path / "teacher"))))
+    assert line.startswith("error: teacher: ")
+    assert str(tmp_path / "teacher") in line
+    assert message in line
+    assert not (tmp_path / "run").exists(), "nothing was written"
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.glob("train/*"):
+        path.unlink()
+
+
+def _no_rows(folder: Path) -> None:
+    for path in folder.glob("train/*"):
+        pq.write_table(pq.read_table(path).slice(0, 0), path)
+
+
+def _wrong_column(folder: Path) -> None:
+    path = folder / "train" / "part-00001.parquet"
+    pq.write_table(pa.table({"en": ["a"], "chinese": ["一"]}), path)
+
+
+def _noise(folder: Path) -> None:
+    (folder / "valid" / "part-00000.parquet").write_bytes(b"PAR1 and nothing more")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_empty, "is no corpus (no train/*.parquet there); build one first: python -m data.build"),
+        (_no_rows, "has no training rows; its report.json says why"),
+        (_wrong_column, "part-00001.parquet: no column 'zh'; it has en, chinese"),
+        (_noise, "valid/part-00000.parquet: not a readable Parquet file"),
+    ],
+)
+def test_a_corpus_that_is_none(
+    spoil: Callable[[Path], None], message: str, tree: dict[str, Any], refused: Refused, tmp_path: Path
+) -> None:
+    spoil(write_corpus(tmp_path / "corpus"))
+    assert message in refused(
+        write_config(tmp_path / "c.yaml", _changed(tree, "data.corpus", str(tmp_path / "corpus")))
+    )
+    assert not (tmp_path / "run").exists(), "nothing was written"
+
+
+def test_a_folder_of_something_else_is_left_alone(tree: dict[str, Any], refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    assert "holds other things and no config.yaml; name a new folder" in refused(
+        write_config(tmp_path / "c.yaml", tree)
+    )
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_batches_that_do_not_divide_among_processes(
+    tree: dict[str, Any], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = main._prepare
+    monkeypatch.setattr(main, "_prepare", lambda resolved, processes: prepare(resolved, 3))
+    line = refused(write_config(tmp_path / "c.yaml", tree))
+    assert line == "error: train.batch_size: 8 pairs do not divide among 3 processes"
+
+
+def test_a_tracker_that_is_not_installed(
+    tree: dict[str, Any], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """accelerate would leave it out without a word."""
+    monkeypatch.setattr(main, "find_spec", lambda name: None)
+    line = refused(write_config(tmp_path / "c.yaml", _changed(tree, "train.trackers", ["wandb"])))
+    assert line == "error: train.trackers: wandb is not installed; pip install wandb, or leave it out"
+
+
+def _run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["distill.py", *arguments])
+    main.main()
+
+
+def test_the_folder_of_another_run(
+    tree: dict[str, Any], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: object
+) -> None:
+    """Once something is trained: whatever has a say in the weights is the same, the rest may change."""
+    tree = _changed(_changed(tree, "train.steps", 2), "data.mixture.weights", {"caption": 3, "dictionary": 1})
+    config = write_config(tmp_path / "c.yaml", tree)
+    _run(config, monkeypatch)
+    capfd.readouterr()  # type: ignore[attr-defined]
+    end = f"in {tmp_path}/run/config.yaml; give the same, or another --out_dir"
+    assert refused([*config, "--train.lr", "1"]) == f"error: train.lr: 1.0 here, 0.0004 {end}"
+    for key, value, message in (
+        ("losses.contrastive", None, "losses.contrastive: None here, 'absent' "),
+        ("data.mixture.weights", {"caption": 3}, "data.mixture.weights.dictionary: 'absent' here, 1.0 "),
+    ):
+        line = refused(write_config(tmp_path / "other.yaml", _changed(tree, key, value)))
+        assert line == f"error: {message}{end}"
+    _run([*config, "--train.log_every", "2", "--train.keep", "1"], monkeypatch)
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2]
+
+
+def test_a_mistake_found_after_the_claim_is_mended_in_place(
+    tree: dict[str, Any], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was trained, so the same folder takes another mixture and another vocabulary."""
+    tree = _changed(tree, "train.steps", 1)
+    wrong = _changed(tree, "data.mixture", {"weights": {"poetry": 1}})
+    assert "poetry" in refused(write_config(tmp_path / "c.yaml", wrong))
+    words = len((tmp_path / "run" / "tokenizer" / "tokenizer.json").read_text())
+    mended = _changed(tree, "student.extended.vocabulary.words", 0)
+    _run(write_config(tmp_path / "c.yaml", mended), monkeypatch)
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [1]
+    assert len((tmp_path / "run" / "tokenizer" / "tokenizer.json").read_text()) < words
+
+
+def test_a_corrupted_checkpoint(
+    tree: dict[str, Any], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: object
+) -> None:
+    config = write_config(tmp_path / "c.yaml", _changed(tree, "train.steps", 1))
+    _run(config, monkeypatch)
+    capfd.readouterr()  # type: ignore[attr-defined]
+    path = tmp_path / "run" / "checkpoints" / "step-00000001" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:500])
+    line = refused(config)
+    assert line.startswith(f"error: {path}: not readable (")
+    assert f"remove {path.parent} to go on from the checkpoint before it" in line
+
+
+def test_the_script_itself(tmp_path: Path) -> None:
+    script = [sys.executable, str(REPOSITORY / "scripts" / "distill.py")]
+    result = subprocess.run([*script, "--config", "absent.yaml"], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr == f"error: --config: no such file 'absent.yaml' (looked in {tmp_path})\n"

@@ -1,0 +1,270 @@
+"""The loop through its own main: exact resume, any number of processes, divergence, signals, what it writes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+
+from data.command import UserError, command
+from distill import checkpoint, losses, main, tower, trainer
+from distill.student import saved
+from tests.conftest import REPOSITORY
+from tests.distill.forked import two_processes
+from tests.distill.tiny_clip import run_options, write_config
+
+Tree = dict[str, Any]
+
+
+def _train(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(sys, "argv", ["distill.py", *arguments])
+    main.main()
+
+
+def _weights(run: Path, step: int, name: str = "weights") -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / f"step-{step:08d}" / f"{name}.safetensors")
+
+
+def _records(run: Path) -> list[dict[str, float]]:
+    """metrics.jsonl without the clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in line.items() if key != "pairs_per_second"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        torch.set_num_threads(1)
+        tree = run_options(teacher, corpus, folder / "run")
+        tree["train"]["trackers"] = ["tensorboard"]
+        _train(write_config(folder / "config.yaml", tree), patch)
+    return folder / "run"
+
+
+def _same_run(one: Path, other: Path) -> None:
+    for name in ("weights", "optimizer"):
+        ours, theirs = _weights(one, 6, name), _weights(other, 6, name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert _records(one) == _records(other)
+
+
+def test_what_a_run_writes(whole: Path) -> None:
+    """Six logged steps, two evaluations, two checkpoints, event files; nothing pickled."""
+    records = _records(whole)
+    logged = [line for line in records if "loss" in line]
+    assert [line["step"] for line in logged] == [1, 2, 3, 4, 5, 6]
+    assert [line["pairs"] for line in logged] == [8, 16, 24, 32, 40, 48]
+    terms = {"pooled_zh", "pooled_en", "hidden_en", "contrastive"}
+    for line in logged:
+        assert line.keys() == {"step", "pairs", "loss", "lr", "grad_norm", *terms}
+        assert line["loss"] == pytest.approx(sum(line[term] for term in terms), abs=1e-5)
+        assert line["grad_norm"] > 0
+    assert logged[0]["pooled_en"] == pytest.approx(0, abs=1e-6), "English starts as the teacher's"
+    assert logged[1]["lr"] == pytest.approx(4e-4 * (0.01 + 0.99 * 0.5 * (1 + 3**0.5 / 2)))
+    evaluated = [line for line in records if "valid/caption/cosine_zh" in line]
+    assert [line["step"] for line in evaluated] == [3, 6]
+    assert evaluated[0].keys() == {
+        "step", "pairs", *(f"valid/caption/{name}" for name in ("cosine_zh", "cosine_en", "zh2en", "en2zh"))
+    }  # fmt: skip
+    assert checkpoint.steps(whole / "checkpoints") == [3, 6]
+    assert list(whole.rglob("events.out.tfevents.*")), "the tracker wrote"
+    kinds = {path.suffix for path in whole.rglob("*") if path.is_file() and "tfevents" not in path.name}
+    assert kinds == {".yml", ".yaml", ".json", ".jsonl", ".safetensors", ".arrow"}
+
+
+def test_training_teaches_chinese(whole: Path) -> None:
+    before, after = (
+        line["pooled_zh"] for line in (_records(whole)[0], [r for r in _records(whole) if "loss" in r][-1])
+    )
+    assert after < before
+
+
+def test_three_steps_and_three_more_are_six(
+    whole: Path, teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit: weights, moments, metrics; after a stop between two checkpoints as well."""
+    arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        step = trainer.Trainer._step
+
+        def killed(self: trainer.Trainer, number: int, batches: Any) -> Any:  # noqa: ANN401
+            if number == 4:
+                raise KeyboardInterrupt
+            return step(self, number, batches)
+
+        patch.setattr(trainer.Trainer, "_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            _train(arguments, monkeypatch)
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [3]
+    assert [line["step"] for line in _records(tmp_path / "run")][-1] == 4
+    _train(arguments, monkeypatch)
+    _same_run(tmp_path / "run", whole)
+    _train(arguments, monkeypatch)  # a run that is done stays as it is
+    _same_run(tmp_path / "run", whole)
+
+
+def test_sigterm_saves_and_the_run_goes_on(
+    whole: Path, teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        step = trainer.Trainer._step
+
+        def asked(self: trainer.Trainer, number: int, batches: Any) -> Any:  # noqa: ANN401
+            if number == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(self, number, batches)
+
+        patch.setattr(trainer.Trainer, "_step", asked)
+        _train(arguments, monkeypatch)  # returns: exit code 0
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2]
+    _train(arguments, monkeypatch)
+    _same_run(tmp_path / "run", whole)
+
+
+def test_gradients_that_are_not_finite_stop_before_a_weight_moves(
+    teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
+    seen: dict[str, dict[str, torch.Tensor]] = {}
+    step, terms = trainer.Trainer._step, losses.LossesConfig.terms
+
+    def watched(self: trainer.Trainer, number: int, batches: Any) -> Any:  # noqa: ANN401
+        monkeypatch.setattr(
+            losses.LossesConfig,
+            "terms",
+            lambda config, states: {
+                n: t * (float("inf") if number == 4 else 1) for n, t in terms(config, states).items()
+            },
+        )
+        if number == 4:
+            seen["before"] = {name: weight.detach().clone() for name, weight in self._weights.items()}
+            seen["after"] = {name: weight.detach() for name, weight in self._weights.items()}
+        return step(self, number, batches)
+
+    monkeypatch.setattr(trainer.Trainer, "_step", watched)
+    monkeypatch.setattr(sys, "argv", ["distill.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        command(main.main)
+    assert stop.value.code == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert errors == ["error: step 5: the gradients are not finite; lower train.lr, or train.precision: fp32"]
+    assert seen["before"].keys() == seen["after"].keys()
+    assert all(torch.equal(seen["before"][name], seen["after"][name]) for name in seen["before"])
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [3]
+
+
+def _step_gradients(arguments: list[str]) -> Callable[[int], dict[str, torch.Tensor]]:
+    """Trains a run and returns its last weights and the number of its processes."""
+
+    def work(rank: int) -> dict[str, torch.Tensor]:
+        counted: list[int] = []
+        patch = pytest.MonkeyPatch()
+        parts = main._parts
+
+        def count(config: Any, accelerator: Any, store: Path) -> Any:  # noqa: ANN401
+            counted.append(accelerator.num_processes)
+            return parts(config, accelerator, store)
+
+        patch.setattr(main, "_parts", count)
+        patch.setattr(sys, "argv", ["distill.py", *arguments])
+        main.main()
+        return {"processes": torch.tensor(counted)}
+
+    return work
+
+
+def test_two_processes_of_half_a_batch_are_one_of_the_whole(
+    whole: Path, teacher: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Contrastive on, tight and full steps: the weights after six steps and every logged number."""
+    arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
+    results: list[Any] = two_processes(_step_gradients(arguments), tmp_path)
+    assert [result["processes"].tolist() for result in results] == [[2], [2]]
+    ours, theirs = _weights(tmp_path / "run", 6), _weights(whole, 6)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-4, rtol=1e-3)  # a twentieth of a step of AdamW
+    for one, two in zip(_records(tmp_path / "run"), _records(whole), strict=True):
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
+
+
+def test_the_student_of_a_run_folder(whole: Path) -> None:
+    """Newest or named; the frozen rows come from the teacher again."""
+    newest, third = saved.load_run(whole), saved.load_run(whole, 3)
+    table = newest.model.text_model.embeddings.token_embedding.weight
+    assert len(table) == len(newest.tokenizer)
+    rows = _weights(whole, 6)["text.text_model.embeddings.token_embedding.new"]
+    cat = newest.tokenizer.get_vocab()["çĮ«"]
+    assert (rows == table[cat]).all(dim=1).any()
+    assert not torch.equal(third.model.text_projection.weight, newest.model.text_projection.weight)
+    with pytest.raises(UserError, match=r"--step 5: .* has checkpoints 3, 6"):
+        saved.load_run(whole, 5)
+    with pytest.raises(UserError, match=r"no config\.yaml"):
+        saved.load_run(whole / "tokenizer")
+
+
+def test_freeze_transformer_leaves_english_bit_exact(
+    teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree: Tree = run_options(teacher, corpus, tmp_path / "run")
+    tree["student"]["extended"]["freeze"] = "transformer"
+    _train(write_config(tmp_path / "c.yaml", tree), monkeypatch)
+    assert all(line["pooled_en"] == pytest.approx(0, abs=1e-6) for line in _records(tmp_path / "run") if "loss" in line)
+    assert _weights(tmp_path / "run", 6).keys() == {"text.text_model.embeddings.token_embedding.new"}
+    trained = saved.load_run(tmp_path / "run")
+    original = tower.load_tower(str(teacher), "teacher")
+    for name, weight in original.state_dict().items():
+        if "token_embedding" not in name:
+            assert torch.equal(trained.model.state_dict()[name], weight), name
+    ids = trained.tokenizer(["a red cat"], return_tensors="pt")["input_ids"]
+    assert torch.equal(trained.model(input_ids=ids).text_embeds, original(input_ids=ids).text_embeds)
+
+
+def _launch(folder: Path, arguments: list[str]) -> subprocess.Popen[str]:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*launcher, "--main_process_port", "0", str(REPOSITORY / "scripts" / "distill.py"), *arguments],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_accelerate_launch_runs_two_processes(whole: Path, teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    """The real command line, with an override; the metrics are those of one process, and both processes were there."""
+    arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
+    process = _launch(tmp_path, [*arguments, "--train.keep", "1"])
+    workers: set[str] = set()
+    while process.poll() is None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        try:
+            workers |= set(children.read_text().split())
+        except OSError:
+            break
+        time.sleep(0.1)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert len(workers) >= 2
+    assert "step 6 of 6, 48 pairs" in out
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [6]
+    for one, two in zip(_records(tmp_path / "run"), _records(whole), strict=True):
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
