@@ -30,6 +30,7 @@ class Measured:
     kept: int
     seconds: float
     pairs_a_second: float
+    cpu_seconds: float  # of all threads: what the work costs, whatever else the machine does
     peak_gib: float  # resident, of the whole process
     phases: dict[str, float]  # seconds of reading-to-scoring, the rest is deciding and writing
 
@@ -74,9 +75,9 @@ def measure(config: Path, out: Path, rows: int) -> Measured:
     told = json.loads((out / "report.json").read_text(encoding="utf-8"))
     scoring = sum(s["seconds"] for s in told["sources"])
     peak = usage.ru_maxrss / 2**20
-    return Measured(
-        rows, told["rows_kept"], round(seconds, 1), round(rows / seconds), round(peak, 2), {"scoring": scoring}
-    )
+    cpu = round(usage.ru_utime + usage.ru_stime, 1)
+    speed, kept = round(rows / seconds), told["rows_kept"]
+    return Measured(rows, kept, round(seconds, 1), speed, cpu, round(peak, 2), {"scoring": scoring})
 
 
 def build_config(folder: Path, tsv: Path, benchmarks: list[str]) -> Path:
@@ -106,7 +107,7 @@ def main() -> None:
         write_rows(tsv, en, zh, rows)
         config = build_config(given.work, tsv.resolve(), [str(Path(b).resolve()) for b in given.benchmarks])
         found = measure(config, given.work / f"corpus-{rows}", rows)
-        print(f"{rows:>12,} rows: {found.pairs_a_second:,} pairs/s, {found.seconds} s, peak {found.peak_gib} GiB, "
+        print(f"{rows:>12,} rows: {found.pairs_a_second:,} pairs/s, {found.seconds} s, {found.cpu_seconds} CPU s, peak {found.peak_gib} GiB, "
               f"{found.kept:,} kept, scoring {found.phases['scoring']} s", flush=True)  # fmt: skip
         result["builds"].append(asdict(found))
         tsv.unlink()

@@ -50,8 +50,12 @@ class Csv(Source):
 
 def records(text: str, path: str, delimiter: str, names: list[str]) -> Iterator[tuple[int, list[str] | None]]:
     """Yield (line where the record starts, cells of `names`); None where the record has too few cells."""
-    reader = csv.reader(io.StringIO(text.replace("\0", "\ufffd")), delimiter=delimiter)
-    header = next(reader, [])
+    text = text.replace("\0", "\ufffd").replace("\r\n", "\n").replace("\r", "\n")
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise UserError(f"{path}:1: not a CSV header ({error}); is this the right file?") from error
     missing = [name for name in names if name not in header]
     if missing:
         raise UserError(f"{path}:1: no column {missing[0]!r}; the header has {', '.join(header)[:200]}")
