@@ -234,6 +234,12 @@ def test_a_window_is_sorted_by_length(train: dict[str, DomainTokens]) -> None:
     assert padding(12) < padding(1) / 2
 
 
+def test_short_and_long_batches_come_in_another_order_in_every_window(train: dict[str, DomainTokens]) -> None:
+    batches = _batches(train, Schedule(seed=1, batch_size=8, window=6, full_share=0))
+    lengths = [[int((batches[6 * w + k].student_zh != 521).sum()) for k in range(6)] for w in range(8)]
+    assert len({tuple(np.argsort(window, kind="stable")) for window in lengths}) >= 6
+
+
 def test_tiny_shares_and_tiny_windows(train: dict[str, DomainTokens]) -> None:
     """Many more domains than a window has pairs: each still gets its share (and no count goes below zero)."""
     names = {f"d{number:02}": train["caption"] for number in range(30)}
