@@ -19,6 +19,8 @@ from torch import nn
 
 from data.command import UserError
 
+DECODER = "decoder."
+"""Before the names of the auxiliary decoder's weights, which only training and eval.translation read."""
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -70,9 +72,14 @@ def steps(folder: Path) -> list[int]:
 
 
 def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter]) -> Progress:
-    """Copy a checkpoint's weights into `weights`, in place; UserError where they do not fit."""
+    """Copy a checkpoint's weights into `weights`, in place; UserError where they do not fit.
+
+    A decoder in the checkpoint that `weights` has not is left out.
+    """
     place = folder / f"step-{step:08d}"
     stored = _load_file(place / "weights.safetensors")
+    if not any(name.startswith(DECODER) for name in weights):
+        stored = {name: weight for name, weight in stored.items() if not name.startswith(DECODER)}
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     found = {name: tuple(weight.shape) for name, weight in stored.items()}
     if shapes != found:

@@ -20,6 +20,9 @@ def check_losses(config: RunConfig, width: int) -> None:
         raise UserError("losses.kv_metric.chinese_padding: there is padding on full steps alone; set train.full_share")
     if share < 1 and all(isinstance(loss, Readout) for loss in losses.chosen):
         raise UserError("losses.readout: nothing else counts on tight steps; set train.full_share: 1, or add a loss")
+    if losses.translation and width % losses.translation.decoder.heads:
+        heads = losses.translation.decoder.heads
+        raise UserError(f"losses.translation.decoder.heads: {heads} heads do not divide the width {width}")
     if losses.unet_geometry is not None:
         geometry = read_geometry(losses.unet_geometry, torch.device("cpu"))
         if geometry.width != width:
@@ -40,7 +43,9 @@ def extras(
     if losses.empty_prompt:
         ids, student_ids = (_empty(each, slots).to(teacher.device) for each in (teacher_tokenizer, tokenizer))
         empty = EmptyPrompt(student_ids, teacher(ids))
-    return Extras(empty, geometry)
+    end_of_text = tokenizer.eos_token_id
+    assert isinstance(end_of_text, int)
+    return Extras(empty, geometry, end_of_text)
 
 
 def _empty(tokenizer: CLIPTokenizer, slots: int) -> torch.Tensor:

@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from data.batches import Batch
+from distill.checkpoint import DECODER, trainable
+from distill.decoder import Decoder, Language
 from distill.geometry import Geometry
 from distill.losses import Empty, LossesConfig, Step, Terms
 from distill.states import States
-from distill.student.extended import ExtendedStudent
+from distill.student.kind import StudentTower
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,15 @@ class Extras:
 
     empty: EmptyPrompt | None = None
     geometry: Geometry | None = None
+    end_of_text: int = -1
+    """Of the student's vocabulary; what ends the decoder's sentences."""
 
 
 class Task(nn.Module):
     """The module that is trained; one forward per step, so that any wrapper sees every use of a weight."""
 
     def __init__(
-        self, student: ExtendedStudent, losses: LossesConfig, english_every: int, extras: Extras | None = None
+        self, student: StudentTower, losses: LossesConfig, english_every: int, extras: Extras | None = None
     ) -> None:
         """Train `student`, which reads the English of every `english_every`-th pair."""
         super().__init__()
@@ -40,6 +44,15 @@ class Task(nn.Module):
         self._losses = losses
         self._english = slice(None, None, english_every)
         self._extras = extras or Extras()
+        self.decoder: Decoder | None = None
+        if losses.translation:
+            width = student.output_table().shape[1]
+            self.decoder = Decoder(losses.translation.decoder, width, student.state_width, student.slots)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The weights that train, by the names of a checkpoint."""
+        decoder = trainable(self.decoder) if self.decoder else {}
+        return {**trainable(self.student), **{DECODER + name: weight for name, weight in decoder.items()}}
 
     def forward(self, batch: Batch, target: States, done: float = 0.0) -> Terms:
         """Named loss terms, scalars.
@@ -47,19 +60,38 @@ class Task(nn.Module):
         `target` holds the teacher's states of `batch.teacher_en`; `done` is the share of the run that lies behind.
         """
         empty = self._extras.empty
+        chinese, english = self.student(batch.student_zh), self.student(batch.student_en[self._english])
         step = Step(
-            chinese=self.student(batch.student_zh),
+            chinese=chinese,
             target=target,
-            english=self.student(batch.student_en[self._english]),
+            english=english,
             english_target=target.rows(self._english),
             full=batch.full,
             empty=Empty(self.student(empty.ids), empty.target) if empty else None,
             geometry=self._extras.geometry,
+            spoken=self._spoken(batch, chinese, english),
             done=done,
         )
         # Cosines near one and contrastive logits need more digits than a half-precision product keeps.
         with torch.autocast(target.pooled.device.type, enabled=False):
             return self._losses.terms(step)
+
+    def _spoken(self, batch: Batch, chinese: States, english: States) -> Terms:
+        """The decoder's cross-entropy by direction, on the pairs whose English the student read."""
+        if self.decoder is None or self._losses.translation is None:
+            return {}
+        some = slice(None, None, self._losses.translation.decoder.every)
+        states = {"zh": chinese.rows(self._english).rows(some), "en": english.rows(some)}
+        ids: dict[Language, torch.Tensor] = {
+            "zh": batch.student_zh[self._english][some],
+            "en": batch.student_en[self._english][some],
+        }
+        return {
+            f"{said}_from_{read}": self.decoder(self.student, states[read], ids[said], self._extras.end_of_text, said)
+            for said in ids
+            for read in states
+            if f"{said}_from_{read}" in self._losses.translation.weights
+        }
 
 
 def total(terms: Terms) -> torch.Tensor:

@@ -51,7 +51,7 @@ class Trainer:
         """Build the optimizer, wrap the task, and load the newest checkpoint where there is one."""
         self._parts, self._config, self._accelerator = parts, config, accelerator
         self._checkpoints = folder / "checkpoints"
-        self._weights = checkpoint.trainable(parts.task.student)
+        self._weights = parts.task.trainable()
         self._progress = Progress(step=0, pairs=0)
         # The step of a checkpoint is loaded before wrapping: DDP then sends rank 0's weights to all.
         saved = checkpoint.steps(self._checkpoints)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from distill.decoder import DecoderConfig
 from distill.losses.step import Schedule, Step, Terms
 
 DIRECTIONS = ("zh_from_zh", "zh_from_en", "en_from_zh", "en_from_en")
@@ -19,6 +20,7 @@ class Translation:
     zh_from_en: float = 0.1
     en_from_zh: float = 0.0
     en_from_en: float = 0.0
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:

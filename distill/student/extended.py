@@ -12,6 +12,7 @@ from transformers import CLIPTextModelWithProjection
 from distill import tower
 from distill.states import States
 from distill.student.chinese_bpe import VocabularyConfig
+from distill.student.kind import StudentTower
 
 Freeze = Literal["none", "embeddings", "transformer"]
 
@@ -44,10 +45,14 @@ class SplitEmbedding(nn.Module):
 
     def table(self) -> torch.Tensor:
         """One stock table [vocabulary, width], shared rows written out."""
-        return torch.cat([self.teacher, self.new])[self.row_of_id].detach()
+        return self.shared_table().detach()
+
+    def shared_table(self) -> torch.Tensor:
+        """The same with gradients."""
+        return F.embedding(self.row_of_id, torch.cat([self.teacher, self.new]))
 
 
-class ExtendedStudent(nn.Module):
+class ExtendedStudent(StudentTower):
     """A CLIP text tower whose vocabulary has grown; before training it reads English exactly as its teacher does."""
 
     def __init__(
@@ -73,6 +78,10 @@ class ExtendedStudent(nn.Module):
                 new[row] = first_rows[token]
         self.text = tower.prepare(teacher, on_cpu)
         self.text.text_model.embeddings.token_embedding = SplitEmbedding(old, new, row_of_id)
+        is_twin = torch.zeros(vocabulary, dtype=torch.bool)
+        is_twin[list(twins)] = True
+        self.register_buffer("_twins", is_twin, persistent=False)
+        self._twins: torch.Tensor
         self._freeze(freeze)
 
     @property
@@ -85,6 +94,29 @@ class ExtendedStudent(nn.Module):
     def forward(self, ids: torch.Tensor) -> States:
         """States of `ids`, int64 [batch, slots], in the student's vocabulary."""
         return tower.run(self.text, ids)
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token embeddings of `ids`."""
+        found: torch.Tensor = self.embedding(ids)
+        return found
+
+    def output_table(self) -> torch.Tensor:
+        """The embeddings by id, with gradients."""
+        return self.embedding.shared_table()
+
+    def twins(self) -> torch.Tensor:
+        """Ids that use the row of another id."""
+        return self._twins
+
+    @property
+    def state_width(self) -> int:
+        """Width of the states."""
+        return int(self.text.config.hidden_size)
+
+    @property
+    def slots(self) -> int:
+        """Most tokens of a sequence."""
+        return int(self.text.config.max_position_embeddings)
 
     def stock(self) -> CLIPTextModelWithProjection:
         """The student as a plain transformers model on the CPU, float32, in evaluation mode."""

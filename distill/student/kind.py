@@ -1,0 +1,41 @@
+"""What the trainer, the losses and the decoder ask of a student, whatever its kind."""
+
+import torch
+from torch import nn
+from transformers import CLIPTextModelWithProjection
+
+from distill.states import States
+
+
+class StudentTower(nn.Module):
+    """A bilingual prompt encoder in training; each kind fills in every method."""
+
+    def forward(self, ids: torch.Tensor) -> States:
+        """States of `ids`, int64 [batch, slots], in the student's vocabulary."""
+        raise NotImplementedError
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token embeddings [batch, slots, embedding width] of `ids`, without positions."""
+        raise NotImplementedError
+
+    def output_table(self) -> torch.Tensor:
+        """The token embeddings as one table [vocabulary, embedding width], with gradients."""
+        raise NotImplementedError
+
+    def twins(self) -> torch.Tensor:
+        """Ids that use the row of another id, bool [vocabulary]."""
+        raise NotImplementedError
+
+    def stock(self) -> CLIPTextModelWithProjection:
+        """The student as a plain transformers model on the CPU, float32, in evaluation mode."""
+        raise NotImplementedError
+
+    @property
+    def state_width(self) -> int:
+        """Width of the states."""
+        raise NotImplementedError
+
+    @property
+    def slots(self) -> int:
+        """Most tokens of a sequence."""
+        raise NotImplementedError

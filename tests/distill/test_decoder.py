@@ -1,0 +1,166 @@
+"""The auxiliary decoder against plain computations, and that it learns to say what the states hold."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from distill import checkpoint, main, tower
+from distill.decoder import Decoder, DecoderConfig
+from distill.states import States
+from distill.student.build import build_student, build_tokenizer
+from distill.student.chinese_bpe import VocabularyConfig, spell
+from distill.student.extended import ExtendedConfig, ExtendedStudent
+from distill.student.saved import load_run
+from tests.distill.forked import two_processes
+from tests.distill.tiny_clip import run_options, write_config
+
+CHINESE = ["草地上的一只红色的猫", "红色，蓝色,狗", "大海"]
+
+
+@pytest.fixture
+def tokens(teacher: Path, corpus: Path, tmp_path: Path) -> Path:
+    build_tokenizer(ExtendedConfig(VocabularyConfig(12, 1)), str(teacher), corpus, tmp_path / "tokenizer")
+    return tmp_path / "tokenizer"
+
+
+@pytest.fixture
+def student(teacher: Path, tokens: Path) -> ExtendedStudent:
+    words = tower.load_tokenizer(str(tokens), "t")
+    made = build_student(ExtendedConfig(VocabularyConfig(12, 1)), str(teacher), words, {}, on_cpu=True)
+    with torch.no_grad():
+        made.embedding.new.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
+    return made
+
+
+@pytest.fixture
+def ids(tokens: Path) -> torch.Tensor:
+    words = tower.load_tokenizer(str(tokens), "t")
+    found: torch.Tensor = words(CHINESE, padding=True, return_tensors="pt")["input_ids"]
+    return found
+
+
+def _decoder(student: ExtendedStudent) -> Decoder:
+    torch.manual_seed(4)
+    return Decoder(DecoderConfig(layers=1, heads=2), 32, student.state_width, student.slots)
+
+
+END = 521  # the tiny teacher's end-of-text
+
+
+def test_the_loss_is_the_mean_over_asked_tokens(student: ExtendedStudent, ids: torch.Tensor) -> None:
+    """Row by row with no padding at all, and the logits written out."""
+    decoder = _decoder(student)
+    with torch.no_grad():
+        states = student(ids)
+        got = decoder(student, states, ids, END, "zh")
+        losses, places = 0.0, 0
+        for row in range(len(ids)):
+            length = int((ids[row] == END).nonzero()[0, 0]) + 1
+            own = ids[row : row + 1, :length]
+            alone = States(states.tokens[row : row + 1, :length], states.pooled[:1], states.is_text[:1, :length] | True)
+            hidden = decoder._run(student, alone, own[:, :-1], "zh").last_hidden_state
+            assert hidden is not None
+            logits = decoder.say(hidden) @ student.embedding.table().T
+            logits = logits + decoder.twin(hidden) * student.twins()
+            losses += F.cross_entropy(logits[0], own[0, 1:], reduction="sum").item()
+            places += length - 1
+    assert got.item() == pytest.approx(losses / places, rel=1e-5)
+
+
+def test_twins_share_a_row_and_are_told_apart(student: ExtendedStudent, tokens: Path) -> None:
+    vocab = tower.load_tokenizer(str(tokens), "t").get_vocab()
+    wide, narrow, inside, at_end = vocab[spell("，")], vocab[","], vocab[spell("猫")], vocab[spell("猫") + "</w>"]
+    assert student.twins()[[wide, narrow, inside, at_end]].tolist() == [True, False, False, True]
+    assert student.output_table().equal(student.embedding.table())
+    decoder, hidden = _decoder(student), torch.randn(1, 32)
+    with torch.no_grad():
+        logits = decoder._logits(hidden, student)[0]
+        difference = decoder.twin(hidden).item()
+    assert (logits[wide] - logits[narrow]).item() == pytest.approx(difference, abs=1e-5)
+    assert (logits[at_end] - logits[inside]).item() == pytest.approx(difference, abs=1e-5)
+
+
+def test_gradients_reach_states_and_shared_rows(student: ExtendedStudent, ids: torch.Tensor) -> None:
+    decoder = _decoder(student)
+    decoder(student, student(ids), ids, END, "zh").backward()
+    assert student.embedding.new.grad is not None
+    assert student.embedding.teacher.grad is None, "frozen"
+    final = student.text.text_model.final_layer_norm.weight.grad
+    assert final is not None
+    assert final.abs().sum() > 0
+    unused = [name for name, weight in decoder.named_parameters() if weight.grad is None]
+    assert unused == [], "DDP waits for every weight"
+
+
+def test_it_learns_to_say_it(student: ExtendedStudent, ids: torch.Tensor) -> None:
+    """After some steps on three sentences, greedy generation gives them back, each from its own states."""
+    decoder = _decoder(student)
+    optimizer = torch.optim.AdamW([*decoder.parameters(), student.embedding.new], lr=3e-3, weight_decay=0)
+    with torch.no_grad():
+        states = student(ids)
+    for _ in range(120):
+        optimizer.zero_grad()
+        decoder(student, states, ids, END, "zh").backward()
+        optimizer.step()
+    said = decoder.generate(student, states, int(ids[0, 0]), END, "zh", most=40)
+    width = ids.shape[1] - 1
+    assert said.shape == (3, width), "it stops when every sentence has ended"
+    assert said.tolist() == ids[:, 1:].tolist()
+    turned = States(states.tokens.flip(0), states.pooled, states.is_text.flip(0))
+    other = decoder.generate(student, turned, int(ids[0, 0]), END, "zh", most=40)
+    assert other.tolist() == ids.flip(0)[:, 1:].tolist()
+    assert decoder.generate(student, states, int(ids[0, 0]), END, "zh", most=2).shape == (3, 2)
+
+
+def _step(folder: Path, tokens: Path, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    words = tower.load_tokenizer(str(tokens), "t")
+    texts = [*CHINESE, "猫"]
+    ids: torch.Tensor = words(texts, padding=True, return_tensors="pt")["input_ids"]
+    student = build_student(ExtendedConfig(VocabularyConfig(12, 1)), str(folder), words, {}, on_cpu=True)
+    decoder = _decoder(student)
+    loss = decoder(student, student(ids[rows]), ids[rows], END, "zh")
+    loss.backward()
+    assert student.embedding.new.grad is not None
+    return loss.detach(), student.embedding.new.grad
+
+
+def test_two_processes_are_one(teacher: Path, tokens: Path, tmp_path: Path) -> None:
+    loss, gradient = _step(teacher, tokens, slice(0, 4))
+    parts = two_processes(lambda rank: _step(teacher, tokens, slice(2 * rank, 2 * rank + 2)), tmp_path)
+    losses, gradients = zip(*parts, strict=True)  # type: ignore[call-overload]
+    torch.testing.assert_close(torch.stack(losses).mean(), loss)
+    torch.testing.assert_close(torch.stack(gradients).mean(dim=0), gradient)
+
+
+def test_a_run_with_a_decoder_resumes_and_exports_without(
+    teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = run_options(teacher, corpus, tmp_path / "run")
+    tree["losses"] = {"translation": {"en_from_zh": 0.1, "decoder": {"layers": 1, "heads": 2}}}
+    monkeypatch.setattr(sys, "argv", ["distill.py", *write_config(tmp_path / "c.yaml", tree)])
+    tree["train"] |= {"steps": 4, "save_every": 2, "eval_every": 4}
+    write_config(tmp_path / "c.yaml", tree)
+    main.main()
+    last = tmp_path / "run" / "checkpoints" / "step-00000004"
+    stored = checkpoint._load_file(last / "weights.safetensors")
+    assert "decoder.body.layers.0.fc1.weight" in stored
+    moved = [name for name in stored if name.startswith("decoder.")]
+    earlier = checkpoint._load_file(last.with_name("step-00000002") / "weights.safetensors")
+    # The key biases of attention have no gradient: softmax does not see them.
+    assert [n for n in moved if stored[n].equal(earlier[n]) and "k_proj.bias" not in n] == []
+    for path in last.iterdir():
+        path.unlink()
+    last.rmdir()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    main.main()
+    again = checkpoint._load_file(last / "weights.safetensors")
+    assert all(again[name].equal(stored[name]) for name in stored)
+    logged = [line for line in map(json.loads, lines) if "loss" in line]
+    terms = {"translation_zh_from_zh", "translation_zh_from_en", "translation_en_from_zh"}
+    assert terms < logged[0].keys()
+    assert "translation_en_from_en" not in logged[0]
+    assert not any("decoder" in name for name in load_run(tmp_path / "run").model.state_dict())
