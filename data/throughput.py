@@ -107,8 +107,7 @@ def main() -> None:
         write_rows(tsv, en, zh, rows)
         config = build_config(given.work, tsv.resolve(), [str(Path(b).resolve()) for b in given.benchmarks])
         found = measure(config, given.work / f"corpus-{rows}", rows)
-        print(f"{rows:>12,} rows: {found.pairs_a_second:,} pairs/s, {found.seconds} s, {found.cpu_seconds} CPU s, peak {found.peak_gib} GiB, "
-              f"{found.kept:,} kept, scoring {found.phases['scoring']} s", flush=True)  # fmt: skip
+        print(f"{rows:>12,} rows: {json.dumps(asdict(found))}", flush=True)
         result["builds"].append(asdict(found))
         tsv.unlink()
     if given.opusfilter:

@@ -48,7 +48,7 @@ class Parquet(Source):
                         lines = np.arange(first, first + batch.num_rows, dtype=np.int64)
                         yield raw_batch(texts[0], texts[1], index, lines, image=texts[2] if self.image else None)
                         first += batch.num_rows
-                except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+                except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                     raise UserError(f"{path}: not a readable Parquet file ({error}); fetch it again") from error
 
 
