@@ -73,15 +73,18 @@ def noun_phrase(thing: Thing, register: str, random: Random, wording: Wording, m
 
 def _clauses(scene: Scene, register: str, random: Random, wording: Wording, mixed: bool) -> dict[str, str]:
     """`core` (…在…的左边) and `there` (…的左边有…), with the same phrases."""
-    inner = "caption" if register == "subtitle" and scene.relations else register  # 在条鱼 would be wrong: 一 stays
+    landmark = (
+        "prompt" if register == "prompt" else "caption"
+    )  # 在小红鱼两尾的左边 would jar: what is stood by is said plainly
+    subject = "caption" if register == "subtitle" else register  # 条鱼在… would be wrong: before 在, 一 stays
     phrases = [
-        noun_phrase(thing, register if index == 0 else inner, random, wording, mixed and random.random() < 0.6)
+        noun_phrase(thing, register if index == 0 else landmark, random, wording, mixed and random.random() < 0.6)
         for index, thing in enumerate(scene.things)
     ]
     if not scene.relations:
         return {"core": phrases[0], "there": "有" + phrases[0]}
     side = ("的" if random.random() < 0.5 else "") + CHINESE_RELATIONS[scene.relations[0]].draw(random, wording)
-    whole = noun_phrase(scene.things[0], inner, random, wording, mixed and random.random() < 0.3)
+    whole = noun_phrase(scene.things[0], subject, random, wording, mixed and random.random() < 0.3)
     core = random.choice(
         (f"{whole}在{phrases[1]}{side}", f"{phrases[1]}{side}有{whole}", f"{phrases[1]}{side}是{whole}")
     )

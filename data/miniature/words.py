@@ -54,7 +54,7 @@ NOUNS = {
     "mountain": _noun("mountain,peak|mount", "山,山峰|山岭", "座"),
     "tree": _noun("tree", "树,树木|林木", "棵株"),
     "flower": _noun("flower,blossom|bloom", "花,花朵|花儿,鲜花", "朵枝"),
-    "moon": _noun("moon,crescent moon|crescent", "月亮,弯月|月牙,明月", "轮弯"),
+    "moon": _noun("moon,crescent moon|crescent", "月亮,弯月|月牙,明月", "轮"),
     "sun": _noun("sun", "太阳,日头|骄阳", "轮个"),
     "star": _noun("star", "星星,星|星儿", "颗"),
     "cloud": _noun("cloud", "云,云朵|云彩", "朵片"),

@@ -71,7 +71,7 @@ def train_autoencoder(
         }
 
     seconds = fit("autoencoder", model, plan, losses, folder)
-    return model, seconds
+    return model.to(memory_format=torch.contiguous_format), seconds  # the only form that safetensors writes
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Makes the miniature's models from nothing but the world's pictures and English: stage by stage, resumable."""
 
 import json
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,8 @@ from eval.miniature.world import pictures as rendered
 from eval.recogniser import Recogniser, load_recogniser
 from eval.result import write_json
 
-Stage = Literal["recogniser", "autoencoder", "clip", "pipeline"]
-STAGES: tuple[Stage, ...] = ("recogniser", "autoencoder", "clip", "pipeline")
+Stage = Literal["recogniser", "clip", "autoencoder", "pipeline"]
+STAGES: tuple[Stage, ...] = ("recogniser", "clip", "autoencoder", "pipeline")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Build:
     pictures: int = 4  # of each, from different noise
     recogniser: Plan = field(default_factory=lambda: Plan(steps=1400, rate=2e-3))
     autoencoder: Plan = field(default_factory=lambda: Plan(steps=4500, rate=1.5e-3, ema=0.997))
-    clip: Plan = field(default_factory=lambda: Plan(steps=600, rate=1e-3, warmup=150, decay=0.05))
+    clip: Plan = field(default_factory=lambda: Plan(steps=500, rate=1e-3, warmup=150, decay=0.05))
     unet: Plan = field(default_factory=lambda: Plan(steps=8000, rate=1e-3, warmup=200, ema=0.999))
 
 
@@ -71,8 +72,8 @@ def build(given: Build) -> dict[str, Any]:
     scores: dict[str, Any] = {}
     last = STAGES.index(given.until)
     recogniser = make_recogniser(given, world, scores)
-    autoencoder = make_autoencoder(given, world, recogniser, scores) if last >= 1 else None
-    towers = make_clip(given, world, scores) if last >= 2 else None
+    towers = make_clip(given, world, scores) if last >= 1 else None
+    autoencoder = make_autoencoder(given, world, recogniser, scores) if last >= 2 else None
     if last == 3 and autoencoder is not None and towers is not None:
         make_pipeline(given, world, recogniser, autoencoder, towers, scores)
     write_json(scores, given.out / "scores.json")
@@ -170,4 +171,10 @@ def make_pipeline(
         "seconds": seconds,
         **drawing_scores(pipeline, recogniser, world.test[: given.drawn], given.pictures),
     }
-    pipeline.to(dtype=torch.float16).save_pretrained(given.out / "pipeline")
+    folder = given.out / "pipeline"
+    pipeline.to(dtype=torch.float16).save_pretrained(folder)
+    # In a config that says fp32, transformers loads the halves as fp32, as diffusers does with its own parts.
+    half = encoder.state_dict()
+    encoder.to(dtype=torch.float32).save_pretrained(folder / "text_encoder", state_dict=half)
+    for name in ("vocab.json", "merges.txt"):  # loaders other than transformers 5 ask for them
+        shutil.copyfile(given.out / "clip" / name, folder / "tokenizer" / name)

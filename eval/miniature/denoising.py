@@ -42,7 +42,7 @@ def new_scheduler() -> Scheduler:
     kind: Any = diffusers.DDPMScheduler
     return kind(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
-        timestep_spacing="trailing", clip_sample=False,
+        timestep_spacing="trailing", clip_sample=False, steps_offset=1,
     )  # fmt: skip
 
 
@@ -90,4 +90,4 @@ def train_unet(
         return {"velocity": (error * ratio.clamp(max=GAMMA) / (ratio + 1)).mean() * 4}
 
     seconds = fit("unet", unet, plan, losses, folder)
-    return unet, seconds
+    return unet.to(memory_format=torch.contiguous_format), seconds  # the only form that safetensors writes

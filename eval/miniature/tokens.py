@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import pre_tokenizers, trainers
 from transformers import CLIPTokenizer
@@ -22,7 +23,7 @@ def learn_tokenizer(texts: Iterable[str], size: int, folder: Path) -> CLIPTokeni
         min_frequency=20, show_progress=False,
     )  # fmt: skip
     blank.train_from_iterator(texts, trainer)
-    merges = json.loads(blank.to_str())["model"]["merges"]
+    merges: Any = [tuple(pair) for pair in json.loads(blank.to_str())["model"]["merges"]]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = letters + [letter + "</w>" for letter in letters]
     tokens += dict.fromkeys("".join(pair) for pair in merges)

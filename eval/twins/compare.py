@@ -51,7 +51,7 @@ def compare(
     how: Drawing, read: Read | None, shown: int = 8, floor: bool = False,
 ) -> Twins:  # fmt: skip
     """Draw every prompt from `seeds` noises under every conditioning and measure; `read` needs prompts with scenes."""
-    states = conditionings(prompts, teacher, student, floor)
+    shown, states = min(shown, len(prompts)), conditionings(prompts, teacher, student, floor)
     empty = {TEACHER: teacher.states([""]), "student": student.states([""])}
     cases = [(row, seed) for seed in range(seeds) for row in range(len(prompts))]
     gathered: dict[str, dict[str, list[Values]]] = {}

@@ -1,0 +1,58 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from data.miniature.corpus import write_test
+from data.miniature.scene import draw_scenes
+from eval.generation import run
+from eval.miniature.world import pictures
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_pictures_are_rendered_once(tmp_path: Path) -> None:
+    scenes = draw_scenes(5, 1, "train")
+    first = pictures(scenes, 3, tmp_path / "a.npy")
+    stamp = (tmp_path / "a.npy").stat().st_mtime_ns
+    np.testing.assert_array_equal(first, pictures(scenes, 3, tmp_path / "a.npy"))
+    assert (tmp_path / "a.npy").stat().st_mtime_ns == stamp
+    with pytest.raises(ValueError, match="holds 5 pictures, not 4"):
+        pictures(scenes[:4], 3, tmp_path / "a.npy")
+
+
+def test_an_unknown_key_is_one_line() -> None:
+    command = [sys.executable, "scripts/build_miniature.py", "--work", "w", "--out", "o", "--nonsense", "1"]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "nonsense" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.slow
+def test_the_whole_miniature_is_built_and_can_be_drawn_with(tmp_path: Path) -> None:
+    steps = [f"--{stage}.steps=2" for stage in ("recogniser", "autoencoder", "clip", "unet")]
+    command = [
+        sys.executable, "scripts/build_miniature.py", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"),
+        "--scenes=300", "--tested=8", "--drawn=2", "--pictures=1", "--vocabulary=700", *steps,
+    ]  # fmt: skip
+    subprocess.run(command, cwd=REPOSITORY, check=True)
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert set(scores) == {"recogniser", "autoencoder", "clip", "pipeline"}
+    assert "build_miniature.py" in (tmp_path / "out" / "CARD.md").read_text()
+    assert sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file()) < 40e6
+    write_test(tmp_path / "test", 2)
+    out = tmp_path / "out"
+    found = run(["--pipeline", str(out / "pipeline"), "--student", str(out / "pipeline"),
+                 "--prompts", str(tmp_path / "test" / "prompts.jsonl"), "--recogniser", str(out / "recogniser"),
+                 "--out", str(tmp_path / "drawn"), "--seeds", "1", "--drawing.steps", "2"])  # fmt: skip
+    assert found["psnr"]["student-en"]["mean"] == 99
+    stock: Any = diffusers.StableDiffusionPipeline
+    assert stock.from_pretrained(out / "pipeline")("a red cat", num_inference_steps=1).images[0].size == (64, 64)
+    assert torch.isfinite(torch.tensor(found["things"]["teacher-en"]["mean"]))

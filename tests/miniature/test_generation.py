@@ -1,0 +1,212 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from data.command import UserError
+from data.miniature.scene import Scene, Thing
+from data.miniature.scene_json import scene_json
+from eval.generation import run
+from eval.recogniser import Recogniser
+from eval.twins.conditioning import load_conditioner, load_pipeline
+from eval.twins.measures import LIMIT_DB, distances, interval, prediction_errors, psnr, ratio
+from eval.twins.prompts import read_prompts
+from eval.twins.sampling import Drawing, draw, noise, pictures
+from eval.twins.sampling import Path as Trajectory
+from tests.eval.tiny import tiny_tokenizer
+
+WIDTH = 24
+FAST = ["--drawing.steps", "3", "--seeds", "2", "--drawing.batch", "3"]
+
+
+def write_encoder(folder: Path, width: int = WIDTH, seed: int = 0, slots: int = 77) -> Path:
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(seed)
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=slots, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = CLIPTextModel(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(std=0.3)
+    model.save_pretrained(folder / "text_encoder")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random pipeline for 64-pixel pictures whose UNet depends lively on the text."""
+    folder = write_encoder(tmp_path_factory.mktemp("teacher"))
+    torch.manual_seed(1)
+    kinds: Any = diffusers
+    unet = kinds.UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=WIDTH,
+        attention_head_dim=2, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if "attn2" in name and weight.ndim > 1:
+                weight.mul_(4)
+    vae = kinds.AutoencoderTiny(
+        encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
+        num_encoder_blocks=(0, 0, 0, 0), num_decoder_blocks=(0, 0, 0, 0),
+    )  # fmt: skip
+    whole = kinds.StableDiffusionPipeline(
+        vae=vae, unet=unet, scheduler=kinds.DDIMScheduler(prediction_type="v_prediction"),
+        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"), tokenizer=tiny_tokenizer(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    whole.save_pretrained(folder / "pipeline")
+    return folder / "pipeline"
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    scene = scene_json(Scene((Thing("cat", "red"),), "sea"))
+    texts = ("the cat", "the dog", "a cat on the dog", "dog dog dog")
+    rows = [{"en": text, "zh": "猫" * (i + 1), "mixed": f"猫 {text}", "scene": scene} for i, text in enumerate(texts)]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return path
+
+
+def test_the_teacher_as_its_own_student_is_a_perfect_twin(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
+    found = run(["--pipeline", str(pipeline), "--student", str(pipeline), "--prompts", str(prompts),
+                 "--out", str(tmp_path / "out"), *FAST])  # fmt: skip
+    assert found["psnr"]["student-en"]["mean"] == LIMIT_DB
+    assert found["latent_distance"]["student-en"]["mean"] == 0
+    assert found["prediction_error"]["student-en"]["mean"] == 0
+    assert found["empty_prompt_error"]["student"]["mean"] == 0
+    assert found["prediction_error"]["teacher-empty"]["mean"] == pytest.approx(1)
+    assert found["prediction_error"]["teacher-wrong"]["mean"] > 0.01
+    assert found["psnr"]["student-zh"]["mean"] < 60  # the teacher reads bytes of Chinese and draws something else
+    assert len(found["latent_distance_by_step"]["student-zh"]) == 3
+    written = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert written["shown"][0]["zh"] == "猫"
+    assert written["settings"]["prompts"] == 4
+    assert str(pipeline / "unet" / "diffusion_pytorch_model.safetensors") in written["settings"]["sha256"]
+    names = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
+    rows = ("teacher-en", "student-en", "student-zh", "student-mixed")
+    assert names == {f"{i:03d}.{row}.png" for i in range(4) for row in rows}
+    assert (tmp_path / "out" / "grid.png").is_file()
+
+
+def test_another_student_is_a_worse_twin_and_the_floor_is_drawn(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
+    student = write_encoder(tmp_path / "student", seed=9)
+    found = run(["--pipeline", str(pipeline), "--student", str(student), "--prompts", str(prompts), "--floor", "true",
+                 "--out", str(tmp_path / "out"), "--limit", "3", *FAST])  # fmt: skip
+    for name in ("student-en", "student-zh", "student-mixed", "teacher-zh"):
+        assert found["latent_distance"][name]["mean"] > 0
+        low, high = found["psnr"][name]["ci95"]
+        assert low <= found["psnr"][name]["mean"] <= high
+    assert found["empty_prompt_error"]["student"]["mean"] > 0
+
+
+def test_the_recogniser_reads_what_was_drawn(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    (tmp_path / "recogniser").mkdir()
+    save_file(Recogniser().state_dict(), tmp_path / "recogniser" / "model.safetensors")
+    found = run(["--pipeline", str(pipeline), "--student", str(pipeline), "--prompts", str(prompts),
+                 "--recogniser", str(tmp_path / "recogniser"), "--out", str(tmp_path / "out"), *FAST])  # fmt: skip
+    assert found["things"]["teacher-en"] == found["things"]["student-en"]
+    assert set(found["read_exact"]) == {"teacher-en", "student-en", "student-zh", "student-mixed"}
+
+
+def test_a_student_of_another_width_is_refused_in_one_line(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
+    student = write_encoder(tmp_path / "student", width=32)
+    with pytest.raises(UserError, match=r"width 32, but the UNet of .* attends to 24; take a student"):
+        run(["--pipeline", str(pipeline), "--student", str(student), "--prompts", str(prompts), "--out", str(tmp_path)])
+
+
+def test_a_student_of_other_slots_is_refused(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
+    student = write_encoder(tmp_path / "student", slots=64)
+    with pytest.raises(UserError, match="64 slots, but"):
+        run(["--pipeline", str(pipeline), "--student", str(student), "--prompts", str(prompts), "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ('{"en": "a", "zh": "b"}\n{"en": "a"}', r"prompts.jsonl:2: not a prompt"),
+        ('{"en": "a", "zh": "b"}\nnot json', r"prompts.jsonl:2: not a prompt"),
+        ('{"en": "a", "zh": "b"}', "1 prompts; at least two"),
+        ('{"en": "a", "zh": "b", "scene": {"things": []}}', r":1: not a prompt"),
+        ("[1]\n[2]", ":1: not a prompt"),
+    ],
+)
+def test_bad_prompts_name_their_line(tmp_path: Path, lines: str, complaint: str) -> None:
+    (tmp_path / "prompts.jsonl").write_text(lines)
+    with pytest.raises(UserError, match=complaint):
+        read_prompts(tmp_path / "prompts.jsonl")
+
+
+def test_what_is_missing_is_named(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
+    out = ["--prompts", str(prompts), "--out", str(tmp_path / "out")]
+    with pytest.raises(UserError, match=r"--student .*nothing"):
+        run(["--pipeline", str(pipeline), "--student", str(tmp_path / "nothing"), *out])
+    with pytest.raises(UserError, match=r"--pipeline .*nothing"):
+        run(["--pipeline", str(tmp_path / "nothing"), "--student", str(pipeline), *out])
+    with pytest.raises(UserError, match=r"no model\.safetensors"):
+        run(["--pipeline", str(pipeline), "--student", str(pipeline), "--recogniser", str(tmp_path), *out])
+    with pytest.raises(UserError, match="no such file"):
+        read_prompts(tmp_path / "none.jsonl")
+
+
+def test_a_pipeline_without_an_unet_is_refused(pipeline: Path, tmp_path: Path) -> None:
+    shutil.copytree(pipeline, tmp_path / "broken")
+    (tmp_path / "broken" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"no")
+    with pytest.raises(UserError, match="no Stable Diffusion"):
+        load_pipeline(str(tmp_path / "broken"), torch.device("cpu"))
+
+
+def test_drawing_is_a_pure_function_of_seed_and_states(pipeline: Path) -> None:
+    whole, device = load_pipeline(str(pipeline), torch.device("cpu")), torch.device("cpu")
+    student = load_conditioner(str(pipeline), device)
+    states, empty = student.states(["the cat", "the dog"]), student.states([""])
+    start = noise(whole, [5, 6])
+    torch.testing.assert_close(start[1:], noise(whole, [6]))
+    how = Drawing(steps=4, guidance=3)
+    both, one = draw(whole, start, states, empty, how), draw(whole, start[1:], states[1:], empty, how)
+    assert both.latents.shape == (5, 2, 4, 8, 8)
+    torch.testing.assert_close(both.latents[:, 1:], one.latents, atol=1e-4, rtol=1e-4)
+    assert pictures(whole, one.latents[-1]).shape == (1, 64, 64, 3)
+    free = draw(whole, start[1:], states[1:], empty, Drawing(steps=4, guidance=1))
+    assert (free.latents[-1] - one.latents[-1]).abs().max() > 1e-3
+
+
+def test_prediction_error_is_one_for_empty_and_zero_for_the_teacher(pipeline: Path) -> None:
+    whole, device = load_pipeline(str(pipeline), torch.device("cpu")), torch.device("cpu")
+    teacher = load_conditioner(str(pipeline), device)
+    states, empty = teacher.states(["the cat", "the dog"]), teacher.states([""])
+    path = draw(whole, noise(whole, [1, 2]), states, empty, Drawing(steps=3))
+    half = (states + empty) / 2
+    found = prediction_errors(whole, path, {"t": states, "e": empty, "half": half}, "t", "e", probes=2)
+    np.testing.assert_allclose(found["t"], 0)
+    np.testing.assert_allclose(found["e"], 1, rtol=1e-5)
+    assert 0 < found["half"].max() < 1.5
+
+
+def test_measures_by_hand() -> None:
+    black = np.zeros((2, 4, 4, 3), np.uint8)
+    grey = black.copy()
+    grey[1] = 51  # a fifth of the range: 20 log10 5
+    np.testing.assert_allclose(psnr(black, grey), [99, 13.9794], rtol=1e-5)
+    np.testing.assert_allclose(ratio(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 10.0]])), [0.25])
+    one = Trajectory(torch.tensor([[[9.0, 9.0]], [[3.0, 4.0]]])[..., None, None], torch.tensor([1]))
+    two = Trajectory(torch.tensor([[[9.0, 9.0]], [[3.0, 3.0]]])[..., None, None], torch.tensor([1]))
+    np.testing.assert_allclose(distances(one, two), [[0.2]])
+    low, high = interval(np.array([0.0, 1.0] * 200))
+    assert low == pytest.approx(0.45, abs=0.02)
+    assert high == pytest.approx(0.55, abs=0.02)
