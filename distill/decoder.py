@@ -47,6 +47,10 @@ class Decoder(nn.Module):
         shape = BartConfig(
             vocab_size=1,
             pad_token_id=0,
+            bos_token_id=None,
+            eos_token_id=None,
+            decoder_start_token_id=None,
+            forced_eos_token_id=None,
             d_model=width,
             decoder_layers=config.layers,
             decoder_attention_heads=config.heads,
@@ -63,7 +67,8 @@ class Decoder(nn.Module):
         self.language = nn.Embedding(len(_LANGUAGES), width)
         self.say = nn.Linear(width, width)
         self.twin = nn.Linear(width, 1)
-        nn.init.normal_(self.language.weight, std=0.02)
+        for weight in (self.language.weight, self.say.weight):  # every token is as likely as any at first
+            nn.init.normal_(weight, std=0.02)
 
     def forward(
         self, student: StudentTower, states: States, ids: torch.Tensor, end_of_text: int, language: Language

@@ -1,4 +1,4 @@
-"""The student of a run's folder, as plain transformers objects."""
+"""The student of a run's folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,20 +7,37 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from data.command import UserError
 from distill import checkpoint, tower
-from distill.config import parse
+from distill.config import RunConfig, parse
 from distill.student.build import build_student
+from distill.student.kind import StudentTower
 
 
 @dataclass(frozen=True)
 class Student:
-    """A trained student: float32, on the CPU, in evaluation mode."""
+    """A trained student as plain transformers objects: float32, on the CPU, in evaluation mode."""
 
     model: CLIPTextModelWithProjection
     tokenizer: CLIPTokenizer
 
 
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run's configuration, and its student as it is trained, with the weights of checkpoint `step`."""
+
+    config: RunConfig
+    step: int
+    student: StudentTower
+    tokenizer: CLIPTokenizer
+
+
 def load_run(run: Path, step: int | None = None) -> Student:
     """The student of `run` at `step`, or at its newest checkpoint."""
+    opened = open_run(run, step)
+    return Student(model=opened.student.stock(), tokenizer=opened.tokenizer)
+
+
+def open_run(run: Path, step: int | None) -> OpenedRun:
+    """The student of `run` at `step`, or at its newest checkpoint, ready to be trained or asked."""
     if not (run / "config.yaml").is_file():
         raise UserError(f"--run {run}: no config.yaml there; name the out_dir of a run")
     config = parse(["--config", str(run / "config.yaml")]).run
@@ -31,5 +48,6 @@ def load_run(run: Path, step: int | None = None) -> Student:
         raise UserError(f"--step {step}: {run} has checkpoints {', '.join(map(str, saved))}")
     tokenizer = tower.load_tokenizer(str((run / "tokenizer").absolute()), "--run")
     student = build_student(config.student.extended, config.teacher, tokenizer, senses={}, on_cpu=True)
-    checkpoint.load_weights(run / "checkpoints", saved[-1] if step is None else step, checkpoint.trainable(student))
-    return Student(model=student.stock(), tokenizer=tokenizer)
+    chosen = saved[-1] if step is None else step
+    checkpoint.load_weights(run / "checkpoints", chosen, checkpoint.trainable(student))
+    return OpenedRun(config, chosen, student, tokenizer)
