@@ -29,6 +29,7 @@ class Options:
     translator: str | None
     protocol: Protocol
     max_length: int
+    examples: int
     precision: Precision
     device: torch.device
     command: str
@@ -62,6 +63,7 @@ def parse(module: str, description: str, arguments: list[str] | None = None) -> 
         "by default chinese-clip, and openai with --image-features, whose pictures were made ready elsewhere",
     )
     parser.add_argument("--max-length", type=int | None, help="tokens a caption may have; by default the protocol's")
+    parser.add_argument("--examples", type=int, default=12, help="captions to keep with the images that they found")
     parser.add_argument("--precision", type=Precision, default="fp32", help="of the towers; the protocol is fp32")
     parser.add_argument("--device", type=str | None, help="cpu, cuda, cuda:1 ...; by default cuda where there is one")
     given = parser.parse_args(arguments)
@@ -79,6 +81,7 @@ def parse(module: str, description: str, arguments: list[str] | None = None) -> 
         out=_writable(given.out),
         protocol=protocol,
         max_length=given.max_length or protocol.max_length,
+        examples=max(0, given.examples),
         precision=given.precision,
         device=_device(given.device),
         command=" ".join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)]),

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,18 @@ from numpy.typing import NDArray
 
 METRICS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10", "mr")
 """Recall at 1, 5, 10, text to image and image to text, and their mean, in percent."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A caption as a query: its right images, the five that came first, and from 1 the place of the first right one."""
+
+    model: str
+    language: str
+    caption: str
+    right: tuple[str, ...]
+    found: tuple[str, ...]
+    place: int
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,7 @@ class Row:
     captions: int
     images: int
     cut: int
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,7 @@ class Result:
     rows: tuple[Row, ...]
     ratios: tuple[Ratio, ...]
     settings: dict[str, Any]
+    examples: tuple[Example, ...] = ()
 
 
 def ratio(upper: Row, lower: Row) -> Ratio | None:
@@ -79,6 +93,7 @@ def result_json(result: Result) -> dict[str, Any]:
             each.name: {"percent": round(each.percent, 4), "ci95": [round(bound, 4) for bound in each.ci95]}
             for each in result.ratios
         },
+        "examples": [asdict(example) for example in result.examples],
         "settings": result.settings,
     }
 

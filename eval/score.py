@@ -1,5 +1,6 @@
 """Score a student and its teacher on one retrieval benchmark."""
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from eval.benchmark import Benchmark, Captions
 from eval.encode import image_features, text_features
 from eval.feature_file import stored_features
 from eval.options import Options
-from eval.result import Ratio, Result, Row, ratio
+from eval.result import Example, Ratio, Result, Row, ratio
 from eval.retrieval import ranks, recalls
 from eval.settings import settings
 from eval.towers import TextTower, load_image_tower, load_text_tower
@@ -42,34 +43,61 @@ def score(
     transform = ready if gallery or options.image_features else options.protocol.transform
     pictures = gallery(teacher) if gallery else _picture_features(benchmark, options, teacher.width)
     rows = tuple(
-        measured(role, language, tower, benchmark.captions[language], pictures, options)
+        measured(role, language, tower, benchmark, pictures, options)
         for role, tower, language in _order(student, teacher, benchmark.captions)
     )
     if options.translator and "zh" in benchmark.captions:
         rows = (*rows, measured("mt+teacher", "zh", teacher, _in_english(benchmark, options), pictures, options))
+    examples = tuple(example for row in rows for example in row.examples)
     for row in rows:
         if row.cut:
             said = f"{row.cut} of {row.captions} captions are over {options.max_length} tokens and were cut"
             print(f"{row.model} {row.language}: {said}", file=sys.stderr)
-    return Result(rows, _ratios(rows), settings(name, benchmark, options, transform, time.monotonic() - began))
+    told = settings(name, benchmark, options, transform, time.monotonic() - began)
+    return Result(rows, _ratios(rows), told, examples)
 
 
 def measured(
-    role: str, language: str, tower: TextTower, captions: Captions, pictures: NDArray[np.float32], options: Options
+    role: str, language: str, tower: TextTower, benchmark: Benchmark, pictures: NDArray[np.float32], options: Options
 ) -> Row:
-    """One row: recalls both ways of `captions` against `pictures` [images, dim], and their draws over images."""
+    """One row: recalls both ways of the captions against `pictures` [images, dim], and their draws over images."""
+    captions = benchmark.captions[language]
     encoded = text_features(tower, captions.texts, options.protocol, options.max_length)
     text_places = ranks(encoded.features, pictures, captions.pairs)
     image_places = ranks(pictures, encoded.features, captions.pairs[:, ::-1])
     six = np.concatenate([recalls(text_places), recalls(image_places)])
     draws = bootstrap.replicates(bootstrap.image_table(text_places, image_places, captions.pairs))
     asked = int((image_places >= 0).sum())
-    return Row(role, language, np.append(six, six.mean()), draws, len(captions.texts), asked, encoded.cut)
+    shown = _examples(role, language, benchmark, encoded.features, pictures, text_places, options.examples)
+    return Row(role, language, np.append(six, six.mean()), draws, len(captions.texts), asked, encoded.cut, shown)
 
 
-def _in_english(benchmark: Benchmark, options: Options) -> Captions:
+def _examples(
+    role: str,
+    language: str,
+    benchmark: Benchmark,
+    texts: NDArray[np.float32],
+    pictures: NDArray[np.float32],
+    places: NDArray[np.int64],
+    count: int,
+) -> tuple[Example, ...]:
+    """`count` captions spread evenly over the file, the same for every model, with the images that they found."""
+    captions = benchmark.captions[language]
+    chosen = np.unique(np.linspace(0, len(texts) - 1, min(count, len(texts))).astype(int)).tolist()
+    found = []
+    for number in chosen:
+        first = np.argsort(-(pictures @ texts[number]), kind="stable")[:5]
+        right = captions.pairs[captions.pairs[:, 0] == number, 1]
+        names = [tuple(benchmark.images[image] for image in images) for images in (right, first)]
+        found.append(Example(role, language, captions.texts[number], names[0], names[1], int(places[number]) + 1))
+    return tuple(found)
+
+
+def _in_english(benchmark: Benchmark, options: Options) -> Benchmark:
+    """`benchmark` with its Chinese captions in the translator's English."""
     captions = benchmark.captions["zh"]
-    return Captions(tuple(translated(options.translator or "", captions.texts, options.device)), captions.pairs)
+    texts = tuple(translated(options.translator or "", captions.texts, options.device))
+    return dataclasses.replace(benchmark, captions={"zh": Captions(texts, captions.pairs)})
 
 
 def _picture_features(benchmark: Benchmark, options: Options, width: int) -> NDArray[np.float32]:

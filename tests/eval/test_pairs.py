@@ -1,0 +1,52 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data.command import UserError
+from distill.api import load_student
+from eval.pairs import by_slot, held_out, main
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    rows = [("the cat", "猫", "caption"), ("the dog", "狗", "caption"), ("moon " * 40, "月" * 9, "poetry")]
+    columns = {"en": [r[0] for r in rows], "zh": [r[1] for r in rows], "domain": [r[2] for r in rows]}
+    (tmp_path / "corpus" / "valid").mkdir(parents=True)
+    pq.write_table(pa.table(columns), tmp_path / "corpus" / "valid" / "0.parquet")
+    return tmp_path / "corpus"
+
+
+def test_cosines_by_domain_length_and_slot(corpus: Path, student: Path, teacher: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pairs.json"
+    main(["--student", str(student), "--clip", str(teacher), "--corpus", str(corpus), "--out", str(out)])
+    found = json.loads(out.read_text(encoding="utf-8"))
+    own, target = load_student(student), load_student(teacher)
+    cosines = (own.encode(["猫", "狗", "月" * 9]) * target.encode(["the cat", "the dog", "moon " * 40])).sum(axis=1)
+    assert found["by_domain"]["caption"]["zh"] == pytest.approx(cosines[:2].mean(), abs=1e-4)
+    assert found["by_domain"]["poetry"]["pairs"] == 1
+    assert found["by_length"] == {
+        "1 to 8": {**found["by_domain"]["caption"]}, "65 to 77": {**found["by_domain"]["poetry"]},
+    }  # fmt: skip
+    assert [row["cosine"] for row in found["worst"]] == pytest.approx(sorted(np.round(cosines, 4)), abs=1e-4)
+    assert {name: len(values) for name, values in found["by_slot"].items()} == {"zh": 77, "en": 77, "empty prompt": 77}
+
+
+def test_the_teacher_is_itself_at_every_slot(corpus: Path, teacher: Path) -> None:
+    encoder = load_student(teacher)
+    slots = by_slot(encoder, encoder, held_out(corpus, 10))
+    assert min(slots["en"]) == max(slots["en"]) == min(slots["empty prompt"]) == 1.0
+    assert min(slots["zh"]) < 1.0
+    assert slots["zh"][0] == 1.0  # the start of text sees nothing else
+
+
+def test_a_folder_that_is_no_corpus(student: Path, teacher: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no valid/\*\.parquet there"):
+        main(["--student", str(student), "--clip", str(teacher), "--corpus", str(tmp_path), "--out", "x.json"])
+
+
+def test_only_so_many_pairs_of_a_domain(corpus: Path) -> None:
+    assert held_out(corpus, 1).zh == ["猫", "月" * 9]

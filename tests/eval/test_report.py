@@ -1,0 +1,155 @@
+"""The report card: complete, harmless whatever the files hold, and loading nothing in a real browser."""
+
+import json
+import shutil
+import subprocess
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from data.command import UserError
+from eval import flickr30k_cn, report
+from eval.benchmark_main import run
+from eval.peers import CEILING, FLICKR30K_CN
+from eval.svg import chart
+from tests.eval import files as small
+from tests.eval.files import Files
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes, and whether they were all closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "link", "img"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def made(clip: Path, student: Path, files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of a scored benchmark, a run and pairs, with hostile captions and names among them."""
+    folder = tmp_path_factory.mktemp("report")
+    hostile = folder / "captions.jsonl"
+    lines = files.jsonl.read_text(encoding="utf-8").replace("机械狗", "机械狗<script>alert(1)</script>")
+    hostile.write_text(lines, encoding="utf-8")
+    images = files.jsonl.parent / "flickr30k-images"
+    arguments = ("--student", student, "--clip", clip, "--data", hostile, "--images", images)
+    run(flickr30k_cn.PUBLISHED, [str(each) for each in (*arguments, "--out", folder / "result.json")])
+    (folder / "run").mkdir()
+    rows: list[dict[str, float]] = [{"step": n, "loss": 2 / n, "lr": 0.1, "valid/poetry/zh2en": n / 10} for n in (1, 2)]
+    lines = "".join(json.dumps(row) + "\n" for row in [*rows, {"step": 3, "loss": float("nan")}]) + '{"step": 4, "lo'
+    (folder / "run" / "metrics.jsonl").write_text(lines)
+    told = {"pairs": 3, "zh": 0.5, "en": 0.75}
+    pairs = {
+        "kind": "pairs", "by_domain": {"<b>poetry": told}, "by_length": {"1 to 8": told},
+        "by_slot": {"zh": [0.1, 0.2], "en": [0.9, 1.0]},
+        "worst": [{"cosine": -0.25, "domain": "poetry", "zh": "<img src=x>", "en": "a & b"}],
+    }  # fmt: skip
+    (folder / "run" / "pairs.json").write_text(json.dumps(pairs))
+    sources = [str(folder / "result.json"), str(folder / "run")]
+    report.main([*sources, "--images", str(images), "--out", str(folder / "report.html"), "--title", "<Card>"])
+    return folder / "report.html"
+
+
+def test_page_holds_everything_and_asks_for_nothing(made: Path) -> None:
+    page = made.read_text(encoding="utf-8")
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == []
+    names = {tag for tag, _ in outline.tags}
+    assert not names & {"script", "iframe", "object", "embed", "b", "card"}
+    links = [(tag, value) for tag, attrs in outline.tags for key, value in attrs.items() if key in ("src", "href")]
+    assert all(value and value.startswith("data:") for _, value in links)
+    assert sum(tag == "img" for tag, _ in links) == 12 * 5
+    assert "url(" not in page
+    for said in (
+        "student zh", "teacher en", "student-zh/teacher-en", "12 images", "squash",
+        escape("机械狗<script>alert(1)</script>"), "-0.250", "a &amp; b", "held out: zh2en", "losses", "learning rate",
+        "SkyCLIP L/14", "84.0", "Settings and hashes",
+    ):  # fmt: skip
+        assert said in page
+
+
+def test_json_beside_it(made: Path) -> None:
+    value = json.loads(made.with_suffix(".json").read_text(encoding="utf-8"))
+    assert set(value) == {"results", "runs", "pairs"}
+    assert value["runs"]["run"]["valid/poetry/zh2en"] == 0.2
+    result = value["results"]["result"]
+    examples = [each for each in result["examples"] if (each["model"], each["language"]) == ("student", "zh")]
+    assert len(examples) == 12
+    for each in examples:
+        assert len(each["found"]) == 5
+        assert (each["place"] <= 5) == bool(set(each["right"]) & set(each["found"]))
+        assert set(each["right"]) <= {small.name(n) for n in range(small.IMAGES)}
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
+def test_in_a_real_browser(made: Path, tmp_path: Path) -> None:
+    """No console line, no request, and nothing wider than a phone: a frame of 390 pixels says so itself."""
+    probe = tmp_path / "probe.html"
+    content = json.dumps(made.read_text(encoding="utf-8")).replace("</", "<\\/")
+    probe.write_text(
+        '<meta charset="utf-8"><iframe id="f" width="390" height="800"></iframe><pre id="said"></pre><script>'
+        "const f = document.getElementById('f'); f.onload = () => { const d = f.contentDocument.documentElement;"
+        "const asked = f.contentWindow.performance.getEntriesByType('resource')"
+        ".filter(e => !e.name.startsWith('data:'));"
+        "document.getElementById('said').textContent = `over ${d.scrollWidth - d.clientWidth} asked ${asked.length} "
+        "pictures ${[...d.querySelectorAll('img')].filter(i => i.naturalWidth).length}`; };"
+        f"f.srcdoc = {content};</script>",
+        encoding="utf-8",
+    )
+    flags = [
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000",
+    ]  # fmt: skip
+    done = subprocess.run(
+        ["chromium", *flags, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "over 0 asked 0 pictures 60" in done.stdout.rsplit('<pre id="said">', 1)[1]
+    assert "CONSOLE" not in done.stderr
+
+
+def test_peers_are_consistent() -> None:
+    """Mean recall is the mean of the six, as far as one decimal tells."""
+    for peer in (*FLICKR30K_CN, CEILING):
+        assert sum((*peer.t2i, *peer.i2t)) / 6 == pytest.approx(peer.mr, abs=0.11)
+
+
+def test_chart_of_nothing_and_of_one_point() -> None:
+    assert chart("t", "x", {"a": [], "b": [(1, float("nan"))]}) == ""
+    assert chart("t", "x", {"a": [(1, 2)]}).count("<circle") == 1
+
+
+def test_what_cannot_be_reported(tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "r.html")]
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    (tmp_path / "cut.json").write_text('{"rows": ')
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1\n{"step": 2}\n')
+    for name, said in (
+        ("other.json", "no result of a benchmark, no pairs and no metrics"),
+        ("cut.json", "not JSON in UTF-8 .*cut short"),
+        ("empty", "no result of a benchmark"),
+        ("absent", "no such file or folder"),
+        ("run", r"metrics\.jsonl:1: not JSON"),
+    ):
+        with pytest.raises(UserError, match=said):
+            report.main([str(tmp_path / name), *out])
+        assert not (tmp_path / "r.html").exists()
+    with pytest.raises(UserError, match=r"name an \.html file"):
+        report.main([str(tmp_path / "other.json"), "--out", str(tmp_path / "no" / "r.html")])
