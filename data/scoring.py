@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 from daft.io.source import DataSource, DataSourceTask
 from daft.recordbatch import RecordBatch
 
-from data.clean.codepoints import encode
+from data.clean.codepoints import Text, decode, encode
 from data.clean.contamination import Yardstick
 from data.clean.minhash import HASHES
 from data.clean.normalise import normalised
 from data.clean.scores import SCORES, scored
-from data.clean.subtitles import is_credit, without_speakers
+from data.clean.subtitles import is_credit, spoken_rows, without_speakers
 from data.command import UserError
 from data.pair import RAW, TEXT
 from data.sources.continued import continued
@@ -91,9 +91,7 @@ def cleaned(en: pa.Array, zh: pa.Array, fault: pa.Array, source: Source, yardsti
     english = normalised(en, chinese=False, simplify=False, spaces="keep")
     chinese = normalised(zh, chinese=True, simplify=source.simplify, spaces=source.spaces)
     if source.speakers:
-        spoken = without_speakers(encode(english), encode(chinese))
-        english = normalised(spoken[0], chinese=False, simplify=False, spaces="keep")
-        chinese = normalised(spoken[1], chinese=True, simplify=False, spaces=source.spaces)
+        english, chinese = _without_speakers(english, chinese, source)
     table = scored(english, chinese, yardstick)
     signature = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(HASHES), len(en), [None, pa.py_buffer(np.ascontiguousarray(table.pop("signature")))]
@@ -101,6 +99,21 @@ def cleaned(en: pa.Array, zh: pa.Array, fault: pa.Array, source: Source, yardsti
     numbers = [pa.array(table[f.name], f.type) for f in list(CLEANED)[3:-1]]
     values = [encode(english), encode(chinese), fault, *numbers, signature]
     return pa.StructArray.from_arrays(values, fields=list(CLEANED))
+
+
+def _without_speakers(english: Text, chinese: Text, source: Source) -> tuple[Text, Text]:
+    """Strip what only some rows have from these rows alone, and settle their spaces again."""
+    en, zh = encode(english), encode(chinese)
+    rows = spoken_rows(en, zh)
+    if not pc.any(rows).as_py():
+        return english, chinese
+    stripped = without_speakers(en.filter(rows), zh.filter(rows))
+    new_en = normalised(stripped[0], chinese=False, simplify=False, spaces="keep")
+    new_zh = normalised(stripped[1], chinese=True, simplify=False, spaces=source.spaces)
+    return (
+        decode(pc.replace_with_mask(en, rows, encode(new_en))),
+        decode(pc.replace_with_mask(zh, rows, encode(new_zh))),
+    )
 
 
 def scored_batches(source: Source, root: str, yardstick: Yardstick) -> Iterator[pa.RecordBatch]:

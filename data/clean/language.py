@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data.clean.alphabet import HAN, LATIN, flags
-from data.clean.codepoints import UNICODE, Mask, Text, decode, following, previous
+from data.clean.codepoints import UNICODE, Ints, Mask, Text, decode, following, previous
 from data.clean.keys import Keys, folded, row_keys
 from data.pair import TEXT
 
@@ -53,15 +53,27 @@ def foreignness(en: Text) -> npt.NDArray[np.float32]:
     keys = row_keys(words)
     count = en.total(first)
     row = np.repeat(np.arange(en.rows), count)
-    foreign = np.bincount(row[_among(keys, _words(False))], minlength=en.rows)
-    english = np.bincount(row[_among(keys, _words(True))], minlength=en.rows)
+    foreign = np.bincount(row[_known(keys, False)], minlength=en.rows)
+    english = np.bincount(row[_known(keys, True)], minlength=en.rows)
     result = ((foreign - english) / np.maximum(count, 1)).astype(np.float32)
     result[(count < 4) | (foreign < 2)] = 0
     return result
 
 
-def _among(keys: Keys, known: Keys) -> Mask:
-    return np.equal(known[np.minimum(np.searchsorted(known, keys), len(known) - 1)], keys)
+@cache
+def _maybe(english: bool) -> Mask:
+    """False where no known word's key has these low 16 bits: most words are settled by one look."""
+    mask = np.zeros(1 << 16, bool)
+    mask[_words(english) & np.uint64(0xFFFF)] = True
+    return mask
+
+
+def _known(keys: Keys, english: bool) -> Ints:
+    """Places in `keys` of the function words of English, or of the other languages."""
+    words, likely = _words(english), np.flatnonzero(_maybe(english)[keys & np.uint64(0xFFFF)])
+    at = np.minimum(np.searchsorted(words, keys[likely]), len(words) - 1)
+    found: Ints = likely[words[at] == keys[likely]]
+    return found
 
 
 def cantonese(zh: Text) -> npt.NDArray[np.float32]:

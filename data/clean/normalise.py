@@ -10,7 +10,7 @@ import opencc
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.clean.alphabet import DELETE, HAN, flags, mapping
+from data.clean.alphabet import DELETE, HAN, among, flags, mapping
 from data.clean.codepoints import UNICODE, Mask, Text, decode, encode, following, previous
 from data.pair import TEXT
 
@@ -69,7 +69,7 @@ def single_spaces(text: Text) -> Text:
 
 def unspaced_closings(text: Text) -> Text:
     """English: "high , wide !" becomes "high, wide!"."""
-    closing = np.isin(text.points, np.array([ord(c) for c in CLOSE], np.uint32))
+    closing = among(CLOSE)[text.points]
     after = following(closing) & ~text.lasts()
     dots = following(following(text.points)) == ord(".")  # keep the space before an ellipsis and before ".5"
     return text.keep(~((text.points == 32) & after & ~dots))

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from data.clean.alphabet import DIGIT, HAN, KANA, LATIN, MARK, OTHER, flags
+from data.clean.alphabet import DIGIT, HAN, KANA, LATIN, MARK, OTHER, among, flags
 from data.clean.codepoints import Mask, Text, previous
 from data.clean.contamination import Yardstick, overlap
 from data.clean.keys import folded, row_keys
@@ -13,7 +13,7 @@ from data.clean.numbers import disagreement
 
 Floats = npt.NDArray[np.float32]
 ENGLISH_A_CHINESE = 3.2  # characters of English that say one character of Chinese, over all domains
-QUOTES = np.array([ord(c) for c in ".,\"'“”‘’《》「」"], np.uint32)
+QUOTES = ".,\"'“”‘’《》「」"
 BRACKETS: tuple[tuple[str, str], ...] = tuple(
     (pair[0], pair[1]) for pair in ("()", "[]", "{}", "（）", "【】", "《》", "「」", "“”")
 )
@@ -87,7 +87,7 @@ def share(text: Text, part: npt.NDArray[np.bool_], whole: npt.NDArray[np.bool_])
 def first_marks(text: Text, kind: npt.NDArray[np.uint8]) -> Mask:
     """Punctuation and symbols but quotes, a run of one and the same mark counted once, [characters]."""
     again = (text.points == previous(text.points)) & ~text.firsts()
-    mask: Mask = ((kind & MARK) != 0) & ~again & ~np.isin(text.points, QUOTES)
+    mask: Mask = ((kind & MARK) != 0) & ~again & ~among(QUOTES)[text.points]
     return mask
 
 

@@ -16,6 +16,14 @@ CREDIT = (
 )
 
 
+SIGNS = r"[-–—:(（\[【*#♪♫~]"  # a row without one of these has nothing to strip
+
+
+def spoken_rows(en: pa.Array, zh: pa.Array) -> pa.Array:
+    """True where either side holds a sign of what `without_speakers` strips."""
+    return pc.or_(pc.match_substring_regex(en, SIGNS), pc.match_substring_regex(zh, SIGNS))
+
+
 def without_speakers(en: pa.Array, zh: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Both sides without speaker marks, dashes, song marks and notes.
 
