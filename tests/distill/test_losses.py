@@ -179,7 +179,8 @@ def test_losses_are_exact_under_autocast() -> None:
     ids = torch.tensor([[100, 1], [100, 8]])
     batch = Batch(ids, ids, ids, full=False)
     task = Task(Fixed(), LossesConfig(None, None, Contrastive(1.0, 0.05)), 1)  # type: ignore[arg-type]
-    plain = task(batch, Fixed()(ids))["contrastive"]
+    states = Fixed()(ids)
+    plain = Contrastive(1.0, 0.05).terms(_step(states, states))["contrastive"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = task(batch, Fixed()(ids))["contrastive"]
     assert torch.equal(plain, half)
