@@ -13,11 +13,14 @@ from transformers import CLIPTextModel
 
 from data.command import UserError, command
 from eval.benchmark_main import run
-from eval.encode import image_features
+from eval.datasets.read import read
+from eval.encode import image_features, text_features
+from eval.feature_file import stored_features
 from eval.flickr30k_cn import PUBLISHED, main
-from eval.protocol import PROTOCOLS, Name
+from eval.protocol import OPENAI, PROTOCOLS, Name
 from eval.result import METRICS, Result
-from eval.towers import load_image_tower
+from eval.retrieval import ranks, recalls
+from eval.towers import load_image_tower, load_text_tower
 from tests.eval import files as small
 from tests.eval.files import Files
 from tests.eval.tiny import save_text_half
@@ -47,19 +50,30 @@ def published(real: Path, folder: Path, languages: tuple[str, ...]) -> dict[tupl
 
 
 def test_the_published_figures_of_the_real_teacher(real: Path, tmp_path: Path) -> None:
-    """Those of its README, to the digit; with Chinese the teacher is at chance, which counts as much."""
-    rows = published(real, tmp_path, ("zh", "en"))
-    assert list(rows) == [("student", "zh"), ("student", "en"), ("teacher", "en"), ("teacher", "zh")]
+    """Those of its README, to the digit."""
+    rows = published(real, tmp_path, ("en",))
+    assert list(rows) == [("student", "en"), ("teacher", "en")]
     ceiling = rows["teacher", "en"]
     assert [round(ceiling[name], 1) for name in METRICS[:6]] == [11.7, 28.2, 38.4, 11.9, 31.0, 40.4]
     assert round(ceiling["mr"], 2) == 26.94
-    assert round(rows["teacher", "zh"]["mr"], 2) == 0.94
-    assert rows["teacher", "zh"]["cut"] == 20
     low, high = ceiling["ci95"]["mr"]
     assert 2 < 26.94 - low < 3
     assert 2 < high - 26.94 < 3
     ratios = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["ratios"]
     assert ratios["student-en/teacher-en"] == {"percent": 100.0, "ci95": [100.0, 100.0]}
+
+
+def test_the_published_figure_of_the_real_teacher_fed_chinese(real: Path) -> None:
+    """It is at chance; 20 captions are longer in its bytes than the tower has slots, and the cut decides the figure."""
+    tower = load_text_tower(str(real / "teacher"), "--clip", torch.float32, torch.device("cpu"))
+    benchmark = read(str(real / "dev" / "captions.jsonl"))
+    pictures = stored_features(real / "dev" / "features.npz", benchmark.images, tower.width)
+    captions = benchmark.captions["zh"]
+    encoded = text_features(tower, captions.texts, OPENAI)
+    there = recalls(ranks(encoded.features, pictures, captions.pairs))
+    back = recalls(ranks(pictures, encoded.features, captions.pairs[:, ::-1]))
+    assert encoded.cut == 20
+    assert round(float(np.concatenate([there, back]).mean()), 2) == 0.94
 
 
 @pytest.mark.slow
