@@ -68,3 +68,22 @@ def test_a_folder_that_is_no_student(tmp_path: Path, student: Path) -> None:
     (student / "model.safetensors").rename(student / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"load_student: .*safetensors"):
         load_student(student)
+
+
+def test_a_textual_inversion_learned_for_the_teacher_still_loads(student: Path, teachers: Path, tmp_path: Path) -> None:
+    """Its token gets the next id above all of ours, and a Chinese prompt with it reads the learned vector."""
+    from diffusers import StableDiffusionPipeline
+    from safetensors.torch import save_file
+
+    kind: Any = StableDiffusionPipeline
+    pipeline = plug_into(kind.from_pretrained(teachers, safety_checker=None), student)
+    rows = len(pipeline.tokenizer)
+    learned = torch.linspace(-1, 1, 24)[None]
+    save_file({"<my-cat>": learned}, tmp_path / "embedding.safetensors")
+    pipeline.load_textual_inversion(tmp_path, weight_name="embedding.safetensors", token="<my-cat>")
+    assert pipeline.tokenizer.convert_tokens_to_ids("<my-cat>") == rows
+    table = pipeline.text_encoder.get_input_embeddings().weight
+    assert torch.equal(table[rows], learned[0])
+    assert rows in pipeline.tokenizer("戴帽子的<my-cat>，8k").input_ids
+    plain = load_student(student).states([PROMPT])
+    assert torch.equal(pipeline.encode_prompt(PROMPT, "cpu", 1, do_classifier_free_guidance=False)[0], plain)
