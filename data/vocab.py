@@ -1,0 +1,121 @@
+"""`python -m data.vocab --corpus CORPUS --out DIR --size N`: a SentencePiece vocabulary for both languages of a corpus.
+
+Written as sentencepiece.model and as tokenizer.json with its config, which `transformers.AutoTokenizer` loads; the
+`multilingual` student takes the folder.
+"""
+
+import io
+import json
+import os
+import shutil
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset
+import sentencepiece
+from jsonargparse import ArgumentParser
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tqdm import tqdm
+
+from data.command import UserError, command
+
+UNKNOWN, START, PAD, END = "<unk>", "<s>", "<pad>", "</s>"
+"""Ids 0 to 3 in this order: transformers reads an end-of-text id of 2 as "pool at the largest id"."""
+SLOTS = 77
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train on the corpus's training rows and write the folder, whole or not at all."""
+    parser = ArgumentParser(prog="python -m data.vocab", exit_on_error=False, description=__doc__)
+    parser.add_argument("--corpus", type=Path, required=True, help="folder that python -m data.build wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, which must not exist")
+    parser.add_argument("--size", type=int, default=32_000, help="pieces, bytes and special tokens included")
+    parser.add_argument("--coverage", type=float, default=0.9995, help="share of characters that are pieces; 1: all")
+    parser.add_argument("--sentences", type=int, default=2_000_000, help="sentences trained on, drawn from all")
+    given = parser.parse_args(arguments)
+    if given.out.exists():
+        raise UserError(f"--out {given.out}: exists already; name a new folder")
+    if not given.out.absolute().parent.is_dir():
+        raise UserError(f"--out {given.out}: no folder {given.out.parent}; make it first")
+    shards = sorted((given.corpus / "train").glob("*.parquet"))
+    if not shards:
+        raise UserError(f"--corpus {given.corpus}: no train/*.parquet there; build one with python -m data.build")
+    model = train(sentences(shards), given.size, given.coverage, given.sentences)
+    partial = given.out.absolute().with_name(f".{given.out.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    (partial / "sentencepiece.model").write_bytes(model)
+    tokenizer(model).save(str(partial / "tokenizer.json"))
+    told = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": SLOTS,
+        "clean_up_tokenization_spaces": False,
+    }
+    told |= {"unk_token": UNKNOWN, "bos_token": START, "pad_token": PAD, "eos_token": END}
+    (partial / "tokenizer_config.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    partial.rename(given.out)
+    print(f"{given.out}: {tokenizer(model).get_vocab_size()} pieces")
+
+
+def normalise(text: str) -> str:
+    """What the tokenizer makes of `text` before it splits it: compatibility forms, lower case, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).lower().split())
+
+
+def sentences(shards: list[Path]) -> Iterator[str]:
+    """Both sides of every pair, normalised; read as they are asked for."""
+    rows = pa.dataset.dataset(shards, format="parquet")
+    with tqdm(total=rows.count_rows(), desc="read", unit=" pairs", unit_scale=True, leave=False) as bar:
+        for batch in rows.to_batches(columns=["en", "zh"]):
+            for side in ("en", "zh"):
+                yield from filter(None, map(normalise, batch[side].to_pylist()))
+            bar.update(len(batch))
+
+
+def train(texts: Iterator[str], size: int, coverage: float, most: int) -> bytes:
+    """A SentencePiece unigram model with byte fallback; UserError where `size` does not fit the texts."""
+    written = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=texts,
+            model_writer=written,
+            vocab_size=size,
+            model_type="unigram",
+            character_coverage=coverage,
+            byte_fallback=True,
+            normalization_rule_name="identity",  # `normalise` has done it
+            input_sentence_size=most,
+            shuffle_input_sentence=True,
+            unk_id=0,
+            bos_id=1,
+            pad_id=2,
+            eos_id=3,
+            num_threads=1,  # more give other pieces from run to run
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(f"--size {size}: SentencePiece refuses it for this corpus ({error})") from error
+    return written.getvalue()
+
+
+def tokenizer(model: bytes) -> Tokenizer:
+    """The model as a fast tokenizer that wraps every text in start and end."""
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+    vocabulary = [(pieces.id_to_piece(i), pieces.get_score(i)) for i in range(pieces.get_piece_size())]
+    made = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
+    made.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    )
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    made.add_special_tokens([AddedToken(token, special=True) for token in (UNKNOWN, START, PAD, END)])
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(START, made.token_to_id(START)), (END, made.token_to_id(END))]
+    )
+    return made
+
+
+if __name__ == "__main__":
+    command(main)
