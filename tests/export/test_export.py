@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -236,3 +238,14 @@ def test_command_line(
     assert asked[-1] == (tmp_path / "run", 7)
     assert {path.name for path in (tmp_path / "student").iterdir()} >= {"golden", "single_file", "README.md"}
     assert "523 tokens, checked" in capsys.readouterr().out
+
+
+def test_the_real_script_from_another_folder(tmp_path: Path) -> None:
+    """scripts/ holds a distill.py too, which must not hide the package."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "export.py", "--run", "absent", "--out", "student"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: --run absent: no such folder; train first with scripts/distill.py\n"
+    assert list(tmp_path.iterdir()) == []
