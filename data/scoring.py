@@ -22,7 +22,7 @@ from data.pair import RAW, TEXT
 from data.sources.continued import continued
 from data.sources.source import Source
 
-MORSEL = 32768  # rows a batch of the cleaning
+MORSEL = 16384  # rows a batch of the cleaning
 CLEANED = pa.struct(
     [("en", TEXT), ("zh", TEXT), ("fault", TEXT)]
     + [(name, pa.float32()) for name in SCORES]

@@ -15,7 +15,7 @@ DROP = re.compile(
     r"abbr\. |surname |Surname |used in|Taiwan pr\.|same as|equivalent (?:to|of)|idiom|contraction of|"
     r"unofficial variant|\(?(?:particle|grammatical|classifier|measure word|interj|onom|prefix|suffix|pronoun|modal)|"
     r"\(bound form\)$|lit\. |component |radical |Kangxi |one of the |two-character |grammar |phonetic|pr\. |"
-    r"Mandarin equivalent|bound form|literary|Tw$|coll\.|old$|dialect|slang$|fig\.)"
+    r"Mandarin equivalent|bound form|literary|Tw$|coll\.|old$|dialect|slang$)"
 )
 ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U000323af]+(?:[|｜][\u3400-\u9fff\U00020000-\U000323af]+)?")
@@ -75,6 +75,7 @@ def gloss(sense: str) -> str:
     sense = sense.strip().split(", as opposed to")[0]
     if re.fullmatch(r"\([^()]*\)", sense):
         sense = sense[1:-1]  # nothing but an aside
+    sense = sense.removeprefix("fig. ")
     literal = sense.startswith("lit. ")
     if literal or " fig. " in sense:  # the figurative meaning is what is meant
         sense = sense.split("fig. ")[-1] if "fig. " in sense else sense.removeprefix("lit. ")
@@ -85,7 +86,7 @@ def gloss(sense: str) -> str:
         sense = sense.split(HAN.search(sense).group(0))[0]  # type: ignore[union-attr]  # searched just above
         if not sense.strip(" ,;:") or re.search(r"\b(?:of|for|see|to|with|in|as|from|by)\s*$", sense):
             return ""
-    return TAIL.sub("", sense).strip(" ,;:")
+    return re.sub(r"(?:,\s*)+,", ",", TAIL.sub("", sense)).strip(" ,;:")
 
 
 def _peeled(sense: str) -> str:
