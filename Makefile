@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Beside whose results ours are tested; their own requirements would bring another torch.
+PEERS := clip-benchmark==1.6.2 compel==2.5.1
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: install test test-slow lint quickstart clean
@@ -9,7 +11,8 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,onnx]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,onnx,cluster,similarity]"
+	$(BIN)/pip install --quiet --no-deps $(PEERS)
 	touch $@
 
 test: install
