@@ -175,6 +175,7 @@ def make_pipeline(
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
     # In a config that says fp32, transformers loads the halves as fp32, as diffusers does with its own parts.
     half = encoder.state_dict()
-    encoder.to(dtype=torch.float32).save_pretrained(folder / "text_encoder", state_dict=half)
+    torch.nn.Module.to(encoder, dtype=torch.float32)
+    encoder.save_pretrained(folder / "text_encoder", state_dict=half)
     for name in ("vocab.json", "merges.txt"):  # loaders other than transformers 5 ask for them
         shutil.copyfile(given.out / "clip" / name, folder / "tokenizer" / name)
