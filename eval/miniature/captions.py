@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from data.miniature.english import plural
@@ -39,13 +38,14 @@ class Captions:
     noun: torch.Tensor
 
 
-def english(scenes: list[Scene], seed: int, registers: tuple[str, ...] = REGISTERS) -> list[str]:
-    """One English caption a scene, in a register by lot, in all words that English has, some without the place."""
-    lots = np.random.default_rng(seed).integers(len(registers), size=len(scenes))
-    return [
-        say(scene, registers[lot], seed + index, "any", complete=False).en
-        for index, (scene, lot) in enumerate(zip(scenes, lots, strict=True))
-    ]
+def english(scenes: list[Scene], seed: int, rows: NDArray[np.intp] | None = None) -> list[str]:
+    """One English caption for each of the scenes, or of their `rows`: a register by lot, every word, a place or none.
+
+    A pure function of (scenes, seed) row by row: what a row is called does not depend on which others are asked for.
+    """
+    lots = np.random.default_rng(seed).integers(len(REGISTERS), size=len(scenes))
+    asked = range(len(scenes)) if rows is None else rows.tolist()
+    return [say(scenes[row], REGISTERS[lots[row]], seed + row, "any", complete=False).en for row in asked]
 
 
 def phrase_ends(text: str, scene: Scene) -> list[int]:
@@ -62,12 +62,10 @@ def caption(scenes: list[Scene], texts: list[str], tokenizer: CLIPTokenizer) -> 
     ids = np.full((len(texts), SLOTS), tokenizer.eos_token_id, np.int16)
     length = np.zeros(len(texts), np.int16)
     noun = np.full((len(texts), 3), -1, np.int16)
-    for start in tqdm(range(0, len(texts), 1000), desc="tokens", mininterval=5):
-        some = texts[start : start + 1000]
-        for row, found in enumerate(tokenizer.backend_tokenizer.encode_batch(some), start):
-            length[row] = min(len(found.ids), SLOTS)
-            ids[row, : length[row]] = found.ids[:SLOTS]
-            _mark(noun[row], texts[row], scenes[row], found.offsets)
+    for row, found in enumerate(tokenizer.backend_tokenizer.encode_batch(texts)):
+        length[row] = min(len(found.ids), SLOTS)
+        ids[row, : length[row]] = found.ids[:SLOTS]
+        _mark(noun[row], texts[row], scenes[row], found.offsets)
     return Captions(texts, torch.from_numpy(ids).long(), torch.from_numpy(length), torch.from_numpy(noun))
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene
-from eval.miniature.captions import Captions, caption, english
+from eval.miniature.captions import caption, english
 from eval.miniature.fit import Plan, fit
 from eval.miniature.recognition import cell_losses
 from eval.miniature.world import backgrounds, draw_rows, truths
@@ -124,22 +124,20 @@ def train_clip(
     torch.manual_seed(seed)
     learner = Learner(new_clip(tokenizer))
     learner.clip.set_attn_implementation("eager")  # on a CPU in bf16 its backward pass takes half of sdpa's time
-    bank: list[Captions] = []
-    for edition in range(editions):
-        bank.append(caption(scenes, english(scenes, seed + 10**8 * (edition + 1)), tokenizer))
     cells, truth, places = truths(scenes), code(scenes), backgrounds(scenes)
     kinds = torch.tensor([[KINDS.index(t.kind) for t in s.things] + [0] * (3 - len(s.things)) for s in scenes])
 
     def losses(step: int) -> dict[str, Tensor]:
         rows = np.sort(draw_rows(len(scenes), BATCH, seed, step))
-        said = bank[(step * BATCH // len(scenes) + step) % editions]
+        edition = (step * BATCH // len(scenes) + step) % editions + 1
+        said = caption([scenes[row] for row in rows], english(scenes, seed + 10**8 * edition, rows), tokenizer)
         slots = int(
             said.length[rows].max()
         )  # causal and read at the first end-of-text: what follows it changes nothing
         return learner.losses(
             as_input(images[rows]),
-            said.ids[rows, :slots],
-            said.noun[rows],
+            said.ids[:, :slots],
+            said.noun,
             kinds[rows],
             cells[rows],
             truth[rows],
