@@ -52,13 +52,19 @@ class Batches:
         slots: int,
         rank: int = 0,
         ranks: int = 1,
+        student_pad: int | None = None,
     ) -> None:
-        """Draw from `domains` by `shares`; the global batch must divide among the ranks."""
+        """Draw from `domains` by `shares`; the global batch must divide among the ranks.
+
+        `pad` is the teacher's padding id, `student_pad` the student's where it is another.
+        """
         if schedule.batch_size % ranks:
             raise ValueError(f"train.batch_size: {schedule.batch_size} pairs do not divide among {ranks} processes")
         self._domains = [domains[name] for name in sorted(shares)]
         self._quota = Quota([shares[name] for name in sorted(shares)])
-        self._schedule, self._pad, self._slots, self._rank, self._ranks = schedule, pad, slots, rank, ranks
+        self._schedule, self._slots, self._rank, self._ranks = schedule, slots, rank, ranks
+        own = pad if student_pad is None else student_pad
+        self._pads = {view: pad if view == "teacher_en" else own for view in VIEWS}
         self._window = lru_cache(maxsize=2)(self._draw_window)
 
     def __getitem__(self, step: int) -> Batch:
@@ -72,7 +78,7 @@ class Batches:
         views = []
         for view in VIEWS:
             ids = self._gather(view, domain, row)
-            padded = ids.padded(self._pad, self._slots if full else None)
+            padded = ids.padded(self._pads[view], self._slots if full else None)
             views.append(torch.from_numpy(padded[mine]))
         teacher_en, student_en, student_zh = views
         return Batch(teacher_en, student_en, student_zh, full)

@@ -14,13 +14,27 @@ from data.mixture import MixtureConfig
 from distill.config_errors import check_file, readable
 from distill.losses import LossesConfig
 from distill.student.extended import ExtendedConfig
+from distill.student.multilingual import MultilingualConfig
+from distill.student.xlmr import XlmrConfig
 
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """Which student; the key names the kind."""
+    """Which student; the key names the kind, `extended` where there is none."""
 
-    extended: ExtendedConfig = field(default_factory=ExtendedConfig)
+    extended: ExtendedConfig | None = None
+    multilingual: MultilingualConfig | None = None
+    xlmr: XlmrConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two kinds at once."""
+        if sum(kind is not None for kind in (self.extended, self.multilingual, self.xlmr)) > 1:
+            raise ValueError("student: give one kind: extended, multilingual or xlmr")
+
+    @property
+    def kind(self) -> ExtendedConfig | MultilingualConfig | XlmrConfig:
+        """The one that is asked for."""
+        return self.multilingual or self.xlmr or self.extended or ExtendedConfig()
 
 
 @dataclass(frozen=True)

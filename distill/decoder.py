@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.models.bart.modeling_bart import BartDecoder
 
+from data.command import UserError
 from distill.gather import mean_over_ranks
 from distill.states import States, up_to_end
 from distill.student.kind import StudentTower
@@ -44,6 +45,10 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig, width: int, state_width: int, slots: int) -> None:
         """`width` is that of the embeddings, `state_width` that of the states, `slots` the longest sentence."""
         super().__init__()
+        if width % config.heads:
+            raise UserError(
+                f"losses.translation.decoder.heads: {config.heads} heads do not divide the width {width} of embeddings"
+            )
         shape = BartConfig(
             vocab_size=1,
             pad_token_id=0,

@@ -15,7 +15,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from data.command import UserError
@@ -35,12 +41,12 @@ PROBES = (
 """Prompts on which the tokenizer must be the same before and after."""
 
 
-Part = Callable[[Path, CLIPTextModelWithProjection, CLIPTokenizer], None]
+Part = Callable[[Path, CLIPTextModelWithProjection, PreTrainedTokenizerFast], None]
 """Writes one more form of the student into its folder: (folder, model, tokenizer)."""
 
 
 def export(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, out: Path, parts: Sequence[Part] = ()
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, out: Path, parts: Sequence[Part] = ()
 ) -> None:
     """Write the student to the folder `out`, whole or not at all; a student that would load wrongly raises UserError.
 
@@ -70,7 +76,7 @@ def refuse_foreign_folder(out: Path) -> None:
         raise UserError(f"--out {out}: no folder {out.parent}; make it first")
 
 
-def sound_config(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+def sound_config(model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> CLIPTextConfig:
     """The model's config with the token ids written out, or UserError where pooling would go wrong.
 
     Pooling reads `eos_token_id`: None crashes, and 2 is read as "the largest id", which new tokens above the
@@ -92,7 +98,7 @@ def sound_config(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -
 
 
 def write_folder(
-    model: CLIPTextModelWithProjection, config: CLIPTextConfig, tokenizer: CLIPTokenizer, folder: Path
+    model: CLIPTextModelWithProjection, config: CLIPTextConfig, tokenizer: PreTrainedTokenizerFast, folder: Path
 ) -> None:
     """Weights, config and tokenizer, twice: with projection at the root, without in `text_encoder/`.
 
@@ -114,15 +120,15 @@ def write_folder(
         write_tokenizer(tokenizer, place, config.max_position_embeddings)
 
 
-def write_tokenizer(tokenizer: CLIPTokenizer, folder: Path, slots: int) -> None:
-    """`tokenizer.json` and its config, and the vocab.json and merges.txt that other programs read."""
+def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, slots: int) -> None:
+    """`tokenizer.json` and its config, and the vocab.json and merges.txt (or what its model has) for other programs."""
     own = copy.deepcopy(tokenizer)
     own.model_max_length = slots  # diffusers pads every prompt to it
     own.save_pretrained(folder)
     own.backend_tokenizer.model.save(str(folder))
 
 
-def verify_folder(folder: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> None:
+def verify_folder(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
     """Load what was written as a user would; any difference from the trained student raises RuntimeError."""
     trained = model.state_dict()
     disable_progress_bar()  # type: ignore[no-untyped-call]  # else a bar for each of the two loads
@@ -136,20 +142,22 @@ def verify_folder(folder: Path, model: CLIPTextModelWithProjection, tokenizer: C
         if loaded.config.eos_token_id != tokenizer.eos_token_id:
             raise RuntimeError(f"{place}: eos_token_id {loaded.config.eos_token_id}, not {tokenizer.eos_token_id}")
     expected, rules = tokenizer(list(PROBES), verbose=False).input_ids, spelling(tokenizer)
-    spelled = CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
-    for name, again in (
-        ("the root", CLIPTokenizer.from_pretrained(folder)),
-        ("tokenizer/", CLIPTokenizer.from_pretrained(folder / "tokenizer")),
-        ("vocab.json and merges.txt", spelled),
-    ):
+    loaders: dict[str, Any] = {"the root": folder, "tokenizer/": folder / "tokenizer"}
+    found: dict[str, PreTrainedTokenizerFast] = {
+        name: type(tokenizer).from_pretrained(place) for name, place in loaders.items()
+    }
+    if isinstance(tokenizer, CLIPTokenizer):
+        spelled = CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
+        found["vocab.json and merges.txt"] = spelled
+    for name, again in found.items():
         if spelling(again) != rules or again(list(PROBES), verbose=False).input_ids != expected:
             raise RuntimeError(f"{folder}: the tokenizer of {name} differs from the trained one")
 
 
-def spelling(tokenizer: CLIPTokenizer) -> tuple[dict[str, int], list[list[str]]]:
-    """Vocabulary and merges of a tokenizer, which together decide every id."""
+def spelling(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Any]:
+    """Vocabulary and merges (None where there are none) of a tokenizer, which together decide every id."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    return model["vocab"], model["merges"]
+    return model["vocab"], model.get("merges")
 
 
 def same_weights(place: Path, trained: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor]) -> None:

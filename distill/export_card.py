@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.command import UserError
 from distill.export import Part
@@ -50,11 +50,13 @@ def card(origin: Origin) -> Part:
     return functools.partial(_write, origin)
 
 
-def _write(origin: Origin, folder: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> None:
+def _write(
+    origin: Origin, folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast
+) -> None:
     (folder / "README.md").write_text(text(origin, folder, model, tokenizer), encoding="utf-8")
 
 
-def text(origin: Origin, folder: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> str:
+def text(origin: Origin, folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> str:
     """The whole card: Hub metadata in YAML, then the sections."""
     sections = [
         f"# {origin.name}",
@@ -142,7 +144,7 @@ def _results(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", f"Protocol: {settings}. Intervals by bootstrap over images."])
 
 
-def _shape(folder: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> str:
+def _shape(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> str:
     config = model.config
     weights = sum(weight.numel() for weight in model.parameters())
     lines = [

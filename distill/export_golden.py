@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 PROMPTS = (
     "",
@@ -31,7 +31,7 @@ PROMPTS = (
 )
 
 
-def write_golden(folder: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> None:
+def write_golden(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write `golden/prompts.json` and `golden/vectors.safetensors` into `folder`.
 
     Vectors: input_ids [20, slots] padded as diffusers pads them, last_hidden_state [20, slots, width] and text_embeds
@@ -48,7 +48,7 @@ def write_golden(folder: Path, model: CLIPTextModelWithProjection, tokenizer: CL
     save_file({name: value.clone() for name, value in vectors.items()}, place / "vectors.safetensors", {"format": "pt"})
 
 
-def padded_ids(tokenizer: CLIPTokenizer, slots: int) -> torch.Tensor:
+def padded_ids(tokenizer: PreTrainedTokenizerFast, slots: int) -> torch.Tensor:
     """The golden prompts as ids [20, slots]."""
     found = tokenizer(list(PROMPTS), padding="max_length", truncation=True, max_length=slots, return_tensors="pt")
     ids: torch.Tensor = found.input_ids

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.command import UserError
 from distill.export_golden import padded_ids
@@ -42,7 +42,7 @@ class Traced(torch.nn.Module):
         return found.last_hidden_state, found.text_embeds
 
 
-def write_onnx(folder: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> None:
+def write_onnx(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write `onnx/model.onnx` and `onnx/model_int8.onnx`; float32 further than TOLERANCE away raises RuntimeError."""
     require_packages()
     place = folder / "onnx"
@@ -89,7 +89,7 @@ def quantise(path: Path, target: Path) -> None:
         root.setLevel(level)
 
 
-def difference(path: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> float:
+def difference(path: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> float:
     """The largest difference of any output on the golden prompts, whole, one by one tight, and as one tight batch."""
     onnxruntime: Any = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

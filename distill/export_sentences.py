@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 # The names of the classes up to release 5; release 6 knows them still and moves them itself.
 MODULES = (
@@ -19,7 +19,9 @@ MODULES = (
 )
 
 
-def write_sentence_modules(folder: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> None:
+def write_sentence_modules(
+    folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast
+) -> None:
     """Write modules.json and its modules into `folder`, whose root holds the transformers model."""
     width, dim = model.config.hidden_size, model.config.projection_dim
     listed = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(MODULES)]

@@ -8,12 +8,12 @@ checkpoint merger read them; a checkpoint knows no text projection.
 from pathlib import Path
 
 from safetensors.torch import save_file
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 WEBUI_PREFIX = "cond_stage_model.transformer."
 
 
-def write_single_files(folder: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> None:
+def write_single_files(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write `single_file/clip_l.safetensors` and `single_file/webui.safetensors` into `folder`."""
     weights = {name: weight.detach().contiguous().clone() for name, weight in model.state_dict().items()}
     inside = {WEBUI_PREFIX + name: weight for name, weight in weights.items() if name.startswith("text_model.")}

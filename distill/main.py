@@ -1,5 +1,6 @@
 """`scripts/distill.py`: parse, prepare, train, close."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from distill.config import ResolvedConfig, RunConfig, parse
 from distill.corpus import check_corpus
 from distill.extras import check_losses, extras
 from distill.run_folder import claim
-from distill.student.build import build_student, build_tokenizer
+from distill.student.build import build_student, build_tokenizer, check_student, load_student_tokenizer
+from distill.student.extended import ExtendedConfig
 from distill.student.glosses import glosses
 from distill.task import Task
 from distill.teacher import Teacher
@@ -29,16 +31,14 @@ def main() -> None:
     for tracker in config.train.trackers:
         if find_spec(tracker) is None:
             raise UserError(f"train.trackers: {tracker} is not installed; pip install {tracker}, or leave it out")
-    # Where no loss looks at the pooled state, the projection has no gradient, and DDP must be told.
+    # Where no loss looks at the pooled state, the projection has no gradient, and DDP must be told; xlmr's projection
+    # of the states has none on tight steps.
+    blind = not config.losses.looks_at_pooled or config.student.xlmr is not None
     accelerator = Accelerator(
         mixed_precision="bf16" if config.train.precision == "bf16" else "no",
         log_with=config.train.trackers or None,
         project_dir=config.out_dir,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(
-                find_unused_parameters=not config.losses.looks_at_pooled, gradient_as_bucket_view=True
-            )
-        ],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=blind, gradient_as_bucket_view=True)],
     )
     set_seed(config.train.seed)
     # The main process alone prepares; where that fails it exits, and the launcher ends the others.
@@ -68,12 +68,13 @@ def _prepare(resolved: ResolvedConfig, processes: int) -> Path:
     shape = tower.load_tower(config.teacher, "teacher").config
     slots = shape.max_position_embeddings
     check_losses(config, shape.hidden_size)
+    check_student(config.student.kind)
     claim(config.out_dir, resolved)
     place = config.out_dir / "tokenizer"
     if not place.is_dir():
-        print(f"learning the student's tokenizer on {config.data.corpus}", flush=True)
-        build_tokenizer(config.student.extended, config.teacher, config.data.corpus, place)
-    student = tower.load_tokenizer(str(place.absolute()), "out_dir")
+        print(f"making the student's tokenizer on {config.data.corpus}", flush=True)
+        build_tokenizer(config.student.kind, config.teacher, config.data.corpus, place)
+    student = load_student_tokenizer(config.student.kind, place, "out_dir")
     stores = config.data.token_store or config.out_dir / "tokens"
     store = write_token_store(config.data.corpus, stores, teacher.backend_tokenizer, student.backend_tokenizer, slots)
     shares(_sizes(TokenStore(store)), config.data.mixture)  # refused here, by one process
@@ -94,20 +95,23 @@ def _parts(config: RunConfig, accelerator: Accelerator, store: Path) -> Parts:
             "mixture: " + ", ".join(f"{domain} {share:.0%} of {sizes[domain]:,}" for domain, share in mixture.items())
         )
     on_cpu = accelerator.device.type == "cpu"
-    tokenizer = tower.load_tokenizer(str((config.out_dir / "tokenizer").absolute()), "out_dir")
+    kind = config.student.kind
+    tokenizer = load_student_tokenizer(kind, config.out_dir / "tokenizer", "out_dir")
     resumed = bool(checkpoint.steps(config.out_dir / "checkpoints"))
     senses = {} if resumed else glosses(config.data.corpus)
-    student = build_student(config.student.extended, config.teacher, tokenizer, senses, on_cpu).to(accelerator.device)
-    pad = tower.load_tokenizer(config.teacher, "teacher").pad_token_id
+    student = build_student(kind, config.teacher, tokenizer, senses, on_cpu).to(accelerator.device)
+    teacher_tokenizer = tower.load_tokenizer(config.teacher, "teacher")
+    pads = teacher_tokenizer.pad_token_id, tokenizer.pad_token_id
     schedule = Schedule(config.train.seed, config.train.batch_size, config.data.window, config.train.full_share)
-    slots = student.text.config.max_position_embeddings
     ranks = accelerator.process_index, accelerator.num_processes
     teacher = Teacher(config.teacher, accelerator.device)
-    needed = extras(config.losses, teacher, tower.load_tokenizer(config.teacher, "teacher"), tokenizer, slots)
+    needed = extras(config.losses, teacher, teacher_tokenizer, tokenizer, student.slots)
+    needed = replace(needed, aligned=isinstance(kind, ExtendedConfig))
     return Parts(
         task=Task(student, config.losses, config.train.english_every, needed),
         teacher=teacher,
-        batches=Batches(tokens.train, mixture, schedule, pad, slots, *ranks),
+        batches=Batches(tokens.train, mixture, schedule, pads[0], student.slots, *ranks, student_pad=pads[1]),
         valid=tokens.valid,
-        pad=pad,
+        pad=pads[0],
+        student_pad=pads[1],
     )

@@ -7,7 +7,8 @@ from typing import Any
 
 from data.command import UserError
 from distill import checkpoint
-from distill.config import ResolvedConfig, RunConfig, TrainConfig, parse
+from distill.config import ResolvedConfig, RunConfig, StudentConfig, TrainConfig, parse
+from distill.student.extended import ExtendedConfig
 
 _FREE = ("log_every", "eval_every", "save_every", "keep", "trackers")  # what may change when a run goes on
 
@@ -42,7 +43,9 @@ def _training(run: RunConfig) -> RunConfig:
     """`run` without what has no say in the weights."""
     default = TrainConfig()
     free = {name: getattr(default, name) for name in _FREE}
-    return replace(run, out_dir=Path(), train=replace(run.train, **free), data=replace(run.data, token_store=None))
+    kind = run.student if run.student != StudentConfig() else StudentConfig(extended=ExtendedConfig())
+    data, train = replace(run.data, token_store=None), replace(run.train, **free)
+    return replace(run, student=kind, out_dir=Path(), train=train, data=data)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

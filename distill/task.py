@@ -30,6 +30,8 @@ class Extras:
     geometry: Geometry | None = None
     end_of_text: int = -1
     """Of the student's vocabulary; what ends the decoder's sentences."""
+    aligned: bool = True
+    """The student's English tokens are the teacher's."""
 
 
 class Task(nn.Module):
@@ -67,6 +69,7 @@ class Task(nn.Module):
             english=english,
             english_target=target.rows(self._english),
             full=batch.full,
+            aligned=self._extras.aligned,
             empty=Empty(self.student(empty.ids), empty.target) if empty else None,
             geometry=self._extras.geometry,
             spoken=self._spoken(batch, chinese, english),

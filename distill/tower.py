@@ -24,7 +24,7 @@ class QuickGELU(nn.Module):
 
 def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
     """The text tower with its projection, float32, of a local folder or a Hub id; `key` names the option in errors."""
-    _check_local(name, key)
+    check_local(name, key)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # ours say more
     try:
         model: CLIPTextModelWithProjection
@@ -33,7 +33,7 @@ def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
             name, dtype=torch.float32, output_loading_info=True, attention_dropout=0.0, use_safetensors=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{key}: {name!r} holds no CLIP text tower in safetensors ({_first_line(error)})") from error
+        raise UserError(f"{key}: {name!r} holds no CLIP text tower in safetensors ({first_line(error)})") from error
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])[0]
         raise UserError(f"{key}: {name!r} has no weight {missing}; name a CLIP model with text tower and projection")
@@ -43,11 +43,11 @@ def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
 
 def load_tokenizer(name: str, key: str) -> CLIPTokenizer:
     """The CLIP tokenizer of a local folder or a Hub id."""
-    _check_local(name, key)
+    check_local(name, key)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise UserError(f"{key}: {name!r} holds no tokenizer ({_first_line(error)})") from error
+        raise UserError(f"{key}: {name!r} holds no tokenizer ({first_line(error)})") from error
     if not isinstance(tokenizer, CLIPTokenizer):
         raise UserError(f"{key}: {name!r} has a {type(tokenizer).__name__}; a CLIPTokenizer is needed")
     return tokenizer
@@ -85,10 +85,12 @@ def _name_end_of_text(model: CLIPTextModelWithProjection) -> None:
         model.config.eos_token_id = model.text_model.eos_token_id = model.config.vocab_size - 1
 
 
-def _check_local(name: str, key: str) -> None:
+def check_local(name: str, key: str) -> None:
+    """Refuse a name that looks like a local folder where there is none."""
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise UserError(f"{key}: no folder {name!r} (looked in {Path.cwd()})")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, cut to one line."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

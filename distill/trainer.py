@@ -1,6 +1,7 @@
 """The loop: set the rate, step, count, log, evaluate, save."""
 
 import math
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from distill.teacher import Teacher
 from distill.validation import validate
 
 _VALIDATION_ROWS = 500  # a domain
+_EMBEDDING = re.compile(r"\.(token_embedding|word_embeddings)\.")  # CLIP's, BERT's
 
 
 class DivergedError(Exception):
@@ -42,6 +44,8 @@ class Parts:
     batches: Batches
     valid: Mapping[str, DomainTokens]
     pad: int
+    """Of the teacher's vocabulary."""
+    student_pad: int
 
 
 class Trainer:
@@ -134,6 +138,7 @@ class Trainer:
                     self._parts.pad,
                     self._accelerator.device,
                     _VALIDATION_ROWS,
+                    self._parts.student_pad,
                 )
             student.train()
             self._record({f"valid/{name}": value for name, value in result.items()})
@@ -170,7 +175,7 @@ class Trainer:
 def _optimizer(weights: dict[str, nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
     """AdamW with a rate of its own for the embedding: its rows see few tokens each."""
     groups = [
-        {"params": [w for n, w in weights.items() if (".token_embedding." in n) is rows], "lr": peak, "peak": peak}
+        {"params": [w for n, w in weights.items() if bool(_EMBEDDING.search(n)) is rows], "lr": peak, "peak": peak}
         for rows, peak in ((False, config.lr), (True, config.embedding_lr))
     ]
     groups = [group for group in groups if group["params"]]

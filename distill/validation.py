@@ -14,21 +14,28 @@ _BATCH = 64  # small enough to fit the memory that a training step has freed
 
 
 def validate(
-    domains: Mapping[str, DomainTokens], teacher: Encoder, student: Encoder, pad: int, device: torch.device, most: int
+    domains: Mapping[str, DomainTokens],
+    teacher: Encoder,
+    student: Encoder,
+    pad: int,
+    device: torch.device,
+    most: int,
+    student_pad: int | None = None,
 ) -> dict[str, float]:
     """For each domain's first `most` held-out pairs: `cosine_zh`, `cosine_en` to the teacher, `zh2en` and `en2zh`.
 
     zh2en is the share of Chinese sentences whose own English is nearest, to the teacher, among the domain's; en2zh
-    the other way round.
+    the other way round. `student_pad` is `pad` where it is None.
     """
     result = {}
+    own = pad if student_pad is None else student_pad
     for name, tokens in domains.items():
         rows = np.arange(min(len(tokens), most))
         if len(rows) < 2:
             continue
         target = _pooled(tokens, "teacher_en", rows, teacher, pad, device)
-        english = _pooled(tokens, "student_en", rows, student, pad, device)
-        chinese = _pooled(tokens, "student_zh", rows, student, pad, device)
+        english = _pooled(tokens, "student_en", rows, student, own, device)
+        chinese = _pooled(tokens, "student_zh", rows, student, own, device)
         result[f"{name}/cosine_zh"] = (chinese * target).sum(dim=1).mean().item()
         result[f"{name}/cosine_en"] = (english * target).sum(dim=1).mean().item()
         result.update({f"{name}/{way}": value for way, value in bitext_accuracy(chinese @ target.T).items()})

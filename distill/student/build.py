@@ -3,31 +3,72 @@
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 
+from data.command import UserError
 from distill import tower
 from distill.student.chinese_bpe import extend_tokenizer, new_surfaces, twin_rows
 from distill.student.extended import ExtendedConfig, ExtendedStudent
 from distill.student.glosses import gloss_rows
+from distill.student.kind import StudentTower
+from distill.student.multilingual import MultilingualConfig, MultilingualStudent, first_multilingual
+from distill.student.words import load_words, save_words
+from distill.student.xlmr import XlmrConfig, XlmrStudent, load_encoder
 
+Kind = ExtendedConfig | MultilingualConfig | XlmrConfig
 _LONGEST_WORD = 8
 
 
-def build_tokenizer(config: ExtendedConfig, teacher: str, corpus: Path, folder: Path) -> None:
-    """Learn the student's tokenizer on the corpus and save it as `folder`, whole or not at all."""
+def build_tokenizer(config: Kind, teacher: str, corpus: Path, folder: Path) -> None:
+    """Learn the student's tokenizer on the corpus, or take the given one; saved as `folder`, whole or not at all."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    slots = tower.load_tower(teacher, "teacher").config.max_position_embeddings
+    if isinstance(config, MultilingualConfig):
+        save_words(_clip_words(config), slots, partial)
+    elif isinstance(config, XlmrConfig):
+        save_words(load_words(config.model, "student.xlmr.model"), slots, partial)
+    else:
+        _extended_tokenizer(config, teacher, corpus).save_pretrained(partial)
+    partial.rename(folder)
+
+
+def load_student_tokenizer(config: Kind, folder: Path, key: str) -> PreTrainedTokenizerFast:
+    """The tokenizer that `build_tokenizer` saved; `key` names the option in errors."""
+    name = str(folder.absolute())
+    return tower.load_tokenizer(name, key) if isinstance(config, ExtendedConfig) else load_words(name, key)
+
+
+def check_student(config: Kind) -> None:
+    """Refuse a tokenizer or encoder that is not there, before anything is written."""
+    if isinstance(config, MultilingualConfig):
+        _clip_words(config)
+    elif isinstance(config, XlmrConfig):
+        load_words(config.model, "student.xlmr.model")
+        load_encoder(config.model)
+
+
+def _clip_words(config: MultilingualConfig) -> PreTrainedTokenizerFast:
+    words = load_words(config.tokenizer, "student.multilingual.tokenizer")
+    if words.eos_token_id == 2:
+        raise UserError(
+            f"student.multilingual.tokenizer: {config.tokenizer!r} ends texts with id 2, which transformers reads as "
+            "'pool at the largest id'; take another tokenizer, or train one with python -m data.vocab"
+        )
+    return words
+
+
+def _extended_tokenizer(config: ExtendedConfig, teacher: str, corpus: Path) -> CLIPTokenizer:
     rows = pa.dataset.dataset(sorted((corpus / "train").glob("*.parquet")), format="parquet")
     alone = pc.match_substring_regex(pc.field("zh"), rf"^\p{{Han}}{{2,{_LONGEST_WORD}}}$")
     words = pc.unique(rows.to_table(columns=["zh"], filter=alone)["zh"]).to_pylist()
     sentences = _texts(rows, ~alone) if rows.count_rows(filter=~alone) else iter(words)
-    tokenizer = extend_tokenizer(tower.load_tokenizer(teacher, "teacher"), sentences, words, config.vocabulary)
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    tokenizer.save_pretrained(partial)
-    partial.rename(folder)
+    return extend_tokenizer(tower.load_tokenizer(teacher, "teacher"), sentences, words, config.vocabulary)
 
 
 def _texts(rows: pa.dataset.Dataset, chosen: pc.Expression) -> Iterator[str]:
@@ -36,10 +77,40 @@ def _texts(rows: pa.dataset.Dataset, chosen: pc.Expression) -> Iterator[str]:
         yield from batch["zh"].to_pylist()
 
 
+@overload
 def build_student(
     config: ExtendedConfig, teacher: str, tokenizer: CLIPTokenizer, senses: Mapping[str, list[str]], on_cpu: bool
-) -> ExtendedStudent:
+) -> ExtendedStudent: ...
+
+
+@overload
+def build_student(
+    config: Kind, teacher: str, tokenizer: PreTrainedTokenizerFast, senses: Mapping[str, list[str]], on_cpu: bool
+) -> StudentTower: ...
+
+
+def build_student(
+    config: Kind, teacher: str, tokenizer: PreTrainedTokenizerFast, senses: Mapping[str, list[str]], on_cpu: bool
+) -> StudentTower:
     """The student at step 0; `senses` are the glosses of words, empty where a checkpoint will follow."""
+    if isinstance(config, ExtendedConfig):
+        assert isinstance(tokenizer, CLIPTokenizer)
+        return _extended(config, teacher, tokenizer, senses, on_cpu)
+    model = tower.load_tower(teacher, "teacher")
+    if isinstance(config, MultilingualConfig):
+        words = tower.load_tokenizer(teacher, "teacher")
+        return MultilingualStudent(first_multilingual(config, model, words, tokenizer, senses), on_cpu)
+    end_of_text, slots = tokenizer.eos_token_id, model.config.max_position_embeddings
+    assert isinstance(end_of_text, int)
+    assert isinstance(slots, int)
+    projection, width = model.text_projection.weight.shape
+    return XlmrStudent(config, end_of_text, width, projection, slots)
+
+
+def _extended(
+    config: ExtendedConfig, teacher: str, tokenizer: CLIPTokenizer, senses: Mapping[str, list[str]], on_cpu: bool
+) -> ExtendedStudent:
+    """The extended student at step 0."""
     model = tower.load_tower(teacher, "teacher")
     size = model.config.vocab_size
     embedding = model.text_model.embeddings.token_embedding.weight.detach()

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.command import UserError
-from distill import checkpoint, tower
+from distill import checkpoint
 from distill.config import RunConfig, parse
-from distill.student.build import build_student
+from distill.student.build import build_student, load_student_tokenizer
 from distill.student.kind import StudentTower
 
 
@@ -17,7 +17,7 @@ class Student:
     """A trained student as plain transformers objects: float32, on the CPU, in evaluation mode."""
 
     model: CLIPTextModelWithProjection
-    tokenizer: CLIPTokenizer
+    tokenizer: PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class OpenedRun:
     config: RunConfig
     step: int
     student: StudentTower
-    tokenizer: CLIPTokenizer
+    tokenizer: PreTrainedTokenizerFast
 
 
 def load_run(run: Path, step: int | None = None) -> Student:
@@ -46,8 +46,9 @@ def open_run(run: Path, step: int | None) -> OpenedRun:
         raise UserError(f"--run {run}: no checkpoint yet; train it first")
     if step is not None and step not in saved:
         raise UserError(f"--step {step}: {run} has checkpoints {', '.join(map(str, saved))}")
-    tokenizer = tower.load_tokenizer(str((run / "tokenizer").absolute()), "--run")
-    student = build_student(config.student.extended, config.teacher, tokenizer, senses={}, on_cpu=True)
+    kind = config.student.kind
+    tokenizer = load_student_tokenizer(kind, run / "tokenizer", "--run")
+    student = build_student(kind, config.teacher, tokenizer, senses={}, on_cpu=True)
     chosen = saved[-1] if step is None else step
     checkpoint.load_weights(run / "checkpoints", chosen, checkpoint.trainable(student))
     return OpenedRun(config, chosen, student, tokenizer)

@@ -79,7 +79,7 @@ def test_a_run_with_every_loss(
         ({"readout": {"queries": 0}, "unet_geometry": "FILE"}, 0.5, "losses.readout.queries: 0 is below 1"),
         ({"alignment": {"smoothing": 0}}, 0.5, "losses.alignment: smoothing must be above 0"),
         ({"affinity": {"schedule": {"start": 1}}}, 0.5, "losses: a schedule needs 0 <= start < stop"),
-        ({"translation": {"decoder": {"heads": 3}}}, 0.5, "losses.translation.decoder.heads: 3 heads do not divide the"),
+        ({"translation": {"decoder": {"heads": 3}}}, 0.5, "losses.translation.decoder.heads: 3 heads do not divide"),
         ({"translation": {"zh_from_zh": 0, "zh_from_en": 0}}, 0.5, "losses.translation: every direction has weight 0"),
     ],
 )

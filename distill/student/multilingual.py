@@ -1,0 +1,123 @@
+"""SkyCLIP's student: the teacher's causal transformer under a multilingual vocabulary."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedTokenizerFast
+
+from distill import tower
+from distill.states import States
+from distill.student.glosses import gloss_rows
+from distill.student.kind import StudentTower
+from distill.student.words import surfaces
+
+
+@dataclass(frozen=True)
+class MultilingualConfig:
+    """A CLIP-shaped causal transformer with another vocabulary; its layers start as the teacher's."""
+
+    tokenizer: str
+    """Folder or Hub id of a fast tokenizer: mBERT's WordPiece, or what `python -m data.vocab` wrote."""
+    layers: int | None = None
+    """Layers, taken evenly from the teacher's; null: as many as it has."""
+    first_rows: Literal["teacher", "random"] = "teacher"
+    """teacher: embeddings start at the teacher's of the same text, Chinese words at those of their glosses."""
+
+    def __post_init__(self) -> None:
+        """Refuse a transformer without layers."""
+        if self.layers is not None and self.layers < 1:
+            raise ValueError(f"student.multilingual.layers: {self.layers} is below 1")
+
+
+class MultilingualStudent(StudentTower):
+    """A stock CLIP text tower; its English has to be learned as its Chinese has."""
+
+    def __init__(self, model: CLIPTextModelWithProjection, on_cpu: bool) -> None:
+        """Train `model`, whose vocabulary is the student's; it is changed."""
+        super().__init__()
+        self.text = tower.prepare(model, on_cpu)
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The token embedding."""
+        table = self.text.text_model.embeddings.token_embedding
+        assert isinstance(table, nn.Embedding)
+        return table
+
+    def forward(self, ids: torch.Tensor) -> States:
+        """States of `ids`, int64 [batch, slots]."""
+        return tower.run(self.text, ids)
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token embeddings of `ids`."""
+        found: torch.Tensor = self.embedding(ids)
+        return found
+
+    def output_table(self) -> torch.Tensor:
+        """The embeddings by id."""
+        return self.embedding.weight
+
+    def twins(self) -> torch.Tensor:
+        """No id uses the row of another."""
+        return torch.zeros(len(self.embedding.weight), dtype=torch.bool, device=self.embedding.weight.device)
+
+    @property
+    def state_width(self) -> int:
+        """Width of the states."""
+        return int(self.text.config.hidden_size)
+
+    @property
+    def slots(self) -> int:
+        """Most tokens of a sequence."""
+        return int(self.text.config.max_position_embeddings)
+
+    def stock(self) -> CLIPTextModelWithProjection:
+        """The student as a plain transformers model on the CPU."""
+        model = CLIPTextModelWithProjection(self.text.config)
+        model.load_state_dict({name: tensor.cpu() for name, tensor in self.text.state_dict().items()})
+        model.eval()  # type: ignore[no-untyped-call]
+        return model
+
+
+def first_multilingual(
+    config: MultilingualConfig,
+    teacher: CLIPTextModelWithProjection,
+    teacher_words: CLIPTokenizer,
+    words: PreTrainedTokenizerFast,
+    senses: Mapping[str, list[str]],
+) -> CLIPTextModelWithProjection:
+    """The tower at step 0: every weight of the teacher's that fits, and first rows for the vocabulary."""
+    shape = copy.deepcopy(teacher.config)
+    shape.vocab_size, shape.num_hidden_layers = len(words), config.layers or shape.num_hidden_layers
+    shape.bos_token_id, shape.eos_token_id = words.bos_token_id, words.eos_token_id
+    shape.pad_token_id = words.pad_token_id
+    model = CLIPTextModelWithProjection(shape)
+    old = teacher.text_model.embeddings.token_embedding.weight.detach()
+    weights = teacher.state_dict()
+    picked = taken_layers(teacher.config.num_hidden_layers, shape.num_hidden_layers)
+    own: dict[str, torch.Tensor] = {}
+    for name in model.state_dict():
+        head, mark, rest = name.partition("encoder.layers.")
+        layer, _, part = rest.partition(".")
+        own[name] = weights[f"{head}{mark}{picked[int(layer)]}.{part}" if mark else name]
+    new = old.mean(dim=0) + torch.randn(len(words), old.shape[1]) * old.std(dim=0)
+    if config.first_rows == "teacher":
+        texts = surfaces(words)
+        # A piece without a gloss that is no Chinese means what the teacher reads in its letters.
+        letters = {text: [text] for text in texts.values() if not any("\u2e80" <= c <= "\u9fff" for c in text)}
+        for index, row in gloss_rows(texts, {**letters, **senses}, teacher_words, old).items():
+            new[index] = row
+    own["text_model.embeddings.token_embedding.weight"] = new
+    model.load_state_dict(own)
+    return model
+
+
+def taken_layers(of: int, wanted: int) -> list[int]:
+    """Which of a teacher's `of` layers start the student's `wanted`: evenly, the first and the last among them."""
+    if wanted == 1:
+        return [of - 1]
+    return [round(layer * (of - 1) / (wanted - 1)) for layer in range(wanted)]

@@ -1,0 +1,97 @@
+"""AltCLIP's and M-CLIP's student: a pre-trained multilingual encoder with a projection into the teacher's space."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoModel, CLIPTextModelWithProjection
+from transformers.utils.logging import disable_progress_bar
+
+from data.command import UserError
+from distill.states import States, up_to_end
+from distill.student.kind import StudentTower
+from distill.tower import check_local, first_line
+
+
+@dataclass(frozen=True)
+class XlmrConfig:
+    """XLM-R or mBERT, with its own tokenizer."""
+
+    model: str
+    """Folder or Hub id: encoder in safetensors, and tokenizer."""
+    pooling: Literal["first", "mean"] = "first"
+    """Of the states of the text: the first one's, or their mean."""
+
+
+class XlmrStudent(StudentTower):
+    """A bidirectional encoder; its states are projected to the teacher's width, the pooled one to its projection."""
+
+    def __init__(self, config: XlmrConfig, end_of_text: int, width: int, projection: int, slots: int) -> None:
+        """Load the encoder; `width`, `projection` and `slots` are the teacher's."""
+        super().__init__()
+        self.encoder = load_encoder(config.model)
+        hidden = self.encoder.config.hidden_size
+        self._slots, self._end_of_text, self._pooling = slots, end_of_text, config.pooling
+        self.to_states = nn.Linear(hidden, width)
+        self.to_pooled = nn.Linear(hidden, projection, bias=False)
+
+    def forward(self, ids: torch.Tensor) -> States:
+        """States of `ids`, int64 [batch, slots]; padding is read by nobody, and reads the text."""
+        is_text = up_to_end(ids, self._end_of_text)
+        hidden: torch.Tensor = self.encoder(input_ids=ids, attention_mask=is_text.long()).last_hidden_state
+        if self._pooling == "first":
+            pooled = hidden[:, 0]
+        else:
+            pooled = (hidden * is_text[..., None]).sum(dim=1) / is_text.sum(dim=1, keepdim=True)
+        return States(self.to_states(hidden).float(), self.to_pooled(pooled).float(), is_text)
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token embeddings of `ids`."""
+        found: torch.Tensor = self.encoder.get_input_embeddings()(ids)
+        return found
+
+    def output_table(self) -> torch.Tensor:
+        """The embeddings by id."""
+        table: torch.Tensor = self.encoder.get_input_embeddings().weight
+        return table
+
+    def twins(self) -> torch.Tensor:
+        """No id uses the row of another."""
+        table = self.output_table()
+        return torch.zeros(len(table), dtype=torch.bool, device=table.device)
+
+    @property
+    def state_width(self) -> int:
+        """Width of the states."""
+        return self.to_states.out_features
+
+    @property
+    def slots(self) -> int:
+        """Most tokens of a sequence."""
+        return self._slots
+
+    def stock(self) -> CLIPTextModelWithProjection:
+        """There is none."""
+        raise UserError("student.xlmr: is no CLIP text tower, so it has no export that a pipeline would load")
+
+
+def load_encoder(name: str) -> Any:  # noqa: ANN401  # whichever class the folder names
+    """The encoder of a local folder or Hub id, float32, without its own pooler or dropout."""
+    check_local(name, "student.xlmr.model")
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        encoder = AutoModel.from_pretrained(
+            name,
+            dtype=torch.float32,
+            use_safetensors=True,
+            add_pooling_layer=False,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        raise UserError(
+            f"student.xlmr.model: {name!r} holds no encoder in safetensors such as XLM-R's ({first_line(error)})"
+        ) from error
+    encoder.train()
+    return encoder
