@@ -131,9 +131,7 @@ def train_clip(
         rows = np.sort(draw_rows(len(scenes), BATCH, seed, step))
         edition = (step * BATCH // len(scenes) + step) % editions + 1
         said = caption([scenes[row] for row in rows], english(scenes, seed + 10**8 * edition, rows), tokenizer)
-        slots = int(
-            said.length[rows].max()
-        )  # causal and read at the first end-of-text: what follows it changes nothing
+        slots = int(said.length.max())  # causal and read at the first end-of-text: what follows it changes nothing
         return learner.losses(
             as_input(images[rows]),
             said.ids[:, :slots],
