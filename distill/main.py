@@ -1,11 +1,13 @@
 """`scripts/distill.py`: parse, prepare, train, close."""
 
 from dataclasses import replace
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, set_seed
+from tokenizers import Tokenizer
 
 from data.batches import Batches, Schedule
 from data.command import UserError
@@ -18,6 +20,7 @@ from distill.extras import check_losses, extras
 from distill.run_folder import claim
 from distill.student.build import build_student, build_tokenizer, check_student, load_student_tokenizer
 from distill.student.extended import ExtendedConfig
+from distill.student.fertility import fertility
 from distill.student.glosses import glosses
 from distill.task import Task
 from distill.teacher import Teacher
@@ -75,10 +78,20 @@ def _prepare(resolved: ResolvedConfig, processes: int) -> Path:
         print(f"making the student's tokenizer on {config.data.corpus}", flush=True)
         build_tokenizer(config.student.kind, config.teacher, config.data.corpus, place)
     student = load_student_tokenizer(config.student.kind, place, "out_dir")
+    _report_fertility(config, student.backend_tokenizer)
     stores = config.data.token_store or config.out_dir / "tokens"
     store = write_token_store(config.data.corpus, stores, teacher.backend_tokenizer, student.backend_tokenizer, slots)
     shares(_sizes(TokenStore(store)), config.data.mixture)  # refused here, by one process
     return store
+
+
+def _report_fertility(config: RunConfig, tokenizer: Tokenizer) -> None:
+    """Say and write, once a run, how many tokens a Chinese character costs."""
+    path = config.out_dir / "fertility.json"
+    if not path.is_file():
+        found = fertility(config.data.corpus, tokenizer)
+        print("tokens a Chinese character: " + ", ".join(f"{domain} {cost:.2f}" for domain, cost in found.items()))
+        path.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _sizes(tokens: TokenStore) -> dict[str, int]:
@@ -100,6 +113,8 @@ def _parts(config: RunConfig, accelerator: Accelerator, store: Path) -> Parts:
     resumed = bool(checkpoint.steps(config.out_dir / "checkpoints"))
     senses = {} if resumed else glosses(config.data.corpus)
     student = build_student(kind, config.teacher, tokenizer, senses, on_cpu).to(accelerator.device)
+    if config.train.recompute:
+        student.recompute()
     teacher_tokenizer = tower.load_tokenizer(config.teacher, "teacher")
     pads = teacher_tokenizer.pad_token_id, tokenizer.pad_token_id
     schedule = Schedule(config.train.seed, config.train.batch_size, config.data.window, config.train.full_share)
