@@ -1,7 +1,7 @@
 """`scripts/distill.py`: parse, prepare, train, close."""
 
-from dataclasses import replace
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
