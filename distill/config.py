@@ -74,6 +74,8 @@ class TrainConfig:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     precision: Literal["bf16", "fp32"] = "bf16"
+    recompute: bool = False
+    """Keep no activations of the student's layers, compute them again in the backward pass: less memory, more time."""
     seed: int = 0
     log_every: int = 10
     eval_every: int = 200

@@ -10,7 +10,7 @@ from distill import checkpoint
 from distill.config import ResolvedConfig, RunConfig, StudentConfig, TrainConfig, parse
 from distill.student.extended import ExtendedConfig
 
-_FREE = ("log_every", "eval_every", "save_every", "keep", "trackers")  # what may change when a run goes on
+_FREE = ("recompute", "log_every", "eval_every", "save_every", "keep", "trackers")  # what may change when a run goes on
 
 
 def claim(folder: Path, resolved: ResolvedConfig) -> None:

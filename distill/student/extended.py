@@ -108,6 +108,10 @@ class ExtendedStudent(StudentTower):
         """Ids that use the row of another id."""
         return self._twins
 
+    def recompute(self) -> None:
+        """Keep no activations of the layers."""
+        self.text.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+
     @property
     def state_width(self) -> int:
         """Width of the states."""

@@ -30,6 +30,10 @@ class StudentTower(nn.Module):
         """The student as a plain transformers model on the CPU, float32, in evaluation mode."""
         raise NotImplementedError
 
+    def recompute(self) -> None:
+        """Compute the layers' activations again in the backward pass instead of keeping them."""
+        raise NotImplementedError
+
     @property
     def state_width(self) -> int:
         """Width of the states."""

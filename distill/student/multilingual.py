@@ -65,6 +65,10 @@ class MultilingualStudent(StudentTower):
         """No id uses the row of another."""
         return torch.zeros(len(self.embedding.weight), dtype=torch.bool, device=self.embedding.weight.device)
 
+    def recompute(self) -> None:
+        """Keep no activations of the layers."""
+        self.text.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+
     @property
     def state_width(self) -> int:
         """Width of the states."""

@@ -61,6 +61,10 @@ class XlmrStudent(StudentTower):
         table = self.output_table()
         return torch.zeros(len(table), dtype=torch.bool, device=table.device)
 
+    def recompute(self) -> None:
+        """Keep no activations of the layers."""
+        self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+
     @property
     def state_width(self) -> int:
         """Width of the states."""
