@@ -20,6 +20,11 @@ def command(main: Callable[[], None]) -> None:
     except (UserError, ArgumentError) as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("stopped by the keyboard; run the same command again to go on", file=sys.stderr)
         sys.exit(130)

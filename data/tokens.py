@@ -104,8 +104,8 @@ def write_token_store(corpus: Path, store: Path, teacher: Tokenizer, student: To
     folder = store / _fingerprint(shards["train"] + shards["valid"], teacher, student, slots)
     if folder.is_dir():
         return folder
+    _remove_abandoned(store)
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
     for split, files in shards.items():
         (partial / split).mkdir(parents=True)
         _write_split(files, partial / split, teacher, student, slots)
@@ -114,6 +114,17 @@ def write_token_store(corpus: Path, store: Path, teacher: Tokenizer, student: To
     except OSError:  # another run finished the same store first
         shutil.rmtree(partial)
     return folder
+
+
+def _remove_abandoned(store: Path) -> None:
+    """Free the disk that killed writers left taken: their process is gone, and its number is in the name."""
+    for partial in store.glob("*.partial-*"):
+        try:
+            os.kill(int(partial.name.rpartition("-")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(partial, ignore_errors=True)
+        except PermissionError:  # alive, and somebody else's
+            continue
 
 
 def _open_split(folder: Path) -> dict[str, DomainTokens]:

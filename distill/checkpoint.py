@@ -104,10 +104,8 @@ def load_optimizer(
     stored = _load_file(folder / f"step-{step:08d}" / "optimizer.safetensors")
     for name, weight in weights.items():
         state = {key.removeprefix(f"{name}/"): value for key, value in stored.items() if key.rpartition("/")[0] == name}
-        # AdamW's step counters stay where the optimizer makes them; moments lie beside their weight.
-        optimizer.state[weight] = {
-            key: value.clone() if key == "step" else value.to(weight.device, copy=True) for key, value in state.items()
-        }
+        # Fused AdamW wants all of it beside the weight, its step counter too.
+        optimizer.state[weight] = {key: value.to(weight.device, copy=True) for key, value in state.items()}
 
 
 def _save_file(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -1,11 +1,13 @@
 """`scripts/distill.py`: parse, prepare, train, close."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list, set_seed
 from tokenizers import Tokenizer
 
@@ -17,7 +19,7 @@ from distill import checkpoint, tower
 from distill.config import ResolvedConfig, RunConfig, parse
 from distill.corpus import check_corpus
 from distill.extras import check_losses, extras
-from distill.run_folder import claim
+from distill.run_folder import claim, locked
 from distill.student.build import build_student, build_tokenizer, check_student, load_student_tokenizer
 from distill.student.extended import ExtendedConfig
 from distill.student.fertility import fertility
@@ -25,6 +27,8 @@ from distill.student.glosses import glosses
 from distill.task import Task
 from distill.teacher import Teacher
 from distill.trainer import DivergedError, Parts, Trainer
+
+_PATIENCE = timedelta(days=1)  # the other ranks wait while the main process tokenises, hours for a large corpus
 
 
 def main() -> None:
@@ -41,8 +45,18 @@ def main() -> None:
         mixed_precision="bf16" if config.train.precision == "bf16" else "no",
         log_with=config.train.trackers or None,
         project_dir=config.out_dir,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=blind, gradient_as_bucket_view=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=blind, gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=_PATIENCE),
+        ],
     )
+    with locked(config.out_dir) if accelerator.is_main_process else nullcontext():
+        _run(resolved, accelerator)
+
+
+def _run(resolved: ResolvedConfig, accelerator: Accelerator) -> None:
+    """Prepare on the main process, then train on all."""
+    config = resolved.run
     set_seed(config.train.seed)
     # The main process alone prepares; where that fails it exits, and the launcher ends the others.
     store = [str(_prepare(resolved, accelerator.num_processes))] if accelerator.is_main_process else [""]
@@ -66,6 +80,11 @@ def _prepare(resolved: ResolvedConfig, processes: int) -> Path:
     config = resolved.run
     if config.train.batch_size % processes:
         raise UserError(f"train.batch_size: {config.train.batch_size} pairs do not divide among {processes} processes")
+    if processes > 1 and config.train.batch_size // processes % config.train.english_every:
+        raise UserError(
+            f"train.english_every: {config.train.batch_size // processes} pairs a process are no multiple of "
+            f"{config.train.english_every}; ranks would read other English than one process"
+        )
     check_corpus(config.data.corpus)
     teacher = tower.load_tokenizer(config.teacher, "teacher")
     shape = tower.load_tower(config.teacher, "teacher").config

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 
+from data.command import UserError
+
 
 class MetricsFile:
     """Appends records; opening it at a step forgets what was logged beyond that step before a kill."""
 
     def __init__(self, path: Path, step: int) -> None:
         """Open `path`, dropping records of later steps and a line that a kill cut short."""
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        kept = [line for number, line in enumerate(_whole_lines(path), 1) if _step(path, number, line) <= step]
         partial = path.with_suffix(".partial")
         partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         partial.replace(path)
@@ -34,6 +36,13 @@ def _whole_lines(path: Path) -> list[str]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     return lines[:-1]  # the text after the last newline is empty, or was cut
+
+
+def _step(path: Path, number: int, line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}:{number}: not a record with a step; remove that line and start again") from error
 
 
 class Running:

@@ -1,6 +1,9 @@
 """A run's folder belongs to one configuration, written into it first."""
 
+import fcntl
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,23 @@ from distill.config import ResolvedConfig, RunConfig, StudentConfig, TrainConfig
 from distill.student.extended import ExtendedConfig
 
 _FREE = ("recompute", "log_every", "eval_every", "save_every", "keep", "trackers")  # what may change when a run goes on
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run's folder for this process alone; the lock goes with the process, however it ends.
+
+    The lock lies beside the folder, so that a folder of something else stays as it is.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"out_dir: another process trains in {folder}; wait for it, stop it, or name another folder"
+            ) from error
+        yield
 
 
 def claim(folder: Path, resolved: ResolvedConfig) -> None:

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.activations import QuickGELUActivation
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from data.command import UserError
 from distill.states import States, up_to_end
@@ -26,6 +26,7 @@ def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
     """The text tower with its projection, float32, of a local folder or a Hub id; `key` names the option in errors."""
     check_local(name, key)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # ours say more
+    set_verbosity_error()  # type: ignore[no-untyped-call]  # what is missing is one line of ours, below
     try:
         model: CLIPTextModelWithProjection
         info: dict[str, set[str]]

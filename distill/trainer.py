@@ -82,8 +82,9 @@ class Trainer:
                 running.add(terms, config.batch_size)
                 bar.update(config.batch_size)
                 last = step + 1 == config.steps
-                stopping = self._anyone(asked)
-                if last or stopping or (step + 1) % config.log_every == 0:
+                logging = (step + 1) % config.log_every == 0
+                stopping = self._anyone(asked) if logging or self._accelerator.num_processes == 1 else False
+                if last or stopping or logging:
                     self._log(running.read(), bar)
                 if last or (step + 1) % config.eval_every == 0:
                     self._evaluate(bar)
@@ -162,7 +163,10 @@ class Trainer:
         self._accelerator.wait_for_everyone()
 
     def _anyone(self, asked: list[int]) -> bool:
-        """Whether any rank has been asked to stop: the signal reaches them at different steps, they stop at one."""
+        """Whether any rank has been asked to stop: the signal reaches them at different steps, they stop at one.
+
+        Ranks talk of it when they log: asking at every step would make a GPU wait.
+        """
         flag = torch.tensor([len(asked)], device=self._accelerator.device)
         return bool(self._accelerator.reduce(flag, "sum").item())
 

@@ -141,9 +141,13 @@ def test_killed_half_way_nothing_counts(words: Tokenizer, tmp_path: Path, monkey
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert list(store.iterdir()), "it did die half-way"
     assert all(".partial-" in path.name for path in store.iterdir())
+    alive = store / f"other.partial-{os.getppid()}"
+    alive.mkdir()
     assert {n: len(r) for n, r in TokenStore(write_token_store(corpus, store, words, words, SLOTS)).valid.items()} == {
         "caption": 10
     }
+    left = [path.name for path in store.iterdir() if ".partial-" in path.name]
+    assert left == [alive.name], "what a dead writer left is gone, what a living one writes stays"
 
 
 def test_a_corpus_without_shards_is_refused(words: Tokenizer, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from data.command import command
 from distill import checkpoint, main
 from distill.config import parse
+from distill.run_folder import locked
 from tests.conftest import REPOSITORY
 from tests.distill.tiny_clip import run_options, teacher_model, teacher_tokenizer, write_config, write_corpus
 
@@ -205,6 +206,27 @@ def test_batches_that_do_not_divide_among_processes(
     monkeypatch.setattr(main, "_prepare", lambda resolved, processes: prepare(resolved, 3))
     line = refused(write_config(tmp_path / "c.yaml", tree))
     assert line == "error: train.batch_size: 8 pairs do not divide among 3 processes"
+
+
+def test_english_that_does_not_divide_among_processes(
+    tree: dict[str, Any], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = main._prepare
+    monkeypatch.setattr(main, "_prepare", lambda resolved, processes: prepare(resolved, 4))
+    line = refused(write_config(tmp_path / "c.yaml", _changed(tree, "train.english_every", 4)))
+    assert line.startswith("error: train.english_every: 2 pairs a process are no multiple of 4")
+
+
+def test_a_folder_in_which_another_process_trains(tree: dict[str, Any], refused: Refused, tmp_path: Path) -> None:
+    with locked(tmp_path / "run"):
+        line = refused(write_config(tmp_path / "c.yaml", tree))
+    assert line.startswith(f"error: out_dir: another process trains in {tmp_path / 'run'}")
+
+
+def test_a_folder_below_a_file(tree: dict[str, Any], refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    line = refused([*write_config(tmp_path / "c.yaml", tree), "--out_dir", str(tmp_path / "file" / "run")])
+    assert line.startswith(f"error: {tmp_path / 'file'}: ")
 
 
 def test_a_tracker_that_is_not_installed(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from data.command import UserError
 from data.tokens import TokenStore, write_token_store
 from distill.metrics import MetricsFile, Running
 from distill.prefetch import Prefetch
@@ -40,6 +41,13 @@ def test_metrics_forget_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     again.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 0.25}]
+
+
+def test_a_foreign_line_among_the_metrics_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\ngarbage\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: not a record"):
+        MetricsFile(path, 5)
 
 
 def test_running_means() -> None:
