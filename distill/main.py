@@ -95,7 +95,7 @@ def _prepare(resolved: ResolvedConfig, processes: int) -> Path:
     place = config.out_dir / "tokenizer"
     if not place.is_dir():
         print(f"making the student's tokenizer on {config.data.corpus}", flush=True)
-        build_tokenizer(config.student.kind, config.teacher, config.data.corpus, place)
+        build_tokenizer(config.student.kind, config.teacher, config.data.corpus, slots, place)
     student = load_student_tokenizer(config.student.kind, place, "out_dir")
     _report_fertility(config, student.backend_tokenizer)
     stores = config.data.token_store or config.out_dir / "tokens"

@@ -24,11 +24,10 @@ Kind = ExtendedConfig | MultilingualConfig | XlmrConfig
 _LONGEST_WORD = 8
 
 
-def build_tokenizer(config: Kind, teacher: str, corpus: Path, folder: Path) -> None:
+def build_tokenizer(config: Kind, teacher: str, corpus: Path, slots: int, folder: Path) -> None:
     """Learn the student's tokenizer on the corpus, or take the given one; saved as `folder`, whole or not at all."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    slots = tower.load_tower(teacher, "teacher").config.max_position_embeddings
     if isinstance(config, MultilingualConfig):
         save_words(_clip_words(config), slots, partial)
     elif isinstance(config, XlmrConfig):

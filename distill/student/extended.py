@@ -12,7 +12,7 @@ from transformers import CLIPTextModelWithProjection
 from distill import tower
 from distill.states import States
 from distill.student.chinese_bpe import VocabularyConfig
-from distill.student.kind import StudentTower
+from distill.student.kind import ClipStudent
 
 Freeze = Literal["none", "embeddings", "transformer"]
 
@@ -52,7 +52,7 @@ class SplitEmbedding(nn.Module):
         return F.embedding(self.row_of_id, torch.cat([self.teacher, self.new]))
 
 
-class ExtendedStudent(StudentTower):
+class ExtendedStudent(ClipStudent):
     """A CLIP text tower whose vocabulary has grown; before training it reads English exactly as its teacher does."""
 
     def __init__(
@@ -107,20 +107,6 @@ class ExtendedStudent(StudentTower):
     def twins(self) -> torch.Tensor:
         """Ids that use the row of another id."""
         return self._twins
-
-    def recompute(self) -> None:
-        """Keep no activations of the layers."""
-        self.text.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
-
-    @property
-    def state_width(self) -> int:
-        """Width of the states."""
-        return int(self.text.config.hidden_size)
-
-    @property
-    def slots(self) -> int:
-        """Most tokens of a sequence."""
-        return int(self.text.config.max_position_embeddings)
 
     def stock(self) -> CLIPTextModelWithProjection:
         """The student as a plain transformers model on the CPU, float32, in evaluation mode."""

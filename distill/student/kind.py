@@ -43,3 +43,23 @@ class StudentTower(nn.Module):
     def slots(self) -> int:
         """Most tokens of a sequence."""
         raise NotImplementedError
+
+
+class ClipStudent(StudentTower):
+    """A student whose `text` is a CLIP text tower."""
+
+    text: CLIPTextModelWithProjection
+
+    def recompute(self) -> None:
+        """Keep no activations of the layers."""
+        self.text.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+
+    @property
+    def state_width(self) -> int:
+        """Width of the states."""
+        return int(self.text.config.hidden_size)
+
+    @property
+    def slots(self) -> int:
+        """Most tokens of a sequence."""
+        return int(self.text.config.max_position_embeddings)

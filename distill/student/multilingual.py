@@ -12,7 +12,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedT
 from distill import tower
 from distill.states import States
 from distill.student.glosses import gloss_rows
-from distill.student.kind import StudentTower
+from distill.student.kind import ClipStudent
 from distill.student.words import surfaces
 
 
@@ -33,7 +33,7 @@ class MultilingualConfig:
             raise ValueError(f"student.multilingual.layers: {self.layers} is below 1")
 
 
-class MultilingualStudent(StudentTower):
+class MultilingualStudent(ClipStudent):
     """A stock CLIP text tower; its English has to be learned as its Chinese has."""
 
     def __init__(self, model: CLIPTextModelWithProjection, on_cpu: bool) -> None:
@@ -64,20 +64,6 @@ class MultilingualStudent(StudentTower):
     def twins(self) -> torch.Tensor:
         """No id uses the row of another."""
         return torch.zeros(len(self.embedding.weight), dtype=torch.bool, device=self.embedding.weight.device)
-
-    def recompute(self) -> None:
-        """Keep no activations of the layers."""
-        self.text.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
-
-    @property
-    def state_width(self) -> int:
-        """Width of the states."""
-        return int(self.text.config.hidden_size)
-
-    @property
-    def slots(self) -> int:
-        """Most tokens of a sequence."""
-        return int(self.text.config.max_position_embeddings)
 
     def stock(self) -> CLIPTextModelWithProjection:
         """The student as a plain transformers model on the CPU."""

@@ -23,7 +23,7 @@ CHINESE = ["草地上的一只红色的猫", "红色，蓝色,狗", "大海"]
 
 @pytest.fixture
 def tokens(teacher: Path, corpus: Path, tmp_path: Path) -> Path:
-    build_tokenizer(ExtendedConfig(VocabularyConfig(12, 1)), str(teacher), corpus, tmp_path / "tokenizer")
+    build_tokenizer(ExtendedConfig(VocabularyConfig(12, 1)), str(teacher), corpus, 77, tmp_path / "tokenizer")
     return tmp_path / "tokenizer"
 
 

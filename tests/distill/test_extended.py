@@ -19,7 +19,7 @@ CHINESE = ["草地上的一只红色的猫", "红色，蓝色。", "a 猫 and a 
 @pytest.fixture(scope="module")
 def tokens(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student") / "tokenizer"
-    build_tokenizer(ExtendedConfig(VocabularyConfig(12, 1)), str(teacher), corpus, folder)
+    build_tokenizer(ExtendedConfig(VocabularyConfig(12, 1)), str(teacher), corpus, 77, folder)
     return folder
 
 

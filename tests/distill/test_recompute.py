@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 
 def test_recomputing_changes_memory_alone(teacher: Path, corpus: Path, tmp_path: Path) -> None:
     config = ExtendedConfig(VocabularyConfig(12, 1), "none")
-    build_tokenizer(config, str(teacher), corpus, tmp_path / "tokenizer")
+    build_tokenizer(config, str(teacher), corpus, 77, tmp_path / "tokenizer")
     words = tower.load_tokenizer(str(tmp_path / "tokenizer"), "t")
     ids = words(["草地上的一只红色的猫", "a cat"], padding=True, return_tensors="pt")["input_ids"]
     gradients, kept = [], []
