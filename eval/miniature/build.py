@@ -49,7 +49,7 @@ class Build:
     recogniser: Plan = field(default_factory=lambda: Plan(steps=1400, rate=2e-3))
     autoencoder: Plan = field(default_factory=lambda: Plan(steps=4500, rate=1.5e-3, ema=0.997))
     clip: Plan = field(default_factory=lambda: Plan(steps=500, rate=1e-3, warmup=150, decay=0.05))
-    unet: Plan = field(default_factory=lambda: Plan(steps=8000, rate=1e-3, warmup=200, ema=0.999))
+    unet: Plan = field(default_factory=lambda: Plan(steps=6000, rate=1e-3, warmup=200, ema=0.999))
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def make_pipeline(
     states = cached_states(towers.clip, towers.tokenizer, ["", *texts], given.work / "states.npy")
     latents = encode(autoencoder, world.train_pictures)
     empty = torch.from_numpy(states[0].astype(np.float32))
-    unet, seconds = train_unet(latents, states[1:], empty, given.unet, given.seed, given.work / "unet")
+    unet, seconds = train_unet(latents, states[1:], empty, world.train, given.unet, given.seed, given.work / "unet")
     encoder = CLIPTextModel.from_pretrained(given.out / "clip", dtype=torch.float32)
     kind: Any = StableDiffusionPipeline
     pipeline = kind(

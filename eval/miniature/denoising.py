@@ -8,22 +8,26 @@ import numpy as np
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPModel, CLIPTokenizer
 
+from data.miniature.scene import BACKGROUNDS, Scene
 from eval.miniature.autoencoding import CHANNELS
 from eval.miniature.contrast import WIDTH
 from eval.miniature.fit import Plan, fit
+from eval.miniature.recognition import cell_losses
 from eval.miniature.tokens import SLOTS
-from eval.miniature.world import draw_rows
+from eval.miniature.world import backgrounds, draw_rows, truths
+from eval.recogniser import FIELDS
 
 Unet = Any  # diffusers.UNet2DConditionModel; diffusers has no types
 Scheduler = Any  # diffusers.DDPMScheduler
 BATCH = 128
 EMPTY = 0.1  # of the prompts, so that guidance works
 GAMMA = 5.0  # min-SNR weighting
+READING = 0.1  # weight of the read-out
 
 
 def new_unet() -> Unet:
@@ -62,32 +66,70 @@ def cached_states(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], p
     return loaded
 
 
+class Learner(nn.Module):
+    """The denoiser and a read-out of its middle, which is thrown away.
+
+    The read-out says what will stand in each cell: a shorter way from the words to the place than the picture's error
+    (representation alignment, Yu et al. 2024, with the scene's truth in the place of another network's features).
+    """
+
+    def __init__(self, unet: Unet) -> None:
+        """Keeps the middle's output [n, 192, 4, 4] of the last call."""
+        super().__init__()
+        self.unet = unet
+        middle = unet.config.block_out_channels[-1]
+        self.cells = nn.Sequential(nn.Conv2d(middle, 4 * sum(FIELDS), 1), nn.PixelShuffle(2))
+        self.background = nn.Linear(middle, len(BACKGROUNDS))
+        self._middle: Tensor
+        unet.mid_block.register_forward_hook(self._keep)
+
+    def _keep(self, _module: nn.Module, _given: object, found: Tensor) -> None:
+        self._middle = found
+
+    def forward(self, noisy: Tensor, times: Tensor, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The velocity [n, 16, 8, 8], the cells [n, fields, 8, 8] and the background [n, 8]."""
+        found = self.unet(noisy.contiguous(memory_format=torch.channels_last), times, read).sample
+        return found.float(), self.cells(self._middle).float(), self.background(self._middle.mean((2, 3))).float()
+
+
 def train_unet(
-    latents: Tensor, states: NDArray[np.float16], empty: Tensor, plan: Plan, seed: int, folder: Path
+    latents: Tensor,
+    states: NDArray[np.float16],
+    empty: Tensor,
+    scenes: list[Scene],
+    plan: Plan,
+    seed: int,
+    folder: Path,
 ) -> tuple[Unet, float]:
     """A trained denoiser of latents [n, 16, 8, 8] under states [n, 77, 256]; `empty` [77, 256] is for no text."""
     torch.manual_seed(seed)
     unet = new_unet().to(memory_format=torch.channels_last)
     unet.set_attn_processor(AttnProcessor())  # on a CPU in bf16 faster to train than the fused kind
+    learner = Learner(unet)
     kept = new_scheduler().alphas_cumprod
+    cells, places = truths(scenes), backgrounds(scenes)
 
     def losses(step: int) -> dict[str, Tensor]:
         lots = torch.Generator().manual_seed(seed * 10**9 + step)
         rows = draw_rows(len(latents), BATCH, seed, step)
         times = ((torch.randperm(BATCH, generator=lots) + torch.rand(BATCH, generator=lots)) * len(kept) / BATCH).long()
         read = torch.from_numpy(states[rows].astype(np.float32))
-        read = torch.where((torch.rand(BATCH, generator=lots) < EMPTY)[:, None, None], empty, read)
+        said = torch.rand(BATCH, generator=lots) >= EMPTY
+        read = torch.where(said[:, None, None], read, empty)
         clean, noise = latents[rows], torch.randn(BATCH, *latents.shape[1:], generator=lots)
         share = kept[times][:, None, None, None]
-        noisy, wanted = (
-            share.sqrt() * clean + (1 - share).sqrt() * noise,
-            share.sqrt() * noise - (1 - share).sqrt() * clean,
-        )
+        noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
+        wanted = share.sqrt() * noise - (1 - share).sqrt() * clean
         with torch.autocast("cpu", torch.bfloat16):
-            found = unet(noisy.contiguous(memory_format=torch.channels_last), times, read).sample
-        error = F.mse_loss(found.float(), wanted, reduction="none").mean((1, 2, 3))
+            found, shown, place = learner(noisy, times, read)
+        error = F.mse_loss(found, wanted, reduction="none").mean((1, 2, 3))
         ratio = kept[times] / (1 - kept[times])
-        return {"velocity": (error * ratio.clamp(max=GAMMA) / (ratio + 1)).mean() * 4}
+        told = cell_losses(shown[said], cells[rows][said])
+        return {
+            "velocity": (error * ratio.clamp(max=GAMMA) / (ratio + 1)).mean() * 4,
+            "cells": READING * torch.stack(list(told.values())).sum(),
+            "background": READING * F.cross_entropy(place[said], places[rows][said]),
+        }
 
-    seconds = fit("unet", unet, plan, losses, folder)
+    seconds = fit("unet", learner, plan, losses, folder)
     return unet.to(memory_format=torch.contiguous_format), seconds  # the only form that safetensors writes

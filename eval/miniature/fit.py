@@ -94,14 +94,14 @@ class _State:
 
 
 def fit(name: str, model: nn.Module, plan: Plan, losses: Callable[[int], dict[str, Tensor]], folder: Path) -> float:
-    """Train `model` on losses(step) and leave the moving average in it; returns the seconds of training in all.
+    """Train `model` on losses(step) and leave the moving average in it; returns the CPU seconds of training in all.
 
     `folder/state.safetensors` is the newest checkpoint: the same call goes on from it, or returns if it is the last.
     """
     state, path = _State(model, plan), folder / "state.safetensors"
     if path.exists():
         state.load(path)
-    started = saved = time.monotonic()
+    started, saved = time.process_time(), time.monotonic()
     before, log = state.seconds, folder / "log.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     with tqdm(total=plan.steps, initial=state.step, desc=name, mininterval=10) as bar, log.open("a") as lines:
@@ -111,7 +111,7 @@ def fit(name: str, model: nn.Module, plan: Plan, losses: Callable[[int], dict[st
             state.update(torch.stack(list(terms.values())).sum())
             bar.update()
             now = time.monotonic()
-            state.seconds = before + now - started
+            state.seconds = before + time.process_time() - started
             if state.step % 50 == 0:
                 shown = {key: round(value.item(), 4) for key, value in terms.items()}
                 lines.write(json.dumps({"step": state.step, "seconds": round(state.seconds, 1), **shown}) + "\n")
