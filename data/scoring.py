@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from daft.io.source import DataSource, DataSourceTask
 from daft.recordbatch import RecordBatch
 
-from data.clean.codepoints import Text, decode, encode
+from data.clean.codepoints import Text, decode, encode, replaced, rows_of
 from data.clean.contamination import Yardstick
 from data.clean.minhash import HASHES
 from data.clean.normalise import normalised
@@ -88,8 +88,8 @@ def cleaned(en: pa.Array, zh: pa.Array, fault: pa.Array, source: Source, yardsti
     if source.speakers:
         credit = is_credit(en, zh)
         fault = pc.if_else(pc.and_(pc.equal(fault, ""), credit), "credit", fault)
-    english = normalised(en, chinese=False, simplify=False, spaces="keep")
-    chinese = normalised(zh, chinese=True, simplify=source.simplify, spaces=source.spaces)
+    english = normalised(decode(en), chinese=False, simplify=False, spaces="keep")
+    chinese = normalised(decode(zh), chinese=True, simplify=source.simplify, spaces=source.spaces)
     if source.speakers:
         english, chinese = _without_speakers(english, chinese, source)
     table = scored(english, chinese, yardstick)
@@ -103,16 +103,13 @@ def cleaned(en: pa.Array, zh: pa.Array, fault: pa.Array, source: Source, yardsti
 
 def _without_speakers(english: Text, chinese: Text, source: Source) -> tuple[Text, Text]:
     """Strip what only some rows have from these rows alone, and settle their spaces again."""
-    en, zh = encode(english), encode(chinese)
-    rows = spoken_rows(en, zh)
-    if not pc.any(rows).as_py():
+    rows = np.flatnonzero(spoken_rows(english, chinese))
+    if not len(rows):
         return english, chinese
-    stripped = without_speakers(en.filter(rows), zh.filter(rows))
-    new_en = normalised(stripped[0], chinese=False, simplify=False, spaces="keep")
-    new_zh = normalised(stripped[1], chinese=True, simplify=False, spaces=source.spaces)
+    en, zh = without_speakers(encode(rows_of(english, rows)), encode(rows_of(chinese, rows)))
     return (
-        decode(pc.replace_with_mask(en, rows, encode(new_en))),
-        decode(pc.replace_with_mask(zh, rows, encode(new_zh))),
+        replaced(english, rows, normalised(decode(en), chinese=False, simplify=False, spaces="keep")),
+        replaced(chinese, rows, normalised(decode(zh), chinese=True, simplify=False, spaces=source.spaces)),
     )
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from data.clean.codepoints import UNICODE
 
 HAN, LATIN, DIGIT, SPACE, KANA, OTHER, MARK, OPEN = (np.uint8(1 << bit) for bit in range(8))
-DELETE = np.uint32(UNICODE)  # a normalisation table's word for "drop this character"
+DELETE = UNICODE  # a normalisation table's word for "drop this character": its own last place
 
 HAN_RANGES = ((0x3007, 0x3008), (0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x32400))
 KANA_RANGES = ((0x3041, 0x30FB), (0x30FC, 0x3100), (0x31F0, 0x3200), (0xFF66, 0xFF9E))

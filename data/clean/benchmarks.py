@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from data.clean.codepoints import decode
 from data.clean.keys import Keys, folded, row_keys
 from data.clean.normalise import normalised
 from data.command import UserError
@@ -101,7 +102,7 @@ def _gather(at: Json, texts: list[str], images: set[str]) -> None:
 
 def text_keys(texts: tuple[str, ...]) -> Keys:
     """Keys of the texts in their Chinese and their English normal form: a benchmark may mix both."""
-    column = pa.array(texts, TEXT)
+    column = decode(pa.array(texts, TEXT))
     both = [normalised(column, chinese=zh, simplify=zh, spaces="remove") for zh in (False, True)]
     return np.unique(np.concatenate([row_keys(folded(text)) for text in both]))
 

@@ -1,18 +1,17 @@
-"""Text columns as arrays of code points, so that cleaning is array arithmetic and never a loop over rows."""
+"""Text columns as arrays of code points, so that cleaning is one pass of machine code and never Python a row."""
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from data.clean.compiled import compiled
 from data.pair import TEXT
 
 Points = npt.NDArray[np.uint32]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-Item = TypeVar("Item", bound=np.generic)
 UNICODE = 0x110000  # one more than the last code point
 
 
@@ -33,54 +32,6 @@ class Text:
         """Characters a row, [rows]."""
         return np.diff(self.starts)
 
-    def keep(self, mask: Mask) -> "Text":
-        """Drop the characters where `mask` [characters] is false."""
-        if mask.all():
-            return self
-        return Text(self.points[mask], before(mask)[self.starts])
-
-    def total(self, values: npt.NDArray[np.generic]) -> Ints:
-        """Sum of `values` [characters] in every row, [rows]."""
-        sums = before(values)
-        return sums[self.starts[1:]] - sums[self.starts[:-1]]
-
-    def firsts(self) -> Mask:
-        """True at the first character of every non-empty row, [characters]."""
-        mask = np.zeros(len(self.points) + 1, bool)
-        mask[self.starts[:-1]] = True
-        return mask[:-1]
-
-    def lasts(self) -> Mask:
-        """True at the last character of every non-empty row, [characters]."""
-        mask = np.zeros(len(self.points) + 1, bool)
-        mask[self.starts[1:]] = True
-        return mask[1:]
-
-    def row_of(self) -> npt.NDArray[np.int32]:
-        """The row of every character, [characters]."""
-        return np.repeat(np.arange(self.rows, dtype=np.int32), self.lengths)
-
-
-def before(values: npt.NDArray[np.generic]) -> Ints:
-    """Running sums that start at 0, [n + 1]."""
-    sums = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(values, out=sums[1:])
-    return sums
-
-
-def previous(values: npt.NDArray[Item]) -> npt.NDArray[Item]:
-    """`values` moved one place right, with 0 first."""
-    moved = np.zeros_like(values)
-    moved[1:] = values[:-1]
-    return moved
-
-
-def following(values: npt.NDArray[Item]) -> npt.NDArray[Item]:
-    """`values` moved one place left, with 0 last."""
-    moved = np.zeros_like(values)
-    moved[:-1] = values[1:]
-    return moved
-
 
 def decode(column: pa.Array) -> Text:
     """An Arrow string column without nulls as code points."""
@@ -88,20 +39,96 @@ def decode(column: pa.Array) -> Text:
     offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
     if len(offsets) == 0 or offsets[0] == offsets[-1]:
         return Text(np.zeros(0, np.uint32), np.zeros(len(column) + 1, np.int64))
-    data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    points = np.frombuffer(str(data.tobytes(), "utf-8").encode("utf-32-le"), np.uint32)
-    if len(points) == len(data):
-        return Text(points, offsets - offsets[0])
-    return Text(points, before((data & 0xC0) != 0x80)[offsets - offsets[0]])
+    data = np.frombuffer(column.buffers()[2], np.uint8)
+    points, starts = np.empty(offsets[-1] - offsets[0], np.uint32), np.zeros(len(offsets), np.int64)
+    _decode(data, offsets, points, starts)
+    return Text(points[: starts[-1]], starts)
+
+
+@compiled
+def _decode(data: npt.NDArray[np.uint8], offsets: Ints, points: Points, starts: Ints) -> None:
+    at = 0
+    for row in range(len(offsets) - 1):
+        place = offsets[row]
+        while place < offsets[row + 1]:
+            point, more = np.uint32(data[place]), 0
+            if point >= 0xF0:
+                point, more = point & 0x07, 3
+            elif point >= 0xE0:
+                point, more = point & 0x0F, 2
+            elif point >= 0xC0:
+                point, more = point & 0x1F, 1
+            for step in range(1, more + 1):
+                point = (point << 6) | (data[place + step] & 0x3F)
+            points[at] = point
+            at += 1
+            place += 1 + more
+        starts[row + 1] = at
 
 
 def encode(text: Text) -> pa.Array:
     """Code points as an Arrow string column."""
-    points = text.points
-    body = points.tobytes().decode("utf-32-le").encode("utf-8")
-    if len(body) == len(points):
-        offsets = text.starts
-    else:
-        widths = 1 + (points > 0x7F).astype(np.uint8) + (points > 0x7FF) + (points > 0xFFFF)
-        offsets = before(widths)[text.starts]
-    return pa.Array.from_buffers(TEXT, text.rows, [None, pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(body)])
+    body, offsets = np.empty(4 * len(text.points), np.uint8), np.zeros(text.rows + 1, np.int64)
+    _encode(text.points, text.starts, body, offsets)
+    return pa.Array.from_buffers(TEXT, text.rows, [None, pa.py_buffer(offsets), pa.py_buffer(body[: offsets[-1]])])
+
+
+@compiled
+def _encode(points: Points, starts: Ints, body: npt.NDArray[np.uint8], offsets: Ints) -> None:
+    at = 0
+    for row in range(len(starts) - 1):
+        for point in points[starts[row] : starts[row + 1]]:
+            if point < 0x80:
+                body[at] = point
+                at += 1
+                continue
+            if point < 0x800:
+                body[at], more = 0xC0 | (point >> 6), 1
+            elif point < 0x10000:
+                body[at], more = 0xE0 | (point >> 12), 2
+            else:
+                body[at], more = 0xF0 | (point >> 18), 3
+            for step in range(1, more + 1):
+                body[at + step] = 0x80 | ((point >> (6 * (more - step))) & 0x3F)
+            at += 1 + more
+        offsets[row + 1] = at
+
+
+def holding(text: Text, characters: Mask) -> Mask:
+    """True for the rows with at least one of `characters` [UNICODE + 1], [rows]."""
+    found = np.zeros(text.rows, bool)
+    _holding(text.points, text.starts, characters, found)
+    return found
+
+
+@compiled
+def _holding(points: Points, starts: Ints, characters: Mask, found: Mask) -> None:
+    for row in range(len(found)):
+        for place in range(starts[row], starts[row + 1]):
+            if characters[points[place]]:
+                found[row] = True
+                break
+
+
+def rows_of(text: Text, rows: Ints) -> Text:
+    """Some rows of a text column, in the order given."""
+    starts = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(text.lengths[rows], out=starts[1:])
+    points = np.empty(starts[-1], np.uint32)
+    _copy(text.points, text.starts[rows], points, starts)
+    return Text(points, starts)
+
+
+@compiled
+def _copy(source: Points, heads: Ints, target: Points, starts: Ints) -> None:
+    for row in range(len(heads)):
+        for step in range(starts[row + 1] - starts[row]):
+            target[starts[row] + step] = source[heads[row] + step]
+
+
+def replaced(text: Text, rows: Ints, new: Text) -> Text:
+    """`text` with `new[i]` in the place of row `rows[i]`."""
+    every = np.arange(text.rows)
+    every[rows] = text.rows + np.arange(new.rows)
+    both = Text(np.concatenate([text.points, new.points]), np.append(text.starts, new.starts[1:] + len(text.points)))
+    return rows_of(both, every)

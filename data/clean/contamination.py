@@ -7,14 +7,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data.clean.benchmarks import Benchmark
-from data.clean.codepoints import Text
-from data.clean.grams import Grams, grams
-from data.clean.keys import folded
+from data.clean.codepoints import Ints, Text, decode, rows_of
+from data.clean.compiled import compiled
+from data.clean.grams import Grams, Hashes, grams
+from data.clean.keys import Keys, folded
 from data.clean.normalise import normalised
 from data.pair import TEXT
 
 Floats = npt.NDArray[np.float32]
-FILTER_BITS = 24
+FILTER = (1 << 24) - 1  # the bits of a gram that the filter before the index looks at
 COMMON = 40  # a gram of more benchmark texts than this says nothing about one of them
 FEWEST = 5  # a text with fewer useful grams is left to the exact match
 
@@ -30,7 +31,7 @@ class Index:
     keys: npt.NDArray[np.uint32]  # sorted distinct grams
     starts: npt.NDArray[np.int64]  # [keys + 1] into `holders`
     holders: npt.NDArray[np.int32]  # texts of every gram
-    maybe: npt.NDArray[np.bool_]  # [2 ** FILTER_BITS]: false where no gram has these low bits
+    maybe: npt.NDArray[np.uint8]  # FILTER + 1 bits: 0 where no gram has these low bits
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Overlap:
 def build_index(texts: tuple[str, ...], chinese: bool) -> Index:
     """Index benchmark texts; those without characters of the language fold to nothing useful and do no harm."""
     column = pa.array(texts, TEXT)
-    plain = folded(normalised(column, chinese=chinese, simplify=chinese, spaces="remove"))
+    plain = folded(normalised(decode(column), chinese=chinese, simplify=chinese, spaces="remove"))
     width = 6 if chinese else 14
     found = grams(plain, width)
     pairs = np.unique((found.hashes.astype(np.uint64) << np.uint64(32)) | found.row_of().astype(np.uint64))
@@ -61,11 +62,12 @@ def build_index(texts: tuple[str, ...], chinese: bool) -> Index:
     keys, counts = np.unique(hashes, return_counts=True)
     rare = np.repeat(counts, counts) <= COMMON
     holders, keys, counts = holders[rare], keys[counts <= COMMON], counts[counts <= COMMON]
-    maybe = np.zeros(1 << FILTER_BITS, bool)
-    maybe[keys & np.uint32((1 << FILTER_BITS) - 1)] = True
+    maybe = np.zeros(FILTER + 1, bool)
+    maybe[keys & np.uint32(FILTER)] = True
     useful = np.bincount(holders, minlength=len(texts))
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Index(width, 2 if chinese else 4, plain, useful, keys, starts, holders, maybe)
+    packed = np.packbits(maybe, bitorder="little")
+    return Index(width, 2 if chinese else 4, plain, useful, keys, starts, holders, packed)
 
 
 def build_indices(benchmarks: list[Benchmark]) -> tuple[Index, Index]:
@@ -83,17 +85,9 @@ def overlap(text: Text, index: Index) -> Overlap:
     result = Overlap(np.zeros(text.rows, np.float32), np.zeros(text.rows, np.float32))
     if not len(index.keys):
         return result
-    own = grams(text, index.width)
-    hit = np.flatnonzero(index.maybe[own.hashes & np.uint32((1 << FILTER_BITS) - 1)])
-    place = np.searchsorted(index.keys, own.hashes[hit])
-    place[place == len(index.keys)] = 0
-    exact = index.keys[place] == own.hashes[hit]
-    hit, place = hit[exact], place[exact]
-    if not len(hit):
+    row, place = _known(grams(text, index.width), index)
+    if not len(row):
         return result
-    row = np.searchsorted(own.starts, hit, side="right") - 1
-    once = np.unique((row.astype(np.uint64) << np.uint64(32)) | place.astype(np.uint64))
-    row, place = (once >> np.uint64(32)).astype(np.int64), (once & np.uint64(0xFFFFFFFF)).astype(np.int64)
     fan = index.starts[place + 1] - index.starts[place]
     offset = np.arange(fan.sum()) - np.repeat(np.cumsum(fan) - fan, fan)
     holder = index.holders[np.repeat(index.starts[place], fan) + offset]
@@ -111,12 +105,27 @@ def overlap(text: Text, index: Index) -> Overlap:
     return result
 
 
-def rows_of(text: Text, rows: npt.NDArray[np.int64]) -> Text:
-    """Some rows of a text column, in the order given."""
-    lengths = text.lengths[rows]
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    inside = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
-    return Text(text.points[np.repeat(text.starts[:-1][rows], lengths) + inside], starts)
+def _known(own: Grams, index: Index) -> tuple[Ints, Ints]:
+    """Row and place in `index.keys` of every gram that the index has, each once a row."""
+    found = np.empty(len(own.hashes), np.uint64)
+    count = _look_up(own.hashes, own.starts, index.maybe, index.keys, found)
+    once = np.unique(found[:count])
+    return (once >> np.uint64(32)).astype(np.int64), (once & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+@compiled
+def _look_up(hashes: Hashes, starts: Ints, maybe: npt.NDArray[np.uint8], keys: Hashes, found: Keys) -> int:
+    """Fill `found` with (row, place in `keys`) of the grams that `keys` has, return how many."""
+    count = 0
+    for row in range(len(starts) - 1):
+        for gram in hashes[starts[row] : starts[row + 1]]:
+            low = gram & FILTER
+            if maybe[low >> 3] >> (low & 7) & 1:
+                place = np.searchsorted(keys, gram)
+                if place < len(keys) and keys[place] == gram:
+                    found[count] = (np.uint64(row) << np.uint64(32)) | np.uint64(place)
+                    count += 1
+    return count
 
 
 def likeness(left: Text, right: Text, width: int) -> Floats:

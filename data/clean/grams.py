@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from data.clean.codepoints import Ints, Text
+from data.clean.codepoints import Ints, Points, Text
+from data.clean.compiled import compiled
 
 Hashes = npt.NDArray[np.uint32]
 STEP = np.uint32(0x01000193)
@@ -18,42 +19,45 @@ class Grams:
     hashes: Hashes
     starts: Ints
 
-    @property
-    def counts(self) -> Ints:
-        """Grams a row, [rows]."""
-        return np.diff(self.starts)
-
     def row_of(self) -> npt.NDArray[np.int32]:
         """The row of every gram, [grams]."""
-        return np.repeat(np.arange(len(self.starts) - 1, dtype=np.int32), self.counts)
+        return np.repeat(np.arange(len(self.starts) - 1, dtype=np.int32), np.diff(self.starts))
 
 
 def grams(text: Text, width: int) -> Grams:
     """All `width`-grams of every row; a row shorter than `width` has none."""
-    lengths = text.lengths
-    counts = np.maximum(lengths - (width - 1), 0)
-    starts = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=starts[1:])
-    points = scrambled(text.points)
-    size = max(len(points) - width + 1, 0)
-    rolled = points[:size].copy()
-    for step in range(1, width):
-        rolled *= STEP
-        rolled ^= points[step : step + size]
-    if len(points):
-        inside = np.ones(len(points), bool)
-        for step in range(1, width):  # the last width - 1 places of a row start no gram
-            at = text.starts[1:][lengths >= step] - step
-            inside[at] = False
-        rolled = rolled[inside[:size]]
-    return Grams(scrambled(rolled), starts)
+    starts = np.zeros(text.rows + 1, np.int64)
+    np.cumsum(np.maximum(text.lengths - (width - 1), 0), out=starts[1:])
+    hashes = np.empty(starts[-1], np.uint32)
+    _grams(text.points, text.starts, width, hashes)
+    return Grams(hashes, starts)
 
 
-def scrambled(values: Hashes) -> Hashes:
+@compiled
+def scrambled(value: np.uint32) -> np.uint32:
     """A 32-bit finaliser (MurmurHash3's), so that every bit of a gram counts."""
-    values = values ^ (values >> np.uint32(16))
-    values *= np.uint32(0x85EBCA6B)
-    values ^= values >> np.uint32(13)
-    values *= np.uint32(0xC2B2AE35)
-    values ^= values >> np.uint32(16)
-    return values
+    value = np.uint32(value ^ (value >> 16))
+    value = np.uint32(value * np.uint32(0x85EBCA6B))
+    value = np.uint32(value ^ (value >> 13))
+    value = np.uint32(value * np.uint32(0xC2B2AE35))
+    return np.uint32(value ^ (value >> 16))
+
+
+@compiled
+def _grams(points: Points, starts: Ints, width: int, hashes: Hashes) -> None:
+    mixed = np.empty(len(points), np.uint32)
+    for place in range(len(points)):
+        mixed[place] = scrambled(points[place])
+    oldest = np.uint32(1)  # STEP ** width: what a character weighs that falls out of the window
+    for _ in range(width):
+        oldest = np.uint32(oldest * STEP)
+    at = 0
+    for row in range(len(starts) - 1):
+        rolled = np.uint32(0)
+        for place in range(starts[row], starts[row + 1]):
+            rolled = np.uint32(rolled * STEP + mixed[place])
+            if place >= starts[row] + width:
+                rolled = np.uint32(rolled - mixed[place - width] * oldest)
+            if place >= starts[row] + width - 1:
+                hashes[at] = scrambled(rolled)
+                at += 1

@@ -1,53 +1,69 @@
 """Sixty-four-bit keys of normal forms, for exact duplicates, benchmarks and the held-out slice."""
 
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from data.clean.alphabet import DIGIT, HAN, KANA, LATIN, OTHER, flags
-from data.clean.codepoints import UNICODE, Text
+from data.clean.codepoints import UNICODE, Ints, Points, Text
+from data.clean.compiled import compiled
 
 Keys = npt.NDArray[np.uint64]
+Key = TypeVar("Key", npt.NDArray[np.uint64], np.uint64)
+ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 @cache
-def _folding() -> npt.NDArray[np.uint32]:
-    """Lower case, one character to one."""
+def folding() -> Points:
+    """Code point -> its lower case, one character to one; 0 for what is no letter, digit or Han character."""
     table = np.arange(UNICODE + 1, dtype=np.uint32)
     for point in range(0x20000):
         lower = chr(point).lower()
         if len(lower) == 1:
             table[point] = ord(lower)
+    table[(flags() & (HAN | LATIN | DIGIT | KANA | OTHER)) == 0] = 0
     return table
 
 
 def folded(text: Text) -> Text:
     """Letters, digits and Han characters in lower case: what two spellings of one sentence share."""
-    wanted = flags()[text.points] & (HAN | LATIN | DIGIT | KANA | OTHER)
-    kept = text.keep(wanted != 0)
-    return Text(_folding()[kept.points], kept.starts)
+    points, starts = np.empty(len(text.points), np.uint32), np.zeros(text.rows + 1, np.int64)
+    _fold(text.points, text.starts, folding(), points, starts)
+    return Text(points[: starts[-1]], starts)
 
 
-def mixed(values: Keys) -> Keys:
+@compiled
+def _fold(source: Points, heads: Ints, table: Points, points: Points, starts: Ints) -> None:
+    at = 0
+    for row in range(len(starts) - 1):
+        for point in source[heads[row] : heads[row + 1]]:
+            points[at] = table[point]
+            at += table[point] != 0
+        starts[row + 1] = at
+
+
+@compiled
+def mixed(value: Key) -> Key:
     """SplitMix64's finaliser: equal in, equal out, every bit of the input moves every bit of the output."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-@cache
-def _powers(count: int) -> Keys:
-    with np.errstate(over="ignore"):
-        return np.cumprod(np.full(count, 0x9E3779B97F4A7C15, np.uint64), dtype=np.uint64)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
 
 
 def row_keys(text: Text) -> Keys:
     """A key of each row's characters in their order, [rows]; rows of other lengths never share a prefix's key."""
-    places = np.arange(len(text.points), dtype=np.int64) - np.repeat(text.starts[:-1], text.lengths)
-    longest = int(text.lengths.max(initial=0))
-    room = 1 << max(10, (longest + 1).bit_length())
-    terms = mixed(text.points.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)) * _powers(room)[places]
-    sums = np.zeros(len(terms) + 1, np.uint64)
-    np.cumsum(terms, out=sums[1:])
-    return mixed((sums[text.starts[1:]] - sums[text.starts[:-1]]) ^ text.lengths.astype(np.uint64))
+    keys = np.empty(text.rows, np.uint64)
+    _row_keys(text.points, text.starts, keys)
+    return keys
+
+
+@compiled
+def _row_keys(points: Points, starts: Ints, keys: Keys) -> None:
+    for row in range(len(keys)):
+        total, power = np.uint64(0), np.uint64(1)
+        for point in points[starts[row] : starts[row + 1]]:
+            power *= ODD
+            total += mixed(np.uint64(point) + ODD) * power
+        keys[row] = mixed(total ^ np.uint64(starts[row + 1] - starts[row]))

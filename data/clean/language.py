@@ -1,14 +1,16 @@
 """Which language a side is really in: function words for Latin script, telling characters for Chinese."""
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data.clean.alphabet import HAN, LATIN, flags
-from data.clean.codepoints import UNICODE, Ints, Mask, Text, decode, following, previous
-from data.clean.keys import Keys, folded, row_keys
+from data.clean.alphabet import HAN, LATIN, among, flags
+from data.clean.codepoints import Ints, Mask, Points, Text, decode
+from data.clean.compiled import compiled
+from data.clean.keys import Keys, folded, folding
 from data.pair import TEXT
 
 ENGLISH = """
@@ -24,20 +26,53 @@ nicht mit den dem zu auf für sich ich wir sie auch von el los las en es por con
 ikke til av nie się jest że ve bir bu için untuk itu tidak dengan adalah là của và có
 """
 CANTONESE = "嘅咗喺佢啲嗰嚟冇哋噉喎畀嘢攞揾乜咁瞓嗌嬲攰"  # and 唔 before another Han character: alone it is "hmm"
+HMM, APOSTROPHE, SPACE, ZERO = ord("唔"), ord("'"), ord(" "), np.uint64(0)
+
+
+SLOTS = 1 << 12  # of the table of known words, most of them empty
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Function words by the hash of their letters: `keys` [SLOTS], `foreign` [SLOTS]; key 0 is an empty slot."""
+
+    keys: Keys
+    foreign: Mask
 
 
 @cache
-def _words(english: bool) -> Keys:
-    ours = set(ENGLISH.split())
-    words = sorted(ours if english else set(FOREIGN.split()) - ours)
-    return np.unique(row_keys(folded(decode(pa.array(words, TEXT)))))
+def lexicon() -> Lexicon:
+    """The function words of English and of the other languages; English wins where both have a word."""
+    known = dict.fromkeys(FOREIGN.split(), True) | dict.fromkeys(ENGLISH.split(), False)
+    words = folded(decode(pa.array(list(known), TEXT)))
+    abroad = np.array(list(known.values()))
+    table = Lexicon(np.zeros(SLOTS, np.uint64), np.zeros(SLOTS, bool))
+    _enter(words.points, words.starts, abroad, table.keys, table.foreign)
+    return table
 
 
-@cache
-def _cantonese() -> Mask:
-    mask = np.zeros(UNICODE + 1, bool)
-    mask[[ord(c) for c in CANTONESE]] = True
-    return mask
+@compiled
+def _enter(points: Points, starts: Ints, abroad: Mask, keys: Keys, foreign: Mask) -> None:
+    for word in range(len(abroad)):
+        key = ZERO
+        for point in points[starts[word] : starts[word + 1]]:
+            key = _extended(key, point)
+        slot = _slot(keys, key)
+        keys[slot], foreign[slot] = key, abroad[word]
+
+
+@compiled
+def _extended(key: np.uint64, point: np.uint32) -> np.uint64:
+    return (key ^ np.uint64(point)) * np.uint64(0x100000001B3) + np.uint64(1)
+
+
+@compiled
+def _slot(keys: Keys, key: np.uint64) -> int:
+    """Where `key` is, or would be, in the open table `keys`."""
+    place = np.int64((key ^ (key >> np.uint64(20))) & np.uint64(len(keys) - 1))
+    while keys[place] != 0 and keys[place] != key:
+        place = (place + 1) % len(keys)
+    return int(place)
 
 
 def foreignness(en: Text) -> npt.NDArray[np.float32]:
@@ -45,38 +80,53 @@ def foreignness(en: Text) -> npt.NDArray[np.float32]:
 
     Rows under four words, or with one foreign word alone (it may be a name), are 0.
     """
-    latin = (flags()[en.points] & LATIN) != 0
-    latin |= en.points == ord("'")
-    first = latin & (~previous(latin) | en.firsts())
-    heads = np.cumsum(latin) - 1
-    words = folded(Text(en.points[latin], np.append(heads[first], int(latin.sum())).astype(np.int64)))
-    keys = row_keys(words)
-    count = en.total(first)
-    row = np.repeat(np.arange(en.rows), count)
-    foreign = np.bincount(row[_known(keys, False)], minlength=en.rows)
-    english = np.bincount(row[_known(keys, True)], minlength=en.rows)
-    result = ((foreign - english) / np.maximum(count, 1)).astype(np.float32)
-    result[(count < 4) | (foreign < 2)] = 0
+    result, known = np.zeros(en.rows, np.float32), lexicon()
+    _foreignness(en.points, en.starts, flags() & LATIN, folding(), known.keys, known.foreign, result)
     return result
 
 
-@cache
-def _maybe(english: bool) -> Mask:
-    """False where no known word's key has these low 16 bits: most words are settled by one look."""
-    mask = np.zeros(1 << 16, bool)
-    mask[_words(english) & np.uint64(0xFFFF)] = True
-    return mask
-
-
-def _known(keys: Keys, english: bool) -> Ints:
-    """Places in `keys` of the function words of English, or of the other languages."""
-    words, likely = _words(english), np.flatnonzero(_maybe(english)[keys & np.uint64(0xFFFF)])
-    at = np.minimum(np.searchsorted(words, keys[likely]), len(words) - 1)
-    found: Ints = likely[words[at] == keys[likely]]
-    return found
+@compiled
+def _foreignness(
+    points: Points,
+    starts: Ints,
+    latin: npt.NDArray[np.uint8],
+    fold: Points,
+    keys: Keys,
+    foreign: Mask,
+    result: npt.NDArray[np.float32],
+) -> None:
+    for row in range(len(result)):
+        words = abroad = ours = 0
+        key, inside = ZERO, False
+        for place in range(starts[row], starts[row + 1] + 1):
+            point = points[place] if place < starts[row + 1] else np.uint32(SPACE)
+            if latin[point] or point == APOSTROPHE:
+                words += not inside
+                inside = True
+                if point != APOSTROPHE:
+                    key = _extended(key, fold[point])
+            elif inside:
+                slot = _slot(keys, key)
+                if key != ZERO and keys[slot] == key:
+                    abroad += foreign[slot]
+                    ours += not foreign[slot]
+                key, inside = ZERO, False
+        if words >= 4 and abroad >= 2:
+            result[row] = (abroad - ours) / words
 
 
 def cantonese(zh: Text) -> npt.NDArray[np.float32]:
     """Characters that written Cantonese has and Mandarin has not, a row."""
-    not_hmm = (zh.points == ord("唔")) & ~zh.lasts() & ((following(flags()[zh.points]) & HAN) != 0)
-    return zh.total(_cantonese()[zh.points] | not_hmm).astype(np.float32)
+    result = np.zeros(zh.rows, np.float32)
+    _count_cantonese(zh.points, zh.starts, among(CANTONESE), flags() & HAN, result)
+    return result
+
+
+@compiled
+def _count_cantonese(
+    points: Points, starts: Ints, telling: Mask, han: npt.NDArray[np.uint8], result: npt.NDArray[np.float32]
+) -> None:
+    for row in range(len(result)):
+        for place in range(starts[row], starts[row + 1]):
+            before_han = place + 1 < starts[row + 1] and han[points[place + 1]] != 0
+            result[row] += telling[points[place]] or (points[place] == HMM and before_han)

@@ -5,8 +5,9 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from data.clean.codepoints import Text
-from data.clean.grams import grams
+from data.clean.codepoints import Ints, Text
+from data.clean.compiled import compiled
+from data.clean.grams import Hashes, grams
 
 HASHES = 48  # hash functions a signature; the estimate's deviation at 0.85 is 0.05
 BANDS, ROWS_A_BAND = 8, 4  # two pairs with similarity 0.85 meet in some band with probability 0.997
@@ -15,23 +16,31 @@ Signatures = npt.NDArray[np.uint8]  # [rows, HASHES]
 
 
 @cache
-def _multipliers() -> tuple[np.uint32, ...]:
-    return tuple(np.random.default_rng(20260101).integers(0, 1 << 32, HASHES, np.uint32) | np.uint32(1))
+def _multipliers() -> Hashes:
+    return np.random.default_rng(20260101).integers(0, 1 << 32, HASHES, np.uint32) | np.uint32(1)
 
 
 def signatures(en: Text, zh: Text) -> Signatures:
     """The signature of each pair, its folded English and Chinese grams taken as one set, [rows, HASHES]."""
-    parts = [grams(en, EN_WIDTH), grams(zh, ZH_WIDTH)]
     result = np.empty((en.rows, HASHES), np.uint8)
-    filled = [part.counts > 0 for part in parts]
-    heads = [part.starts[:-1][full] for part, full in zip(parts, filled, strict=True)]
-    for place, multiplier in enumerate(_multipliers()):
-        least = np.full(en.rows, 0xFFFFFFFF, np.uint32)
-        for part, full, head in zip(parts, filled, heads, strict=True):
-            if len(head):
-                least[full] = np.minimum(least[full], np.minimum.reduceat(part.hashes * multiplier, head))
-        result[:, place] = (least * np.uint32(0x9E3779B1)) >> np.uint32(24)
+    left, right = grams(en, EN_WIDTH), grams(zh, ZH_WIDTH)
+    _signatures(left.hashes, left.starts, right.hashes, right.starts, _multipliers(), result)
     return result
+
+
+@compiled
+def _signatures(
+    left: Hashes, left_starts: Ints, right: Hashes, right_starts: Ints, multipliers: Hashes, result: Signatures
+) -> None:
+    least = np.empty(len(multipliers), np.uint32)
+    for row in range(len(result)):
+        least[:] = 0xFFFFFFFF
+        for hashes, starts in ((left, left_starts), (right, right_starts)):
+            for gram in hashes[starts[row] : starts[row + 1]]:
+                for place in range(len(multipliers)):
+                    least[place] = min(least[place], np.uint32(gram * multipliers[place]))
+        for place in range(len(multipliers)):
+            result[row, place] = np.uint32(least[place] * np.uint32(0x9E3779B1)) >> 24
 
 
 def near_repeats(table: Signatures, alive: npt.NDArray[np.bool_], threshold: float) -> npt.NDArray[np.bool_]:

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.clean.alphabet import among
-from data.clean.codepoints import Mask, Text, encode, following, previous
-from data.clean.contamination import rows_of
-from data.clean.keys import Keys, mixed, row_keys
+from data.clean.codepoints import Ints, Mask, Points, Text, encode, holding, rows_of
+from data.clean.compiled import compiled
+from data.clean.keys import Keys
 
 UNITS = "万亿千百十两一二三四五六七八九零纪代半点分厘米斤公里磅尺度时初月第届℃°%折"  # "1 million" is 100万, "6th" 第六
 WORDS = (
@@ -17,27 +17,21 @@ WORDS = (
     r"pounds?|inches|inch|acres?|january|february|march|april|may|june|july|august|september|october|november|december)\b|"
     r"\d-\d|\d:\d|\d ?(st|nd|rd|th|s|k|m|g'?s|hundred)\b|\d['/.]\d"
 )
+MOST = 64  # numbers of a side that are compared
+COMMA, ZERO, NINE = ord(","), ord("0"), ord("9")
 
 
 def disagreement(en: Text, zh: Text) -> npt.NDArray[np.float32]:
     """1 where both sides write numbers in digits, share none of them, and speak of no unit that would explain it."""
-    en_row, en_key = numbers(en)
-    zh_row, zh_key = numbers(zh)
-    both = np.zeros(en.rows, bool)
-    if len(en_row) and len(zh_row):
-        has_en, has_zh, shared = (np.zeros(en.rows, bool) for _ in range(3))
-        has_en[en_row], has_zh[zh_row] = True, True
-        shared[en_row[np.isin(mixed(en_key ^ en_row.astype(np.uint64)), mixed(zh_key ^ zh_row.astype(np.uint64)))]] = (
-            True
-        )
-        both = has_en & has_zh & ~shared
-    if both.any():
-        both &= zh.total(among(UNITS)[zh.points]) == 0
-        rows = np.flatnonzero(both)
+    apart = np.zeros(en.rows, bool)
+    _apart(en.points, en.starts, zh.points, zh.starts, apart)
+    if apart.any():
+        apart &= ~holding(zh, among(UNITS))
+        rows = np.flatnonzero(apart)
         english, chinese = encode(rows_of(en, rows)), encode(rows_of(zh, rows))
         odd = ~np.asarray(pc.match_substring_regex(english, WORDS), bool)
-        both[rows] = odd & _unlike(english, chinese)
-    return both.astype(np.float32)
+        apart[rows] = odd & _unlike(english, chinese)
+    return apart.astype(np.float32)
 
 
 def _unlike(en: pa.Array, zh: pa.Array) -> Mask:
@@ -46,25 +40,32 @@ def _unlike(en: pa.Array, zh: pa.Array) -> Mask:
     return np.array([a not in b and b not in a for a, b in zip(*digits, strict=True)], bool)
 
 
-def numbers(text: Text) -> tuple[npt.NDArray[np.int32], Keys]:
-    """Row and key of every run of ASCII digits; a comma between digits joins, zeros in front do not count."""
-    points = text.points
-    digit = (points >= 48) & (points <= 57)
-    if not digit.any():
-        return np.zeros(0, np.int32), np.zeros(0, np.uint64)
-    inner = (points == 44) & previous(digit) & following(digit)
-    inside = digit | inner
-    first = inside & (~previous(inside) | text.firsts())
-    run = np.cumsum(first)
-    useful = digit & ((points != 48) | _seen(points > 48, digit, run))
-    kept_run = run[useful]
-    heads = np.flatnonzero(np.diff(kept_run, prepend=0) != 0)
-    runs = Text(points[useful], np.append(heads, len(kept_run)).astype(np.int64))
-    return text.row_of()[useful][heads], row_keys(runs) if len(heads) else np.zeros(0, np.uint64)
+@compiled
+def _apart(en: Points, en_starts: Ints, zh: Points, zh_starts: Ints, apart: Mask) -> None:
+    """True where both sides have numbers and none of them in common."""
+    left, right = np.empty(MOST, np.uint64), np.empty(MOST, np.uint64)
+    for row in range(len(apart)):
+        ours = numbers(en[en_starts[row] : en_starts[row + 1]], left)
+        theirs = numbers(zh[zh_starts[row] : zh_starts[row + 1]], right) if ours else 0
+        shared = False
+        for one in range(ours):
+            for other in range(theirs):
+                shared |= left[one] == right[other]
+        apart[row] = theirs > 0 and not shared
 
 
-def _seen(mark: Mask, inside: Mask, run: npt.NDArray[np.int64]) -> Mask:
-    """True where, within the same run, `mark` was true at this place or before it."""
-    last = np.maximum.accumulate(np.where(mark & inside, np.arange(len(mark)), -1))
-    mask: Mask = (last >= 0) & (run[last] == run)
-    return mask
+@compiled
+def numbers(points: Points, keys: Keys) -> int:
+    """Fill `keys` with a key of every run of ASCII digits, return how many; commas join, zeros in front are nothing."""
+    count, key = 0, np.uint64(0)
+    for place in range(len(points) + 1):
+        point = points[place] if place < len(points) else np.uint32(0)
+        if ZERO <= point <= NINE:
+            if point != ZERO or key != 0:
+                key = (key + np.uint64(point)) * np.uint64(0x9E3779B97F4A7C15)
+        elif key != 0 and not (point == COMMA and place + 1 < len(points) and ZERO <= points[place + 1] <= NINE):
+            if count < len(keys):
+                keys[count] = key
+                count += 1
+            key = np.uint64(0)
+    return count

@@ -3,6 +3,9 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data.clean.alphabet import among
+from data.clean.codepoints import Mask, Text, holding
+
 TUPLE = r"^\('\d[^']{0,8}', ?'[^']{0,40}'\) ?"  # a speaker mark that some corpora carry
 DASH = r"(^|[.?!…,，。？！] ?| )[-–—]+ ?"  # a dialogue dash: at the start, after a sentence's end, after a space
 NAME = r"^(\[[^\]]{1,30}\]|\([A-Z][^)]{0,30}\)|[A-Z][A-Z.' ]{1,23}:|[A-Z][a-z]{2,11}:) ?"
@@ -16,12 +19,12 @@ CREDIT = (
 )
 
 
-SIGNS = r"[-–—:(（\[【*#♪♫~]"  # a row without one of these has nothing to strip
+SIGNS = "-–—:(（[【*#♪♫~"  # a row without one of these has nothing to strip
 
 
-def spoken_rows(en: pa.Array, zh: pa.Array) -> pa.Array:
-    """True where either side holds a sign of what `without_speakers` strips."""
-    return pc.or_(pc.match_substring_regex(en, SIGNS), pc.match_substring_regex(zh, SIGNS))
+def spoken_rows(en: Text, zh: Text) -> Mask:
+    """True where either side holds a sign of what `without_speakers` strips, [rows]."""
+    return holding(en, among(SIGNS)) | holding(zh, among(SIGNS))
 
 
 def without_speakers(en: pa.Array, zh: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -1,0 +1,131 @@
+"""Spaces and stops: single spaces everywhere, none where the language writes none, Chinese stops full-width."""
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from data.clean.alphabet import HAN, among, flags
+from data.clean.codepoints import UNICODE, Ints, Mask, Points, Text
+from data.clean.compiled import compiled
+
+Kinds = npt.NDArray[np.uint8]
+SPACE, DOT, STOP, COMMA, PAUSE, ZERO, NINE = (ord(c) for c in " .。,，09")
+BESIDE_HAN, BESIDE_WIDE, BEFORE_STOP = 1, 2, 4
+CLOSE = ",.!?;:)%]"  # English: no space before these
+FULL = dict(zip(",;:?!", "，；：？！", strict=True))  # Chinese: after a Han character
+
+
+@cache
+def _kinds() -> Kinds:
+    """Han character, full-width punctuation, what a full-width stop may follow: bits of each code point."""
+    han = (flags() & HAN) != 0
+    table = np.where(han, BESIDE_HAN | BEFORE_STOP, 0).astype(np.uint8)
+    for first, last in ((0x3001, 0x3020), (0xFF01, 0xFF5F)):
+        table[first:last] |= BESIDE_WIDE
+    table[ord("”")] |= BEFORE_STOP
+    return table
+
+
+@cache
+def _full() -> Points:
+    """ASCII stop -> its full-width twin, every other code point -> itself."""
+    table = np.arange(UNICODE + 1, dtype=np.uint32)
+    for narrow, wide in FULL.items():
+        table[ord(narrow)] = ord(wide)
+    return table
+
+
+def settled(text: Text, table: Points) -> Text:
+    """Characters mapped by `table` (dropped where it says DELETE), runs of spaces made one, none at either end."""
+    points, starts = np.empty(len(text.points), np.uint32), np.zeros(text.rows + 1, np.int64)
+    _settle(text.points, text.starts, table, points, starts)
+    return Text(points[: starts[-1]], starts)
+
+
+@compiled
+def _settle(source: Points, heads: Ints, table: Points, points: Points, starts: Ints) -> None:
+    at, delete = 0, len(table) - 1
+    for row in range(len(starts) - 1):
+        for old in source[heads[row] : heads[row + 1]]:
+            point = table[old]
+            if point != delete and not (point == SPACE and (at == starts[row] or points[at - 1] == SPACE)):
+                points[at] = point
+                at += 1
+        if at > starts[row] and points[at - 1] == SPACE:
+            at -= 1
+        starts[row + 1] = at
+
+
+def unspaced_closings(text: Text) -> Text:
+    """English: "high , wide !" becomes "high, wide!", but not before an ellipsis or ".5"."""
+    points, starts = np.empty(len(text.points), np.uint32), np.zeros(text.rows + 1, np.int64)
+    _unspace(text.points, text.starts, among(CLOSE), points, starts)
+    return Text(points[: starts[-1]], starts)
+
+
+@compiled
+def _unspace(source: Points, heads: Ints, closing: Mask, points: Points, starts: Ints) -> None:
+    at = 0
+    for row in range(len(starts) - 1):
+        end = heads[row + 1]
+        for place in range(heads[row], end):
+            dotted = place + 2 < end and source[place + 2] == DOT
+            if source[place] == SPACE and place + 1 < end and closing[source[place + 1]] and not dotted:
+                continue
+            points[at] = source[place]
+            at += 1
+        starts[row + 1] = at
+
+
+def closed_up(text: Text, pauses: bool) -> Text:
+    """Chinese: a space between Han characters or next to full-width punctuation goes, or is a pause: a comma."""
+    points, starts = np.empty(len(text.points), np.uint32), np.zeros(text.rows + 1, np.int64)
+    _close_up(text.points, text.starts, _kinds(), pauses, points, starts)
+    return Text(points[: starts[-1]], starts)
+
+
+@compiled
+def _close_up(source: Points, heads: Ints, kinds: Kinds, pauses: bool, points: Points, starts: Ints) -> None:
+    at = 0
+    for row in range(len(starts) - 1):
+        for place in range(heads[row], heads[row + 1]):
+            point = source[place]
+            if point == SPACE and heads[row] < place < heads[row + 1] - 1:
+                left, right = source[place - 1], source[place + 1]
+                if (kinds[left] | kinds[right]) & BESIDE_WIDE or (_is_digit(left) and right == COMMA):
+                    continue
+                if kinds[left] & kinds[right] & BESIDE_HAN:
+                    if not pauses:
+                        continue
+                    point = np.uint32(PAUSE)
+            points[at] = point
+            at += 1
+        starts[row + 1] = at
+
+
+def punctuated(text: Text) -> Text:
+    """Chinese: ASCII stops after a Han character become full-width; a closing "." becomes "。"."""
+    points = text.points.copy()
+    _punctuate(points, text.starts, _kinds(), _full())
+    return Text(points, text.starts)
+
+
+@compiled
+def _punctuate(points: Points, starts: Ints, kinds: Kinds, full: Points) -> None:
+    for row in range(len(starts) - 1):
+        for place in range(starts[row], starts[row + 1]):
+            last = place + 1 == starts[row + 1]
+            after = np.uint32(SPACE) if last else points[place + 1]
+            before = np.uint32(SPACE) if place == starts[row] else points[place - 1]
+            if points[place] == PAUSE and _is_digit(before) and _is_digit(after):
+                points[place] = COMMA  # a thousands separator
+            elif kinds[before] & BEFORE_STOP:
+                points[place] = full[points[place]]
+                if points[place] == DOT and (last or kinds[after] & BESIDE_HAN):
+                    points[place] = STOP
+
+
+@compiled
+def _is_digit(point: np.uint32) -> bool:
+    return bool(ZERO <= point <= NINE)
