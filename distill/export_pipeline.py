@@ -32,6 +32,7 @@ def write_pipeline(student: Path, source: str, out: Path) -> None:
         shutil.copytree(pipeline, partial, ignore=_not_taken)
         for part in SWAPPED:
             shutil.copytree(student / part, partial / part)
+        _name_fast_tokenizer(partial / "model_index.json")
         replace_folder(partial, out.absolute())
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -76,6 +77,15 @@ def _not_taken(folder: str, names: list[str]) -> list[str]:
     top = Path(folder).joinpath("model_index.json").exists()
     unsafe = [name for name in names if Path(name).suffix in {".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx"}]
     return [*unsafe, *(name for name in names if name == ".git" or (top and name in SWAPPED))]
+
+
+def _name_fast_tokenizer(path: Path) -> None:
+    """Have diffusers load the tokenizer by the name that reads tokenizer.json in transformers 4 and 5 alike.
+
+    `CLIPTokenizer` is, up to transformers 4, one in Python that stops after CLIP's own 48,894 merges.
+    """
+    index = {**_json(path), "tokenizer": ["transformers", "CLIPTokenizerFast"]}
+    path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,150 @@
+"""`python -m eval.golden STUDENT`: does this installation give the states and features that the export recorded?
+
+Needs of this repository nothing but itself, so that it runs beside any release of transformers and diffusers: ids by
+every tokenizer that a program may load, states and features in three precisions, and on request the prompt states of a
+whole pipeline that holds the student.
+"""
+
+import importlib
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from jsonargparse import ArgumentParser
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from data.command import UserError, command
+
+PRECISIONS = {
+    "fp32": (torch.float32, 1e-4),
+    "fp16": (torch.float16, 2e-2),
+    "bf16": (torch.bfloat16, 1.5e-1),
+}
+"""Type, and the largest difference of any state, in shares of the largest recorded one."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Compare, print a table and, where anything is further than its bound, exit with code 1."""
+    parser = ArgumentParser(prog="python -m eval.golden", description=__doc__, exit_on_error=False)
+    parser.add_argument("student", type=Path, help="folder of an export that has golden/")
+    parser.add_argument("--pipeline", type=Path | None, help="pipeline that --pipeline-out of the export wrote")
+    parser.add_argument("--out", type=Path | None, help="JSON to write")
+    given = parser.parse_args(arguments)
+    found = compared(given.student, given.pipeline)
+    if given.out is not None:
+        given.out.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    print(table(found))
+    if not found["holds"]:
+        raise SystemExit(1)
+
+
+def compared(student: Path, pipeline: Path | None = None) -> dict[str, Any]:
+    """Versions, equal ids by tokenizer, the largest differences by precision, and whether all of them hold."""
+    prompts, vectors = golden(student)
+    ids, states, features = (vectors[name] for name in ("input_ids", "last_hidden_state", "text_embeds"))
+    equal = {name: _equal_ids(loaded, prompts, ids) for name, loaded in tokenizers(student).items()}
+    rows = {}
+    for name, (dtype, bound) in PRECISIONS.items():
+        found = outputs(student, ids, dtype)
+        told = {
+            "states": _farthest(found["states"], states),
+            "encoder": _farthest(found["encoder"], states),
+            "features": _farthest(found["features"], features),
+            "cosine": float(torch.cosine_similarity(found["features"], features).min()),
+        }
+        rows[name] = {**told, "holds": max(told["states"], told["encoder"]) <= bound * float(states.abs().max())}
+    result: dict[str, Any] = {"versions": versions(), "prompts": len(prompts), "equal_ids": equal, "precisions": rows}
+    holds = all(row["holds"] for row in rows.values()) and min(equal.values()) == len(prompts)
+    if pipeline is not None:
+        far = _farthest(pipeline_states(pipeline, prompts), states)
+        result["pipeline"] = far
+        holds = holds and far <= PRECISIONS["fp32"][1] * float(states.abs().max())
+    return {**result, "holds": holds}
+
+
+def golden(student: Path) -> tuple[list[str], dict[str, Tensor]]:
+    """The recorded prompts and vectors of an export."""
+    folder = student / "golden"
+    try:
+        prompts: list[str] = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+        return prompts, load_file(folder / "vectors.safetensors")
+    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{student}: no golden vectors to read ({reason}); export with --parts golden") from error
+
+
+def tokenizers(student: Path) -> dict[str, Any]:
+    """Every way in which a program may load the tokenizer, but for the slow one of transformers 4.
+
+    That one reads vocab.json and merges.txt in Python and stops after CLIP's own 48,894 merges.
+    """
+    kinds: Any = transformers
+    return {
+        "AutoTokenizer": kinds.AutoTokenizer.from_pretrained(student),
+        "AutoTokenizer, tokenizer/": kinds.AutoTokenizer.from_pretrained(student / "tokenizer"),
+        "CLIPTokenizerFast, tokenizer/": kinds.CLIPTokenizerFast.from_pretrained(student / "tokenizer"),
+    }
+
+
+@torch.no_grad()
+def outputs(student: Path, ids: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """States and features of the root's model, and states of `text_encoder/`, computed in `dtype`."""
+    kinds: Any = transformers
+    whole = kinds.CLIPTextModelWithProjection.from_pretrained(student).to(dtype).eval()
+    inside = kinds.CLIPTextModel.from_pretrained(student / "text_encoder").to(dtype).eval()
+    found = whole(input_ids=ids)
+    encoder = inside(input_ids=ids).last_hidden_state
+    return {
+        "states": found.last_hidden_state.float(),
+        "features": found.text_embeds.float(),
+        "encoder": encoder.float(),
+    }
+
+
+@torch.no_grad()
+def pipeline_states(folder: Path, prompts: list[str]) -> Tensor:
+    """[prompts, slots, width]: what diffusers itself makes of the prompts."""
+    diffusers: Any = importlib.import_module("diffusers")
+    diffusers.utils.logging.set_verbosity_error()  # else it prints what it cuts of the long prompt
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        folder, safety_checker=None, requires_safety_checker=False
+    )
+    found: Tensor = pipeline.encode_prompt(prompts, "cpu", 1, do_classifier_free_guidance=False)[0]
+    return found.float()
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the numbers."""
+    names = ("torch", "transformers", "tokenizers", "diffusers")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def table(found: dict[str, Any]) -> str:
+    """The comparison for the terminal."""
+    lines = [", ".join(f"{name} {version}" for name, version in found["versions"].items())]
+    lines += [f"{name:32}{count} of {found['prompts']} prompts equal" for name, count in found["equal_ids"].items()]
+    lines.append(f"{'':8}{'states':>12}{'encoder':>12}{'features':>12}{'cosine':>12}")
+    for name, row in found["precisions"].items():
+        three = "".join(f"{row[key]:12.2e}" for key in ("states", "encoder", "features"))
+        lines.append(f"{name:8}{three}{row['cosine']:12.7f}{'' if row['holds'] else '  too far'}")
+    if "pipeline" in found:
+        lines.append(f"pipeline{found['pipeline']:12.2e}")
+    return "\n".join([*lines, "holds" if found["holds"] else "DOES NOT HOLD"])
+
+
+def _equal_ids(tokenizer: Any, prompts: list[str], ids: Tensor) -> int:  # noqa: ANN401  any tokenizer
+    made = tokenizer(prompts, padding="max_length", truncation=True, max_length=ids.shape[1], return_tensors="pt")
+    return int((made.input_ids == ids).all(dim=1).sum())
+
+
+def _farthest(found: Tensor, recorded: Tensor) -> float:
+    return float((found - recorded).abs().max())
+
+
+if __name__ == "__main__":
+    command(main)
