@@ -11,7 +11,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,onnx,cluster,similarity]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,onnx,cluster,similarity,demo]"
 	$(BIN)/pip install --quiet --no-deps $(PEERS)
 	touch $@
 
