@@ -1,0 +1,154 @@
+"""`python -m eval.ablation --rows DIR --corpus CORPUS ... --out OUT`: one question a row, several seeds, one table.
+
+`DIR/base.yaml` is a run's configuration; every other YAML file in it holds what its row changes. A row is distilled,
+exported and scored with the shipped commands, in a folder of its own; a row and seed whose JSON is there is not run
+again.
+"""
+
+import json
+import math
+import resource
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from data.command import UserError, command
+from eval.provenance import commit, hashes
+from eval.result import write_json
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+T975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t for 95 % by number of seeds
+MEASURES = {
+    "zh/teacher en, MR %": ("retrieval", "student-zh/teacher-en"),
+    "en/teacher en, MR %": ("retrieval", "student-en/teacher-en"),
+    "zh things/teacher's %": ("drawn", "things_share.student-zh"),
+    "mixed things/teacher's %": ("drawn", "things_share.student-mixed"),
+    "zh prediction error": ("drawn", "prediction_error.student-zh"),
+    "en PSNR, dB": ("drawn", "psnr.student-en"),
+    "distilling, CPU s": ("cost", "seconds"),
+}
+
+
+def parse(arguments: list[str] | None) -> Namespace:
+    """The command line."""
+    parser = ArgumentParser(prog="python -m eval.ablation", description=__doc__, exit_on_error=False)
+    parser.add_argument("--rows", type=Path, required=True, help="folder of base.yaml and of a YAML file for each row")
+    parser.add_argument("--out", type=Path, required=True, help="folder for runs, ROW.SEED.json and table.md")
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--teacher", type=str, required=True, help="folder or Hub id of the teacher's CLIP")
+    parser.add_argument("--data", type=Path, required=True, help="captions of the retrieval benchmark")
+    parser.add_argument("--images", type=Path | None, help="its pictures")
+    parser.add_argument("--image-features", type=Path | None, help="or their features")
+    parser.add_argument("--pipeline", type=str | None, help="also draw with this pipeline")
+    parser.add_argument("--prompts", type=Path | None, help="prompts to draw")
+    parser.add_argument("--recogniser", type=Path | None, help="folder of the miniature's recogniser")
+    parser.add_argument("--drawn", type=int, default=100, help="prompts to draw, one picture each")
+    parser.add_argument("--only", type=list[str] | None, help="rows to run; by default all")
+    parser.add_argument("--seeds", type=list[int], default=[0, 1, 2])
+    return parser.parse_args(arguments)
+
+
+def run(arguments: list[str] | None = None) -> str:
+    """Run what is missing, seed by seed, and write and return the table."""
+    given = parse(arguments)
+    if not (given.rows / "base.yaml").is_file():
+        raise UserError(f"--rows {given.rows}: no base.yaml in it")
+    names = ["base", *(path.stem for path in sorted(given.rows.glob("*.yaml")) if path.stem != "base")]
+    if unknown := set(given.only or ()) - set(names):
+        raise UserError(f"--only {sorted(unknown)[0]}: no such row in {given.rows}; there are {', '.join(names)}")
+    given.out.mkdir(parents=True, exist_ok=True)
+    for seed in given.seeds:
+        for name in given.only or names:
+            if not (given.out / f"{name}.{seed}.json").is_file():
+                write_json(_row(given, name, seed), given.out / f"{name}.{seed}.json")
+                (given.out / "table.md").write_text(table(given.out, names), encoding="utf-8")
+    found = table(given.out, names)
+    (given.out / "table.md").write_text(found, encoding="utf-8")
+    return found
+
+
+def _row(given: Namespace, name: str, seed: int) -> dict[str, Any]:
+    """Distil, export and score one row with one seed."""
+    folder = given.out / f"{name}.{seed}"
+    student, files = folder / "student", [given.rows / "base.yaml"]
+    files += [given.rows / f"{name}.yaml"] if name != "base" else []
+    seconds = _call("scripts/distill.py", *(each for file in files for each in ("--config", str(file))),
+          "--teacher", given.teacher, "--data.corpus", str(given.corpus), "--train.seed", str(seed),
+          "--data.token_store", str(given.out / "tokens"), "--out_dir", str(folder / "run"))  # fmt: skip
+    _call("scripts/export.py", "--run", str(folder / "run"), "--out", str(student))
+    shown = ["--images", str(given.images)] if given.images else ["--image-features", str(given.image_features)]
+    _call("-m", "eval.flickr30k_cn", "--student", str(student), "--clip", given.teacher,
+          "--data", str(given.data), *shown, "--out", str(folder / "retrieval.json"))  # fmt: skip
+    retrieval = json.loads((folder / "retrieval.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = {
+        "row": name, "seed": seed, "files": {file.name: file.read_text(encoding="utf-8") for file in files},
+        "retrieval": {key: value["percent"] for key, value in retrieval["ratios"].items()},
+        "interval": {key: value["ci95"] for key, value in retrieval["ratios"].items()},
+        "sha256": {**hashes(files), **retrieval["settings"]["sha256"]}, "commit": commit(),
+        "cost": {"seconds": seconds},
+    }  # fmt: skip
+    if given.pipeline:
+        _call("-m", "eval.generation", "--pipeline", given.pipeline, "--student", str(student),
+              "--prompts", str(given.prompts), "--recogniser", str(given.recogniser), "--limit", str(given.drawn),
+              "--seeds", "1", "--drawing.steps", "12", "--out", str(folder / "drawn"))  # fmt: skip
+        drawn = json.loads((folder / "drawn" / "result.json").read_text(encoding="utf-8"))
+        found["drawn"] = {
+            f"{measure}.{who}": value["mean"]
+            for measure in ("psnr", "prediction_error", "things", "read_exact") for who, value in drawn[measure].items()
+        }  # fmt: skip
+        things = drawn["things"]
+        for who in ("student-en", "student-zh", "student-mixed"):
+            found["drawn"][f"things_share.{who}"] = 100 * things[who]["mean"] / things["teacher-en"]["mean"]
+    return found
+
+
+def _call(*arguments: str) -> float:
+    """Run one of the project's commands; returns its CPU seconds."""
+    print(f"\n$ python {' '.join(arguments)}", flush=True)
+    before = _children_seconds()
+    done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, check=False)
+    if done.returncode:
+        raise UserError(f"ablation: `python {' '.join(arguments)}` ended with code {done.returncode}")
+    return _children_seconds() - before
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def table(out: Path, names: Iterable[str]) -> str:
+    """A Markdown line for each row that has a result: means over its seeds with 95 % intervals (Student's t)."""
+    lines = ["| row | seeds | " + " | ".join(MEASURES) + " |", "|---|---|" + "---|" * len(MEASURES)]
+    for name in names:
+        results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob(f"{name}.[0-9]*.json"))]
+        if results:
+            cells = [spread([each[part][key] for each in results if key in each.get(part, {})])
+                     for part, key in MEASURES.values()]  # fmt: skip
+            lines.append(f"| {name} | {len(results)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def spread(values: list[float]) -> str:
+    """The mean, and from two seeds on the half width of its 95 % interval."""
+    if not values:
+        return "-"
+    digits = 1 if abs(mean(values)) >= 10 else 3
+    if len(values) not in T975:
+        return f"{mean(values):.{digits}f}"
+    half = T975[len(values)] * stdev(values) / math.sqrt(len(values))
+    return f"{mean(values):.{digits}f} ± {half:.{digits}f}"
+
+
+def main() -> None:
+    """Run an ablation and print its table."""
+    print(run())
+
+
+if __name__ == "__main__":
+    command(main)
