@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 SAMPLES = 4  # rows a source
@@ -52,8 +53,9 @@ def kept_samples(corpus: Path) -> dict[str, list[dict[str, str]]]:
     for path in sorted((corpus / "train").glob("*.parquet")):
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=["en", "zh", "source"])
-                _take(table, found)
+                names = pc.unique(file.read_row_group(group, columns=["source"])["source"]).to_pylist()
+                if any(len(found.get(name, [])) < SAMPLES for name in names):
+                    _take(file.read_row_group(group, columns=["en", "zh", "source"]), found)
     return found
 
 

@@ -165,7 +165,7 @@ def _fit_ratios(
 def _drop_repeats(codes: Codes, en: Keys, zh: Keys, domain: npt.NDArray[np.int16], plan: Plan, ledger: Ledger) -> None:
     """The first row of every pair stays; of rows that share one side, as many as their domain allows."""
     pair = mixed(en ^ mixed(zh + np.uint64(1)))
-    _reject(codes, ~first_rows(pair, codes == 0, 1), "duplicate", ledger)
+    _reject(codes, ~first_rows(pair, codes == 0, np.ones(len(codes), np.int64)), "duplicate", ledger)
     limits = list(plan.limits.values())
     for reason, keys, allowed in (
         ("same_en", en, np.array([each.max_same_en for each in limits])),

@@ -84,7 +84,9 @@ def _write(source: Source, root: str, path: Path, yardstick: Yardstick) -> int:
     with tqdm(desc=source.name, unit=" rows", unit_scale=True, leave=False, mininterval=0.5) as bar:
         try:
             for batch in scored_batches(source, root, yardstick):
-                writer = writer or pq.ParquetWriter(path, batch.schema, compression="zstd", compression_level=1)
+                writer = writer or pq.ParquetWriter(
+                    path, batch.schema, compression="zstd", compression_level=1, use_dictionary=["image", "fault"]
+                )
                 held.append(batch)
                 count += batch.num_rows
                 bar.update(batch.num_rows)

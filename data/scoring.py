@@ -1,6 +1,8 @@
 """One source, end to end on Daft: read, normalise, score; every row is kept, good or bad, with its numbers."""
 
+import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
@@ -28,6 +30,9 @@ CLEANED = pa.struct(
     + [(name, pa.float32()) for name in SCORES]
     + [("en_key", pa.uint64()), ("zh_key", pa.uint64()), ("signature", pa.binary(HASHES))]
 )
+AHEAD = MORSEL * max(32, 4 * (os.cpu_count() or 1))  # rows that a reader may be ahead of what was taken back from Daft
+PATIENCE = 500  # hundredths of a second that a reader waits at most before it reads on all the same
+taken = dict[str, int]()  # rows taken back in this process, by source: Daft itself would read whole files ahead
 PASSED = ("image", "file", "line", "sub", "row")
 READ = RAW.append(pa.field("row", pa.int64()))  # 0-based number of the row within its source: the order to restore
 
@@ -46,12 +51,16 @@ class Reading(DataSourceTask):
 
     async def read(self) -> AsyncIterator[RecordBatch]:
         """Yield raw batches; a mistake of the user travels as a row, so that every runner brings it home."""
-        done, read = 0, self.source.read(self.root)
+        done, read, name = 0, self.source.read(self.root), self.source.name
         try:
             for batch in map(continued, read) if self.source.join_lines else read:
                 numbers = pa.array(np.arange(done, done + batch.num_rows, dtype=np.int64))
                 numbered = pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=READ)
                 for start in range(0, batch.num_rows, MORSEL):
+                    for _ in range(PATIENCE):
+                        if done + start - taken.get(name, done) < AHEAD:
+                            break
+                        await asyncio.sleep(0.01)
                     yield RecordBatch.from_arrow_record_batches([numbered.slice(start, MORSEL)], READ)
                 done += batch.num_rows
         except UserError as error:
@@ -125,11 +134,14 @@ def scored_batches(source: Source, root: str, yardstick: Yardstick) -> Iterator[
     frame = Rows(source, root).read()
     frame = frame.with_column("clean", clean(frame["en"], frame["zh"], frame["fault"]))
     frame = frame.select(*PASSED, daft.col("clean").unnest())
+    taken[source.name] = 0
     for batch in in_order(frame.to_arrow_iter()):
+        taken[source.name] += batch.num_rows
         fatal = batch.filter(pc.starts_with(batch.column("fault"), "!"))
         if fatal.num_rows:
             raise UserError(fatal.column("fault")[0].as_py()[1:])
         yield batch
+    del taken[source.name]
 
 
 def in_order(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -1,6 +1,7 @@
 """Writing the kept rows: train and valid as Parquet shards (zstd) with fixed numbers of rows."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,20 +62,24 @@ def write_corpus(folder: Path, scored: list[Scored], verdicts: Verdicts, rows_pe
     shown = np.unique([row for rows in verdicts.ledger.worst.values() for _, row in rows]).astype(np.int64)
     written = Written({}, {}, {})
     valid_code = verdicts.ledger.code(VALID)
-    for number, part in enumerate(scored):
-        row, before = int(verdicts.starts[number]), (train.rows, valid.rows)
-        for batch in part.columns(TEXTS):
-            codes = verdicts.codes[row : row + batch.num_rows]
-            table = pa.Table.from_batches([batch])
-            train.write(_rows(table.filter(pa.array(codes == 0)), part))
-            valid.write(_rows(table.filter(pa.array(codes == valid_code)), part))
-            inside = shown[(shown >= row) & (shown < row + batch.num_rows)]
-            for at in inside:
-                written.texts[int(at)] = _shown(batch.slice(int(at) - row, 1).to_pylist()[0], part)
-            row += batch.num_rows
-        written.train[part.source.name] = train.rows - before[0]
-        written.valid[part.source.name] = valid.rows - before[1]
-        _write_verdicts(part, verdicts, number)
+    with ThreadPoolExecutor(1) as pool:  # compresses one batch while the next is read and cut
+        for number, part in enumerate(scored):
+            row, before = int(verdicts.starts[number]), (train.rows, valid.rows)
+            pending = pool.submit(_write_verdicts, part, verdicts, number)
+            for batch in part.columns(TEXTS):
+                codes = verdicts.codes[row : row + batch.num_rows]
+                table = pa.Table.from_batches([batch])
+                kept, held = (_rows(table.filter(pa.array(codes == code)), part) for code in (0, valid_code))
+                inside = shown[(shown >= row) & (shown < row + batch.num_rows)]
+                for at in inside:
+                    written.texts[int(at)] = _shown(batch.slice(int(at) - row, 1).to_pylist()[0], part)
+                row += batch.num_rows
+                pending.result()
+                valid.write(held)
+                pending = pool.submit(train.write, kept)
+            pending.result()
+            written.train[part.source.name] = train.rows - before[0]
+            written.valid[part.source.name] = valid.rows - before[1]
     train.close()
     valid.close()
     return written

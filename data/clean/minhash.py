@@ -1,11 +1,13 @@
 """Near duplicates: MinHash signatures of a pair's character n-grams, and their clusters by locality."""
 
-from functools import cache
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
-from data.clean.codepoints import Ints, Text
+from data.clean.codepoints import Ints, Mask, Text
 from data.clean.compiled import compiled
 from data.clean.grams import Hashes, grams
 
@@ -15,7 +17,7 @@ EN_WIDTH, ZH_WIDTH = 4, 2
 Signatures = npt.NDArray[np.uint8]  # [rows, HASHES]
 
 
-@cache
+@functools.cache
 def _multipliers() -> Hashes:
     return np.random.default_rng(20260101).integers(0, 1 << 32, HASHES, np.uint32) | np.uint32(1)
 
@@ -43,36 +45,55 @@ def _signatures(
             result[row, place] = np.uint32(least[place] * np.uint32(0x9E3779B1)) >> 24
 
 
-def near_repeats(table: Signatures, alive: npt.NDArray[np.bool_], threshold: float) -> npt.NDArray[np.bool_]:
+def near_repeats(table: Signatures, alive: Mask, threshold: float) -> Mask:
     """True for living rows whose estimated similarity to an earlier living row is at least `threshold`, [rows].
 
     Rows are compared with the first row of their band's bucket and with the one before them in it.
     """
-    rows = np.flatnonzero(alive)
-    found = np.zeros(len(table), bool)
     needed = int(np.ceil((threshold * (1 - 1 / 256) + 1 / 256) * HASHES))
-    for band in range(BANDS):
-        width = slice(band * ROWS_A_BAND, (band + 1) * ROWS_A_BAND)
-        keys = np.ascontiguousarray(table[rows, width]).view(np.uint32).ravel()
-        order = np.argsort(keys, kind="stable")
-        ordered, sorted_rows = keys[order], rows[order]
-        again = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
-        fresh = np.ones(len(ordered), bool)
-        fresh[again] = False
-        first = np.maximum.accumulate(np.where(fresh, np.arange(len(ordered)), 0))
-        for other in (first[again], again - 1):
-            found[_alike(table, sorted_rows[again], sorted_rows[other], needed)] = True
+    size = 1 << max(4, int(1.5 * alive.sum()).bit_length())
+
+    def in_band(band: int) -> Mask:
+        found, buckets = np.zeros(len(table), bool), np.full((size, 2), -1, np.int32)
+        keys = np.ascontiguousarray(table[:, band * ROWS_A_BAND : (band + 1) * ROWS_A_BAND]).view(np.uint32).ravel()
+        _in_band(table, keys, alive, needed, buckets, np.zeros(size, np.uint32), found)
+        return found
+
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:  # two: each needs a table of buckets
+        found: Mask = functools.reduce(np.bitwise_or, pool.map(in_band, range(BANDS)))
     return found
 
 
-def _alike(
-    table: Signatures, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64], needed: int
-) -> npt.NDArray[np.int64]:
-    """Those of `rows` whose signature agrees with its partner's in at least `needed` places; in slices, for memory."""
-    good = [
-        rows[at : at + 262_144][
-            np.count_nonzero(table[rows[at : at + 262_144]] == table[others[at : at + 262_144]], axis=1) >= needed
-        ]
-        for at in range(0, len(rows), 262_144)
-    ]
-    return np.concatenate(good) if good else rows
+@compiled
+def _in_band(
+    table: Signatures,
+    keys: Hashes,
+    alive: Mask,
+    needed: int,
+    buckets: npt.NDArray[np.int32],
+    bucket_keys: Hashes,
+    found: Mask,
+) -> None:
+    """One band: the `buckets` [slots, (first row, last row)] of its keys [rows] are found by open addressing."""
+    for row in range(len(table)):
+        if not alive[row]:
+            continue
+        spread = (np.uint64(keys[row]) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20)
+        slot = np.int64(spread & np.uint64(len(buckets) - 1))
+        while buckets[slot, 0] >= 0 and bucket_keys[slot] != keys[row]:
+            slot = (slot + 1) & (len(buckets) - 1)
+        first, last = buckets[slot]
+        if first < 0:
+            buckets[slot, 0], bucket_keys[slot] = row, keys[row]
+        elif _agree(table, first, row, needed) or (last != first and _agree(table, last, row, needed)):
+            found[row] = True
+        buckets[slot, 1] = row
+
+
+@compiled
+def _agree(table: Signatures, one: int, other: int, needed: int) -> bool:
+    """Whether two signatures agree in at least `needed` places."""
+    same = 0
+    for place in range(table.shape[1]):
+        same += table[one, place] == table[other, place]
+    return bool(same >= needed)

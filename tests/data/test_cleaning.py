@@ -221,8 +221,14 @@ def test_image_ids(name: str, same: str) -> None:
 
 def test_first_rows_of_a_key_in_row_order() -> None:
     keys = np.array([5, 7, 5, 5, 7], np.uint64)
-    assert first_rows(keys, np.ones(5, bool), 2).tolist() == [True, True, True, False, True]
-    assert first_rows(keys, np.array([0, 1, 1, 1, 1], bool), 1).tolist() == [True, True, True, False, False]
+    assert first_rows(keys, np.ones(5, bool), np.full(5, 2)).tolist() == [True, True, True, False, True]
+    assert first_rows(keys, np.array([0, 1, 1, 1, 1], bool), np.ones(5, np.int64)).tolist() == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 @settings(max_examples=50, deadline=None)
