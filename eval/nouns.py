@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from data.command import UserError, command
 from eval.benchmark import Benchmark, Captions
 from eval.datasets.lines import text_lines
+from eval.datasets.pictures import IMAGE_ENDINGS
 from eval.encode import text_features
 from eval.options import Options, parse
 from eval.result import Result, result_json, write_json
@@ -24,7 +25,6 @@ from eval.towers import TextTower
 
 TEMPLATES = {"zh": "一张{}的照片。", "en": "a photo of a {}."}
 """Around each name where pictures are asked; OpenAI's first template and its translation."""
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".JPEG", ".JPG"}
 
 
 def names(path: Path) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def picture_benchmark(labels: Benchmark, folder: Path) -> Benchmark:
     if len(classes) != len(labels.images):
         raise UserError(f"--images {folder}: {len(classes)} folders of classes for {len(labels.images)} names")
     paths = [(number, path) for number, each in enumerate(classes) for path in sorted(each.iterdir())]
-    kept = [(number, path) for number, path in paths if path.suffix in PICTURES]
+    kept = [(number, path) for number, path in paths if path.suffix.lower() in IMAGE_ENDINGS]
     if not kept:
         raise UserError(f"--images {folder}: no pictures in its folders")
     pairs = np.array([(number, image) for image, (number, _) in enumerate(kept)], dtype=np.int64)

@@ -5,6 +5,7 @@ from pathlib import Path
 from data.command import UserError
 from eval.benchmark import Picture
 
+IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 FOLDERS = ("images", "Images", "flickr30k-images", "flickr30k_images", "imgs")
 
 

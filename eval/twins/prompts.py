@@ -1,12 +1,16 @@
 """The prompts to draw: one scene or idea a line, said in English, in Chinese, and maybe mixed."""
 
 import json
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.command import UserError
 from data.miniature.scene import Scene
 from data.miniature.scene_json import scene_of
+
+LONGEST = 2000
+"""Characters; many times what an encoder's slots hold."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,23 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
         try:
             row = json.loads(line)
             scene = scene_of(row["scene"]) if row.get("scene") else None
-            prompts.append(Prompt(str(row["en"]), str(row["zh"]), row.get("mixed"), scene))
+            prompt = Prompt(str(row["en"]), str(row["zh"]), row.get("mixed"), scene)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"{path}:{number}: not a prompt ({error}); needs the keys en and zh") from error
+        for text in (prompt.en, prompt.zh, *([] if prompt.mixed is None else [prompt.mixed])):
+            refuse_unsound(text, f"{path}:{number}")
+        prompts.append(prompt)
     if len(prompts) < 2:
         raise UserError(f"{path}: {len(prompts)} prompts; at least two, for each needs a wrong one to compare with")
     return prompts[:limit]
+
+
+def refuse_unsound(text: str, place: str) -> None:
+    """Raise UserError for a prompt that nobody can have meant: empty, endless, or with control characters."""
+    if not text.strip():
+        raise UserError(f"{place}: an empty prompt; write what is to be seen")
+    if len(text) > LONGEST:
+        raise UserError(f"{place}: a prompt of {len(text)} characters; {LONGEST} are the most")
+    control = next((sign for sign in text if unicodedata.category(sign) == "Cc" and sign not in "\t\n\r"), None)
+    if control is not None:
+        raise UserError(f"{place}: the control character U+{ord(control):04X} in a prompt; remove it")

@@ -99,6 +99,9 @@ def test_a_student_of_other_slots_is_refused(pipeline: Path, prompts: Path, tmp_
         ('{"en": "a", "zh": "b"}', "1 prompts; at least two"),
         ('{"en": "a", "zh": "b", "scene": {"things": []}}', r":1: not a prompt"),
         ("[1]\n[2]", ":1: not a prompt"),
+        ('{"en": "a", "zh": " "}', ":1: an empty prompt"),
+        ('{"en": "a", "zh": "' + "猫" * 10_000 + '"}', ":1: a prompt of 10000 characters; 2000 are the most"),
+        ('{"en": "a", "zh": "猫", "mixed": "\\u0007"}', r":1: the control character U\+0007 in a prompt"),
     ],
 )
 def test_bad_prompts_name_their_line(tmp_path: Path, lines: str, complaint: str) -> None:

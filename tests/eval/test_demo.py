@@ -1,0 +1,142 @@
+"""The demo as a person uses it: a real browser types and clicks, and nothing leaves the machine."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data.command import UserError
+from distill.export import export
+from eval.demo import page
+from eval.demo.world import load_album, load_painter
+from eval.twins.sampling import Drawing
+from tests.eval.files import picture
+from tests.eval.tiny import save_clip, text_half, tiny_clip, tiny_tokenizer
+from tests.miniature.random_pipeline import write_pipeline
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pipeline, student, CLIP and pictures, all random and small."""
+    folder = tmp_path_factory.mktemp("demo")
+    write_pipeline(folder)
+    words = tiny_tokenizer(chinese=True)
+    export(text_half(tiny_clip(words, seed=1)), words, folder / "student")
+    save_clip(folder / "clip")
+    (folder / "pictures").mkdir()
+    for number in range(15):
+        (folder / "pictures" / f"{number:02d}.png").write_bytes(picture(number))
+    return folder
+
+
+def options(folder: Path) -> list[str]:
+    names = ("pipeline", "student", "clip", "pictures")
+    return [*(part for name in names for part in (f"--{name}", str(folder / name))), "--drawing.steps", "2"]
+
+
+def test_twins_share_their_noise_and_differ_by_their_states(made: Path) -> None:
+    painter = load_painter(str(made / "pipeline"), str(made / "student"), CPU)
+    how = Drawing(steps=2)
+    one, same = (painter.draw("猫", "the cat", 3, how) for _ in range(2))
+    assert one.teacher.shape == one.student.shape == (64, 64, 3)
+    assert np.array_equal(one.student, same.student)
+    assert not np.array_equal(one.teacher, one.student)
+    assert not np.array_equal(one.teacher, painter.draw("猫", "the cat", 4, how).teacher)
+    assert len(one.cosine) == 77
+    assert (one.cut, painter.draw("the cat " * 60, "the cat", 3, how).cut) == (0, 2 + 120 - 77)
+    itself = load_painter(str(made / "pipeline"), str(made), CPU).draw("the cat", "the cat", 3, how)
+    assert np.array_equal(itself.teacher, itself.student)
+    assert itself.cosine == pytest.approx([1] * 77, abs=1e-5)
+
+
+def test_search_is_the_order_of_the_cosines(made: Path) -> None:
+    album = load_album(made / "pictures", str(made / "clip"), str(made / "student"), CPU)
+    found = album.search("机械狗", count=15)
+    cosines = [cosine for _, cosine in found]
+    assert cosines == sorted(cosines, reverse=True)
+    assert {path for path, _ in found} == set(album.paths)
+    place = album.paths.index(found[0][0])
+    assert cosines[0] == pytest.approx(float(album.features[place] @ album.student.encode(["机械狗"])[0]), abs=1e-6)
+
+
+def test_mistakes_are_one_line(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"run scripts/quickstart.py first|no Stable Diffusion"):
+        page.main(["--pipeline", str(tmp_path)])
+    with pytest.raises(UserError, match=r"--pictures .*: no such folder"):
+        page.main([*options(made), "--pictures", str(tmp_path / "absent")])
+    with pytest.raises(UserError, match="no pictures in it"):
+        page.main([*options(made), "--pictures", str(tmp_path)])
+
+
+@pytest.fixture(scope="module")
+def address(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The running demo."""
+    pytest.importorskip("gradio")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / "scripts" / "demo.py"), *options(made), "--port", str(port)]
+    log = (tmp_path_factory.mktemp("log") / "log").open("w+")
+    server = subprocess.Popen(command, stdout=log, stderr=log, text=True)
+    try:
+        for _ in range(240):
+            assert server.poll() is None, Path(log.name).read_text()
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.terminate()
+        server.wait(20)
+        log.close()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
+def test_typing_and_clicking(address: str, tmp_path: Path) -> None:
+    play: Any = pytest.importorskip("playwright.sync_api")
+    with play.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 390, "height": 844})
+        asked: list[str] = []
+        said: list[str] = []
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        tab.goto(address)
+        tab.fill("#prompt textarea", "戴帽子拿剑的猫 and the dog，8k")
+        tab.fill("#english textarea", "the cat and the dog")
+        tab.click("#draw")
+        tab.wait_for_selector("#slots svg polyline", timeout=60_000)
+        for name in ("teacher", "student"):
+            tab.wait_for_selector(f"#{name} img", timeout=20_000)
+        sources = [tab.get_attribute(f"#{name} img", "src") for name in ("teacher", "student")]
+        assert sources[0] != sources[1]
+        assert "cosine of the states: mean" in tab.inner_text("#note")
+        over = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert over <= 0
+        tab.fill("#prompt textarea", "")
+        tab.click("#draw")
+        tab.wait_for_selector("text=an empty prompt; write what is to be seen", timeout=20_000)
+        tab.get_by_role("tab", name="Search 找").click()
+        tab.fill("#query textarea", "机械狗")
+        tab.press("#query textarea", "Enter")
+        tab.wait_for_selector("#found img", timeout=20_000)
+        tab.wait_for_function("document.querySelectorAll('#found img').length >= 12")
+        browser.close()
+    away = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    assert not away, json.dumps(away)
+    assert not said, said
