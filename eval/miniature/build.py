@@ -49,7 +49,7 @@ class Build:
     recogniser: Plan = field(default_factory=lambda: Plan(steps=1400, rate=2e-3))
     autoencoder: Plan = field(default_factory=lambda: Plan(steps=4500, rate=1.5e-3, ema=0.997))
     clip: Plan = field(default_factory=lambda: Plan(steps=500, rate=1e-3, warmup=150, decay=0.05))
-    unet: Plan = field(default_factory=lambda: Plan(steps=6000, rate=1e-3, warmup=200, ema=0.999))
+    unet: Plan = field(default_factory=lambda: Plan(steps=3300, rate=1e-3, warmup=200, ema=0.998))
 
 
 @dataclass(frozen=True)
