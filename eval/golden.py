@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data.command import UserError, command
+from eval.result import write_json
 
 PRECISIONS = {
     "fp32": (torch.float32, 1e-4),
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     found = compared(given.student, given.pipeline)
     if given.out is not None:
-        given.out.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        write_json(found, given.out)
     print(table(found))
     if not found["holds"]:
         raise SystemExit(1)

@@ -99,10 +99,15 @@ def result_json(result: Result) -> dict[str, Any]:
 
 
 def write_json(value: dict[str, Any], path: Path) -> None:
-    """Write `value` so that a reader sees the old file or the whole new one."""
+    """Write `value` as `write_text` does."""
+    write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write `text` so that a reader sees the old file or the whole new one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

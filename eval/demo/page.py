@@ -18,7 +18,7 @@ from PIL import Image
 
 from data.command import UserError
 from eval.demo.world import Album, Painter, agreement, load_album, load_painter
-from eval.svg import chart
+from eval.report.svg import chart
 from eval.twins.prompts import refuse_unsound
 from eval.twins.sampling import Drawing
 

@@ -1,5 +1,6 @@
 """The report card: complete, harmless whatever the files hold, and loading nothing in a real browser."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from data.command import UserError
-from eval import flickr30k_cn, report
+from eval import flickr30k_cn
 from eval.benchmark_main import run
-from eval.peers import CEILING, FLICKR30K_CN
-from eval.svg import chart
+from eval.report.__main__ import main as report
+from eval.report.peers import CEILING, FLICKR30K_CN
+from eval.report.svg import chart
 from tests.eval import files as small
 from tests.eval.files import Files
 
@@ -28,7 +30,7 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "link", "img"}:
+        if tag not in {"meta", "link", "img", "br"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -36,6 +38,20 @@ class Outline(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def write_drawn(folder: Path) -> Path:
+    """What eval.generation writes, for two prompts and three conditionings."""
+    (folder / "pictures").mkdir(parents=True)
+    names = ("teacher-en", "student-zh", "student-mixed")
+    for number, name in itertools.product(range(2), names):
+        (folder / "pictures" / f"{number:03d}.{name}.png").write_bytes(small.picture(number))
+    told = {"mean": 31.25, "ci95": [30.5, 32.0]}
+    shown = [{"en": "a cat", "zh": f"猫{n}<b>", "mixed": "a 猫"} for n in range(2)]
+    settings = {"prompts": 2, "seeds": 4, "sha256": {"unet": "abc"}}
+    result = {"psnr": dict.fromkeys(names[1:], told), "shown": shown, "settings": settings}
+    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +75,8 @@ def made(clip: Path, student: Path, files: Files, tmp_path_factory: pytest.TempP
         "worst": [{"cosine": -0.25, "domain": "poetry", "zh": "<img src=x>", "en": "a & b"}],
     }  # fmt: skip
     (folder / "run" / "pairs.json").write_text(json.dumps(pairs))
-    sources = [str(folder / "result.json"), str(folder / "run")]
-    report.main([*sources, "--images", str(images), "--out", str(folder / "report.html"), "--title", "<Card>"])
+    sources = [str(folder / "result.json"), str(folder / "run"), str(write_drawn(folder / "drawn"))]
+    report([*sources, "--images", str(images), "--out", str(folder / "report.html"), "--title", "<Card>"])
     return folder / "report.html"
 
 
@@ -73,19 +89,20 @@ def test_page_holds_everything_and_asks_for_nothing(made: Path) -> None:
     assert not names & {"script", "iframe", "object", "embed", "b", "card"}
     links = [(tag, value) for tag, attrs in outline.tags for key, value in attrs.items() if key in ("src", "href")]
     assert all(value and value.startswith("data:") for _, value in links)
-    assert sum(tag == "img" for tag, _ in links) == 12 * 5
+    assert sum(tag == "img" for tag, _ in links) == 12 * 5 + 2 * 3
     assert "url(" not in page
     for said in (
-        "student zh", "teacher en", "student-zh/teacher-en", "12 images", "squash",
+        "student zh", "teacher en (ceiling)", "teacher zh (floor)", "student-zh/teacher-en", "12 images", "squash",
         escape("机械狗<script>alert(1)</script>"), "-0.250", "a &amp; b", "held out: zh2en", "losses", "learning rate",
-        "SkyCLIP L/14", "84.0", "Settings and hashes",
+        "SkyCLIP L/14", "84.0", "Settings and hashes", "猫1&lt;b&gt;", "31.250", "student-mixed",
+        "PSNR to the teacher", "2 prompts, 4 noises each",
     ):  # fmt: skip
         assert said in page
 
 
 def test_json_beside_it(made: Path) -> None:
     value = json.loads(made.with_suffix(".json").read_text(encoding="utf-8"))
-    assert set(value) == {"results", "runs", "pairs"}
+    assert set(value) == {"results", "drawings", "runs", "pairs"}
     assert value["runs"]["run"]["valid/poetry/zh2en"] == 0.2
     result = value["results"]["result"]
     examples = [each for each in result["examples"] if (each["model"], each["language"]) == ("student", "zh")]
@@ -119,7 +136,7 @@ def test_in_a_real_browser(made: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         ["chromium", *flags, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120, check=True
     )
-    assert "over 0 asked 0 pictures 60" in done.stdout.rsplit('<pre id="said">', 1)[1]
+    assert "over 0 asked 0 pictures 66" in done.stdout.rsplit('<pre id="said">', 1)[1]
     assert "CONSOLE" not in done.stderr
 
 
@@ -142,14 +159,14 @@ def test_what_cannot_be_reported(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1\n{"step": 2}\n')
     for name, said in (
-        ("other.json", "no result of a benchmark, no pairs and no metrics"),
+        ("other.json", "no result of a benchmark, no drawings, no pairs and no metrics"),
         ("cut.json", "not JSON in UTF-8 .*cut short"),
         ("empty", "no result of a benchmark"),
         ("absent", "no such file or folder"),
         ("run", r"metrics\.jsonl:1: not JSON"),
     ):
         with pytest.raises(UserError, match=said):
-            report.main([str(tmp_path / name), *out])
+            report([str(tmp_path / name), *out])
         assert not (tmp_path / "r.html").exists()
     with pytest.raises(UserError, match=r"name an \.html file"):
-        report.main([str(tmp_path / "other.json"), "--out", str(tmp_path / "no" / "r.html")])
+        report([str(tmp_path / "other.json"), "--out", str(tmp_path / "no" / "r.html")])

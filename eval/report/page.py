@@ -1,0 +1,57 @@
+"""The report as one HTML page that loads nothing: no script, no font, no request; pictures are inside it."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from eval.report import curves, held_out, retrieval, twins
+from eval.report.retrieval import Picture
+from eval.report.sources import Sources
+
+STYLE = """
+:root{color-scheme:light dark;--line:#8884;--soft:#8882}
+body{font:16px/1.5 system-ui,"Noto Sans CJK SC",sans-serif;max-width:66rem;margin:0 auto;padding:1rem}
+h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+th:first-child,td:first-child,td.text{text-align:left}td.text{white-space:normal;min-width:12rem}
+tr.student{background:var(--soft);font-weight:600}
+figure{margin:1rem 0;max-width:44rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem 2rem}
+figcaption{font-weight:600}svg{width:100%;height:auto;font:11px sans-serif}svg text{fill:currentColor}
+.grid{stroke:var(--line)}.legend{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem}
+.legend span{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:2px}
+.axis,.note,.twins figcaption{font-size:.85rem;opacity:.75}.shots{display:flex;gap:.4rem;flex-wrap:wrap}
+.shots img{width:96px;height:96px;object-fit:cover;border:3px solid transparent}.shots img.right{border-color:#059669}
+.twins figure{margin:0}.twins img{width:128px;height:128px;border:0}
+code,pre{font-size:.8rem;overflow-wrap:anywhere;white-space:pre-wrap}
+"""
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def page(title: str, sources: Sources, picture: Picture) -> str:
+    """The whole page; every text from a file is escaped."""
+    sections = [
+        *(retrieval.section(name, result, picture) for name, result in sources.results.items()),
+        *(twins.section(name, drawn.result, drawn.pictures) for name, drawn in sources.drawn.items()),
+        *(curves.section(name, rows) for name, rows in sources.curves.items()),
+        *(held_out.section(name, value) for name, value in sources.pairs.items()),
+        _settings({**sources.results, **{name: drawn.result for name, drawn in sources.drawn.items()}}),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1>"
+        f"{''.join(sections)}</body></html>\n"
+    )
+
+
+def _settings(results: Mapping[str, Mapping[str, Any]]) -> str:
+    parts = []
+    for name, result in results.items():
+        settings = result["settings"]
+        hashes = "".join(f"{escape(digest)}  {escape(path)}\n" for path, digest in settings.get("sha256", {}).items())
+        rest = "".join(f"{escape(str(k))}: {escape(str(v))}\n" for k, v in settings.items() if k != "sha256")
+        parts.append(f"<h3>{escape(name)}</h3><pre>{rest}</pre><pre>{hashes}</pre>")
+    return f"<details><summary>Settings and hashes</summary>{''.join(parts)}</details>" if parts else ""

@@ -1,0 +1,88 @@
+"""What a report is made of: results, drawings, curves of runs, comparisons of pairs; known by their content."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data.command import UserError
+from eval.result import METRICS
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A result of eval.generation, and the folder of its pictures."""
+
+    result: dict[str, Any]
+    pictures: Path
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything that was found, each under the name of its file or run."""
+
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    drawn: dict[str, Drawn] = field(default_factory=dict)
+    curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    pairs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def gather(paths: Sequence[Path]) -> Sources:
+    """Read files of results, drawings and pairs; of folders metrics.jsonl and every JSON that is one of these."""
+    found = Sources()
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; give result files, or folders of runs")
+        metrics = path / "metrics.jsonl"
+        if metrics.is_file():
+            found.curves[path.name] = _lines(metrics)
+        files = [path] if path.is_file() else sorted(path.glob("*.json"))
+        known = [_take(found, file, file.stem if path.is_file() else f"{path.name}/{file.stem}") for file in files]
+        if not any(known) and not metrics.is_file():
+            raise UserError(f"{path}: no result of a benchmark, no drawings, no pairs and no metrics.jsonl in it")
+    return found
+
+
+def _take(found: Sources, file: Path, name: str) -> bool:
+    """Put what `file` holds where it belongs; False where it is something else."""
+    value = _json(file)
+    if not isinstance(value, dict):
+        return False
+    if _is_result(value):
+        found.results[name] = value
+    elif {"psnr", "shown", "settings"} <= set(value):
+        found.drawn[name] = Drawn(value, file.parent / "pictures")
+    elif value.get("kind") == "pairs":
+        found.pairs[name] = value
+    else:
+        return False
+    return True
+
+
+def _is_result(value: dict[str, Any]) -> bool:
+    return (
+        isinstance(value.get("rows"), list)
+        and isinstance(value.get("settings"), dict)
+        and all(isinstance(row, dict) and set(METRICS) <= set(row) for row in value["rows"])
+    )
+
+
+def _json(path: Path) -> Any:  # noqa: ANN401  any JSON
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not JSON in UTF-8 ({error}); is the file cut short?") from error
+
+
+def _lines(path: Path) -> list[dict[str, float]]:
+    """Rows of metrics.jsonl; a last line that a killed run left half-written is dropped."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path}:{number}: not JSON ({error.msg})") from error
+    return rows
