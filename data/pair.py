@@ -31,7 +31,7 @@ def raw_batch(
 ) -> pa.RecordBatch:
     """One batch of raw pairs of one file; absent columns take their neutral value."""
     rows = len(en)
-    empty = pa.array(np.zeros(rows, "U1"), TEXT) if image is None or fault is None else None
+    empty = pa.Array.from_buffers(TEXT, rows, [None, pa.py_buffer(np.zeros(rows + 1, np.int64)), pa.py_buffer(b"")])
     return pa.record_batch(
         [
             en.cast(TEXT),

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from daft.io.source import DataSource, DataSourceTask
 from daft.recordbatch import RecordBatch
 
-from data.clean.codepoints import Text, decode, encode, replaced, rows_of
+from data.clean.alphabet import among
+from data.clean.codepoints import Mask, Text, decode, encode, holding, replaced, rows_of
 from data.clean.contamination import Yardstick
 from data.clean.minhash import HASHES
 from data.clean.normalise import normalised
@@ -92,13 +93,12 @@ class Rows(DataSource):
 
 def cleaned(en: pa.Array, zh: pa.Array, fault: pa.Array, source: Source, yardstick: Yardstick) -> pa.StructArray:
     """Normal forms, scores and keys of a batch; rows in = rows out."""
-    bad = pc.or_(pc.match_substring(en, "\ufffd"), pc.match_substring(zh, "\ufffd"))
-    fault = pc.if_else(pc.and_(pc.equal(fault, ""), bad), "bad_utf8", fault)
+    raw = decode(en), decode(zh)
+    fault = _blamed(fault, holding(raw[0], among("\ufffd")) | holding(raw[1], among("\ufffd")), "bad_utf8")
     if source.speakers:
-        credit = is_credit(en, zh)
-        fault = pc.if_else(pc.and_(pc.equal(fault, ""), credit), "credit", fault)
-    english = normalised(decode(en), chinese=False, simplify=False, spaces="keep")
-    chinese = normalised(decode(zh), chinese=True, simplify=source.simplify, spaces=source.spaces)
+        fault = _blamed(fault, np.asarray(is_credit(en, zh)), "credit")
+    english = normalised(raw[0], chinese=False, simplify=False, spaces="keep")
+    chinese = normalised(raw[1], chinese=True, simplify=source.simplify, spaces=source.spaces)
     if source.speakers:
         english, chinese = _without_speakers(english, chinese, source)
     table = scored(english, chinese, yardstick)
@@ -108,6 +108,11 @@ def cleaned(en: pa.Array, zh: pa.Array, fault: pa.Array, source: Source, yardsti
     numbers = [pa.array(table[f.name], f.type) for f in list(CLEANED)[3:-1]]
     values = [encode(english), encode(chinese), fault, *numbers, signature]
     return pa.StructArray.from_arrays(values, fields=list(CLEANED))
+
+
+def _blamed(fault: pa.Array, rows: Mask, reason: str) -> pa.Array:
+    """`fault` with `reason` for those of `rows` that have none yet."""
+    return pc.if_else(pc.and_(pc.equal(fault, ""), pa.array(rows)), reason, fault) if rows.any() else fault
 
 
 def _without_speakers(english: Text, chinese: Text, source: Source) -> tuple[Text, Text]:

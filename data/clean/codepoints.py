@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data.clean.compiled import compiled
+from data.compiled import compiled
 from data.pair import TEXT
 
 Points = npt.NDArray[np.uint32]

@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from data.clean.benchmarks import Benchmark
 from data.clean.codepoints import Ints, Text, decode, rows_of
-from data.clean.compiled import compiled
 from data.clean.grams import Grams, Hashes, grams
 from data.clean.keys import Keys, folded
 from data.clean.normalise import normalised
+from data.compiled import compiled
 from data.pair import TEXT
 
 Floats = npt.NDArray[np.float32]

@@ -8,13 +8,14 @@ import numpy.typing as npt
 
 from data.clean.alphabet import DIGIT, HAN, KANA, LATIN, MARK, OTHER, among, flags
 from data.clean.codepoints import UNICODE, Ints, Mask, Points, Text
-from data.clean.compiled import compiled
+from data.compiled import compiled
 
 Count = npt.NDArray[np.int32]
 QUOTES = ".,\"'“”‘’《》「」"  # marks that any sentence has
 OPENING, CLOSING = "([{（【《「“", ")]}）】》」”"
 SPACE = ord(" ")
-KINDS = (HAN, LATIN, DIGIT, KANA, OTHER, MARK)  # the loop takes them in this order
+KINDS = (HAN, LATIN, KANA, OTHER, DIGIT, MARK)  # in the order of the first fields of Counts
+LATIN_PLACE, OTHER_PLACE, DIGIT_PLACE, MARK_PLACE = 1, 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class Counts:
 
     han: Count
     latin: Count
-    digits: Count
     kana: Count
     other: Count  # letters of other scripts
+    digits: Count
     words: Count  # runs of letters that are not Han
     marks: Count  # punctuation and symbols but QUOTES, a run of one and the same counted once
     visible: Count  # characters but spaces
@@ -42,10 +43,19 @@ def _brackets() -> npt.NDArray[np.int8]:
     return table
 
 
+@cache
+def _classes() -> npt.NDArray[np.uint8]:
+    """Place of each code point's flag in KINDS, or len(KINDS), [UNICODE + 1]."""
+    table = np.full(UNICODE + 1, len(KINDS), np.uint8)
+    for place, kind in enumerate(KINDS):
+        table[flags() == kind] = place
+    return table
+
+
 def counted(text: Text) -> Counts:
     """Count the characters of every row."""
     table = np.zeros((len(fields(Counts)), text.rows), np.int32)
-    _count(text.points, text.starts, flags(), KINDS, among(QUOTES), _brackets(), table)
+    _count(text.points, text.starts, _classes(), among(QUOTES), _brackets(), table)
     return Counts(*table)
 
 
@@ -53,39 +63,36 @@ def counted(text: Text) -> Counts:
 def _count(
     points: Points,
     starts: Ints,
-    flags: npt.NDArray[np.uint8],
-    kinds: tuple[np.uint8, ...],
+    classes: npt.NDArray[np.uint8],
     quotes: Mask,
     brackets: npt.NDArray[np.int8],
     out: Count,
 ) -> None:
-    open_brackets = np.zeros(len(OPENING) + 1, np.int64)
+    tally, opened = np.zeros(7, np.int32), np.zeros(len(OPENING) + 1, np.int32)
     for row in range(out.shape[1]):
-        han = latin = digits = kana = other = words = marks = spaces = run = longest = 0
-        open_brackets[:] = 0
+        tally[:], opened[:] = 0, 0
+        words = marks = spaces = run = longest = 0
         before, inside = np.int64(-1), False
         for place in range(starts[row], starts[row + 1]):
             point = np.int64(points[place])
-            kind = flags[point]
+            kind = classes[point]
             again = point == before
             before = point
-            han += (kind & kinds[0]) != 0
-            latin += (kind & kinds[1]) != 0
-            digits += (kind & kinds[2]) != 0
-            kana += (kind & kinds[3]) != 0
-            other += (kind & kinds[4]) != 0
-            letter = (kind & (kinds[1] | kinds[3] | kinds[4])) != 0
+            tally[kind] += 1
+            letter = LATIN_PLACE <= kind <= OTHER_PLACE
             words += letter and not inside
             inside = letter
-            spaces += point == SPACE
-            run = run + 1 if again and not kind & kinds[2] else 1
+            run = run + 1 if again and kind != DIGIT_PLACE else 1
             longest = max(longest, run)
-            if kind & kinds[5]:
+            if kind == MARK_PLACE:
                 marks += not (again or quotes[point])
                 bracket = brackets[point]
-                open_brackets[abs(bracket)] += np.sign(bracket)
-        visible = starts[row + 1] - starts[row] - spaces
-        unbalanced = np.abs(open_brackets).sum()
-        values = (han, latin, digits, kana, other, words, marks, visible, longest, unbalanced)
-        for place in range(len(values)):
-            out[place, row] = values[place]
+                opened[abs(bracket)] += np.sign(bracket)
+            else:
+                spaces += point == SPACE
+        out[: DIGIT_PLACE + 1, row] = tally[: DIGIT_PLACE + 1]
+        out[5, row] = words
+        out[6, row] = marks
+        out[7, row] = starts[row + 1] - starts[row] - spaces
+        out[8, row] = longest
+        out[9, row] = np.abs(opened).sum()

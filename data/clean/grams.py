@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.clean.codepoints import Ints, Points, Text
-from data.clean.compiled import compiled
+from data.compiled import compiled
 
 Hashes = npt.NDArray[np.uint32]
 STEP = np.uint32(0x01000193)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from data.clean.alphabet import DIGIT, HAN, KANA, LATIN, OTHER, flags
 from data.clean.codepoints import UNICODE, Ints, Points, Text
-from data.clean.compiled import compiled
+from data.compiled import compiled
 
 Keys = npt.NDArray[np.uint64]
 Key = TypeVar("Key", npt.NDArray[np.uint64], np.uint64)

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from data.clean.alphabet import HAN, LATIN, among, flags
 from data.clean.codepoints import Ints, Mask, Points, Text, decode
-from data.clean.compiled import compiled
 from data.clean.keys import Keys, folded, folding
+from data.compiled import compiled
 from data.pair import TEXT
 
 ENGLISH = """

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from data.clean.alphabet import among
 from data.clean.codepoints import Ints, Mask, Points, Text, decode, encode, replaced, rows_of
-from data.clean.compiled import compiled
+from data.compiled import compiled
 from data.pair import TEXT
 
 TAGS = re.compile(r"<[^<>\n]{1,120}>|\{\\[^{}\n]{0,200}(?:\}|$)|'{2,5}|\{[yY]:[a-z]{1,9}\}", re.MULTILINE)

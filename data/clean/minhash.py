@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.clean.codepoints import Ints, Mask, Text
-from data.clean.compiled import compiled
 from data.clean.grams import Hashes, grams
+from data.compiled import compiled
 
 HASHES = 48  # hash functions a signature; the estimate's deviation at 0.85 is 0.05
 BANDS, ROWS_A_BAND = 8, 4  # two pairs with similarity 0.85 meet in some band with probability 0.997

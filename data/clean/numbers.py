@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 
 from data.clean.alphabet import among
 from data.clean.codepoints import Ints, Mask, Points, Text, encode, holding, rows_of
-from data.clean.compiled import compiled
 from data.clean.keys import Keys
+from data.compiled import compiled
 
 UNITS = "万亿千百十两一二三四五六七八九零纪代半点分厘米斤公里磅尺度时初月第届℃°%折"  # "1 million" is 100万, "6th" 第六
 WORDS = (

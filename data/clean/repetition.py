@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.clean.codepoints import Ints, Points, Text
-from data.clean.compiled import compiled
+from data.compiled import compiled
 
 PERIODS, SHORTEST = 8, 24  # characters
 
@@ -24,6 +24,6 @@ def _periodic(points: Points, starts: Ints, best: npt.NDArray[np.float32]) -> No
             continue
         for period in range(1, PERIODS + 1):
             same = 0
-            for place in range(period, len(part)):
-                same += part[place] == part[place - period]
+            for place in range(len(part) - period):
+                same += part[place] == part[place + period]
             best[row] = max(best[row], np.float32(same / (len(part) - period)))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from data.clean.alphabet import HAN, among, flags
 from data.clean.codepoints import UNICODE, Ints, Mask, Points, Text
-from data.clean.compiled import compiled
+from data.compiled import compiled
 
 Kinds = npt.NDArray[np.uint8]
 SPACE, DOT, STOP, COMMA, PAUSE, ZERO, NINE = (ord(c) for c in " .。,，09")

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.clean.codepoints import Mask
-from data.clean.compiled import compiled
 from data.clean.keys import Keys, mixed
+from data.compiled import compiled
 
 Codes = npt.NDArray[np.int8]
 Rows = npt.NDArray[np.int32]

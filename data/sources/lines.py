@@ -5,11 +5,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from data.command import UserError
+from data.compiled import compiled
 from data.pair import TEXT
 from data.sources.files import BLOCK, BROKEN, LONGEST_LINE, broken, codec, opened
+
+Bytes = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int64]
+LINE_FEED, RETURN = 10, 13
 
 
 @dataclass(frozen=True)
@@ -79,16 +85,22 @@ def _valid(block: bytes) -> bytes:
 def _split(block: bytes) -> pa.Array:
     """Split at \\n; a \\r before it goes with it. `block` ends with \\n."""
     data = np.frombuffer(block, np.uint8)
-    ends = np.flatnonzero(data == 10)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    returns = (ends > starts) & (data[ends - 1] == 13)
-    if returns.any():
-        keep = np.ones(len(data), bool)
-        keep[ends - 1] &= ~returns
-        keep[ends] = False
-    else:
-        keep = data != 10
-    lengths = ends - starts - returns
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    body = data[keep]
-    return pa.Array.from_buffers(TEXT, len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(body)])
+    offsets, body = np.zeros(block.count(b"\n") + 1, np.int64), np.empty(len(data), np.uint8)
+    _cut(data, offsets, body)
+    return pa.Array.from_buffers(
+        TEXT, len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(body[: offsets[-1]])]
+    )
+
+
+@compiled
+def _cut(data: Bytes, offsets: Offsets, body: Bytes) -> None:
+    line = at = 0
+    for byte in data:
+        if byte == LINE_FEED:
+            if at > offsets[line] and body[at - 1] == RETURN:
+                at -= 1
+            line += 1
+            offsets[line] = at
+        else:
+            body[at] = byte
+            at += 1

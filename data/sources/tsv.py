@@ -8,9 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.command import UserError
-from data.pair import raw_batch
-from data.sources.lines import Lines, read_lines
+from data.compiled import compiled
+from data.pair import TEXT, raw_batch
+from data.sources.lines import Bytes, Lines, Offsets, read_lines
 from data.sources.source import Source
+
+TAB = 9
+FAULTS = ("", "blank", "columns", "score")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,7 @@ class Tsv(Source):
         for index, path in enumerate(self.files):
             widest = 0
             for lines in read_lines(root, path, self.encoding):
-                table = split_columns(lines)
+                table = Columns(lines)
                 widest = max(widest, int(table.counts.max()))
                 batch = self._batch(index, table)
                 yield batch.slice(max(0, self.skip - lines.first + 1))
@@ -50,49 +54,68 @@ class Tsv(Source):
 
     def _batch(self, index: int, table: "Columns") -> pa.RecordBatch:
         counts = table.counts
-        blank = pc.equal(pc.utf8_trim_whitespace(table.lines.text), "").to_numpy(zero_copy_only=False)
         short = counts < max(self.en, self.zh, self.image, self.score)
-        fault = np.where(blank, "blank", np.where(short, "columns", ""))
+        en, faults = table.column(self.en), np.zeros(len(counts), np.int8)
+        if short.any():
+            whole = table.lines.text.filter(pa.array(short))
+            blank = np.asarray(pc.equal(pc.utf8_trim_whitespace(whole), ""))
+            faults[short] = np.where(blank, FAULTS.index("blank"), FAULTS.index("columns"))
+            en = pc.replace_with_mask(en, pa.array(short), whole)
         if self.score:
             given = pa.array(table.column(self.score))
             number = pc.match_substring_regex(given, r"^\s*-?\d+(\.\d+)?([eE]-?\d+)?\s*$")
             value = pc.cast(pc.if_else(number, pc.utf8_trim_whitespace(given), "-inf"), pa.float64())
-            low = np.asarray(value) < self.min_score
-            fault = np.where((fault == "") & low, "score", fault)
-        whole = table.lines.text
+            faults[(faults == 0) & (np.asarray(value) < self.min_score)] = FAULTS.index("score")
         return raw_batch(
-            pc.if_else(pa.array(short), whole, table.column(self.en)),
+            en,
             table.column(self.zh),
             index,
             table.lines.numbers(),
             image=table.column(self.image) if self.image else None,
-            fault=pa.array(fault),
+            fault=pa.array(FAULTS, TEXT).take(pa.array(faults)) if faults.any() else None,
         )
 
 
-@dataclass(frozen=True)
 class Columns:
-    """Lines split at tabs."""
+    """Lines cut at tabs; only the cells that are asked for are copied."""
 
-    lines: Lines
-    cells: pa.Array  # large_string [all cells]
-    starts: np.ndarray  # int64 [lines + 1], into cells
-
-    @property
-    def counts(self) -> np.ndarray:
-        """Cells a line, int64 [lines]."""
-        return np.diff(self.starts)
+    def __init__(self, lines: Lines) -> None:
+        """Count the cells of every line."""
+        self.lines = lines
+        _, offsets, data = lines.text.buffers()
+        self._offsets = np.frombuffer(offsets, np.int64)[: len(lines.text) + 1]
+        self._data = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
+        self.counts = np.empty(len(lines.text), np.int64)  # cells a line
+        _count_cells(self._data, self._offsets, self.counts)
 
     def column(self, number: int) -> pa.Array:
         """Cell `number` (1-based) of every line; "" where the line is too short."""
-        at = self.starts[:-1] + number - 1
-        present = at < self.starts[1:]
-        taken = self.cells.take(pa.array(np.where(present, at, 0)))
-        return taken if present.all() else pc.if_else(pa.array(present), taken, "")
+        starts, body = np.zeros(len(self._offsets), np.int64), np.empty(self._offsets[-1], np.uint8)
+        _copy_cells(self._data, self._offsets, number, starts, body)
+        return pa.Array.from_buffers(
+            TEXT, len(self.lines.text), [None, pa.py_buffer(starts), pa.py_buffer(body[: starts[-1]])]
+        )
 
 
-def split_columns(lines: Lines) -> Columns:
-    """Cut every line at its tabs, for all lines at once."""
-    lists = pc.split_pattern(lines.text, "\t")
-    offsets = np.asarray(lists.offsets, dtype=np.int64)
-    return Columns(lines, lists.flatten(), offsets - offsets[0])
+@compiled
+def _count_cells(data: Bytes, offsets: Offsets, counts: Offsets) -> None:
+    for line in range(len(counts)):
+        counts[line] = 1
+        for byte in data[offsets[line] : offsets[line + 1]]:
+            counts[line] += byte == TAB
+
+
+@compiled
+def _copy_cells(data: Bytes, offsets: Offsets, number: int, starts: Offsets, body: Bytes) -> None:
+    at = 0
+    for line in range(len(starts) - 1):
+        cell = 1
+        for byte in data[offsets[line] : offsets[line + 1]]:
+            if byte == TAB:
+                cell += 1
+                if cell > number:
+                    break
+            elif cell == number:
+                body[at] = byte
+                at += 1
+        starts[line + 1] = at
