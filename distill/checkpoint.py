@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from data.command import UserError
 
 DECODER = "decoder."
 """Before the names of the auxiliary decoder's weights, which only training and eval.translation read."""
+_AVERAGE = "average"
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -30,6 +31,10 @@ class Progress:
 
     step: int
     pairs: int
+    skipped: int = 0
+    """Steps whose gradient was a spike."""
+    norms: tuple[float, ...] = ()
+    """Of the gradients of the last steps, where spikes are looked for."""
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -38,21 +43,31 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def save(
-    folder: Path, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, progress: Progress, keep: int
+    folder: Path,
+    weights: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    keep: int,
+    average: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write `folder/step-NNNNNNNN` whole or not at all, and keep the newest `keep`; the main process alone calls it."""
+    """Write `folder/step-NNNNNNNN` whole or not at all, and keep the newest `keep`; the main process alone calls it.
+
+    `average` is the running mean of the weights where the run keeps one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     _save_file({name: weight.detach().cpu() for name, weight in weights.items()}, partial / "weights.safetensors")
+    if average is not None:
+        _save_file({name: mean.cpu() for name, mean in average.items()}, partial / f"{_AVERAGE}.safetensors")
     moments = {
         f"{name}/{key}": value.cpu()
         for name, weight in weights.items()
         for key, value in optimizer.state[weight].items()
     }
     _save_file(moments, partial / "optimizer.safetensors")
-    (partial / "progress.json").write_text(json.dumps({"step": progress.step, "pairs": progress.pairs}))
+    (partial / "progress.json").write_text(json.dumps(asdict(progress)))
     for path in partial.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
@@ -71,13 +86,16 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
 
 
-def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter]) -> Progress:
+def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter], to_use: bool = False) -> Progress:
     """Copy a checkpoint's weights into `weights`, in place; UserError where they do not fit.
+
+    Those that training goes on with or, where they are `to_use`, their running mean, if the run keeps one.
 
     A decoder in the checkpoint that `weights` has not is left out.
     """
     place = folder / f"step-{step:08d}"
-    stored = _load_file(place / "weights.safetensors")
+    average = place / f"{_AVERAGE}.safetensors"
+    stored = _load_file(average if to_use and average.is_file() else place / "weights.safetensors")
     if not any(name.startswith(DECODER) for name in weights):
         stored = {name: weight for name, weight in stored.items() if not name.startswith(DECODER)}
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
@@ -92,9 +110,17 @@ def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter]) -
         for name, weight in weights.items():
             weight.copy_(stored[name])
     try:
-        return Progress(**json.loads((place / "progress.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        told = json.loads((place / "progress.json").read_text())
+        return Progress(**{**told, "norms": tuple(told.get("norms", ()))})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise _broken(place / "progress.json", error) from error
+
+
+def load_average(folder: Path, step: int, mean: Mapping[str, torch.Tensor]) -> None:
+    """Copy a checkpoint's running mean into `mean`, in place."""
+    stored = _load_file(folder / f"step-{step:08d}" / f"{_AVERAGE}.safetensors")
+    for name, tensor in mean.items():
+        tensor.copy_(stored[name])
 
 
 def load_optimizer(

@@ -13,9 +13,11 @@ from data.command import UserError
 from data.mixture import MixtureConfig
 from distill.config_errors import check_file, readable
 from distill.losses import LossesConfig
+from distill.pretrained import Pretrained, load_pretrained
 from distill.student.extended import ExtendedConfig
 from distill.student.multilingual import MultilingualConfig
 from distill.student.xlmr import XlmrConfig
+from distill.tower import StateLayer
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,15 @@ class TrainConfig:
     precision: Literal["bf16", "fp32"] = "bf16"
     recompute: bool = False
     """Keep no activations of the student's layers, compute them again in the backward pass: less memory, more time."""
+    accumulate: int = 1
+    """Parts that a process computes its share of a step in, one after the other: less memory, one forward pass more,
+    the same gradients, those of the contrastive loss over the whole batch too."""
+    compile: bool = False
+    """Let torch compile both towers: minutes at the start."""
+    ema: float | None = None
+    """Decay of a running mean of the weights, such as 0.999, which is then evaluated and exported; null: none."""
+    spike: float | None = None
+    """Skip steps whose gradient norm lies this many robust deviations above the last 128, such as 8; null: none."""
     seed: int = 0
     log_every: int = 10
     eval_every: int = 200
@@ -87,7 +98,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot run."""
-        for name in ("steps", "batch_size", "english_every", "log_every", "eval_every", "save_every", "keep"):
+        for name in (
+            "steps",
+            "batch_size",
+            "english_every",
+            "accumulate",
+            "log_every",
+            "eval_every",
+            "save_every",
+            "keep",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}: {getattr(self, name)} is below 1")
         for name in ("lr", "embedding_lr", "warmup", "final_lr", "weight_decay", "seed"):
@@ -95,6 +115,10 @@ class TrainConfig:
                 raise ValueError(f"train.{name}: {getattr(self, name)} is below 0")
         if self.clip_norm <= 0:
             raise ValueError(f"train.clip_norm: {self.clip_norm} is not above 0")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"train.ema: {self.ema} is not between 0 and 1")
+        if self.spike is not None and self.spike <= 0:
+            raise ValueError(f"train.spike: {self.spike} is not above 0")
         if not 0 <= self.full_share <= 1:
             raise ValueError(f"train.full_share: {self.full_share} is not between 0 and 1")
 
@@ -107,9 +131,17 @@ class RunConfig:
     """Folder or Hub id of a CLIP model: text tower, projection, tokenizer."""
     data: DataConfig
     out_dir: Path
+    states: StateLayer = "last"
+    """Of the teacher, which a UNet reads: last (SD 1.x), penultimate_normed (SD 2.x), penultimate (SDXL)."""
+    padding: str | None = None
+    """The token that fills a prompt's slots in the UNet's pipeline ('!' in SD 2.x); null: the teacher tokenizer's."""
     student: StudentConfig = field(default_factory=StudentConfig)
     losses: LossesConfig = field(default_factory=LossesConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def load_teacher(self) -> Pretrained:
+        """The teacher, as it is before anything is done with it."""
+        return load_pretrained(self.teacher, self.states, self.padding)
 
 
 @dataclass(frozen=True)

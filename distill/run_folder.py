@@ -13,7 +13,8 @@ from distill import checkpoint
 from distill.config import ResolvedConfig, RunConfig, StudentConfig, TrainConfig, parse
 from distill.student.extended import ExtendedConfig
 
-_FREE = ("recompute", "log_every", "eval_every", "save_every", "keep", "trackers")  # what may change when a run goes on
+# What may change when a run goes on.
+_FREE = ("recompute", "accumulate", "compile", "log_every", "eval_every", "save_every", "keep", "trackers")
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class Speaker:
         self._decoder = _decoder(asked, self.student.output_table().shape[1], opened.student.state_width, self.slots)
         weights = {checkpoint.DECODER + name: weight for name, weight in checkpoint.trainable(self._decoder).items()}
         every = {**checkpoint.trainable(self.student), **weights}
-        checkpoint.load_weights(run / "checkpoints", self.step, every)
+        checkpoint.load_weights(run / "checkpoints", self.step, every, to_use=True)
         self.student.to(device).eval()
         self._decoder.to(device).eval()
 

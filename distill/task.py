@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from data.batches import Batch
 from distill.checkpoint import DECODER, trainable
 from distill.decoder import Decoder, Language
 from distill.geometry import Geometry
 from distill.losses import Empty, LossesConfig, Step, Terms
+from distill.reading import Reading, Targets
 from distill.states import States
 from distill.student.kind import StudentTower
 
@@ -37,14 +37,11 @@ class Extras:
 class Task(nn.Module):
     """The module that is trained; one forward per step, so that any wrapper sees every use of a weight."""
 
-    def __init__(
-        self, student: StudentTower, losses: LossesConfig, english_every: int, extras: Extras | None = None
-    ) -> None:
-        """Train `student`, which reads the English of every `english_every`-th pair."""
+    def __init__(self, student: StudentTower, losses: LossesConfig, extras: Extras | None = None) -> None:
+        """Train `student`, and the decoder where a loss wants one."""
         super().__init__()
         self.student = student
         self._losses = losses
-        self._english = slice(None, None, english_every)
         self._extras = extras or Extras()
         self.decoder: Decoder | None = None
         if losses.translation:
@@ -56,39 +53,36 @@ class Task(nn.Module):
         decoder = trainable(self.decoder) if self.decoder else {}
         return {**trainable(self.student), **{DECODER + name: weight for name, weight in decoder.items()}}
 
-    def forward(self, batch: Batch, target: States, done: float = 0.0) -> Terms:
-        """Named loss terms, scalars.
+    def forward(self, reading: Reading, targets: Targets, done: float = 0.0) -> Terms:
+        """Named loss terms, scalars; `done` is the share of the run that lies behind."""
+        return self.terms(reading, self.student(reading.chinese), self.student(reading.english), targets, done)
 
-        `target` holds the teacher's states of `batch.teacher_en`; `done` is the share of the run that lies behind.
-        """
+    def terms(self, reading: Reading, chinese: States, english: States, targets: Targets, done: float) -> Terms:
+        """The same of the student's states."""
         empty = self._extras.empty
-        chinese, english = self.student(batch.student_zh), self.student(batch.student_en[self._english])
         step = Step(
             chinese=chinese,
-            target=target,
+            target=targets.pairs,
             english=english,
-            english_target=target.rows(self._english),
-            full=batch.full,
+            english_target=targets.english,
+            full=reading.full,
             aligned=self._extras.aligned,
             empty=Empty(self.student(empty.ids), empty.target) if empty else None,
             geometry=self._extras.geometry,
-            spoken=self._spoken(batch, chinese, english),
+            spoken=self._spoken(reading, chinese, english),
             done=done,
         )
         # Cosines near one and contrastive logits need more digits than a half-precision product keeps.
-        with torch.autocast(target.pooled.device.type, enabled=False):
+        with torch.autocast(chinese.pooled.device.type, enabled=False):
             return self._losses.terms(step)
 
-    def _spoken(self, batch: Batch, chinese: States, english: States) -> Terms:
+    def _spoken(self, reading: Reading, chinese: States, english: States) -> Terms:
         """The decoder's cross-entropy by direction, on the pairs whose English the student read."""
         if self.decoder is None or self._losses.translation is None:
             return {}
         some = slice(None, None, self._losses.translation.decoder.every)
-        states = {"zh": chinese.rows(self._english).rows(some), "en": english.rows(some)}
-        ids: dict[Language, torch.Tensor] = {
-            "zh": batch.student_zh[self._english][some],
-            "en": batch.student_en[self._english][some],
-        }
+        states = {"zh": chinese.rows(reading.rows).rows(some), "en": english.rows(some)}
+        ids: dict[Language, torch.Tensor] = {"zh": reading.chinese[reading.rows][some], "en": reading.english[some]}
         return {
             f"{said}_from_{read}": self.decoder(self.student, states[read], ids[said], self._extras.end_of_text, said)
             for said in ids

@@ -1,6 +1,7 @@
 """Loading and running a CLIP text tower, teacher or student."""
 
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,18 +9,33 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.activations import QuickGELUActivation
+from transformers.models.clip.modeling_clip import CLIPMLP
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from data.command import UserError
 from distill.states import States, up_to_end
 
+StateLayer = Literal["last", "penultimate", "penultimate_normed"]
+"""Which states a UNet reads: the last ones (SD 1.x), those before the last layer (SDXL), or these through the final
+norm (SD 2.x)."""
 
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), written with the fused SiLU: half the memory traffic of transformers' own, same values."""
+
+class QuickMlp(nn.Module):
+    """CLIP's feed-forward part around x * sigmoid(1.702 x), with the fused SiLU instead: silu(1.702 x) / 1.702.
+
+    The two factors go into the weights, which are smaller than the activations; the values are the same.
+    """
+
+    def __init__(self, mlp: CLIPMLP) -> None:
+        """Take over the two products of `mlp` under their own names."""
+        super().__init__()
+        self.fc1: nn.Linear = mlp.fc1
+        self.fc2: nn.Linear = mlp.fc2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Activate `x`, any shape."""
-        return F.silu(1.702 * x) * (1 / 1.702)
+        """Of `x` [..., width], the same shape."""
+        up = F.silu(F.linear(x, 1.702 * self.fc1.weight, 1.702 * self.fc1.bias))
+        return F.linear(up, self.fc2.weight / 1.702, self.fc2.bias)
 
 
 def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
@@ -35,23 +51,30 @@ def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{key}: {name!r} holds no CLIP text tower in safetensors ({first_line(error)})") from error
-    if info["missing_keys"]:
+    if info["missing_keys"] == {"text_projection.weight"}:
+        _project_nothing(model)
+    elif info["missing_keys"]:
         missing = sorted(info["missing_keys"])[0]
-        raise UserError(f"{key}: {name!r} has no weight {missing}; name a CLIP model with text tower and projection")
+        raise UserError(f"{key}: {name!r} has no weight {missing}; name a CLIP model with a text tower")
     _name_end_of_text(model)
     return model
 
 
 def load_tokenizer(name: str, key: str) -> CLIPTokenizer:
     """The CLIP tokenizer of a local folder or a Hub id."""
-    check_local(name, key)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{key}: {name!r} holds no tokenizer ({first_line(error)})") from error
+    tokenizer = any_tokenizer(name, key)
     if not isinstance(tokenizer, CLIPTokenizer):
         raise UserError(f"{key}: {name!r} has a {type(tokenizer).__name__}; a CLIPTokenizer is needed")
     return tokenizer
+
+
+def any_tokenizer(name: str, key: str) -> Any:  # noqa: ANN401  # whichever class the folder names
+    """The tokenizer of a local folder or a Hub id."""
+    check_local(name, key)
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}: {name!r} holds no tokenizer ({first_line(error)})") from error
 
 
 def prepare(model: CLIPTextModelWithProjection, on_cpu: bool) -> CLIPTextModelWithProjection:
@@ -62,18 +85,21 @@ def prepare(model: CLIPTextModelWithProjection, on_cpu: bool) -> CLIPTextModelWi
     if on_cpu:
         model.set_attn_implementation("eager")
     for layer in model.text_model.encoder.layers:
-        if isinstance(layer.mlp.activation_fn, QuickGELUActivation):
-            layer.mlp.activation_fn = QuickGELU()
+        if isinstance(layer.mlp, CLIPMLP) and isinstance(layer.mlp.activation_fn, QuickGELUActivation):
+            layer.mlp = QuickMlp(layer.mlp)
     return model
 
 
-def run(model: CLIPTextModelWithProjection, ids: torch.Tensor) -> States:
+def run(model: CLIPTextModelWithProjection, ids: torch.Tensor, layer: StateLayer = "last") -> States:
     """States of `ids` [batch, slots]; no mask: the tower is causal, and Stable Diffusion reads its padding."""
-    out = model(input_ids=ids)
+    out = model(input_ids=ids, output_hidden_states=layer != "last")
+    tokens: torch.Tensor = out.last_hidden_state if layer == "last" else out.hidden_states[-2]
+    if layer == "penultimate_normed":
+        tokens = model.text_model.final_layer_norm(tokens)
     end_of_text = model.config.eos_token_id
     assert isinstance(end_of_text, int)
     text = up_to_end(ids, end_of_text)
-    return States(tokens=out.last_hidden_state.float(), pooled=out.text_embeds.float(), is_text=text)
+    return States(tokens=tokens.float(), pooled=out.text_embeds.float(), is_text=text)
 
 
 def _name_end_of_text(model: CLIPTextModelWithProjection) -> None:
@@ -84,6 +110,14 @@ def _name_end_of_text(model: CLIPTextModelWithProjection) -> None:
     """
     if model.config.eos_token_id in (None, 2):
         model.config.eos_token_id = model.text_model.eos_token_id = model.config.vocab_size - 1
+
+
+def _project_nothing(model: CLIPTextModelWithProjection) -> None:
+    """Pool the end-of-text state itself, in place: the text encoders of SD 2.x pipelines come without projection."""
+    width = model.config.hidden_size
+    model.config.projection_dim = width
+    model.text_projection = nn.Linear(width, width, bias=False)
+    nn.init.eye_(model.text_projection.weight).requires_grad_(False)
 
 
 def check_local(name: str, key: str) -> None:

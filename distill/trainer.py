@@ -1,51 +1,37 @@
 """The loop: set the rate, step, count, log, evaluate, save."""
 
 import math
-import re
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import deque
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 from tqdm import tqdm
 
-from data.batches import Batches
-from data.tokens import DomainTokens
 from distill import checkpoint
+from distill.average import Average
 from distill.checkpoint import Progress
 from distill.config import TrainConfig
+from distill.in_parts import average_gradients, backward_in_parts, targets_in_parts
+from distill.losses import Terms
 from distill.metrics import MetricsFile, Running
+from distill.optimizer import make_optimizer, set_rate
+from distill.parts import Parts
 from distill.prefetch import Prefetch
-from distill.rate import rate
-from distill.task import Task, total
-from distill.teacher import Teacher
+from distill.reading import Reading
+from distill.spikes import WINDOW, is_spike
+from distill.stop_signal import stop_signal
+from distill.task import total
 from distill.validation import validate
 
 _VALIDATION_ROWS = 500  # a domain
-_EMBEDDING = re.compile(r"\.(token_embedding|word_embeddings)\.")  # CLIP's, BERT's
 
 
 class DivergedError(Exception):
     """The gradients are not finite; no weight has moved since the last sound step."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a run is made of."""
-
-    task: Task
-    teacher: Teacher
-    batches: Batches
-    valid: Mapping[str, DomainTokens]
-    pad: int
-    """Of the teacher's vocabulary."""
-    student_pad: int
 
 
 class Trainer:
@@ -61,7 +47,11 @@ class Trainer:
         saved = checkpoint.steps(self._checkpoints)
         if saved:
             self._progress = checkpoint.load_weights(self._checkpoints, saved[-1], self._weights)
-        self._optimizer = _optimizer(self._weights, config)
+        self._average = Average(self._weights, config.ema) if config.ema else None
+        if saved and self._average:
+            checkpoint.load_average(self._checkpoints, saved[-1], self._average.mean)
+        self._norms = deque(self._progress.norms, maxlen=WINDOW)
+        self._optimizer = make_optimizer(self._weights, config)
         self._model = accelerator.prepare_model(parts.task)
         if saved:
             checkpoint.load_optimizer(self._checkpoints, saved[-1], self._weights, self._optimizer)
@@ -75,10 +65,10 @@ class Trainer:
         Gradients that are not finite raise `DivergedError` on every rank.
         """
         config, first, running = self._config, self._progress.step, Running()
-        with _stop_signal() as asked, Prefetch(self._parts.batches, first, config.steps) as batches, self._bar() as bar:
+        drawn = Prefetch(self._parts.readings, first, config.steps)
+        with stop_signal() as asked, drawn as readings, self._bar() as bar:
             for step in range(first, config.steps):
-                terms = self._step(step, batches)
-                self._progress = Progress(step=step + 1, pairs=self._progress.pairs + config.batch_size)
+                terms = self._step(step, readings)
                 running.add(terms, config.batch_size)
                 bar.update(config.batch_size)
                 last = step + 1 == config.steps
@@ -96,25 +86,48 @@ class Trainer:
             self._metrics.close()
         return self._progress
 
-    def _step(self, step: int, batches: Prefetch) -> dict[str, torch.Tensor]:
+    def _step(self, step: int, readings: Prefetch) -> Terms:
         """One optimizer step; named terms, still on the device."""
-        share = rate(step, self._config.steps, self._config.warmup, self._config.final_lr)
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["peak"] * share
-        batch = batches[step].to(self._accelerator.device)
-        with self._accelerator.autocast():
-            target = self._parts.teacher(batch.teacher_en)
-            terms = self._model(batch, target, step / self._config.steps)
+        set_rate(self._optimizer, step, self._config)
+        reading = readings[step].to(self._accelerator.device)
         self._optimizer.zero_grad(set_to_none=True)
-        self._accelerator.backward(total(terms))
+        terms = self._backward(reading, step / self._config.steps)
         norm = torch.nn.utils.clip_grad_norm_(self._weights.values(), self._config.clip_norm)
         # The gradients are averaged by now: every rank sees the same norm, and all stop before the optimizer moves.
         if not math.isfinite(norm.item()):
             raise DivergedError(
                 f"step {step + 1}: the gradients are not finite; lower train.lr, or train.precision: fp32"
             )
-        self._optimizer.step()
+        self._move(step, norm.item())
         return {**{name: term.detach() for name, term in terms.items()}, "grad_norm": norm}
+
+    def _backward(self, reading: Reading, done: float) -> Terms:
+        """Leave the step's gradients, averaged over the ranks, in the weights."""
+        parts, teacher, autocast = self._config.accumulate, self._parts.teacher, self._accelerator.autocast
+        if parts == 1:
+            with autocast():
+                terms: Terms = self._model(reading, teacher.targets(reading), done)
+            self._accelerator.backward(total(terms))
+            return terms
+        with autocast():
+            targets = targets_in_parts(teacher, reading.parts(parts))
+        terms = backward_in_parts(self._parts.task, reading, targets, done, parts, autocast)
+        average_gradients(self._weights.values())
+        return terms
+
+    def _move(self, step: int, norm: float) -> None:
+        """Move the weights, unless the step's gradient is a spike; every rank decides alike."""
+        skipped = self._progress.skipped
+        if self._config.spike and is_spike(norm, self._norms, self._config.spike):
+            skipped += 1
+        else:
+            self._optimizer.step()
+        if self._config.spike:
+            self._norms.append(norm)
+        if self._average:
+            self._average.update(step)
+        pairs = self._progress.pairs + self._config.batch_size
+        self._progress = replace(self._progress, step=step + 1, pairs=pairs, skipped=skipped)
 
     def _log(self, values: dict[str, float], bar: "tqdm[NoReturn]") -> None:
         """Average over the ranks what each saw of its own rows; the main process writes."""
@@ -124,6 +137,8 @@ class Trainer:
         )
         values = dict(zip(names, mean.tolist(), strict=True))
         values["lr"] = self._optimizer.param_groups[0]["lr"]
+        if self._config.spike:
+            values["skipped"] = self._progress.skipped
         bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
         self._record(values)
 
@@ -131,7 +146,8 @@ class Trainer:
         """The main process encodes the held-out slice; the others wait."""
         if self._accelerator.is_main_process:
             student = self._parts.task.student.eval()
-            with torch.no_grad(), self._accelerator.autocast():
+            mean = self._average.applied() if self._average else nullcontext()
+            with mean, torch.no_grad(), self._accelerator.autocast():
                 result = validate(
                     self._parts.valid,
                     self._parts.teacher,
@@ -159,7 +175,9 @@ class Trainer:
 
     def _save(self) -> None:
         if self._accelerator.is_main_process:
-            checkpoint.save(self._checkpoints, self._weights, self._optimizer, self._progress, self._config.keep)
+            progress = replace(self._progress, norms=tuple(self._norms))
+            mean = self._average.mean if self._average else None
+            checkpoint.save(self._checkpoints, self._weights, self._optimizer, progress, self._config.keep, mean)
         self._accelerator.wait_for_everyone()
 
     def _anyone(self, asked: list[int]) -> bool:
@@ -174,28 +192,3 @@ class Trainer:
         done, everything = self._progress.pairs, self._config.steps * self._config.batch_size
         hidden = not self._accelerator.is_main_process
         return tqdm(desc="distill", total=everything, initial=done, unit=" pairs", unit_scale=True, disable=hidden)
-
-
-def _optimizer(weights: dict[str, nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with a rate of its own for the embedding: its rows see few tokens each."""
-    groups = [
-        {"params": [w for n, w in weights.items() if bool(_EMBEDDING.search(n)) is rows], "lr": peak, "peak": peak}
-        for rows, peak in ((False, config.lr), (True, config.embedding_lr))
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True)
-
-
-@contextmanager
-def _stop_signal() -> Iterator[list[int]]:
-    """SIGTERM adds to the list instead of ending the process: a scheduler gives time to save."""
-    asked: list[int] = []
-
-    def note(number: int, _: FrameType | None) -> None:
-        asked.append(number)
-
-    former = signal.signal(signal.SIGTERM, note)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, former)

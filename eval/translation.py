@@ -22,7 +22,6 @@ from sacrebleu.metrics.chrf import CHRF
 from tqdm import tqdm
 
 from data.command import UserError, command
-from distill import tower
 from distill.decoder import Language
 from distill.speaker import Speaker
 from distill.states import States
@@ -65,8 +64,8 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
         raise UserError(f"--out {given.out}: name a file in a folder that exists")
     domains = held_out(given.corpus, given.rows)
     speaker = Speaker(given.run, given.step, torch.device(given.device))
-    teacher = Teacher(speaker.config.teacher, torch.device(given.device))
-    words = tower.load_tokenizer(speaker.config.teacher, "teacher")
+    pretrained = speaker.config.load_teacher()
+    teacher, words = Teacher(pretrained, torch.device(given.device)), pretrained.tokenizer
     result: dict[str, Any] = {"rows": [], "retrieval": [], "samples": []}
     for domain, pairs in tqdm(domains.items(), desc="domains", unit=" domains", leave=False):
         for direction in speaker.translation.weights:

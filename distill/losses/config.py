@@ -58,6 +58,13 @@ class LossesConfig:
         """Whether the projection of the pooled state gets a gradient."""
         return any(isinstance(loss, Pooled | Contrastive | Affinity) for loss in self.chosen)
 
+    @property
+    def reads_chinese_padding(self) -> bool:
+        """Whether full steps need the slots behind the Chinese text: nothing else than these losses looks there."""
+        return any(
+            loss is not None and loss.reads_chinese_padding for loss in (self.hidden, self.kv_metric, self.readout)
+        )
+
     def terms(self, step: Step) -> Terms:
         """Every named term of the step, under its schedule."""
         return {

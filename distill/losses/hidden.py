@@ -29,6 +29,11 @@ class Hidden:
     """Weigh each slot by the norm of the teacher's state."""
     schedule: Schedule = field(default_factory=Schedule)
 
+    @property
+    def reads_chinese_padding(self) -> bool:
+        """Whether full steps need the slots behind the Chinese text."""
+        return self.chinese > 0 and self.slots != "text"
+
     def terms(self, step: Step) -> Terms:
         """`hidden_en` and `hidden_zh`; on tight steps over the text that both sides have, else over every slot.
 

@@ -23,6 +23,11 @@ class KvMetric:
     """Weight of the slots of full steps that are padding for Chinese and English alike."""
     schedule: Schedule = field(default_factory=Schedule)
 
+    @property
+    def reads_chinese_padding(self) -> bool:
+        """Whether full steps need the slots behind the Chinese text."""
+        return self.chinese_padding > 0
+
     def terms(self, step: Step) -> Terms:
         """`kv_metric_en`, over the text on tight steps and all slots on full ones; `kv_metric_zh` on full steps."""
         assert step.geometry is not None

@@ -29,6 +29,11 @@ class Readout:
         if self.queries < 1:
             raise ValueError(f"losses.readout.queries: {self.queries} is below 1")
 
+    @property
+    def reads_chinese_padding(self) -> bool:
+        """Whether full steps need the slots behind the Chinese text."""
+        return self.chinese > 0
+
     def terms(self, step: Step) -> Terms:
         """`readout_zh` and `readout_en`, on full steps alone: the UNet reads the padding too."""
         if not step.full:

@@ -12,6 +12,7 @@ from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 
 from data.command import UserError
 from distill import tower
+from distill.pretrained import Pretrained
 from distill.student.chinese_bpe import extend_tokenizer, new_surfaces, twin_rows
 from distill.student.extended import ExtendedConfig, ExtendedStudent
 from distill.student.glosses import gloss_rows
@@ -24,7 +25,7 @@ Kind = ExtendedConfig | MultilingualConfig | XlmrConfig
 _LONGEST_WORD = 8
 
 
-def build_tokenizer(config: Kind, teacher: str, corpus: Path, slots: int, folder: Path) -> None:
+def build_tokenizer(config: Kind, teacher: CLIPTokenizer, corpus: Path, slots: int, folder: Path) -> None:
     """Learn the student's tokenizer on the corpus, or take the given one; saved as `folder`, whole or not at all."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -62,12 +63,12 @@ def _clip_words(config: MultilingualConfig) -> PreTrainedTokenizerFast:
     return words
 
 
-def _extended_tokenizer(config: ExtendedConfig, teacher: str, corpus: Path) -> CLIPTokenizer:
+def _extended_tokenizer(config: ExtendedConfig, teacher: CLIPTokenizer, corpus: Path) -> CLIPTokenizer:
     rows = pa.dataset.dataset(sorted((corpus / "train").glob("*.parquet")), format="parquet")
     alone = pc.match_substring_regex(pc.field("zh"), rf"^\p{{Han}}{{2,{_LONGEST_WORD}}}$")
     words = pc.unique(rows.to_table(columns=["zh"], filter=alone)["zh"]).to_pylist()
     sentences = _texts(rows, ~alone) if rows.count_rows(filter=~alone) else iter(words)
-    return extend_tokenizer(tower.load_tokenizer(teacher, "teacher"), sentences, words, config.vocabulary)
+    return extend_tokenizer(teacher, sentences, words, config.vocabulary)
 
 
 def _texts(rows: pa.dataset.Dataset, chosen: pc.Expression) -> Iterator[str]:
@@ -78,41 +79,37 @@ def _texts(rows: pa.dataset.Dataset, chosen: pc.Expression) -> Iterator[str]:
 
 @overload
 def build_student(
-    config: ExtendedConfig, teacher: str, tokenizer: CLIPTokenizer, senses: Mapping[str, list[str]], on_cpu: bool
+    config: ExtendedConfig, teacher: Pretrained, tokenizer: CLIPTokenizer, senses: Mapping[str, list[str]], on_cpu: bool
 ) -> ExtendedStudent: ...
 
 
 @overload
 def build_student(
-    config: Kind, teacher: str, tokenizer: PreTrainedTokenizerFast, senses: Mapping[str, list[str]], on_cpu: bool
+    config: Kind, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, senses: Mapping[str, list[str]], on_cpu: bool
 ) -> StudentTower: ...
 
 
 def build_student(
-    config: Kind, teacher: str, tokenizer: PreTrainedTokenizerFast, senses: Mapping[str, list[str]], on_cpu: bool
+    config: Kind, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, senses: Mapping[str, list[str]], on_cpu: bool
 ) -> StudentTower:
     """The student at step 0; `senses` are the glosses of words, empty where a checkpoint will follow."""
     if isinstance(config, ExtendedConfig):
         assert isinstance(tokenizer, CLIPTokenizer)
         return _extended(config, teacher, tokenizer, senses, on_cpu)
-    model = tower.load_tower(teacher, "teacher")
     if isinstance(config, MultilingualConfig):
-        words = tower.load_tokenizer(teacher, "teacher")
-        return MultilingualStudent(first_multilingual(config, model, words, tokenizer, senses), on_cpu)
-    end_of_text, slots = tokenizer.eos_token_id, model.config.max_position_embeddings
+        model = first_multilingual(config, teacher.model, teacher.tokenizer, tokenizer, senses)
+        return MultilingualStudent(model, teacher.states, on_cpu)
+    end_of_text = tokenizer.eos_token_id
     assert isinstance(end_of_text, int)
-    assert isinstance(slots, int)
-    projection, width = model.text_projection.weight.shape
-    return XlmrStudent(config, end_of_text, width, projection, slots)
+    return XlmrStudent(config, end_of_text, teacher.width, teacher.model.text_projection.out_features, teacher.slots)
 
 
 def _extended(
-    config: ExtendedConfig, teacher: str, tokenizer: CLIPTokenizer, senses: Mapping[str, list[str]], on_cpu: bool
+    config: ExtendedConfig, teacher: Pretrained, tokenizer: CLIPTokenizer, senses: Mapping[str, list[str]], on_cpu: bool
 ) -> ExtendedStudent:
     """The extended student at step 0."""
-    model = tower.load_tower(teacher, "teacher")
-    size = model.config.vocab_size
-    embedding = model.text_model.embeddings.token_embedding.weight.detach()
-    surfaces = new_surfaces(tokenizer, size)
-    first_rows = gloss_rows(surfaces, senses, tower.load_tokenizer(teacher, "teacher"), embedding)
-    return ExtendedStudent(model, len(tokenizer), twin_rows(tokenizer, size), first_rows, config.freeze, on_cpu)
+    size = teacher.model.config.vocab_size
+    embedding = teacher.model.text_model.embeddings.token_embedding.weight.detach()
+    first_rows = gloss_rows(new_surfaces(tokenizer, size), senses, teacher.tokenizer, embedding)
+    twins = twin_rows(tokenizer, size)
+    return ExtendedStudent(teacher, len(tokenizer), twins, first_rows, config.freeze, on_cpu)

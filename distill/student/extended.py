@@ -10,7 +10,7 @@ from torch import nn
 from transformers import CLIPTextModelWithProjection
 
 from distill import tower
-from distill.states import States
+from distill.pretrained import Pretrained
 from distill.student.chinese_bpe import VocabularyConfig
 from distill.student.kind import ClipStudent
 
@@ -57,16 +57,16 @@ class ExtendedStudent(ClipStudent):
 
     def __init__(
         self,
-        teacher: CLIPTextModelWithProjection,
+        teacher: Pretrained,
         vocabulary: int,
         twins: Mapping[int, int],
         first_rows: Mapping[int, torch.Tensor],
         freeze: Freeze,
         on_cpu: bool,
     ) -> None:
-        """Take over `teacher` (it is changed); `twins` and `first_rows` are keyed by token id."""
-        super().__init__()
-        old = teacher.text_model.embeddings.token_embedding.weight.detach()
+        """Start as `teacher`; `twins` and `first_rows` are keyed by token id."""
+        super().__init__(tower.prepare(teacher.copied(), on_cpu), teacher.states)
+        old = self.text.text_model.embeddings.token_embedding.weight.detach()
         owners = [token for token in range(len(old), vocabulary) if token not in twins]
         row_of_id = torch.arange(vocabulary)
         row_of_id[owners] = torch.arange(len(old), len(old) + len(owners))
@@ -76,7 +76,6 @@ class ExtendedStudent(ClipStudent):
         for row, token in enumerate(owners):
             if token in first_rows:
                 new[row] = first_rows[token]
-        self.text = tower.prepare(teacher, on_cpu)
         self.text.text_model.embeddings.token_embedding = SplitEmbedding(old, new, row_of_id)
         is_twin = torch.zeros(vocabulary, dtype=torch.bool)
         is_twin[list(twins)] = True
@@ -90,10 +89,6 @@ class ExtendedStudent(ClipStudent):
         table = self.text.text_model.embeddings.token_embedding
         assert isinstance(table, SplitEmbedding)
         return table
-
-    def forward(self, ids: torch.Tensor) -> States:
-        """States of `ids`, int64 [batch, slots], in the student's vocabulary."""
-        return tower.run(self.text, ids)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Token embeddings of `ids`."""

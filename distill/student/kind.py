@@ -4,7 +4,9 @@ import torch
 from torch import nn
 from transformers import CLIPTextModelWithProjection
 
+from distill import tower
 from distill.states import States
+from distill.tower import StateLayer
 
 
 class StudentTower(nn.Module):
@@ -46,9 +48,16 @@ class StudentTower(nn.Module):
 
 
 class ClipStudent(StudentTower):
-    """A student whose `text` is a CLIP text tower."""
+    """A student that is a CLIP text tower."""
 
-    text: CLIPTextModelWithProjection
+    def __init__(self, text: CLIPTextModelWithProjection, states: StateLayer) -> None:
+        """Train `text`, of which a UNet reads `states`."""
+        super().__init__()
+        self.text, self._states = text, states
+
+    def forward(self, ids: torch.Tensor) -> States:
+        """States of `ids`, int64 [batch, slots], in the student's vocabulary."""
+        return tower.run(self.text, ids, self._states)
 
     def recompute(self) -> None:
         """Keep no activations of the layers."""

@@ -10,10 +10,10 @@ from torch import nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedTokenizerFast
 
 from distill import tower
-from distill.states import States
 from distill.student.glosses import gloss_rows
 from distill.student.kind import ClipStudent
 from distill.student.words import surfaces
+from distill.tower import StateLayer
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,9 @@ class MultilingualConfig:
 class MultilingualStudent(ClipStudent):
     """A stock CLIP text tower; its English has to be learned as its Chinese has."""
 
-    def __init__(self, model: CLIPTextModelWithProjection, on_cpu: bool) -> None:
+    def __init__(self, model: CLIPTextModelWithProjection, states: StateLayer, on_cpu: bool) -> None:
         """Train `model`, whose vocabulary is the student's; it is changed."""
-        super().__init__()
-        self.text = tower.prepare(model, on_cpu)
+        super().__init__(tower.prepare(model, on_cpu), states)
 
     @property
     def embedding(self) -> nn.Embedding:
@@ -47,10 +46,6 @@ class MultilingualStudent(ClipStudent):
         table = self.text.text_model.embeddings.token_embedding
         assert isinstance(table, nn.Embedding)
         return table
-
-    def forward(self, ids: torch.Tensor) -> States:
-        """States of `ids`, int64 [batch, slots]."""
-        return tower.run(self.text, ids)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Token embeddings of `ids`."""

@@ -48,7 +48,7 @@ def open_run(run: Path, step: int | None) -> OpenedRun:
         raise UserError(f"--step {step}: {run} has checkpoints {', '.join(map(str, saved))}")
     kind = config.student.kind
     tokenizer = load_student_tokenizer(kind, run / "tokenizer", "--run")
-    student = build_student(kind, config.teacher, tokenizer, senses={}, on_cpu=True)
+    student = build_student(kind, config.load_teacher(), tokenizer, senses={}, on_cpu=True)
     chosen = saved[-1] if step is None else step
-    checkpoint.load_weights(run / "checkpoints", chosen, checkpoint.trainable(student))
+    checkpoint.load_weights(run / "checkpoints", chosen, checkpoint.trainable(student), to_use=True)
     return OpenedRun(config, chosen, student, tokenizer)

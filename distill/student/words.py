@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from data.command import UserError
-from distill.tower import check_local, first_line
+from distill.tower import any_tokenizer
 
 
 def load_words(name: str, key: str) -> PreTrainedTokenizerFast:
@@ -13,11 +13,7 @@ def load_words(name: str, key: str) -> PreTrainedTokenizerFast:
 
     Where it has no end-of-text or start of its own, its separator and class token are named so (BERT's).
     """
-    check_local(name, key)
-    try:
-        words = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{key}: {name!r} holds no tokenizer ({first_line(error)})") from error
+    words = any_tokenizer(name, key)
     if not isinstance(words, PreTrainedTokenizerFast):
         raise UserError(f"{key}: {name!r} has a {type(words).__name__}; one with a tokenizer.json is needed")
     words.eos_token = words.eos_token or words.sep_token

@@ -162,4 +162,9 @@ def test_kill_9_at_any_instant_of_a_save_leaves_a_whole_newest_checkpoint(
 
 def test_progress_is_readable_json(tmp_path: Path) -> None:
     _save(tmp_path, 3)
-    assert json.loads((tmp_path / "step-00000003" / "progress.json").read_text()) == {"step": 3, "pairs": 24}
+    assert json.loads((tmp_path / "step-00000003" / "progress.json").read_text()) == {
+        "step": 3,
+        "pairs": 24,
+        "skipped": 0,
+        "norms": [],
+    }

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from distill import checkpoint, main, tower
 from distill.decoder import Decoder, DecoderConfig
+from distill.pretrained import load_pretrained
 from distill.states import States
 from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig, spell
@@ -23,14 +24,20 @@ CHINESE = ["草地上的一只红色的猫", "红色，蓝色,狗", "大海"]
 
 @pytest.fixture
 def tokens(teacher: Path, corpus: Path, tmp_path: Path) -> Path:
-    build_tokenizer(ExtendedConfig(VocabularyConfig(12, 1)), str(teacher), corpus, 77, tmp_path / "tokenizer")
+    build_tokenizer(
+        ExtendedConfig(VocabularyConfig(12, 1)),
+        tower.load_tokenizer(str(teacher), "t"),
+        corpus,
+        77,
+        tmp_path / "tokenizer",
+    )
     return tmp_path / "tokenizer"
 
 
 @pytest.fixture
 def student(teacher: Path, tokens: Path) -> ExtendedStudent:
     words = tower.load_tokenizer(str(tokens), "t")
-    made = build_student(ExtendedConfig(VocabularyConfig(12, 1)), str(teacher), words, {}, on_cpu=True)
+    made = build_student(ExtendedConfig(VocabularyConfig(12, 1)), load_pretrained(str(teacher)), words, {}, on_cpu=True)
     with torch.no_grad():
         made.embedding.new.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
     return made
@@ -120,7 +127,9 @@ def _step(folder: Path, tokens: Path, rows: slice) -> tuple[torch.Tensor, torch.
     words = tower.load_tokenizer(str(tokens), "t")
     texts = [*CHINESE, "猫"]
     ids: torch.Tensor = words(texts, padding=True, return_tensors="pt")["input_ids"]
-    student = build_student(ExtendedConfig(VocabularyConfig(12, 1)), str(folder), words, {}, on_cpu=True)
+    student = build_student(
+        ExtendedConfig(VocabularyConfig(12, 1)), load_pretrained(str(folder)), words, {}, on_cpu=True
+    )
     decoder = _decoder(student)
     loss = decoder(student, student(ids[rows]), ids[rows], END, "zh")
     loss.backward()

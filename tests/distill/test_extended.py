@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from distill import checkpoint, tower
+from distill.pretrained import load_pretrained
 from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig, spell
 from distill.student.extended import ExtendedConfig, ExtendedStudent, Freeze
@@ -19,14 +20,18 @@ CHINESE = ["草地上的一只红色的猫", "红色，蓝色。", "a 猫 and a 
 @pytest.fixture(scope="module")
 def tokens(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student") / "tokenizer"
-    build_tokenizer(ExtendedConfig(VocabularyConfig(12, 1)), str(teacher), corpus, 77, folder)
+    build_tokenizer(
+        ExtendedConfig(VocabularyConfig(12, 1)), tower.load_tokenizer(str(teacher), "t"), corpus, 77, folder
+    )
     return folder
 
 
 def _student(teacher: Path, tokens: Path, corpus: Path | None = None, freeze: Freeze = "embeddings") -> ExtendedStudent:
     senses = glosses(corpus) if corpus else {}
     words = tower.load_tokenizer(str(tokens), "out_dir")
-    return build_student(ExtendedConfig(VocabularyConfig(12, 1), freeze), str(teacher), words, senses, on_cpu=True)
+    return build_student(
+        ExtendedConfig(VocabularyConfig(12, 1), freeze), load_pretrained(str(teacher)), words, senses, on_cpu=True
+    )
 
 
 def _ids(folder: Path, texts: list[str]) -> torch.Tensor:

@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data.batches import Batch
 from distill.gather import gather_rows, mean_over_ranks
 from distill.losses import Contrastive, Hidden, LossesConfig, Pooled, Step
+from distill.reading import Reading, Targets
 from distill.states import States, up_to_end
 from distill.task import Task, total
 from tests.distill.forked import two_processes
@@ -177,10 +177,10 @@ def test_losses_are_exact_under_autocast() -> None:
             return States(ids[..., None].float(), F.normalize(ids.float() + 0.1, dim=-1), ids > -1)
 
     ids = torch.tensor([[100, 1], [100, 8]])
-    batch = Batch(ids, ids, ids, full=False)
-    task = Task(Fixed(), LossesConfig(None, None, Contrastive(1.0, 0.05)), 1)  # type: ignore[arg-type]
+    reading = Reading(ids, ids, ids, None, every=1, full=False)
+    task = Task(Fixed(), LossesConfig(None, None, Contrastive(1.0, 0.05)))  # type: ignore[arg-type]
     states = Fixed()(ids)
     plain = Contrastive(1.0, 0.05).terms(_step(states, states))["contrastive"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = task(batch, Fixed()(ids))["contrastive"]
+        half = task(reading, Targets(states, states))["contrastive"]
     assert torch.equal(plain, half)

@@ -17,6 +17,7 @@ from distill import main, tower
 from distill.config import parse
 from distill.export import export
 from distill.extras import check_losses
+from distill.pretrained import load_pretrained
 from distill.student.build import build_student, check_student
 from distill.student.multilingual import MultilingualConfig, MultilingualStudent, taken_layers
 from distill.student.saved import load_run, open_run
@@ -77,7 +78,7 @@ def xlmr(spm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _multilingual(teacher: Path, words: Path, senses: dict[str, list[str]], **settings: Any) -> MultilingualStudent:  # noqa: ANN401
     config = MultilingualConfig(str(words), **settings)
-    student = build_student(config, str(teacher), load_words(str(words), "k"), senses, on_cpu=True)
+    student = build_student(config, load_pretrained(str(teacher)), load_words(str(words), "k"), senses, on_cpu=True)
     assert isinstance(student, MultilingualStudent)
     return student
 
@@ -131,7 +132,7 @@ def test_xlmr_does_not_see_its_padding(teacher: Path, xlmr: Path) -> None:
     words = load_words(str(xlmr), "k")
     batch = words(["a red cat on the grass", "草地"], padding=True, return_tensors="pt")["input_ids"]
     for pooling in ("first", "mean"):
-        student = build_student(XlmrConfig(str(xlmr), pooling), str(teacher), words, {}, on_cpu=True)
+        student = build_student(XlmrConfig(str(xlmr), pooling), load_pretrained(str(teacher)), words, {}, on_cpu=True)
         assert isinstance(student, XlmrStudent)
         states = student(batch)
         assert states.tokens.shape == (2, batch.shape[1], 32)

@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from data.command import UserError, command
-from distill import checkpoint, losses, main, tower, trainer
+from distill import checkpoint, losses, main, prepare, tower, trainer
 from distill.student import saved
 from tests.conftest import REPOSITORY
 from tests.distill.forked import two_processes
@@ -175,13 +175,13 @@ def _step_gradients(arguments: list[str]) -> Callable[[int], dict[str, torch.Ten
     def work(rank: int) -> dict[str, torch.Tensor]:
         counted: list[int] = []
         patch = pytest.MonkeyPatch()
-        parts = main._parts
+        parts = prepare.make_parts
 
-        def count(config: Any, accelerator: Any, store: Path) -> Any:  # noqa: ANN401
+        def count(config: Any, accelerator: Any, *rest: Any) -> Any:  # noqa: ANN401
             counted.append(accelerator.num_processes)
-            return parts(config, accelerator, store)
+            return parts(config, accelerator, *rest)
 
-        patch.setattr(main, "_parts", count)
+        patch.setattr(main, "make_parts", count)
         patch.setattr(sys, "argv", ["distill.py", *arguments])
         main.main()
         return {"processes": torch.tensor(counted)}
@@ -200,6 +200,30 @@ def test_two_processes_of_half_a_batch_are_one_of_the_whole(
     assert ours.keys() == theirs.keys()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-4, rtol=1e-3)  # a twentieth of a step of AdamW
+    for one, two in zip(_records(tmp_path / "run"), _records(whole), strict=True):
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(
+    whole: Path, teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps on two processes, stopped by a signal, four on one: the data and the numbers of one run."""
+    arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
+    step = trainer.Trainer._step
+
+    def asked(self: trainer.Trainer, number: int, readings: Any) -> Any:  # noqa: ANN401
+        if number == 1 and self._accelerator.is_main_process:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, number, readings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "_step", asked)
+        two_processes(_step_gradients(arguments), tmp_path)
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2]
+    _train(arguments, monkeypatch)
+    ours, theirs = _weights(tmp_path / "run", 6), _weights(whole, 6)
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-4, rtol=1e-3)
     for one, two in zip(_records(tmp_path / "run"), _records(whole), strict=True):
         assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
 

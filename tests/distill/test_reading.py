@@ -1,0 +1,99 @@
+"""What the towers read: on full steps the slots that no loss looks at are left out, and nothing changes by that."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.batches import Batch
+from distill import tower
+from distill.losses import (
+    Affinity,
+    Alignment,
+    Contrastive,
+    Hidden,
+    KvMetric,
+    LossesConfig,
+    Pooled,
+    Readout,
+    Translation,
+)
+from distill.pretrained import Pretrained, load_pretrained
+from distill.reading import Readings
+from distill.student.build import build_student, build_tokenizer
+from distill.student.chinese_bpe import VocabularyConfig
+from distill.student.extended import ExtendedConfig
+from distill.task import Extras, Task
+from distill.teacher import Teacher
+from tests.distill.tiny_clip import SLOTS
+
+ENGLISH = ["a red cat on the grass", "a dog", "the blue bird on the sea in the snow", "cat"]
+CHINESE = ["草地上的一只红色的猫", "狗", "雪地", "大海上的一只白色的鸟"]
+
+
+class _One:
+    """One full batch, whatever the step."""
+
+    def __init__(self, teacher: Pretrained, words: tower.CLIPTokenizer) -> None:
+        self._views = [
+            words(texts, padding="max_length", max_length=SLOTS, return_tensors="pt")["input_ids"]
+            for words, texts in ((teacher.tokenizer, ENGLISH), (words, ENGLISH), (words, CHINESE))
+        ]
+
+    def __getitem__(self, step: int) -> Batch:
+        return Batch(*self._views, full=True)
+
+
+@pytest.fixture(scope="module")
+def words(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tower.CLIPTokenizer:
+    folder = tmp_path_factory.mktemp("words") / "tokenizer"
+    config = ExtendedConfig(VocabularyConfig(12, 1))
+    build_tokenizer(config, tower.load_tokenizer(str(teacher), "t"), corpus, SLOTS, folder)
+    return tower.load_tokenizer(str(folder), "t")
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_slots_that_no_loss_looks_at_change_nothing(teacher: Path, words: tower.CLIPTokenizer, every: int) -> None:
+    """Terms and gradients, with every loss that does not ask for Chinese padding."""
+    losses = LossesConfig(
+        Pooled(mse=1), Hidden(l1=1), Contrastive(), Affinity(), Alignment(), translation=Translation(en_from_zh=1)
+    )
+    assert not losses.reads_chinese_padding
+    found = []
+    for padding in (False, True):
+        pretrained = load_pretrained(str(teacher))
+        student = build_student(ExtendedConfig(VocabularyConfig(12, 1)), pretrained, words, {}, on_cpu=True)
+        end = words.eos_token_id
+        readings = Readings(_One(pretrained, words), every, (521, end), padding)  # type: ignore[arg-type]
+        torch.manual_seed(0)
+        task = Task(student, losses, Extras(end_of_text=end))
+        reading = readings[0]
+        widths = {view.shape[1] for view in (reading.chinese, reading.teacher)}
+        assert (widths == {SLOTS}) is padding
+        assert reading.english.shape == (4 // every, SLOTS)
+        terms = task(reading, Teacher(pretrained, torch.device("cpu")).targets(reading))
+        sum(terms.values()).backward()
+        found.append((terms, {name: weight.grad for name, weight in task.trainable().items()}))
+    (terms, gradients), (all_terms, all_gradients) = found
+    assert terms.keys() == all_terms.keys()
+    assert len(terms) == 9
+    for name, term in terms.items():
+        torch.testing.assert_close(term, all_terms[name], msg=name)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, all_gradients[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("losses", "reads"),
+    [
+        (LossesConfig(), False),
+        (LossesConfig(hidden=Hidden(chinese=1)), True),
+        (LossesConfig(hidden=Hidden(chinese=1, slots="text")), False),
+        (LossesConfig(kv_metric=KvMetric(), unet_geometry=Path("g")), False),
+        (LossesConfig(kv_metric=KvMetric(chinese_padding=1), unet_geometry=Path("g")), True),
+        (LossesConfig(readout=Readout(), unet_geometry=Path("g")), True),
+        (LossesConfig(readout=Readout(chinese=0, english=1), unet_geometry=Path("g")), False),
+    ],
+)
+def test_which_losses_look_at_chinese_padding(losses: LossesConfig, reads: bool) -> None:
+    assert losses.reads_chinese_padding is reads
