@@ -59,12 +59,8 @@ def _latin(point: int) -> bool:
 
 
 @cache
-def mapping(chinese: bool) -> npt.NDArray[np.uint32]:
-    """Code point -> normalised code point or DELETE, [UNICODE].
-
-    Width forms and compatibility characters become their plain twin when that is one character. Chinese keeps its
-    own full-width stops; English gets ASCII ones, and straight quotes.
-    """
+def _plain() -> npt.NDArray[np.uint32]:
+    """Code point -> its plain twin, a space, or DELETE, whatever the language, [UNICODE + 1]."""
     table = np.arange(UNICODE + 1, dtype=np.uint32)
     for point in range(0x30000):
         folded = unicodedata.normalize("NFKC", chr(point)) if not _keeps(point) else chr(point)
@@ -77,6 +73,17 @@ def mapping(chinese: bool) -> npt.NDArray[np.uint32]:
             table[point] = DELETE
     table[list(INVISIBLE)] = DELETE
     table[0xE0000:0xE0200] = DELETE
+    return table
+
+
+@cache
+def mapping(chinese: bool) -> npt.NDArray[np.uint32]:
+    """Code point -> normalised code point or DELETE, [UNICODE + 1].
+
+    Width forms and compatibility characters become their plain twin when that is one character. Chinese keeps its
+    own full-width stops; English gets ASCII ones, and straight quotes.
+    """
+    table = _plain().copy()
     pairs = {"﹑": "、", "﹐": "，", "｡": "。", "､": "、", "‘": "‘"} if chinese else {}
     for stop in FULL_STOPS if chinese else "":
         pairs[stop] = stop
