@@ -1,0 +1,100 @@
+# ruff: noqa: ANN401  ComfyUI is untyped
+"""A STUB of the interface of ComfyUI that the node uses; it is not ComfyUI, and nothing here shows that ComfyUI runs.
+
+Written from the signatures in comfy/sd.py and comfy/sd1_clip.py: rows fixed at the teacher's number, a tokenizer of
+its own by default, state dictionaries loaded without strictness, prompts as (id, weight) in chunks of 77.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+ROWS = 520
+"""What stands for ComfyUI's fixed 49,408: the rows of the tests' teacher."""
+
+
+class SDClipModel(torch.nn.Module):
+    def __init__(
+        self, device: str = "cpu", dtype: torch.dtype | None = None, textmodel_json_config: Any = None,
+        special_tokens: Any = None, return_projected_pooled: bool = True, model_options: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.special_tokens = special_tokens
+        known = {**textmodel_json_config, "vocab_size": ROWS}
+        self.transformer = CLIPTextModelWithProjection(CLIPTextConfig(**known)).eval()
+
+    def load_sd(self, sd: dict[str, torch.Tensor]) -> Any:
+        return self.transformer.load_state_dict(sd, strict=False)
+
+    @torch.no_grad()
+    def encode_token_weights(self, chunks: list[list[tuple[int, float]]]) -> torch.Tensor:
+        ids = torch.tensor([[number for number, _ in chunk] for chunk in chunks])
+        found: torch.Tensor = self.transformer(input_ids=ids).last_hidden_state
+        return found.reshape(1, -1, found.shape[-1])
+
+
+class SD1ClipModel(torch.nn.Module):
+    def __init__(
+        self, device: str = "cpu", dtype: Any = None, model_options: Any = None, clip_model: Any = None
+    ) -> None:
+        super().__init__()
+        self.clip_l = clip_model(device=device, dtype=dtype, model_options={"model_name": "clip_l"})
+
+    def load_sd(self, sd: dict[str, torch.Tensor]) -> Any:
+        return self.clip_l.load_sd(sd)
+
+
+class SDTokenizer:
+    def __init__(
+        self, tokenizer_path: str, embedding_directory: Any = None, embedding_size: int = 768,
+        tokenizer_class: Any = None, tokenizer_data: Any = None,
+    ) -> None:  # fmt: skip
+        self.tokenizer = tokenizer_class.from_pretrained(tokenizer_path)
+        self.embedding_size = embedding_size
+        self.start, self.end = self.tokenizer("")["input_ids"]
+
+    def tokenize_with_weights(self, text: str) -> list[list[tuple[int, float]]]:
+        ids = [self.start, *self.tokenizer(text)["input_ids"][1:-1], self.end]
+        return [[(number, 1.0) for number in [*ids, *([self.end] * (77 - len(ids)))]]]
+
+
+class SD1Tokenizer:
+    def __init__(
+        self, embedding_directory: Any = None, tokenizer_data: Any = None, tokenizer: Any = SDTokenizer
+    ) -> None:
+        self.clip_l = tokenizer(embedding_directory=embedding_directory, tokenizer_data=tokenizer_data)
+
+
+class CLIP:
+    def __init__(self, target: Any, embedding_directory: Any = None, parameters: int = 0) -> None:
+        self.cond_stage_model = target.clip(**target.params, device="cpu", dtype=torch.float32, model_options={})
+        self.tokenizer = target.tokenizer(embedding_directory=embedding_directory, tokenizer_data={})
+
+    def load_sd(self, sd: dict[str, torch.Tensor]) -> Any:
+        return self.cond_stage_model.load_sd(sd)
+
+    def encode(self, text: str) -> torch.Tensor:
+        found: torch.Tensor = self.cond_stage_model.clip_l.encode_token_weights(
+            self.tokenizer.clip_l.tokenize_with_weights(text)
+        )
+        return found
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the stub where `import comfy.sd` finds it, for one test."""
+    contents: dict[str, dict[str, Any]] = {
+        "comfy": {}, "comfy.sd": {"CLIP": CLIP},
+        "comfy.sd1_clip": {"SDClipModel": SDClipModel, "SD1ClipModel": SD1ClipModel, "SDTokenizer": SDTokenizer,
+                           "SD1Tokenizer": SD1Tokenizer},
+        "comfy.utils": {"load_torch_file": lambda path, safe_load: load_file(path)},
+        "folder_paths": {"get_folder_paths": lambda kind: [kind]},
+    }  # fmt: skip
+    for name, values in contents.items():
+        module = ModuleType(name)
+        vars(module).update(values)
+        monkeypatch.setitem(sys.modules, name, module)
