@@ -26,7 +26,8 @@ class SDClipModel(torch.nn.Module):
         super().__init__()
         self.special_tokens = special_tokens
         known = {**textmodel_json_config, "vocab_size": ROWS}
-        self.transformer = CLIPTextModelWithProjection(CLIPTextConfig(**known)).eval()
+        self.transformer = CLIPTextModelWithProjection(CLIPTextConfig(**known))
+        self.train(mode=False)
 
     def load_sd(self, sd: dict[str, torch.Tensor]) -> Any:
         return self.transformer.load_state_dict(sd, strict=False)
