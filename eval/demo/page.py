@@ -34,7 +34,8 @@ EXAMPLES = [
 ]
 STYLE = """
 .chart svg{width:100%;height:auto;max-width:44rem}.chart svg text{fill:currentColor;font:11px sans-serif}
-.chart .grid{stroke:#8884}.chart .legend span{display:inline-block;width:.8em;height:.8em;margin-right:.4em}
+.chart .grid{stroke:#8884}.chart .legend{list-style:none;padding:0}
+.chart .legend span{display:inline-block;width:.8em;height:.8em;margin-right:.4em}
 """
 
 
@@ -87,7 +88,10 @@ def _draw_tab(gradio: Any, painter: Painter, how: Drawing) -> None:  # noqa: ANN
         seed = gradio.Number(label="Seed", value=0, precision=0, minimum=0)
         button = gradio.Button("Draw", variant="primary", elem_id="draw")
     with gradio.Row():
-        shown = [gradio.Image(label=name, format="png", elem_id=name.lower()) for name in ("Teacher", "Student")]
+        shown = [
+            gradio.Image(label=name, format="png", buttons=["download", "fullscreen"], elem_id=name.lower())
+            for name in ("Teacher", "Student")
+        ]
     note = gradio.Markdown(elem_id="note")
     slots = gradio.HTML(elem_classes="chart", elem_id="slots")
     gradio.Examples(EXAMPLES, [prompt, english])
@@ -108,7 +112,9 @@ def _draw_tab(gradio: Any, painter: Painter, how: Drawing) -> None:  # noqa: ANN
 def _search_tab(gradio: Any, album: Album) -> None:  # noqa: ANN401  an optional package
     query = gradio.Textbox(label=f"Search {len(album.paths)} pictures 找图", elem_id="query")
     button = gradio.Button("Search", variant="primary", elem_id="search")
-    found = gradio.Gallery(label="Nearest first", columns=4, object_fit="contain", elem_id="found")
+    found = gradio.Gallery(
+        label="Nearest first", columns=4, object_fit="contain", buttons=["fullscreen"], elem_id="found"
+    )
 
     def search(text: str) -> list[tuple[str, str]]:
         refuse_unsound(text, "search")

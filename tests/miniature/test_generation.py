@@ -1,11 +1,14 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from data.command import UserError
 from data.miniature.scene import Scene, Thing
@@ -168,3 +171,32 @@ def test_measures_by_hand() -> None:
     low, high = interval(np.array([0.0, 1.0] * 200))
     assert low == pytest.approx(0.45, abs=0.02)
     assert high == pytest.approx(0.55, abs=0.02)
+
+
+def test_a_pipeline_of_sdxl_is_refused_in_one_line(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
+    kinds: Any = diffusers
+    own = kinds.StableDiffusionPipeline.from_pretrained(pipeline, safety_checker=None)
+    unet = kinds.UNet2DConditionModel.from_config({
+        **own.unet.config, "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + 24,
+    })  # fmt: skip
+    second = CLIPTextModelWithProjection(CLIPTextConfig(**{**own.text_encoder.config.to_dict(), "projection_dim": 24}))
+    kinds.StableDiffusionXLPipeline(
+        vae=own.vae, unet=unet, scheduler=own.scheduler, text_encoder=own.text_encoder, tokenizer=own.tokenizer,
+        text_encoder_2=second, tokenizer_2=own.tokenizer,
+    ).save_pretrained(tmp_path / "xl")  # fmt: skip
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"--pipeline .*xl: .*SDXL"):
+        run(
+            [
+                "--pipeline",
+                str(tmp_path / "xl"),
+                "--student",
+                str(pipeline),
+                "--prompts",
+                str(prompts),
+                "--out",
+                str(out),
+            ]
+        )
+    assert not out.exists()
