@@ -1,13 +1,13 @@
 """Batches as a pure function of (seed, step): resume is an integer, and any number of ranks see the same order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
 import torch
 
-from data.mixture import Quota, draw
+from data.mixture import Quota, Stage, StagedQuota, draw
 from data.tokens import VIEWS, DomainTokens, Ids
 
 
@@ -46,7 +46,7 @@ class Batches:
     def __init__(
         self,
         domains: Mapping[str, DomainTokens],
-        shares: Mapping[str, float],
+        stages: Sequence[Stage],
         schedule: Schedule,
         pad: int,
         slots: int,
@@ -54,14 +54,20 @@ class Batches:
         ranks: int = 1,
         student_pad: int | None = None,
     ) -> None:
-        """Draw from `domains` by `shares`; the global batch must divide among the ranks.
+        """Draw from `domains` by `stages` of shares; the global batch must divide among the ranks.
+
+        A stage begins with its step, but inside the window of that step pairs of both mixtures are sorted together.
 
         `pad` is the teacher's padding id, `student_pad` the student's where it is another.
         """
         if schedule.batch_size % ranks:
             raise ValueError(f"train.batch_size: {schedule.batch_size} pairs do not divide among {ranks} processes")
-        self._domains = [domains[name] for name in sorted(shares)]
-        self._quota = Quota([shares[name] for name in sorted(shares)])
+        names = sorted({name for stage in stages for name in stage.shares})
+        self._domains = [domains[name] for name in names]
+        self._quota = StagedQuota(
+            [stage.start * schedule.batch_size for stage in stages],
+            [Quota([stage.shares.get(name, 0) for name in names]) for stage in stages],
+        )
         self._schedule, self._slots, self._rank, self._ranks = schedule, slots, rank, ranks
         own = pad if student_pad is None else student_pad
         self._pads = {view: pad if view == "teacher_en" else own for view in VIEWS}

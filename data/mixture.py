@@ -1,12 +1,28 @@
 """Which rows, in which order: an endless stream over domains that is a pure function of (seed, position)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.command import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """How often each domain is drawn from a step on; the fields are those of MixtureConfig."""
+
+    from_step: int
+    weights: dict[str, float] | None = None
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse a mixture that draws nothing, or a stage where the run itself starts."""
+        if self.from_step < 1:
+            raise ValueError(f"data.mixture.stages: from_step {self.from_step} is not above 0")
+        _check(self.weights, self.temperature, "data.mixture.stages")
 
 
 @dataclass(frozen=True)
@@ -17,16 +33,39 @@ class MixtureConfig:
     """Share of each domain, normalised to one; None: by temperature over the domains' sizes."""
     temperature: float = 2.0
     """Shares proportional to size ** (1 / temperature): 1 follows the sizes, more evens them out."""
+    stages: list[StageConfig] = field(default_factory=list)
+    """Other mixtures from later steps on, in the order of their steps."""
 
     def __post_init__(self) -> None:
         """Refuse a mixture that draws nothing."""
-        if self.temperature <= 0:
-            raise ValueError(f"data.mixture.temperature: {self.temperature} is not above 0")
-        if self.weights is not None and (min(self.weights.values(), default=0) < 0 or sum(self.weights.values()) <= 0):
-            raise ValueError("data.mixture.weights: need shares >= 0 of which one is above 0")
+        _check(self.weights, self.temperature, "data.mixture")
+        steps = [stage.from_step for stage in self.stages]
+        if any(late <= early for early, late in pairwise(steps)):
+            raise ValueError(f"data.mixture.stages: from_step {steps} does not rise")
 
 
-def shares(sizes: Mapping[str, int], config: MixtureConfig) -> dict[str, float]:
+def _check(weights: dict[str, float] | None, temperature: float, where: str) -> None:
+    if temperature <= 0:
+        raise ValueError(f"{where}.temperature: {temperature} is not above 0")
+    if weights is not None and (min(weights.values(), default=0) < 0 or sum(weights.values()) <= 0):
+        raise ValueError(f"{where}.weights: need shares >= 0 of which one is above 0")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The shares that are drawn from `start`, a step, until the next stage."""
+
+    start: int
+    shares: Mapping[str, float]
+
+
+def stages(sizes: Mapping[str, int], config: MixtureConfig) -> list[Stage]:
+    """The stages of a run, the first from step 0; `sizes` counts the rows of each domain."""
+    later = [Stage(stage.from_step, shares(sizes, stage)) for stage in config.stages]
+    return [Stage(0, shares(sizes, config)), *later]
+
+
+def shares(sizes: Mapping[str, int], config: MixtureConfig | StageConfig) -> dict[str, float]:
     """The share of every domain that is drawn, summing to 1; `sizes` counts the rows of each domain."""
     if config.weights is None:
         weights = {domain: size ** (1 / config.temperature) for domain, size in sizes.items() if size}
@@ -63,6 +102,19 @@ class Quota:
 
     def _count(self, pairs: int) -> NDArray[np.int64]:
         return np.bincount(self._domain[:pairs], minlength=self._domains)
+
+
+class StagedQuota:
+    """Quotas one after the other, each from its pair on; with one it is that one."""
+
+    def __init__(self, starts: Sequence[int], quotas: Sequence[Quota]) -> None:
+        """Quota k counts the pairs from `starts[k]` to `starts[k + 1]`; the first start is 0."""
+        self._spans = list(zip(starts, [*starts[1:], None], quotas, strict=True))
+
+    def taken(self, pairs: int) -> NDArray[np.int64]:
+        """Pairs of each domain among the first `pairs`, int64 [domains]; never falls as `pairs` grows."""
+        inside = [(q, (pairs if end is None else min(pairs, end)) - start) for start, end, q in self._spans]
+        return np.asarray(np.sum([quota.taken(count) for quota, count in inside if count >= 0], axis=0))
 
 
 def draw(size: int, start: int, count: int, key: int) -> NDArray[np.int64]:

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
+from data.index_speed import index_speed
 from data.opusfilter_peer import compare
 from data.pair import TEXT
 
@@ -92,16 +93,28 @@ def build_config(folder: Path, tsv: Path, benchmarks: list[str]) -> Path:
 def main() -> None:
     """Measure and print; with --opusfilter also the peer."""
     parser = ArgumentParser(prog="benchmark.py data", description=__doc__, exit_on_error=False)
-    parser.add_argument("--corpus", type=Path, required=True, help="a corpus that data.build wrote: its rows are used")
+    parser.add_argument("--corpus", type=Path, default=None, help="a corpus that data.build wrote: its rows are used")
     parser.add_argument("--benchmarks", type=list[str], default=[], help="benchmark files to keep out")
     parser.add_argument("--rows", type=list[int], default=[1_000_000, 10_000_000])
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark-data"))
     parser.add_argument("--opusfilter", type=Path, default=None, help="python of an environment that has opusfilter")
     parser.add_argument("--opusfilter_rows", type=int, default=50_000)
+    parser.add_argument("--index_rows", type=int, default=0, help="rows of a synthetic token store to draw from")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
+    if given.index_rows:
+        result["index"] = index_speed(given.work, given.index_rows)
+        print(json.dumps(result["index"], indent=1), flush=True)
+    if given.corpus:
+        _measure_builds(given, result)
+    (given.work / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _measure_builds(given: Namespace, result: dict[str, Any]) -> None:
+    """Builds of each size, and the peer where it is named."""
     en, zh = sentences(given.corpus)
-    result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0], "builds": []}
+    result["builds"] = []
     for rows in given.rows:
         tsv = given.work / f"rows-{rows}.tsv"
         write_rows(tsv, en, zh, rows)
@@ -115,4 +128,3 @@ def main() -> None:
         write_rows(tsv, en, zh, given.opusfilter_rows)
         result["opusfilter"] = compare(given.opusfilter, tsv, given.work)
         print(json.dumps(result["opusfilter"], indent=1))
-    (given.work / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,15 +40,19 @@ class Ids:
 
 
 class DomainTokens:
-    """The rows of one domain and split, memory-mapped; cheap to open whatever their number."""
+    """The rows of one domain and split, memory-mapped; cheap to open and to read from whatever their number."""
 
     def __init__(self, path: Path) -> None:
         """Map the Arrow stream at `path`."""
-        table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+        whole = pa.memory_map(str(path)).read_buffer()
+        table = pa.ipc.open_stream(whole).read_all()
         self._starts = np.cumsum([0, *(len(chunk) for chunk in table.column(0).chunks)])
-        self._chunks = {
-            view: [(c.offsets.to_numpy(), c.values.to_numpy()) for c in table[view].chunks] for view in VIEWS
-        }
+        # The file as numbers of both sizes: rows of any chunks are then gathered at once, by their place in it.
+        self._longs = np.frombuffer(whole, np.int64, whole.size // 8)
+        self._ints = np.frombuffer(whole, np.int32, whole.size // 4)
+        places = {view: np.array([_places(c, whole.address) for c in table[view].chunks], np.int64) for view in VIEWS}
+        self._offsets = {view: place.reshape(-1, 2)[:, 0] for view, place in places.items()}
+        self._values = {view: place.reshape(-1, 2)[:, 1] for view, place in places.items()}
 
     def __len__(self) -> int:
         """Rows in the domain."""
@@ -56,29 +60,25 @@ class DomainTokens:
 
     def lengths(self, view: str, rows: np.ndarray) -> np.ndarray:
         """Tokens in each of `rows`, int64 [rows]."""
-        out = np.empty(len(rows), dtype=np.int64)
-        for (offsets, _), where, local in self._located(view, rows):
-            out[where] = offsets[local + 1] - offsets[local]
-        return out
+        chunk = self._chunk_of(rows)
+        at = self._offsets[view][chunk] + rows - self._starts[chunk]
+        return np.asarray(self._longs[at + 1] - self._longs[at])
 
     def gather(self, view: str, rows: np.ndarray) -> list[np.ndarray]:
         """The ids of each of `rows`, views into the mapped file."""
-        out: list[np.ndarray] = [np.empty(0, np.int32)] * len(rows)
-        for (offsets, values), where, local in self._located(view, rows):
-            for place, start, stop in zip(
-                where.tolist(), offsets[local].tolist(), offsets[local + 1].tolist(), strict=True
-            ):
-                out[place] = values[start:stop]
-        return out
+        chunk = self._chunk_of(rows)
+        at = self._offsets[view][chunk] + rows - self._starts[chunk]
+        bounds = self._values[view][chunk] + np.stack([self._longs[at], self._longs[at + 1]])
+        return [self._ints[start:stop] for start, stop in bounds.T.tolist()]
 
-    def _located(
-        self, view: str, rows: np.ndarray
-    ) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]]:
-        """For each chunk that holds some of `rows`: its arrays, which of `rows`, and where in the chunk."""
-        chunk_of = np.searchsorted(self._starts, rows, side="right") - 1
-        for chunk in np.unique(chunk_of):
-            where = np.flatnonzero(chunk_of == chunk)
-            yield self._chunks[view][chunk], where, rows[where] - self._starts[chunk]
+    def _chunk_of(self, rows: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
+
+def _places(chunk: pa.LargeListArray, base: int) -> tuple[int, int]:
+    """Where a chunk's offsets start in the file, counted in int64, and its values, counted in int32."""
+    _, offsets, _, values = chunk.buffers()
+    return (offsets.address - base) // 8 + chunk.offset, ((values.address - base) // 4 if values else 0)
 
 
 class TokenStore:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from data.batches import Batches, Schedule
 from data.command import UserError
-from data.mixture import shares
+from data.mixture import stages
 from data.tokens import TokenStore, write_token_store
 from distill import checkpoint
 from distill.config import ResolvedConfig, RunConfig
@@ -53,7 +53,7 @@ def prepare(resolved: ResolvedConfig, processes: int) -> Prepared:
     stores = config.data.token_store or config.out_dir / "tokens"
     words = teacher.tokenizer.backend_tokenizer
     store = write_token_store(config.data.corpus, stores, words, student, teacher.slots)
-    shares(_sizes(TokenStore(store)), config.data.mixture)  # refused here, by one process
+    stages(_sizes(TokenStore(store)), config.data.mixture)  # refused here, by one process
     return Prepared(store, teacher)
 
 
@@ -61,11 +61,11 @@ def make_parts(config: RunConfig, accelerator: Accelerator, store: Path, pretrai
     """Init order: data, student (which starts as the teacher), teacher, task."""
     tokens = TokenStore(store)
     sizes = _sizes(tokens)
-    mixture = shares(sizes, config.data.mixture)
+    mixture = stages(sizes, config.data.mixture)
     if accelerator.is_main_process:
-        print(
-            "mixture: " + ", ".join(f"{domain} {share:.0%} of {sizes[domain]:,}" for domain, share in mixture.items())
-        )
+        for stage in mixture:
+            told = (f"{domain} {share:.0%} of {sizes[domain]:,}" for domain, share in stage.shares.items())
+            print(f"mixture from step {stage.start}: " + ", ".join(told))
     on_cpu = accelerator.device.type == "cpu"
     train, kind = config.train, config.student.kind
     tokenizer = load_student_tokenizer(kind, config.out_dir / "tokenizer", "out_dir")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.command import UserError
-from data.mixture import MixtureConfig, Quota, draw, shares
+from data.mixture import MixtureConfig, Quota, StageConfig, StagedQuota, draw, shares, stages
 
 SIZES = {"caption": 100, "news": 400, "empty": 0}
 
@@ -32,6 +32,27 @@ def test_epochs_and_keys_differ_and_nothing_is_in_order() -> None:
     for a, b in ((first, second), (first, other), (first, np.arange(1000)), (first[1:], first[:-1] + 1)):
         assert (a == b).sum() < 20
     assert abs(np.corrcoef(np.arange(1000), first)[0, 1]) < 0.15
+
+
+def test_stages_follow_each_other() -> None:
+    config = MixtureConfig({"news": 1}, stages=[StageConfig(from_step=100, weights={"caption": 1, "news": 3})])
+    found = stages(SIZES, config)
+    assert [(stage.start, stage.shares) for stage in found] == [
+        (0, {"news": 1}),
+        (100, {"caption": 0.25, "news": 0.75}),
+    ]
+    quota = StagedQuota([0, 100], [Quota([0, 1]), Quota([0.25, 0.75])])
+    assert quota.taken(60).tolist() == [0, 60]
+    assert quota.taken(100).tolist() == [0, 100]
+    assert quota.taken(500).tolist() == pytest.approx([100, 400], abs=2)
+    assert (quota.taken(500) >= quota.taken(499)).all()
+
+
+def test_stages_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="from_step 0 is not above 0"):
+        StageConfig(from_step=0)
+    with pytest.raises(ValueError, match=r"from_step \[5, 5\] does not rise"):
+        MixtureConfig(stages=[StageConfig(from_step=5), StageConfig(from_step=5)])
 
 
 def test_large_domains_far_into_the_stream() -> None:

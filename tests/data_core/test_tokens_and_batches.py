@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, processors
 from data import tokens as tokens_module
 from data.batches import Batch, Batches, Schedule
 from data.command import UserError
+from data.mixture import Stage
 from data.tokens import VIEWS, DomainTokens, Ids, TokenStore, write_token_store
 from distill import tower
 from tests.distill.tiny_clip import captions, teacher_model, teacher_tokenizer, write_corpus, write_shard
@@ -159,7 +160,7 @@ SHARES = {"caption": 0.75, "dictionary": 0.25}
 
 
 def _batches(train: dict[str, DomainTokens], schedule: Schedule, rank: int = 0, ranks: int = 1) -> Batches:
-    return Batches(train, SHARES, schedule, pad=521, slots=SLOTS, rank=rank, ranks=ranks)
+    return Batches(train, [Stage(0, SHARES)], schedule, pad=521, slots=SLOTS, rank=rank, ranks=ranks)
 
 
 def _equal(one: Batch, other: Batch) -> bool:
@@ -207,10 +208,22 @@ def test_every_row_comes_once_an_epoch_and_domains_keep_their_shares(train: dict
 
 def test_one_domain_gives_every_row_once_an_epoch(train: dict[str, DomainTokens]) -> None:
     schedule = Schedule(seed=0, batch_size=8, window=5, full_share=0)
-    batches = Batches(train, {"caption": 1.0}, schedule, 521, SLOTS)
+    batches = Batches(train, [Stage(0, {"caption": 1.0})], schedule, 521, SLOTS)
     for epoch in range(2):
         rows = Counter(_stripped(ids) for step in range(10) for ids in batches[10 * epoch + step].student_en.tolist())
         assert rows == Counter(tuple(ids.tolist()) for ids in _all(train["caption"], "student_en"))
+
+
+def test_a_later_stage_draws_by_its_own_shares_and_resumes_in_the_middle(train: dict[str, DomainTokens]) -> None:
+    schedule = Schedule(seed=3, batch_size=8, window=5, full_share=0)
+    stages = [Stage(0, {"caption": 1.0}), Stage(10, {"dictionary": 1.0})]
+    batches = Batches(train, stages, schedule, 521, SLOTS)
+    captions, news = (
+        {_stripped(ids.tolist()) for ids in _all(train[name], "student_en")} for name in ("caption", "dictionary")
+    )
+    assert {_stripped(ids) for step in range(10) for ids in batches[step].student_en.tolist()} <= captions
+    assert {_stripped(ids) for step in range(10, 20) for ids in batches[step].student_en.tolist()} <= news
+    assert _equal(Batches(train, stages, schedule, 521, SLOTS)[13], batches[13])
 
 
 def test_full_steps_lie_evenly(train: dict[str, DomainTokens]) -> None:
@@ -248,7 +261,7 @@ def test_tiny_shares_and_tiny_windows(train: dict[str, DomainTokens]) -> None:
     """Many more domains than a window has pairs: each still gets its share (and no count goes below zero)."""
     names = {f"d{number:02}": train["caption"] for number in range(30)}
     schedule = Schedule(seed=0, batch_size=2, window=2, full_share=0)
-    batches = Batches(names, dict.fromkeys(names, 1 / 30), schedule, 521, SLOTS)
+    batches = Batches(names, [Stage(0, dict.fromkeys(names, 1 / 30))], schedule, 521, SLOTS)
     assert sum(len(batches[step].student_zh) for step in range(60)) == 120
 
 
