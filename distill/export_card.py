@@ -115,15 +115,19 @@ features = model(**tokenizer(["戴帽子拿剑的猫"], padding=True, return_ten
 With diffusers, in any pipeline of the teacher's family:
 
 ```python
+from transformers import AutoTokenizer, CLIPTextModel
 pipeline.text_encoder = CLIPTextModel.from_pretrained("{name}", subfolder="text_encoder", torch_dtype=pipeline.dtype)
-pipeline.tokenizer = CLIPTokenizer.from_pretrained("{name}", subfolder="tokenizer")
+pipeline.tokenizer = AutoTokenizer.from_pretrained("{name}", subfolder="tokenizer")
 pipeline("戴帽子拿剑的猫").images[0]
 ```
 
+(`CLIPTokenizer` of transformers 4 stops after CLIP's own merges and would spell Chinese in bytes; `AutoTokenizer` reads all.)
+
 With sentence-transformers: `SentenceTransformer("{name}").encode(["戴帽子拿剑的猫"])`.
 
-For ComfyUI and the WebUIs, `single_file/` has the weights under the key names of CLIP-L loaders. The vocabulary is
-larger than CLIP's 49,408, so the program must take the row count from the file and its tokenizer from `tokenizer/`."""
+For ComfyUI, `single_file/comfyui_node.py` goes into `custom_nodes/`: its node takes rows and tokenizer from this folder.
+`single_file/` has the weights under the key names of CLIP-L loaders as well, but a program with CLIP's own tokenizer
+and 49,408 rows cannot read Chinese with them."""
 
 
 def _results(results: Sequence[dict[str, Any]]) -> str:

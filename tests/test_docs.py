@@ -1,0 +1,104 @@
+"""What README and docs tell a reader to type: options exist, Python runs, links lead somewhere."""
+
+import contextlib
+import functools
+import io
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import StableDiffusionPipeline
+
+from distill.export import export
+from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
+from tests.miniature.random_pipeline import write_pipeline
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "data").rglob("CARD.md"))]
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`([^`]*)`")
+OWN = re.compile(r"(?:-m ((?:data|distill|eval)[\w.]*)|(scripts/\w+\.py))(.*)")
+
+
+def told() -> list[tuple[str, str]]:
+    """Every command of ours on any page, as (page, command), comments and continued lines put right."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        fenced = [body for kind, body in FENCED.findall(text) if kind != "python"]
+        lines = "\n".join(fenced).replace("\\\n", " ").splitlines()
+        quoted = [" ".join(each.split()) for each in INLINE.findall(FENCED.sub("", text))]
+        commands = [each.split("  #")[0].strip() for each in (*lines, *quoted)]
+        found += [(page.name, each) for each in commands if re.match(r"(\S*python|accelerate launch) ", each)]
+    return found
+
+
+@functools.cache
+def options(module: str, script: str) -> str:
+    """What the real parser of a module or script says of itself."""
+    said, before = io.StringIO(), (sys.argv, list(sys.path))
+    sys.argv = [module or script, *(["data"] if script == "scripts/benchmark.py" else []), "--help"]
+    run = (
+        functools.partial(runpy.run_module, module) if module else functools.partial(runpy.run_path, str(ROOT / script))
+    )
+    try:
+        with contextlib.redirect_stdout(said), pytest.raises(SystemExit) as stopped:
+            run(run_name="__main__")
+        assert stopped.value.code in (0, None)
+    finally:
+        sys.argv, sys.path[:] = before
+    return said.getvalue()
+
+
+@pytest.mark.parametrize(("page", "command"), [pytest.param(*each, id=f"{each[0]}: {each[1][:60]}") for each in told()])
+def test_every_option_of_a_command_exists(page: str, command: str) -> None:
+    match = OWN.search(command)
+    if match is None:
+        assert not re.search(r"(data|distill|eval|scripts)[./]\w", command.split("pytest")[0]), f"{page}: {command}"
+        return
+    module, script, rest = match[1] or "", match[2] or "", match[3]
+    known = options(module, script)
+    words = shlex.split(rest.replace("[", " ").replace("]", " ").replace("|", " "))
+    for word in words:
+        if word.startswith("--"):
+            name = word.split("=")[0]
+            assert re.search(rf"{re.escape(name)}\b", known), f"{page}: {command}: no {name}"
+        if word.startswith("configs/"):
+            assert (ROOT / word).exists(), f"{page}: {command}: no {word}"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline and a student for it, under the names that the pages give them."""
+    folder = tmp_path_factory.mktemp("docs")
+    write_pipeline(folder).rename(folder / "PIPELINE")
+    words = tiny_tokenizer(chinese=True)
+    export(text_half(tiny_clip(words, seed=1)), words, folder / "STUDENT")
+    return folder
+
+
+def python_blocks() -> list[Any]:
+    pages = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+    found = [(name, body) for name, text in pages.items() for kind, body in FENCED.findall(text) if kind == "python"]
+    return [pytest.param(body, id=f"{name}-{number}") for number, (name, body) in enumerate(found)]
+
+
+@pytest.mark.parametrize("code", python_blocks())
+def test_the_python_of_the_pages_runs(code: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made)
+    kind: Any = StableDiffusionPipeline
+    whole = kind.__call__
+    monkeypatch.setattr(
+        kind, "__call__", lambda self, *texts, **more: whole(self, *texts, num_inference_steps=1, **more)
+    )
+    exec(code, {})
