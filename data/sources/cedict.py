@@ -4,10 +4,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from data.sources.lines import read_lines
-from data.sources.source import Pair, Source, batches
+from data.sources.source import Pair, PairSource
 
 ENTRY = re.compile(r"(\S+) (\S+) \[([^\]]*)\] /(.*)/\s*$")
 DROP = re.compile(
@@ -23,30 +21,17 @@ TAIL = re.compile(r"(?:,| \b(?:in|of|near|from|at|also|abbr\.|see|fig\.|lit\.|cf
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cedict(Source):
+class Cedict(PairSource):
     """`senses` and `glosses` bound what one entry gives; cross references, classifiers and surnames are rejects."""
 
-    files: tuple[str, ...]
     senses: int = 12
     longest: int = 80  # characters of a gloss
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files, in order."""
-        return self.files
-
-    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+    def pairs(self, root: str, path: str) -> Iterator[Pair]:
         """Yield one pair a gloss; comments are the reject `comment`."""
-        for index, path in enumerate(self.files):
-            yield from batches(
-                (
-                    pair
-                    for lines in read_lines(root, path, self.encoding)
-                    for number, line in enumerate(lines.text.to_pylist(), lines.first)
-                    for pair in entry(line, number, self.senses, self.longest)
-                ),
-                index,
-            )
+        for lines in read_lines(root, path, self.encoding):
+            for number, line in enumerate(lines.text.to_pylist(), lines.first):
+                yield from entry(line, number, self.senses, self.longest)
 
 
 def entry(line: str, number: int, senses: int, longest: int) -> Iterator[Pair]:

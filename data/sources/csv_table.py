@@ -5,35 +5,23 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from data.command import UserError
 from data.sources.files import read_text
-from data.sources.source import Pair, Source, batches
+from data.sources.source import Pair, PairSource
 
 
 @dataclass(frozen=True, kw_only=True)
-class Csv(Source):
+class Csv(PairSource):
     """Columns by header name. `split_lines`: cells hold verses, a line each, and pair line by line."""
 
-    files: tuple[str, ...]
     en: str = "en"
     zh: str = "zh"
     image: str = ""
     delimiter: str = ","
     split_lines: bool = False
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files, in order."""
-        return self.files
-
-    def read(self, root: str) -> Iterator[pa.RecordBatch]:
-        """Yield the pairs of every file."""
-        for index, path in enumerate(self.files):
-            yield from batches(self._pairs(root, path), index)
-
-    def _pairs(self, root: str, path: str) -> Iterator[Pair]:
+    def pairs(self, root: str, path: str) -> Iterator[Pair]:
+        """Yield one pair a record, or those of its verses."""
         for line, cells in records(
             read_text(root, path, self.encoding),
             path,

@@ -12,7 +12,7 @@ import yaml
 from data.command import UserError
 from data.sources.csv_table import verses
 from data.sources.files import read_text
-from data.sources.source import Pair, Source, batches
+from data.sources.source import Pair, PairSource, TwoFiles, batches
 
 STACKED = re.compile(r"\({2,}|\){2,}|\{+|\}+")
 WEIGHT = re.compile(r"\(?([^():]+):\d+(?:\.\d+)?\)?")
@@ -30,16 +30,8 @@ def load_json(root: str, path: str, encoding: str = "utf-8") -> Json:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoDocuments(Source):
+class TwoDocuments(TwoFiles):
     """An English document and its Chinese twin, aligned by position."""
-
-    en: str
-    zh: str
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The English document, then the Chinese."""
-        return (self.en, self.zh)
 
     def _documents(self, root: str) -> tuple[Json, Json]:
         return load_json(root, self.en, self.encoding), load_json(root, self.zh, self.encoding)
@@ -90,52 +82,34 @@ class PromptList(TwoDocuments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Poems(Source):
+class Poems(PairSource):
     """A JSON list of poems whose two sides are lists of lines (or one string) under dotted keys."""
 
-    files: tuple[str, ...]
     en: str = "English.content"
     zh: str = "Chinese.content"
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files, in order."""
-        return self.files
-
-    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+    def pairs(self, root: str, path: str) -> Iterator[Pair]:
         """Yield whole poems (sub 0) and their lines; `line` counts poems."""
-        for index, path in enumerate(self.files):
-            document = load_json(root, path, self.encoding)
-            if not isinstance(document, list):
-                raise UserError(f"{path}: the top of the document is not a list of poems; is this the right file?")
-            yield from batches(self._pairs(document), index)
-
-    def _pairs(self, poems: list[Json]) -> Iterator[Pair]:
+        poems = load_json(root, path, self.encoding)
+        if not isinstance(poems, list):
+            raise UserError(f"{path}: the top of the document is not a list of poems; is this the right file?")
         for number, poem in enumerate(poems, 1):
             yield from verses(_verses(poem, self.en), _verses(poem, self.zh), number)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tags(Source):
+class Tags(PairSource):
     """prompt-all-in-one: YAML groups whose `tags` map an English tag to its Chinese name."""
 
-    files: tuple[str, ...]
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files, in order."""
-        return self.files
-
-    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+    def pairs(self, root: str, path: str) -> Iterator[Pair]:
         """Yield one pair a tag, underscores as spaces; `line` is the tag's line."""
-        for index, path in enumerate(self.files):
-            try:
-                node = yaml.compose(read_text(root, path, self.encoding), Loader=yaml.SafeLoader)
-            except yaml.YAMLError as error:
-                raise UserError(f"{path}: not YAML ({error}); fetch the file again") from error
-            except RecursionError as error:
-                raise UserError(f"{path}: YAML nested too deeply; is this the right file?") from error
-            yield from batches(_tags(node), index)
+        try:
+            node = yaml.compose(read_text(root, path, self.encoding), Loader=yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            raise UserError(f"{path}: not YAML ({error}); fetch the file again") from error
+        except RecursionError as error:
+            raise UserError(f"{path}: YAML nested too deeply; is this the right file?") from error
+        yield from _tags(node)
 
 
 def _tags(node: Json) -> Iterator[Pair]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from data.command import UserError
 from data.sources.lines import read_lines
-from data.sources.source import Pair, Source, batches
+from data.sources.source import Pair, Source, TwoFiles, batches
 
 CAPTION = re.compile(r"^(?P<image>[^\t,#]+?)(?:#(?:zh[a-z]*#|en#)?(?P<index>\d+))?(?:\t|,| (?=\S))(?P<text>.*)$")
 INSERT = re.compile(r"\((\d+),'((?:[^'\\]|\\.)*)','((?:[^'\\]|\\.)*)'\)")
@@ -17,20 +17,13 @@ PAGE = re.compile(r"\((\d+),0,'((?:[^'\\]|\\.)*)',")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Captions(Source):
+class Captions(TwoFiles):
     """Flickr30K-CN, COCO-CN and Flickr8k-CN text files: `IMAGE#INDEX<tab>caption` a line, in each language.
 
     Captions with the same image and index pair; with `by_index: false` the n-th of an image pairs with the n-th.
     """
 
-    en: str
-    zh: str
     by_index: bool = True
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The English file, then the Chinese."""
-        return (self.en, self.zh)
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield one pair a caption; `line` is the line of the English file."""
@@ -60,17 +53,10 @@ class Captions(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Omw(Source):
+class Omw(TwoFiles):
     """Open Multilingual WordNet tabs: `synset<tab>lang:lemma<tab>word`; words of one synset pair, each with each."""
 
-    en: str
-    zh: str
     words: int = 3  # of a synset, on each side
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The English tab, then the Chinese."""
-        return (self.en, self.zh)
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield one pair a combination; `line` is the line of the English word."""

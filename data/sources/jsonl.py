@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
 
 from data.command import UserError
+from data.pair import TEXT, raw_batch
 from data.sources.documents import Json
-from data.sources.lines import read_lines
-from data.sources.source import Pair, Source, batches
+from data.sources.lines import Lines, read_lines
+from data.sources.source import FileSource, Pair, batches
 
 NUMBERED = re.compile(
     r"^(?:[\u4e00-\u9fff]{0,4}|[A-Z][A-Za-z ]{0,20})\s?[（(](?:[一二三四五六七八九十]+|[IVXL]+)[）)]\s*"
@@ -19,42 +22,44 @@ GLUED = re.compile(r"(?<=[a-z,.;:?!”])(?=[A-Z“])")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Jsonl(Source):
+class Jsonl(FileSource):
     """One object a line; a list on both sides pairs by position."""
 
-    files: tuple[str, ...]
     en: str = "en"
     zh: str = "zh"
     image: str = ""
     glued: bool = False  # PoetMT: lines joined without a space ("land.How many"), numbered poems, notes at the end
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files, in order."""
-        return self.files
-
-    def read(self, root: str) -> Iterator[pa.RecordBatch]:
-        """Yield the pairs of every file."""
-        for index, path in enumerate(self.files):
-            yield from batches(self._pairs(root, path), index)
-
-    def _pairs(self, root: str, path: str) -> Iterator[Pair]:
+    def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
+        """Yield a batch a block of lines where all are plain objects of strings, else group their pairs."""
         seen, found = 0, set[str]()
         for lines in read_lines(root, path, self.encoding):
-            for number, line in enumerate(lines.text.to_pylist(), lines.first):
-                if not line.strip():
-                    yield Pair("", "", number, fault="blank")
-                    continue
-                record = parsed(line)
-                if record is None:
-                    yield Pair(line, "", number, fault="json")
-                    continue
-                seen += 1
-                found |= {key for key in (self.en, self.zh, self.image) if key and at(record, key) is not None}
-                yield from self._record(record, number)
-        absent = [key for key in (self.en, self.zh, self.image) if key and key not in found]
+            columns = None if self.glued else plain_columns(lines.text, self._keys)
+            if columns is not None:
+                seen, found = seen + len(lines.text), set(self._keys)
+                image = columns[2] if self.image else None
+                yield raw_batch(columns[0], columns[1], index, lines.numbers(), image=image)
+                continue
+            records = [parsed(line) for line in lines.text.to_pylist()]
+            seen += sum(record is not None for record in records)
+            found |= {key for key in self._keys for record in records if at(record, key) is not None}
+            yield from batches(self._pairs(lines, records), index)
+        absent = [key for key in self._keys if key not in found]
         if seen and absent:
             raise UserError(f"{path}: no line has the key {absent[0]!r}; mend `en`, `zh` or `image` of {self.name}")
+
+    @property
+    def _keys(self) -> list[str]:
+        return [key for key in (self.en, self.zh, self.image) if key]
+
+    def _pairs(self, lines: Lines, records: list[Json]) -> Iterator[Pair]:
+        for number, (line, record) in enumerate(zip(lines.text.to_pylist(), records, strict=True), lines.first):
+            if record is not None:
+                yield from self._record(record, number)
+            elif line.strip():
+                yield Pair(line, "", number, fault="json")
+            else:
+                yield Pair("", "", number, fault="blank")
 
     def _record(self, record: Json, number: int) -> Iterator[Pair]:
         en, zh = strings(at(record, self.en)), strings(at(record, self.zh))
@@ -69,6 +74,23 @@ class Jsonl(Source):
         for sub, (a, b) in enumerate(zip(en, zh, strict=False), 1):
             if len(en) == len(zh):
                 yield Pair(a, b, number, sub=sub if len(en) > 1 else 0, image=image)
+
+
+def plain_columns(lines: pa.Array, keys: list[str]) -> list[pa.Array] | None:
+    """The columns of `keys`, parsed by Arrow; None unless every line is an object with a string under each key."""
+    schema = pa.schema([(key, TEXT) for key in dict.fromkeys(keys)])
+    if any("." in key for key in keys):
+        return None
+    rows = pa.LargeListArray.from_arrays(pa.array([0, len(lines)], pa.int64()), lines)
+    body = pc.binary_join(rows, pa.scalar("\n", TEXT))[0].as_buffer()
+    options = pj.ParseOptions(schema, unexpected_field_behavior="ignore")
+    try:
+        table = pj.read_json(pa.BufferReader(body), pj.ReadOptions(block_size=body.size + 1), options)
+    except (pa.ArrowException, UnicodeDecodeError):
+        return None
+    if table.num_rows != len(lines) or any(table[key].null_count for key in keys):
+        return None
+    return [table[key].combine_chunks() for key in keys]
 
 
 def parsed(line: str) -> Json:

@@ -35,6 +35,53 @@ class Source(ABC):
         """Yield raw batches in file order; raise UserError for what the user can mend."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileSource(Source):
+    """A source whose files hold both languages each, and are read one after the other."""
+
+    files: tuple[str, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files, in order."""
+        return self.files
+
+    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+        """Yield the batches of every file."""
+        for index, path in enumerate(self.files):
+            yield from self.read_file(root, path, index)
+
+    @abstractmethod
+    def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
+        """Yield the batches of one file, whose number is `index`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSource(FileSource):
+    """Files of a small odd format, read in plain Python."""
+
+    def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
+        """Group the pairs of one file."""
+        yield from batches(self.pairs(root, path), index)
+
+    @abstractmethod
+    def pairs(self, root: str, path: str) -> "Iterator[Pair]":
+        """Yield the pairs of one file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoFiles(Source):
+    """One file a language."""
+
+    en: str
+    zh: str
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The English file, then the Chinese."""
+        return (self.en, self.zh)
+
+
 @dataclass(frozen=True)
 class Pair:
     """One pair of a small odd format, read in plain Python."""

@@ -4,11 +4,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from data.command import UserError
 from data.sources.files import read_text
-from data.sources.source import Pair, Source, batches
+from data.sources.source import Pair, PairSource
 
 TIMES = re.compile(r"^\s*\d{1,3}:\d\d:\d\d[,.]\d{1,3}\s*-->\s*\d{1,3}:\d\d:\d\d[,.]\d{1,3}")
 HAN = re.compile(r"[\u3400-\u9fff]")
@@ -16,20 +14,12 @@ MARKS = re.compile(r"<[^<>]{0,120}>|\{\\[^{}]{0,120}\}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Srt(Source):
+class Srt(PairSource):
     """Each cue holds both languages, a line or more each; a line with Han characters is Chinese."""
 
-    files: tuple[str, ...]
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files, in order."""
-        return self.files
-
-    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+    def pairs(self, root: str, path: str) -> Iterator[Pair]:
         """Yield one pair a cue; `line` is the line of its times."""
-        for index, path in enumerate(self.files):
-            yield from batches(cues(read_text(root, path, self.encoding), path), index)
+        yield from cues(read_text(root, path, self.encoding), path)
 
 
 def cues(text: str, path: str) -> Iterator[Pair]:

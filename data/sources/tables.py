@@ -13,43 +13,34 @@ from data.pair import TEXT, raw_batch
 from data.sources.documents import load_json
 from data.sources.files import opened
 from data.sources.jsonl import at, strings
-from data.sources.source import ROWS, Pair, Source, batches
+from data.sources.source import ROWS, FileSource, Pair, PairSource, Source, batches
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parquet(Source):
+class Parquet(FileSource):
     """Parquet files; a dotted name reaches into structs (`translation.en`)."""
 
-    files: tuple[str, ...]
     en: str = "en"
     zh: str = "zh"
     image: str = ""
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files, in order."""
-        return self.files
-
-    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+    def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
         """Yield row group by row group; nulls become empty sides."""
         names = [name for name in (self.en, self.zh, self.image) if name]
-        for index, path in enumerate(self.files):
-            with opened(root, path) as stream:
-                try:
-                    file = pq.ParquetFile(stream)
-                    missing = [name for name in names if name.split(".")[0] not in file.schema_arrow.names]
-                    if missing:
-                        raise UserError(
-                            f"{path}: no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}"
-                        )
-                    first = 1
-                    for batch in file.iter_batches(ROWS, columns=[name.split(".")[0] for name in names]):
-                        texts = [_column(batch, name, path) for name in names]
-                        lines = np.arange(first, first + batch.num_rows, dtype=np.int64)
-                        yield raw_batch(texts[0], texts[1], index, lines, image=texts[2] if self.image else None)
-                        first += batch.num_rows
-                except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                    raise UserError(f"{path}: not a readable Parquet file ({error}); fetch it again") from error
+        with opened(root, path) as stream:
+            try:
+                file = pq.ParquetFile(stream)
+                missing = [name for name in names if name.split(".")[0] not in file.schema_arrow.names]
+                if missing:
+                    raise UserError(f"{path}: no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}")
+                first = 1
+                for batch in file.iter_batches(ROWS, columns=[name.split(".")[0] for name in names]):
+                    texts = [_column(batch, name, path) for name in names]
+                    lines = np.arange(first, first + batch.num_rows, dtype=np.int64)
+                    yield raw_batch(texts[0], texts[1], index, lines, image=texts[2] if self.image else None)
+                    first += batch.num_rows
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{path}: not a readable Parquet file ({error}); fetch it again") from error
 
 
 def _column(batch: pa.RecordBatch, dotted: str, path: str) -> pa.Array:
@@ -66,26 +57,18 @@ def _column(batch: pa.RecordBatch, dotted: str, path: str) -> pa.Array:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mapping(Source):
+class Mapping(PairSource):
     """A JSON object from English to Chinese (or the other way round, with `flipped`), as prompt plug-ins ship."""
 
-    files: tuple[str, ...]
     flipped: bool = False
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files, in order."""
-        return self.files
-
-    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+    def pairs(self, root: str, path: str) -> Iterator[Pair]:
         """Yield one pair an entry; `line` counts entries."""
-        for index, path in enumerate(self.files):
-            document = load_json(root, path, self.encoding)
-            if not isinstance(document, dict):
-                raise UserError(f"{path}: the top of the document is not a mapping; is this the right file?")
-            yield from batches(
-                (self._pair(key, value, number) for number, (key, value) in enumerate(document.items(), 1)), index
-            )
+        document = load_json(root, path, self.encoding)
+        if not isinstance(document, dict):
+            raise UserError(f"{path}: the top of the document is not a mapping; is this the right file?")
+        for number, (key, value) in enumerate(document.items(), 1):
+            yield self._pair(key, value, number)
 
     def _pair(self, key: str, value: object, number: int) -> Pair:
         if not isinstance(value, str):

@@ -7,33 +7,24 @@ from dataclasses import dataclass
 from typing import IO
 from xml.etree import ElementTree
 
-import pyarrow as pa
-
 from data.command import UserError
 from data.sources.files import BROKEN, broken, opened
-from data.sources.source import Pair, Source, batches
+from data.sources.source import Pair, PairSource
 
 LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tmx(Source):
+class Tmx(PairSource):
     """Units with a variant in each language; "zh" also means zh-CN, ZH_TW and the like."""
 
-    files: tuple[str, ...]
     en: str = "en"
     zh: str = "zh"
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files, in order."""
-        return self.files
-
-    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+    def pairs(self, root: str, path: str) -> Iterator[Pair]:
         """Yield one pair a unit; `line` counts units."""
-        for index, path in enumerate(self.files):
-            with opened(root, path) as stream:
-                yield from batches(self._pairs(stream, path), index)
+        with opened(root, path) as stream:
+            yield from self._pairs(stream, path)
 
     def _pairs(self, stream: IO[bytes], path: str) -> Iterator[Pair]:
         number = 0

@@ -11,17 +11,16 @@ from data.command import UserError
 from data.compiled import compiled
 from data.pair import TEXT, raw_batch
 from data.sources.lines import Bytes, Lines, Offsets, read_lines
-from data.sources.source import Source
+from data.sources.source import FileSource
 
 TAB = 9
 FAULTS = ("", "blank", "columns", "score")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tsv(Source):
+class Tsv(FileSource):
     """Columns by 1-based number. A line with too few columns is the reject `columns`; a blank line is `blank`."""
 
-    files: tuple[str, ...]
     en: int = 1
     zh: int = 2
     image: int = 0  # 0: no image column
@@ -29,28 +28,22 @@ class Tsv(Source):
     score: int = 0  # column of the publisher's own score (LASER margin of WikiMatrix, CCMatrix); 0: none
     min_score: float = 0.0  # rows under it are the reject `score`
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files, in order."""
-        return self.files
-
-    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+    def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
         """Yield one batch a block of lines."""
         for key in ("en", "zh"):
             if getattr(self, key) < 1:
                 raise UserError(f"source {self.name}: {key} is column {getattr(self, key)}; columns count from 1")
-        for index, path in enumerate(self.files):
-            widest = 0
-            for lines in read_lines(root, path, self.encoding):
-                table = Columns(lines)
-                widest = max(widest, int(table.counts.max()))
-                batch = self._batch(index, table)
-                yield batch.slice(max(0, self.skip - lines.first + 1))
-            if 0 < widest < (need := max(self.en, self.zh, self.image, self.score)):
-                raise UserError(
-                    f"{path}: no line has column {need} (the widest has {widest}); mend `en`, `zh` or `image` "
-                    f"of source {self.name}"
-                )
+        widest = 0
+        for lines in read_lines(root, path, self.encoding):
+            table = Columns(lines)
+            widest = max(widest, int(table.counts.max()))
+            batch = self._batch(index, table)
+            yield batch.slice(max(0, self.skip - lines.first + 1))
+        if 0 < widest < (need := max(self.en, self.zh, self.image, self.score)):
+            raise UserError(
+                f"{path}: no line has column {need} (the widest has {widest}); mend `en`, `zh` or `image` "
+                f"of source {self.name}"
+            )
 
     def _batch(self, index: int, table: "Columns") -> pa.RecordBatch:
         counts = table.counts
