@@ -121,11 +121,11 @@ pipeline.tokenizer = AutoTokenizer.from_pretrained("{name}", subfolder="tokenize
 pipeline("戴帽子拿剑的猫").images[0]
 ```
 
-(`CLIPTokenizer` of transformers 4 stops after CLIP's own merges and would spell Chinese in bytes; `AutoTokenizer` reads all.)
+(`CLIPTokenizer` of transformers 4 stops after CLIP's own merges and would spell Chinese in bytes.)
 
 With sentence-transformers: `SentenceTransformer("{name}").encode(["戴帽子拿剑的猫"])`.
 
-For ComfyUI, `single_file/comfyui_node.py` goes into `custom_nodes/`: its node takes rows and tokenizer from this folder.
+For ComfyUI, `single_file/comfyui_node.py` goes into `custom_nodes/`: its node takes rows and tokenizer from here.
 `single_file/` has the weights under the key names of CLIP-L loaders as well, but a program with CLIP's own tokenizer
 and 49,408 rows cannot read Chinese with them."""
 
