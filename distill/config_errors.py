@@ -4,7 +4,7 @@ import re
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -33,6 +33,11 @@ def _check_keys(tree: dict[str, Any], schema: type, prefix: str) -> None:
         for kind in (kind for kind in types if isinstance(kind, type) and is_dataclass(kind)):
             if isinstance(value, dict):
                 _check_keys(value, kind, f"{prefix}{key}.")
+            elif get_origin(hints[key]) is list and isinstance(value, list):
+                for place, entry in enumerate(value):
+                    _check_keys(
+                        entry if isinstance(entry, dict) else {str(entry): None}, kind, f"{prefix}{key}.{place}."
+                    )
             elif value is not None or NoneType not in types:
                 keys = ", ".join(get_type_hints(kind))
                 raise UserError(f"{prefix}{key}: {value!r} is no mapping; its keys are {keys}")

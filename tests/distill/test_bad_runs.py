@@ -54,6 +54,7 @@ KEYS: list[tuple[str, object, str]] = [
         "trian: no such key; there are teacher, data, out_dir, states, padding, student, losses, train",
     ),
     ("train.learning_rate", 1, "train.learning_rate: no such key; there are steps, batch_size"),
+    ("data.mixture.stages", [{"from": 3}], "data.mixture.stages.0.from: no such key; there are from_step, "),
     ("losses.pooled", {"chinesse": 1}, "losses.pooled.chinesse: no such key; there are chinese, "),
     ("student.xtended", {}, "student.xtended: no such key; there are extended"),
     ("train", 3, "train: 3 is no mapping; its keys are steps,"),
