@@ -14,6 +14,8 @@ import daft
 from jsonargparse import ArgumentParser
 
 from data.card import data_card, kept_samples
+from data.clean.banned import WordList, load_words
+from data.clean.benchmark_names import benchmark_paths
 from data.clean.benchmarks import Benchmark, forbidden, load_benchmark
 from data.clean.contamination import Yardstick, build_indices
 from data.command import UserError, command
@@ -35,8 +37,9 @@ def build(config: Path, out: Path, overwrite: bool = False) -> None:
     with _locked(partial):
         if out.exists():
             _reuse(out, partial)
-        benchmarks = [_benchmark(plan.root, path) for path in plan.recipe.benchmarks]
-        yardstick = _yardstick(benchmarks, any(each.near_duplicate <= 1 for each in plan.limits.values()))
+        paths = benchmark_paths(plan.root, plan.recipe.benchmark_folder, plan.recipe.benchmarks)
+        benchmarks = [(load_benchmark(plan.root, path), describe(plan.root, path)) for path in paths]
+        yardstick = _yardstick(plan, benchmarks)
         scored = [score_source(source, plan.root, partial / "scored", yardstick) for source in plan.sources]
         verdicts = decide(plan, scored, forbidden([b for b, _ in benchmarks]))
         for leftover in ("train", "valid"):
@@ -80,13 +83,13 @@ def _wanted(plan: Plan, config: Path, out: Path, overwrite: bool) -> bool:
     return False
 
 
-def _benchmark(root: str, path: str) -> tuple[Benchmark, Input]:
-    return load_benchmark(root, path), describe(root, path)
-
-
-def _yardstick(benchmarks: list[tuple[Benchmark, Input]], near: bool) -> Yardstick:
-    digest = hashlib.sha256("".join(file.sha256 + file.path for _, file in benchmarks).encode()).hexdigest()
-    return Yardstick(build_indices([b for b, _ in benchmarks]), digest, near)
+def _yardstick(plan: Plan, benchmarks: list[tuple[Benchmark, Input]]) -> Yardstick:
+    words, files = plan.recipe.banned_words, [file for _, file in benchmarks]
+    files += [describe(plan.root, words)] if words else []
+    digest = hashlib.sha256("".join(file.sha256 + file.path for file in files).encode()).hexdigest()
+    near = any(each.near_duplicate <= 1 for each in plan.limits.values())
+    listed = load_words(plan.root, words) if words else WordList()
+    return Yardstick(build_indices([b for b, _ in benchmarks]), digest, near, listed)
 
 
 @contextmanager

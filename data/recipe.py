@@ -23,6 +23,8 @@ class Recipe:
 
     sources: tuple[dict[str, Any], ...]
     benchmarks: tuple[str, ...] = ()
+    benchmark_folder: str = ""  # where `benchmarks` that are names, such as flickr30k-cn, are looked for
+    banned_words: str = ""  # a file with a word a line; rows that hold one go
     limits: Limits = field(default_factory=Limits)
     limits_by_domain: dict[str, dict[str, Any]] = field(default_factory=dict)
     valid_per_domain: int = 200

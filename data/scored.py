@@ -23,6 +23,7 @@ from data.sources.formats import FORMATS
 from data.sources.source import Source
 
 GROUP = 65536  # rows a row group
+SIMILARITY = "similarity"  # folder of sentence similarities beside the rows
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,7 @@ def score_source(source: Source, root: str, folder: Path, yardstick: Yardstick) 
         return old
     started = time.monotonic()
     partial = folder / f"{source.name}.partial"
-    for leftover in (partial, done):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     count = _write(source, root, partial / "rows.parquet", yardstick)
     inputs = tuple(describe(root, path) for path in source.paths)
@@ -73,6 +72,9 @@ def score_source(source: Source, root: str, folder: Path, yardstick: Yardstick) 
         "inputs": [asdict(i) for i in inputs],
     }
     (partial / "done.json").write_text(json.dumps(note, ensure_ascii=False, indent=1), encoding="utf-8")
+    if (done / SIMILARITY).exists():
+        (done / SIMILARITY).replace(partial / SIMILARITY)  # costly, and checked against the texts before it is used
+    shutil.rmtree(done, ignore_errors=True)
     partial.replace(done)
     return Scored(source, done / "rows.parquet", count, inputs, seconds, reused=False)
 

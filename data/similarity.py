@@ -4,6 +4,7 @@ The encoder is Google's multilingual Universal Sentence Encoder in the package f
 extra `similarity`). Scores are kept beside the others; a new threshold needs no new scores.
 """
 
+import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from data.command import UserError
 from data.pair import TEXT
-from data.scored import Scored
+from data.scored import SIMILARITY, Scored
 
 Floats = npt.NDArray[np.float32]
 BATCH = 1024  # rows of one call of the encoder; neighbours are looked for inside it
@@ -61,7 +62,7 @@ def compared(en: list[str], zh: list[str], line: npt.NDArray[np.int64], model: E
 
 def similarities(part: Scored, wanted: npt.NDArray[np.bool_]) -> pa.Table:
     """Columns `own` and `rival` of every row of a source, NaN where not `wanted` [rows]; stored by row group."""
-    folder = part.rows.parent / "similarity"
+    folder = part.rows.parent / SIMILARITY
     folder.mkdir(exist_ok=True)
     tables, row = list[pa.Table](), 0
     with tqdm(desc=f"{part.source.name}: similarity", total=int(wanted.sum()), unit=" rows", leave=False) as bar:
@@ -74,10 +75,11 @@ def similarities(part: Scored, wanted: npt.NDArray[np.bool_]) -> pa.Table:
 
 
 def _group(path: Path, batch: pa.RecordBatch, chosen: npt.NDArray[np.bool_]) -> pa.Table:
-    """One row group's scores: stored ones if they cover `chosen`, else computed and stored."""
+    """One row group's scores: stored ones if they are of these texts and cover `chosen`, else computed and stored."""
+    digest = _digest(batch)
     if path.exists():
         old = pq.read_table(path)
-        if not np.isnan(old["own"].to_numpy()[chosen]).any():
+        if (old.schema.metadata or {}).get(b"texts") == digest and not np.isnan(old["own"].to_numpy()[chosen]).any():
             return old
     result = {name: np.full(batch.num_rows, np.nan, np.float32) for name in ("own", "rival")}
     rows = np.flatnonzero(chosen)
@@ -86,11 +88,16 @@ def _group(path: Path, batch: pa.RecordBatch, chosen: npt.NDArray[np.bool_]) -> 
         scores = _run(table)
         for name in result:
             result[name][rows] = scores[name].to_numpy()
-    table = pa.table(result)
+    table = pa.table(result).replace_schema_metadata({"texts": digest})
     partial = path.with_suffix(".partial")
     pq.write_table(table, partial, compression="zstd")
     partial.replace(path)
     return table
+
+
+def _digest(batch: pa.RecordBatch) -> bytes:
+    """Hash of the texts and their lines: scores stay good for as long as these do, whatever else is scored again."""
+    return hashlib.sha256(batch.select(["en", "zh", "line"]).serialize()).hexdigest().encode()
 
 
 def _run(table: pa.Table) -> pa.Table:

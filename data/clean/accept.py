@@ -27,6 +27,8 @@ class Limits:
     numbers: bool = True  # reject rows whose numbers disagree
     max_foreign: float = 0.15  # foreign less English function words, as a share of words
     max_cantonese: int = 0  # characters that only written Cantonese has
+    max_banned: int = 0  # 1: keep rows that hold a word of the recipe's `banned_words` all the same
+    max_ending: float = 1.0  # 1: anything; 0.5: no question beside a statement; 0: both sides end alike
     max_benchmark_held: float = 0.75  # of a benchmark text's n-grams in the row, on either side
     max_benchmark_alike: float = 0.6  # n-gram similarity to a benchmark text, on either side
     near_duplicate: float = 0.85  # estimated similarity to an earlier pair; above 1: off
@@ -70,6 +72,8 @@ def rules(table: dict[str, Column], limits: Limits) -> list[Rule]:
         Rule("en_language", score["foreign"], limits.max_foreign),
         Rule("zh_language", score["cantonese"], limits.max_cantonese),
         Rule("numbers", score["numbers"], 0.5 if limits.numbers else 2.0),
+        Rule("banned_word", score["banned"], limits.max_banned + 0.5),
+        Rule("ending", score["ending"], limits.max_ending),
         Rule("benchmark_overlap", np.maximum(score["en_held"], score["zh_held"]), limits.max_benchmark_held),
         Rule("benchmark_near", np.maximum(score["en_alike"], score["zh_alike"]), limits.max_benchmark_alike),
     ]

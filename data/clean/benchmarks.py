@@ -17,8 +17,19 @@ from data.sources.documents import Json, load_json
 from data.sources.files import read_text
 from data.sources.jsonl import parsed
 
-IMAGE_KEYS = ("image", "img_path", "file_name", "filename", "image_name", "coco_image", "image_path", "image_ids")
-TEXT_KEYS = ("zh", "en", "en_all", "caption", "captions", "sentences", "sentence", "text", "texts", "raw", "tokens")
+IMAGE_KEYS = (
+    "image",
+    "img_path",
+    "file_name",
+    "filename",
+    "image_name",
+    "coco_image",
+    "image_path",
+    "image_ids",
+    "image/key",
+)
+TEXT_KEYS = ("zh", "en", "en_all", "caption", "captions", "sentences", "sentence", "text", "texts", "raw",
+             "query_text")  # fmt: skip
 COCO = re.compile(r"^(?:COCO_[a-z]+\d*_)?(\d{12})$")
 
 
@@ -48,9 +59,11 @@ def image_id(name: str) -> str:
 
 
 def load_benchmark(root: str, path: str) -> Benchmark:
-    """Read a benchmark file: JSON lines, one JSON document, CSV with a header, or a text a line."""
+    """Read a benchmark: JSON lines, one JSON document, CSV with a header, a text a line, or `hub://ID`."""
     name = re.sub(r"\.(?:gz|zst|bz2|xz)$", "", path.lower())
-    if name.endswith((".jsonl", ".ndjson")):
+    if path.startswith("hub://"):
+        found = _hub(path.removeprefix("hub://"))
+    elif name.endswith((".jsonl", ".ndjson")):
         found = list(_lines(root, path))
     elif name.endswith(".json"):
         found = [load_json(root, path)]
@@ -73,6 +86,18 @@ def _lines(root: str, path: str) -> Iterator[Json]:
             if record is None:
                 raise UserError(f"{path}:{number}: not JSON; a benchmark must be whole, fetch the file again")
             yield record
+
+
+def _hub(name: str) -> list[Json]:
+    """Every split of a Hugging Face data set, its columns of texts and image names."""
+    from datasets import load_dataset
+
+    try:
+        splits = load_dataset(name)
+    except Exception as error:  # the hub client raises its own kinds for absent, gated and unreachable sets
+        raise UserError(f"benchmarks: hub://{name}: cannot be opened: {error}") from error
+    wanted = set(TEXT_KEYS + IMAGE_KEYS)
+    return [row for data in splits.values() for row in data.select_columns(sorted(wanted & set(data.column_names)))]
 
 
 def _table(root: str, path: str, delimiter: str) -> list[Json]:

@@ -1,11 +1,12 @@
 """Overlap with benchmarks: how much of a benchmark text a row holds, and how like it the row is, on either side."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from data.clean.banned import WordList
 from data.clean.benchmarks import Benchmark
 from data.clean.codepoints import Ints, Text, decode, rows_of
 from data.clean.grams import Grams, Hashes, grams
@@ -39,8 +40,9 @@ class Yardstick:
     """What rows are measured against besides themselves."""
 
     indices: tuple[Index, Index]  # English and Chinese benchmark texts
-    sha256: str  # of the benchmark files
+    sha256: str  # of the files that they come from
     near: bool = True  # whether signatures for near duplicates are wanted
+    banned: WordList = field(default_factory=WordList)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def edited(text: Text, rows: Mask, edit: Callable[[str], str]) -> Text:
     chosen = np.flatnonzero(rows)
     if not len(chosen):
         return text
-    column = pc.replace_substring_regex(encode(rows_of(text, chosen)), "[\\n\\r\\x{85}\\x{2028}\\x{2029}]", " ")
+    column = pc.replace_substring_regex(encode(rows_of(text, chosen)), "[\\n\\r]", " ")
     changed = edit("\n".join(column.to_pylist())).split("\n")
     if len(changed) != len(chosen):
         raise AssertionError("an edit changed the number of lines")

@@ -1,4 +1,4 @@
-"""Normalisation of one column: mark-up, width, invisible characters, spaces, punctuation, simplified characters."""
+"""Normalisation of one column: mojibake, mark-up, width, invisible characters, spaces, stops, simplified characters."""
 
 from functools import cache
 
@@ -8,11 +8,13 @@ import opencc
 from data.clean.alphabet import mapping
 from data.clean.codepoints import UNICODE, Mask, Text, holding
 from data.clean.markup import edited, marked, unmarked
+from data.clean.mojibake import garbled, repaired
 from data.clean.spacing import closed_up, punctuated, settled, unspaced_closings
 
 
 def normalised(text: Text, chinese: bool, simplify: bool, spaces: str) -> Text:
     """`text` in its normal form; a row may come out empty, never lost."""
+    text = edited(text, garbled(text), repaired)
     text = settled(edited(text, marked(text), unmarked), mapping(chinese))
     if not chinese:
         return unspaced_closings(text)

@@ -3,9 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 
+from data.clean.banned import banned
 from data.clean.codepoints import Text
 from data.clean.contamination import Yardstick, overlap
 from data.clean.counts import Counts, counted
+from data.clean.ending import endings
 from data.clean.keys import folded, row_keys
 from data.clean.language import cantonese, foreignness
 from data.clean.minhash import HASHES, signatures
@@ -35,6 +37,8 @@ SCORES = (
     "en_alike",
     "zh_held",
     "zh_alike",
+    "ending",
+    "banned",
 )
 
 
@@ -65,6 +69,8 @@ def scored(en: Text, zh: Text, yardstick: Yardstick) -> dict[str, npt.NDArray[np
         "en_alike": en_overlap.alike,
         "zh_held": zh_overlap.held,
         "zh_alike": zh_overlap.alike,
+        "ending": endings(en, zh),
+        "banned": banned(en, zh, yardstick.banned),
         "en_key": en_key,
         "zh_key": zh_key,
         "signature": signatures(en_fold, zh_fold) if yardstick.near else np.zeros((en.rows, HASHES), np.uint8),

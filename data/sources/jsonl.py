@@ -5,9 +5,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.json as pj
 
 from data.command import UserError
 from data.pair import TEXT, raw_batch
@@ -31,16 +30,16 @@ class Jsonl(FileSource):
     glued: bool = False  # PoetMT: lines joined without a space ("land.How many"), numbered poems, notes at the end
 
     def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
-        """Yield a batch a block of lines where all are plain objects of strings, else group their pairs."""
+        """Yield a batch a block of lines: as columns where all are objects of strings, else pair by pair."""
         seen, found = 0, set[str]()
         for lines in read_lines(root, path, self.encoding):
-            columns = None if self.glued else plain_columns(lines.text, self._keys)
+            records = [parsed(line) for line in lines.text.to_pylist()]
+            columns = None if self.glued else plain_columns(records, self._keys)
             if columns is not None:
-                seen, found = seen + len(lines.text), set(self._keys)
+                seen, found = seen + len(records), set(self._keys)
                 image = columns[2] if self.image else None
                 yield raw_batch(columns[0], columns[1], index, lines.numbers(), image=image)
                 continue
-            records = [parsed(line) for line in lines.text.to_pylist()]
             seen += sum(record is not None for record in records)
             found |= {key for key in self._keys for record in records if at(record, key) is not None}
             yield from batches(self._pairs(lines, records), index)
@@ -76,27 +75,28 @@ class Jsonl(FileSource):
                 yield Pair(a, b, number, sub=sub if len(en) > 1 else 0, image=image)
 
 
-def plain_columns(lines: pa.Array, keys: list[str]) -> list[pa.Array] | None:
-    """The columns of `keys`, parsed by Arrow; None unless every line is an object with a string under each key."""
-    schema = pa.schema([(key, TEXT) for key in dict.fromkeys(keys)])
-    if any("." in key for key in keys):
-        return None
-    rows = pa.LargeListArray.from_arrays(pa.array([0, len(lines)], pa.int64()), lines)
-    body = pc.binary_join(rows, pa.scalar("\n", TEXT))[0].as_buffer()
-    options = pj.ParseOptions(schema, unexpected_field_behavior="ignore")
+def plain_columns(records: list[Json], keys: list[str]) -> list[pa.Array] | None:
+    """The columns of `keys`; None unless every record is an object with a string under each."""
     try:
-        table = pj.read_json(pa.BufferReader(body), pj.ReadOptions(block_size=body.size + 1), options)
-    except (pa.ArrowException, UnicodeDecodeError):
+        columns = [[record[key] for record in records] for key in keys]
+    except (KeyError, TypeError, IndexError):
         return None
-    if table.num_rows != len(lines) or any(table[key].null_count for key in keys):
+    if not all(set(map(type, column)) <= {str} for column in columns):
         return None
-    return [table[key].combine_chunks() for key in keys]
+    try:
+        return [pa.array(column, TEXT) for column in columns]
+    except UnicodeEncodeError:  # a lone surrogate
+        return None
 
 
 def parsed(line: str) -> Json:
     """The JSON value of a line, or None where it is not JSON."""
     try:
-        return json.loads(line)
+        return orjson.loads(line)
+    except ValueError:
+        pass
+    try:
+        return json.loads(line)  # takes a little more: lone surrogates, NaN
     except (ValueError, RecursionError):
         return None
 

@@ -7,7 +7,7 @@ import pytest
 
 from data import similarity
 from data.similarity import compared
-from tests.data.corpora import PAIRS, built, tsv_config, write_config
+from tests.data.corpora import PAIRS, built, tsv_config, write_config, write_tsv
 
 
 class Toy:
@@ -40,6 +40,13 @@ def test_unlike_and_shifted_pairs_go_and_scores_are_stored(tmp_path: Path, monke
     write_config(tmp_path, [source], valid_per_domain=0, limits={**loose, "min_similarity": -0.9})
     assert built(config, overwrite=True)["rows_kept"] == 3
     assert Toy.calls == calls
+    source["license"] = "another, so that the rows are scored again"
+    assert built(write_config(tmp_path, [source], valid_per_domain=0, limits={**loose, "min_similarity": -0.9}),
+                 overwrite=True)["rows_kept"] == 3  # fmt: skip
+    assert Toy.calls == calls
+    write_tsv(tmp_path / "pairs.tsv", [("c" * 10, "字" * 10), *rows[1:]])
+    built(config, overwrite=True)
+    assert Toy.calls > calls
 
 
 def test_real_encoder_tells_translations_from_strangers() -> None:
