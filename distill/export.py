@@ -26,7 +26,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from data.command import UserError
 from distill.replace_folder import replace_folder
+from distill.tower import StateLayer
 
+_MARKS = ("text_encoder/config.json", "states.safetensors")  # of an export, the second of an `xlmr` student
 PROBES = (
     "",
     "a photo of a cat",
@@ -46,10 +48,16 @@ Part = Callable[[Path, CLIPTextModelWithProjection, PreTrainedTokenizerFast], No
 
 
 def export(
-    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, out: Path, parts: Sequence[Part] = ()
+    model: CLIPTextModelWithProjection,
+    tokenizer: PreTrainedTokenizerFast,
+    out: Path,
+    parts: Sequence[Part] = (),
+    states: StateLayer = "last",
 ) -> None:
     """Write the student to the folder `out`, whole or not at all; a student that would load wrongly raises UserError.
 
+    `states` says which of them the UNet reads: where it is those before the last layer through the final norm, as in
+    Stable Diffusion 2, `text_encoder/` has one layer less, as the pipeline's own.
     A former export at `out` is replaced; any other folder there that is not empty is refused.
     """
     refuse_foreign_folder(out)
@@ -57,7 +65,7 @@ def export(
     partial = out.absolute().with_name(f".{out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        write_folder(model, config, tokenizer, partial)
+        write_folder(model, config, tokenizer, partial, states)
         for part in parts:
             part(partial, model, tokenizer)
         verify_folder(partial, model, tokenizer)
@@ -70,7 +78,7 @@ def refuse_foreign_folder(out: Path) -> None:
     """Raise UserError where `out` is a file, or a folder of something else than an exported student."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / "text_encoder" / "config.json").is_file():
+    if out.is_dir() and any(out.iterdir()) and not any((out / mark).is_file() for mark in _MARKS):
         raise UserError(f"--out {out}: a folder with other things in it; name a new one")
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: no folder {out.parent}; make it first")
@@ -98,7 +106,11 @@ def sound_config(model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokeni
 
 
 def write_folder(
-    model: CLIPTextModelWithProjection, config: CLIPTextConfig, tokenizer: PreTrainedTokenizerFast, folder: Path
+    model: CLIPTextModelWithProjection,
+    config: CLIPTextConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    states: StateLayer = "last",
 ) -> None:
     """Weights, config and tokenizer, twice: with projection at the root, without in `text_encoder/`.
 
@@ -106,15 +118,17 @@ def write_folder(
     write `text_encoder/` without, which earlier releases and other programs do not read.
     """
     weights = {name: weight.detach().contiguous().clone() for name, weight in model.state_dict().items()}
-    without = {name: weight for name, weight in weights.items() if name.startswith("text_model.")}
-    for place, tensors, kind in (
-        (folder, weights, CLIPTextModelWithProjection),
-        (folder / "text_encoder", without, CLIPTextModel),
+    layers = config.num_hidden_layers - (states == "penultimate_normed")
+    left_out = ("text_projection.", f"text_model.encoder.layers.{layers}.")
+    without = {name: weight for name, weight in weights.items() if not name.startswith(left_out)}
+    for place, tensors, kind, kept in (
+        (folder, weights, CLIPTextModelWithProjection, config.num_hidden_layers),
+        (folder / "text_encoder", without, CLIPTextModel, layers),
     ):
         place.mkdir(parents=True)
         save_file(tensors, place / "model.safetensors", {"format": "pt"})
         own = copy.deepcopy(config)
-        own.architectures = [kind.__name__]
+        own.architectures, own.num_hidden_layers = [kind.__name__], kept
         own.save_pretrained(place)
     for place in (folder, folder / "tokenizer"):
         write_tokenizer(tokenizer, place, config.max_position_embeddings)

@@ -14,7 +14,9 @@ from distill.export_pipeline import found_pipeline, write_pipeline
 from distill.export_push import Target, push
 from distill.export_sentences import write_sentence_modules
 from distill.export_single import write_single_files
-from distill.student.saved import load_run
+from distill.export_xlmr import export_encoder
+from distill.student.saved import load_run, open_run, read_config
+from distill.student.xlmr import XlmrStudent
 
 Name = Literal["single-file", "onnx", "sentence-transformers", "golden"]
 PARTS: dict[Name, Part] = {
@@ -28,10 +30,14 @@ PARTS: dict[Name, Part] = {
 def main(arguments: list[str] | None = None) -> None:
     """Read a run, write its student, and on request a pipeline with it and an upload; see `--help`."""
     given = parse(arguments)
+    if read_config(given.run).student.xlmr is not None:
+        _sentence_encoder(given)
+        return
     student = load_run(given.run, given.step)
     name = given.push_to_hub or given.name or given.out.absolute().name
     origin = read_origin(name, given.license, given.run, given.results)
-    export(student.model, student.tokenizer, given.out, [*(PARTS[part] for part in given.parts), card(origin)])
+    parts = [*(PARTS[part] for part in given.parts), card(origin)]
+    export(student.model, student.tokenizer, given.out, parts, student.states)
     weights = sum(weight.numel() for weight in student.model.parameters())
     print(f"{given.out}: a student of {weights / 1e6:.1f} M weights and {len(student.tokenizer)} tokens, checked")
     if given.pipeline is not None:
@@ -39,6 +45,19 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{given.pipeline_out}: {given.pipeline} with the student as its prompt encoder")
     if given.push_to_hub is not None:
         print(push(given.out, Target(given.push_to_hub, given.public, given.revision, given.commit_message)))
+
+
+def _sentence_encoder(given: Namespace) -> None:
+    """Export an `xlmr` student, which no pipeline and no CLIP loader can take, as what it is."""
+    if given.pipeline is not None or given.push_to_hub is not None or set(given.parts) & {"single-file", "onnx"}:
+        raise UserError(
+            "student.xlmr: is no CLIP text tower, so it has no pipeline, upload, single file or ONNX export; "
+            "leave these options out to get a sentence-transformers folder"
+        )
+    opened = open_run(given.run, given.step)
+    assert isinstance(opened.student, XlmrStudent)
+    export_encoder(opened.student, opened.tokenizer, given.out)
+    print(f"{given.out}: an encoder with projections for sentence-transformers, checked")
 
 
 def parse(arguments: list[str] | None) -> Namespace:

@@ -38,5 +38,6 @@ def load_pretrained(name: str, states: StateLayer = "last", padding: str | None 
     if padding is not None:
         if padding not in tokenizer.get_vocab():
             raise UserError(f"padding: {padding!r} is no token of {name!r}; Stable Diffusion 2 and SDXL pad with '!'")
-        tokenizer.pad_token = padding
+        # As the pipeline's own tokenizer is made: where a text has the token, it is read as a special one too.
+        tokenizer = CLIPTokenizer.from_pretrained(name, pad_token=padding)
     return Pretrained(load_tower(name, "teacher"), tokenizer, states)

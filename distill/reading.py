@@ -37,9 +37,12 @@ class Reading:
 
     def parts(self, count: int) -> list["Reading"]:
         """`count` equal parts, in order; each a multiple of `every` pairs."""
-        cut = zip(*(view.chunk(count) for view in (self.chinese, self.english, self.teacher)), strict=True)
+        chinese, english, teacher = (view.chunk(count) for view in (self.chinese, self.english, self.teacher))
         again = [None] * count if self.teacher_english is None else self.teacher_english.chunk(count)
-        return [Reading(*part, more, self.every, self.full) for part, more in zip(cut, again, strict=True)]
+        return [
+            Reading(chinese[part], english[part], teacher[part], again[part], self.every, self.full)
+            for part in range(count)
+        ]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from distill.metrics import MetricsFile, Running
 from distill.optimizer import make_optimizer, set_rate
 from distill.parts import Parts
 from distill.prefetch import Prefetch
-from distill.reading import Reading
+from distill.reading import Reading, Readings
 from distill.spikes import WINDOW, is_spike
 from distill.stop_signal import stop_signal
 from distill.task import total
@@ -39,7 +40,7 @@ class Trainer:
 
     def __init__(self, parts: Parts, config: TrainConfig, accelerator: Accelerator, folder: Path) -> None:
         """Build the optimizer, wrap the task, and load the newest checkpoint where there is one."""
-        self._parts, self._config, self._accelerator = parts, config, accelerator
+        self.parts, self._config, self._accelerator = parts, config, accelerator
         self._checkpoints = folder / "checkpoints"
         self._weights = parts.task.trainable()
         self._progress = Progress(step=0, pairs=0)
@@ -65,10 +66,10 @@ class Trainer:
         Gradients that are not finite raise `DivergedError` on every rank.
         """
         config, first, running = self._config, self._progress.step, Running()
-        drawn = Prefetch(self._parts.readings, first, config.steps)
+        drawn = Prefetch(self.parts.readings, first, config.steps)
         with stop_signal() as asked, drawn as readings, self._bar() as bar:
             for step in range(first, config.steps):
-                terms = self._step(step, readings)
+                terms = self.step(step, readings)
                 running.add(terms, config.batch_size)
                 bar.update(config.batch_size)
                 last = step + 1 == config.steps
@@ -86,7 +87,12 @@ class Trainer:
             self._metrics.close()
         return self._progress
 
-    def _step(self, step: int, readings: Prefetch) -> Terms:
+    def steps(self, some: Iterable[int], readings: Prefetch | Readings) -> None:
+        """Some steps, neither logged nor saved: for measuring."""
+        for step in some:
+            self.step(step, readings)
+
+    def step(self, step: int, readings: Prefetch | Readings) -> Terms:
         """One optimizer step; named terms, still on the device."""
         set_rate(self._optimizer, step, self._config)
         reading = readings[step].to(self._accelerator.device)
@@ -103,7 +109,7 @@ class Trainer:
 
     def _backward(self, reading: Reading, done: float) -> Terms:
         """Leave the step's gradients, averaged over the ranks, in the weights."""
-        parts, teacher, autocast = self._config.accumulate, self._parts.teacher, self._accelerator.autocast
+        parts, teacher, autocast = self._config.accumulate, self.parts.teacher, self._accelerator.autocast
         if parts == 1:
             with autocast():
                 terms: Terms = self._model(reading, teacher.targets(reading), done)
@@ -111,7 +117,7 @@ class Trainer:
             return terms
         with autocast():
             targets = targets_in_parts(teacher, reading.parts(parts))
-        terms = backward_in_parts(self._parts.task, reading, targets, done, parts, autocast)
+        terms = backward_in_parts(self.parts.task, reading, targets, done, parts, autocast)
         average_gradients(self._weights.values())
         return terms
 
@@ -145,21 +151,21 @@ class Trainer:
     def _evaluate(self, bar: "tqdm[NoReturn]") -> None:
         """The main process encodes the held-out slice; the others wait."""
         if self._accelerator.is_main_process:
-            student = self._parts.task.student.eval()
+            student = self.parts.task.student.eval()
             mean = self._average.applied() if self._average else nullcontext()
             with mean, torch.no_grad(), self._accelerator.autocast():
                 result = validate(
-                    self._parts.valid,
-                    self._parts.teacher,
+                    self.parts.valid,
+                    self.parts.teacher,
                     student,
-                    self._parts.pad,
+                    self.parts.pad,
                     self._accelerator.device,
                     _VALIDATION_ROWS,
-                    self._parts.student_pad,
+                    self.parts.student_pad,
                 )
             student.train()
             self._record({f"valid/{name}": value for name, value in result.items()})
-            for name in ("caption", *self._parts.valid):
+            for name in ("caption", *self.parts.valid):
                 if f"{name}/zh2en" in result:
                     bar.write(
                         f"step {self._progress.step}: {name} zh2en {result[f'{name}/zh2en']:.3f}, "

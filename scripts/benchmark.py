@@ -1,4 +1,4 @@
-"""`python scripts/benchmark.py data ...`: the measured speed of a part of the project."""
+"""`python scripts/benchmark.py data|train ...`: the measured speed of a part of the project."""
 
 import sys
 from pathlib import Path
@@ -13,8 +13,10 @@ def main() -> None:
     part = sys.argv.pop(1) if len(sys.argv) > 1 else ""
     if part == "data":
         from data.throughput import main as run
+    elif part == "train":
+        from distill.throughput import main as run
     else:
-        raise UserError(f"benchmark {part!r} is not one of data")
+        raise UserError(f"benchmark {part!r} is not one of data, train")
     run()
 
 

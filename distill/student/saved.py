@@ -10,6 +10,7 @@ from distill import checkpoint
 from distill.config import RunConfig, parse
 from distill.student.build import build_student, load_student_tokenizer
 from distill.student.kind import StudentTower
+from distill.tower import StateLayer
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Student:
 
     model: CLIPTextModelWithProjection
     tokenizer: PreTrainedTokenizerFast
+    states: StateLayer = "last"
+    """Which of its states the UNet reads."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,19 @@ class OpenedRun:
 def load_run(run: Path, step: int | None = None) -> Student:
     """The student of `run` at `step`, or at its newest checkpoint."""
     opened = open_run(run, step)
-    return Student(model=opened.student.stock(), tokenizer=opened.tokenizer)
+    return Student(opened.student.stock(), opened.tokenizer, opened.config.states)
+
+
+def read_config(run: Path) -> RunConfig:
+    """The configuration of `run`."""
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"--run {run}: no config.yaml there; name the out_dir of a run")
+    return parse(["--config", str(run / "config.yaml")]).run
 
 
 def open_run(run: Path, step: int | None) -> OpenedRun:
     """The student of `run` at `step`, or at its newest checkpoint, ready to be trained or asked."""
-    if not (run / "config.yaml").is_file():
-        raise UserError(f"--run {run}: no config.yaml there; name the out_dir of a run")
-    config = parse(["--config", str(run / "config.yaml")]).run
+    config = read_config(run)
     saved = checkpoint.steps(run / "checkpoints")
     if not saved:
         raise UserError(f"--run {run}: no checkpoint yet; train it first")

@@ -32,7 +32,7 @@ class XlmrStudent(StudentTower):
         super().__init__()
         self.encoder = load_encoder(config.model)
         hidden = self.encoder.config.hidden_size
-        self._slots, self._end_of_text, self._pooling = slots, end_of_text, config.pooling
+        self._slots, self._end_of_text, self.pooling = slots, end_of_text, config.pooling
         self.to_states = nn.Linear(hidden, width)
         self.to_pooled = nn.Linear(hidden, projection, bias=False)
 
@@ -40,7 +40,7 @@ class XlmrStudent(StudentTower):
         """States of `ids`, int64 [batch, slots]; padding is read by nobody, and reads the text."""
         is_text = up_to_end(ids, self._end_of_text)
         hidden: torch.Tensor = self.encoder(input_ids=ids, attention_mask=is_text.long()).last_hidden_state
-        if self._pooling == "first":
+        if self.pooling == "first":
             pooled = hidden[:, 0]
         else:
             pooled = (hidden * is_text[..., None]).sum(dim=1) / is_text.sum(dim=1, keepdim=True)
@@ -77,7 +77,7 @@ class XlmrStudent(StudentTower):
 
     def stock(self) -> CLIPTextModelWithProjection:
         """There is none."""
-        raise UserError("student.xlmr: is no CLIP text tower, so it has no export that a pipeline would load")
+        raise UserError("student.xlmr: is no CLIP text tower, so nothing that loads one can take it")
 
 
 def load_encoder(name: str) -> Any:  # noqa: ANN401  # whichever class the folder names

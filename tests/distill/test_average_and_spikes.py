@@ -39,7 +39,7 @@ def test_the_mean_by_hand() -> None:
 def test_a_run_with_a_mean_resumes_exactly_and_exports_it(
     teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = trainer.Trainer._step
+    step = trainer.Trainer.step
 
     def killed(self: trainer.Trainer, number: int, readings: Any) -> Any:  # noqa: ANN401
         if number == 4:
@@ -52,7 +52,7 @@ def test_a_run_with_a_mean_resumes_exactly_and_exports_it(
         arguments = write_config(tmp_path / f"{name}.yaml", tree)
         if name == "broken":
             with monkeypatch.context() as patch:
-                patch.setattr(trainer.Trainer, "_step", killed)
+                patch.setattr(trainer.Trainer, "step", killed)
                 with pytest.raises(KeyboardInterrupt):
                     _train(arguments, monkeypatch)
         _train(arguments, monkeypatch)
@@ -118,9 +118,12 @@ def test_a_compiled_run(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch
     """The towers go through torch's compiler, here with the backend that compiles nothing, and train as before."""
     seen: list[Any] = []
     compiled = nn.Module.compile
-    monkeypatch.setattr(
-        nn.Module, "compile", lambda self, **how: seen.append(how) or compiled(self, backend="eager", **how)
-    )
+
+    def without_compiler(self: nn.Module, **how: Any) -> None:  # noqa: ANN401
+        seen.append(how)
+        compiled(self, backend="eager", **how)
+
+    monkeypatch.setattr(nn.Module, "compile", without_compiler)
     for name in ("plain", "compiled"):
         tree = run_options(teacher, corpus, tmp_path / name)
         tree["train"].update(compile=name == "compiled", steps=2)

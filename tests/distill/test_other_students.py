@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer, BertTokenizer, CLIPTextModelWithProjection, XLMRobertaConfig
 from transformers import XLMRobertaModel as Encoder
 
@@ -16,6 +17,7 @@ from data.command import UserError
 from distill import main, tower
 from distill.config import parse
 from distill.export import export
+from distill.export_main import main as export_main
 from distill.extras import check_losses
 from distill.pretrained import load_pretrained
 from distill.student.build import build_student, check_student
@@ -197,11 +199,29 @@ def test_a_multilingual_run_is_exported(
         torch.testing.assert_close(model(input_ids=ids).text_embeds, wanted.pooled, atol=1e-5, rtol=1e-4)
 
 
-def test_an_xlmr_run_is_not(train: Callable[..., Path], xlmr: Path) -> None:
-    run = train({"xlmr": {"model": str(xlmr)}})
-    assert isinstance(open_run(run, None).student, XlmrStudent)
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_an_xlmr_run_is_exported_for_sentence_transformers(
+    train: Callable[..., Path], xlmr: Path, tmp_path: Path, pooling: str
+) -> None:
+    run = train({"xlmr": {"model": str(xlmr), "pooling": pooling}})
+    student = open_run(run, None).student.eval()
+    assert isinstance(student, XlmrStudent)
     with pytest.raises(UserError, match=r"student\.xlmr: is no CLIP text tower"):
         load_run(run)
+    given = ["--run", str(run), "--out", str(tmp_path / "out")]
+    with pytest.raises(UserError, match=r"student\.xlmr: .* no pipeline, upload, single file or ONNX export"):
+        export_main([*given, "--parts", "onnx"])
+    export_main(given)
+    export_main(given)  # replaces its own
+    texts = ["a red cat", "草地上的一只红色的猫"]
+    words = AutoTokenizer.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        states = student(words(texts, padding=True, return_tensors="pt")["input_ids"])
+    loaded = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    found = loaded.encode(texts, convert_to_tensor=True)
+    torch.testing.assert_close(found, torch.nn.functional.normalize(states.pooled, dim=-1), atol=1e-5, rtol=1e-4)
+    first = load_file(tmp_path / "out" / "states.safetensors")["linear.weight"]
+    assert first.equal(student.to_states.weight)
 
 
 def test_what_cannot_be_given_is_refused(teacher: Path, bert: Path, tmp_path: Path) -> None:

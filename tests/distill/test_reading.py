@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import CLIPTokenizer
 
 from data.batches import Batch
 from distill import tower
@@ -34,18 +35,19 @@ CHINESE = ["草地上的一只红色的猫", "狗", "雪地", "大海上的一�
 class _One:
     """One full batch, whatever the step."""
 
-    def __init__(self, teacher: Pretrained, words: tower.CLIPTokenizer) -> None:
+    def __init__(self, teacher: Pretrained, words: CLIPTokenizer) -> None:
         self._views = [
             words(texts, padding="max_length", max_length=SLOTS, return_tensors="pt")["input_ids"]
             for words, texts in ((teacher.tokenizer, ENGLISH), (words, ENGLISH), (words, CHINESE))
         ]
 
     def __getitem__(self, step: int) -> Batch:
-        return Batch(*self._views, full=True)
+        teacher_en, student_en, student_zh = self._views
+        return Batch(teacher_en, student_en, student_zh, full=True)
 
 
 @pytest.fixture(scope="module")
-def words(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tower.CLIPTokenizer:
+def words(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
     folder = tmp_path_factory.mktemp("words") / "tokenizer"
     config = ExtendedConfig(VocabularyConfig(12, 1))
     build_tokenizer(config, tower.load_tokenizer(str(teacher), "t"), corpus, SLOTS, folder)
@@ -53,7 +55,7 @@ def words(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.parametrize("every", [1, 2])
-def test_slots_that_no_loss_looks_at_change_nothing(teacher: Path, words: tower.CLIPTokenizer, every: int) -> None:
+def test_slots_that_no_loss_looks_at_change_nothing(teacher: Path, words: CLIPTokenizer, every: int) -> None:
     """Terms and gradients, with every loss that does not ask for Chinese padding."""
     losses = LossesConfig(
         Pooled(mse=1), Hidden(l1=1), Contrastive(), Affinity(), Alignment(), translation=Translation(en_from_zh=1)

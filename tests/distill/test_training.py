@@ -99,14 +99,14 @@ def test_three_steps_and_three_more_are_six(
     """Bit for bit: weights, moments, metrics; after a stop between two checkpoints as well."""
     arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
     with monkeypatch.context() as patch:
-        step = trainer.Trainer._step
+        step = trainer.Trainer.step
 
         def killed(self: trainer.Trainer, number: int, batches: Any) -> Any:  # noqa: ANN401
             if number == 4:
                 raise KeyboardInterrupt
             return step(self, number, batches)
 
-        patch.setattr(trainer.Trainer, "_step", killed)
+        patch.setattr(trainer.Trainer, "step", killed)
         with pytest.raises(KeyboardInterrupt):
             _train(arguments, monkeypatch)
     assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [3]
@@ -122,14 +122,14 @@ def test_sigterm_saves_and_the_run_goes_on(
 ) -> None:
     arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
     with monkeypatch.context() as patch:
-        step = trainer.Trainer._step
+        step = trainer.Trainer.step
 
         def asked(self: trainer.Trainer, number: int, batches: Any) -> Any:  # noqa: ANN401
             if number == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             return step(self, number, batches)
 
-        patch.setattr(trainer.Trainer, "_step", asked)
+        patch.setattr(trainer.Trainer, "step", asked)
         _train(arguments, monkeypatch)  # returns: exit code 0
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2]
@@ -142,7 +142,7 @@ def test_gradients_that_are_not_finite_stop_before_a_weight_moves(
 ) -> None:
     arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
     seen: dict[str, dict[str, torch.Tensor]] = {}
-    step, terms = trainer.Trainer._step, losses.LossesConfig.terms
+    step, terms = trainer.Trainer.step, losses.LossesConfig.terms
 
     def watched(self: trainer.Trainer, number: int, batches: Any) -> Any:  # noqa: ANN401
         monkeypatch.setattr(
@@ -157,7 +157,7 @@ def test_gradients_that_are_not_finite_stop_before_a_weight_moves(
             seen["after"] = {name: weight.detach() for name, weight in self._weights.items()}
         return step(self, number, batches)
 
-    monkeypatch.setattr(trainer.Trainer, "_step", watched)
+    monkeypatch.setattr(trainer.Trainer, "step", watched)
     monkeypatch.setattr(sys, "argv", ["distill.py", *arguments])
     with pytest.raises(SystemExit) as stop:
         command(main.main)
@@ -209,7 +209,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
 ) -> None:
     """Two steps on two processes, stopped by a signal, four on one: the data and the numbers of one run."""
     arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
-    step = trainer.Trainer._step
+    step = trainer.Trainer.step
 
     def asked(self: trainer.Trainer, number: int, readings: Any) -> Any:  # noqa: ANN401
         if number == 1 and self._accelerator.is_main_process:
@@ -217,7 +217,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
         return step(self, number, readings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_step", asked)
+        patch.setattr(trainer.Trainer, "step", asked)
         two_processes(_step_gradients(arguments), tmp_path)
     assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2]
     _train(arguments, monkeypatch)

@@ -218,9 +218,11 @@ def test_command_line(
 
     def load_run(run: Path, step: int | None = None) -> SimpleNamespace:
         asked.append((run, step))
-        return SimpleNamespace(model=model, tokenizer=tokenizer)
+        return SimpleNamespace(model=model, tokenizer=tokenizer, states="last")
 
     monkeypatch.setattr("distill.export_main.load_run", load_run)
+    config = SimpleNamespace(student=SimpleNamespace(xlmr=None))
+    monkeypatch.setattr("distill.export_main.read_config", lambda run: config)
 
     with pytest.raises(UserError, match="no such folder; train first"):
         main(["--run", str(tmp_path / "absent"), "--out", str(tmp_path / "student")])

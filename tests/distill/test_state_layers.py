@@ -1,0 +1,88 @@
+"""Which states of a tower a UNet reads: SD 1.x, SD 2.x, SDXL; towers without projection; the padding token."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from data.command import UserError
+from distill import tower
+from distill.export import export
+from distill.pretrained import load_pretrained
+from distill.student.build import build_student, build_tokenizer
+from distill.student.chinese_bpe import VocabularyConfig
+from distill.student.extended import ExtendedConfig
+from distill.teacher import Teacher
+from distill.tower import StateLayer
+from tests.distill.tiny_clip import SLOTS, teacher_model, teacher_tokenizer
+
+TEXTS = ["a red cat", "", "a dog on the grass!"]
+
+
+def _ids(words: CLIPTokenizer) -> torch.Tensor:
+    ids: torch.Tensor = words(TEXTS, padding="max_length", max_length=SLOTS, return_tensors="pt")["input_ids"]
+    return ids
+
+
+@torch.no_grad()
+def test_the_states_of_each_layer(teacher: Path) -> None:
+    """By hand: the model's own layers, one after the other; the pooled state is that of the last layer always."""
+    model, ids = tower.load_tower(str(teacher), "t"), _ids(teacher_tokenizer())
+    hidden = model(input_ids=ids, output_hidden_states=True)
+    short = CLIPTextModel(type(model.config).from_dict({**model.config.to_dict(), "num_hidden_layers": 1}))
+    short.load_state_dict({k.removeprefix("text_model."): v for k, v in model.state_dict().items()
+                           if ".layers.1." not in k and "projection" not in k})  # fmt: skip
+    normed = short(input_ids=ids).last_hidden_state
+    found = {layer: tower.run(model, ids, layer) for layer in ("last", "penultimate", "penultimate_normed")}
+    torch.testing.assert_close(found["last"].tokens, hidden.last_hidden_state)
+    torch.testing.assert_close(found["penultimate_normed"].tokens, normed)
+    torch.testing.assert_close(model.text_model.final_layer_norm(found["penultimate"].tokens), normed)
+    assert not torch.allclose(found["penultimate"].tokens, normed)
+    assert all(torch.equal(states.pooled, hidden.text_embeds) for states in found.values())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", ["last", "penultimate", "penultimate_normed"])
+def test_a_student_starts_as_its_teacher_and_is_exported_for_its_pipeline(
+    layer: StateLayer, teacher: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Padded with "!", as SD 2 and SDXL's second encoder are; the pipeline's way of reading text_encoder/."""
+    pretrained = load_pretrained(str(teacher), layer, padding="!")
+    config = ExtendedConfig(VocabularyConfig(12, 1))
+    build_tokenizer(config, pretrained.tokenizer, corpus, SLOTS, tmp_path / "tokenizer")
+    words = tower.load_tokenizer(str(tmp_path / "tokenizer"), "t")
+    ids = _ids(pretrained.tokenizer)
+    assert torch.equal(_ids(words), ids)
+    assert ids[1, 2:].eq(words.get_vocab()["!"]).all()
+    student = build_student(config, pretrained, words, {}, on_cpu=True)
+    target = Teacher(pretrained, torch.device("cpu"))(ids)
+    ours = student(ids)
+    assert torch.equal(ours.tokens, target.tokens)
+    assert torch.equal(ours.pooled, target.pooled)
+    export(student.stock(), words, tmp_path / "out", states=layer)
+    encoder = CLIPTextModel.from_pretrained(tmp_path / "out" / "text_encoder")
+    out = encoder(input_ids=ids, output_hidden_states=True)
+    read = out.hidden_states[-2] if layer == "penultimate" else out.last_hidden_state
+    torch.testing.assert_close(read, ours.tokens, atol=1e-5, rtol=1e-4)
+    assert encoder.config.num_hidden_layers == (1 if layer == "penultimate_normed" else 2)
+
+
+@torch.no_grad()
+def test_a_tower_without_projection_pools_the_state_itself(tmp_path: Path) -> None:
+    """As the text encoders of Stable Diffusion pipelines are; what is made up is not trained."""
+    teacher_tokenizer().save_pretrained(tmp_path)
+    whole = teacher_model(522)
+    whole.text_model.save_pretrained(tmp_path)
+    model, ids = tower.load_tower(str(tmp_path), "t"), _ids(teacher_tokenizer())
+    assert not model.text_projection.weight.requires_grad
+    states = tower.run(model, ids)
+    assert states.pooled.shape == (3, 32)
+    for row, length in enumerate(states.is_text.sum(dim=1).tolist()):
+        torch.testing.assert_close(states.pooled[row], states.tokens[row, length - 1])
+    torch.testing.assert_close(states.tokens, whole(input_ids=ids).last_hidden_state)
+
+
+def test_a_padding_that_is_no_token(teacher: Path) -> None:
+    with pytest.raises(UserError, match=r"padding: 'nil' is no token"):
+        load_pretrained(str(teacher), padding="nil")
