@@ -29,6 +29,7 @@ class Options:
     translator: str | None
     protocol: Protocol
     max_length: int
+    title: str | None
     examples: int
     precision: Precision
     device: torch.device
@@ -56,6 +57,7 @@ def parse(module: str, description: str, arguments: list[str] | None = None) -> 
     parser.add_argument("--english", type=str | None, help="English captions of the same images, where --data has none")
     parser.add_argument("--translator", type=str | None, help="translation model zh to en: adds translate-then-teacher")
     parser.add_argument("--out", type=Path | None, help="result JSON to write")
+    parser.add_argument("--title", type=str | None, help="name of the set in --data, where it is another one")
     parser.add_argument(
         "--protocol",
         type=Name | None,
@@ -81,6 +83,7 @@ def parse(module: str, description: str, arguments: list[str] | None = None) -> 
         out=_writable(given.out),
         protocol=protocol,
         max_length=given.max_length or protocol.max_length,
+        title=given.title,
         examples=max(0, given.examples),
         precision=given.precision,
         device=_device(given.device),

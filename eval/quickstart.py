@@ -48,12 +48,17 @@ def main(
         _write_recipe(world)
         _run("-m", "data.build", str(world / "corpus.yaml"), "--out", str(folder / "corpus"))
     if not list((folder / "corpus" / "train").glob("augmented-*.parquet")):
-        _run("-m", "data.augment", str(folder / "corpus"), "--switched", "0.2")
+        _run("-m", "data.augment", str(folder / "corpus"), "--switched", "0.6")
+    geometry = folder / "unet.safetensors"
+    if not geometry.is_file():
+        _run("-m", "distill.unet_geometry", "--unet", str(models / "pipeline"), "--out", str(geometry))
     _run("scripts/distill.py", "--config", "configs/quickstart.yaml", "--teacher", clip,
-         "--data.corpus", str(folder / "corpus"), "--out_dir", str(folder / "run"))  # fmt: skip
+         "--data.corpus", str(folder / "corpus"), "--losses.unet_geometry", str(geometry),
+         "--out_dir", str(folder / "run"))  # fmt: skip
     _run("scripts/export.py", "--run", str(folder / "run"), "--out", str(folder / "student"))
     _run("-m", "eval.flickr30k_cn", "--student", str(folder / "student"), "--clip", clip,
          "--data", str(world / "test" / "captions.jsonl"), "--images", str(world / "test" / "images"),
+         "--title", "The miniature",
          "--out", str(result))  # fmt: skip
     _run("-m", "eval.generation", "--pipeline", str(models / "pipeline"), "--student", str(folder / "student"),
          "--prompts", str(world / "test" / "prompts.jsonl"), "--recogniser", str(models / "recogniser"),

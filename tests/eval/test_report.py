@@ -64,6 +64,11 @@ def made(clip: Path, student: Path, files: Files, tmp_path_factory: pytest.TempP
     images = files.jsonl.parent / "flickr30k-images"
     arguments = ("--student", student, "--clip", clip, "--data", hostile, "--images", images)
     run(flickr30k_cn.PUBLISHED, [str(each) for each in (*arguments, "--out", folder / "result.json")])
+    value = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert value["settings"]["benchmark"] == "Flickr30K-CN's layout, another set"
+    (folder / "other.json").write_text(json.dumps(value), encoding="utf-8")
+    value["settings"]["benchmark"] = "Flickr30K-CN"  # as if it had the published size
+    (folder / "result.json").write_text(json.dumps(value), encoding="utf-8")
     (folder / "run").mkdir()
     rows: list[dict[str, float]] = [{"step": n, "loss": 2 / n, "lr": 0.1, "valid/poetry/zh2en": n / 10} for n in (1, 2)]
     lines = "".join(json.dumps(row) + "\n" for row in [*rows, {"step": 3, "loss": float("nan")}]) + '{"step": 4, "lo'
@@ -75,7 +80,12 @@ def made(clip: Path, student: Path, files: Files, tmp_path_factory: pytest.TempP
         "worst": [{"cosine": -0.25, "domain": "poetry", "zh": "<img src=x>", "en": "a & b"}],
     }  # fmt: skip
     (folder / "run" / "pairs.json").write_text(json.dumps(pairs))
-    sources = [str(folder / "result.json"), str(folder / "run"), str(write_drawn(folder / "drawn"))]
+    sources = [
+        str(folder / "result.json"),
+        str(folder / "other.json"),
+        str(folder / "run"),
+        str(write_drawn(folder / "drawn")),
+    ]
     report([*sources, "--images", str(images), "--out", str(folder / "report.html"), "--title", "<Card>"])
     return folder / "report.html"
 
@@ -89,7 +99,7 @@ def test_page_holds_everything_and_asks_for_nothing(made: Path) -> None:
     assert not names & {"script", "iframe", "object", "embed", "b", "card"}
     links = [(tag, value) for tag, attrs in outline.tags for key, value in attrs.items() if key in ("src", "href")]
     assert all(value and value.startswith("data:") for _, value in links)
-    assert sum(tag == "img" for tag, _ in links) == 12 * 5 + 2 * 3
+    assert sum(tag == "img" for tag, _ in links) == 2 * 12 * 5 + 2 * 3
     assert "url(" not in page
     for said in (
         "student zh", "teacher en (ceiling)", "teacher zh (floor)", "student-zh/teacher-en", "12 images", "squash",
@@ -98,6 +108,7 @@ def test_page_holds_everything_and_asks_for_nothing(made: Path) -> None:
         "PSNR to the teacher", "2 prompts, 4 noises each",
     ):  # fmt: skip
         assert said in page
+    assert page.count("What the peers published") == 1  # never beside another set
 
 
 def test_json_beside_it(made: Path) -> None:
@@ -136,7 +147,7 @@ def test_in_a_real_browser(made: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         ["chromium", *flags, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120, check=True
     )
-    assert "over 0 asked 0 pictures 66" in done.stdout.rsplit('<pre id="said">', 1)[1]
+    assert "over 0 asked 0 pictures 126" in done.stdout.rsplit('<pre id="said">', 1)[1]
     assert "CONSOLE" not in done.stderr
 
 
