@@ -26,8 +26,8 @@ def data_card(told: dict[str, Any], samples: dict[str, list[dict[str, str]]]) ->
         "|---|---|---|---:|---:|---:|---:|",
     ]
     lines += [
-        f"| {s['name']} | {s['domain']} | {_cell(s['license'])} | {s['rows_in']:,} | {s['train']:,} | {s['valid']:,} "
-        f"| {sum(s['rejected'].values()):,} |"
+        f"| {s['name']}{_made(s['machine'])} | {s['domain']} | {_cell(s['license'])} | {s['rows_in']:,} "
+        f"| {s['train']:,} | {s['valid']:,} | {sum(s['rejected'].values()):,} |"
         for s in told["sources"]
     ]
     lines += ["", "## Domains", "", "| domain | read | train | held out |", "|---|---:|---:|---:|"]
@@ -69,6 +69,10 @@ def _take(table: pa.Table, found: dict[str, list[dict[str, str]]]) -> None:
         if want > 0:
             at = rows[np.linspace(0, len(rows) - 1, min(want, len(rows))).astype(int)]
             have += table.take(pa.array(np.unique(at))).select(["en", "zh"]).to_pylist()
+
+
+def _made(machine: str) -> str:
+    return f" (one side made by {_cell(machine)})" if machine else ""
 
 
 def _cell(text: str) -> str:

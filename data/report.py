@@ -90,6 +90,7 @@ def _source(part: Scored, told: Account) -> dict[str, Any]:
     source = part.source
     return {
         "name": source.name,
+        "machine": source.machine,
         "domain": source.domain,
         "license": source.license,
         "format": type(source).__name__.lower(),

@@ -95,7 +95,7 @@ def _rows(table: pa.Table, part: Scored) -> pa.Table:
     ids = pc.if_else(pc.equal(table["sub"], 0), ids, cut)
     constant = {
         name: pa.array([value], pa.string()).take(pa.array(np.zeros(count, np.int64)))
-        for name, value in (("domain", source.domain), ("source", source.name), ("license", source.license))
+        for name, value in (("domain", source.domain), ("source", source.mark), ("license", source.license))
     }
     columns = {"en": table["en"], "zh": table["zh"], **constant, "id": ids, "image": table["image"]}
     return pa.table({name: columns[name] for name in CORPUS.names}).cast(CORPUS)

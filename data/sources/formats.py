@@ -3,7 +3,7 @@
 from data.sources.cedict import Cedict
 from data.sources.csv_table import Csv
 from data.sources.documents import Poems, PromptList, Squad, Tags
-from data.sources.joined import Captions, Omw, WikipediaTitles
+from data.sources.joined import Captions, Omw
 from data.sources.jsonl import Jsonl
 from data.sources.moses import Moses
 from data.sources.sgml import Sgml
@@ -13,6 +13,7 @@ from data.sources.subtitles import Subtitles
 from data.sources.tables import Hub, Mapping, Parquet
 from data.sources.tmx import Tmx
 from data.sources.tsv import Tsv
+from data.sources.wikipedia import WikipediaAbstracts, WikipediaTitles
 
 FORMATS: dict[str, type[Source]] = {
     "tsv": Tsv,
@@ -34,4 +35,5 @@ FORMATS: dict[str, type[Source]] = {
     "cedict": Cedict,
     "omw": Omw,
     "wikipedia_titles": WikipediaTitles,
+    "wikipedia_abstracts": WikipediaAbstracts,
 }

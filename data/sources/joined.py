@@ -1,4 +1,4 @@
-"""Two one-sided files that share a key: captions by image, WordNets by synset, Wikipedia titles by language link."""
+"""Two one-sided files that share a key: captions by image, WordNets by synset."""
 
 import re
 from collections import defaultdict
@@ -9,11 +9,9 @@ import pyarrow as pa
 
 from data.command import UserError
 from data.sources.lines import read_lines
-from data.sources.source import Pair, Source, TwoFiles, batches
+from data.sources.source import Pair, TwoFiles, batches
 
 CAPTION = re.compile(r"^(?P<image>[^\t,#]+?)(?:#(?:zh[a-z]*#|en#)?(?P<index>\d+))?(?:\t|,| (?=\S))(?P<text>.*)$")
-INSERT = re.compile(r"\((\d+),'((?:[^'\\]|\\.)*)','((?:[^'\\]|\\.)*)'\)")
-PAGE = re.compile(r"\((\d+),0,'((?:[^'\\]|\\.)*)',")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,45 +82,3 @@ def _lemmas(root: str, path: str, encoding: str) -> Iterator[tuple[str, str, int
                 yield cells[0], cells[2], number
     if not found:
         raise UserError(f"{path}: no line `synset<tab>lang:lemma<tab>word`; is this an OMW tab file?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class WikipediaTitles(Source):
-    """enwiki's `langlinks.sql` and `page.sql` dumps: titles of articles that both Wikipedias have."""
-
-    langlinks: str
-    page: str
-    language: str = "zh"
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The links, then the pages."""
-        return (self.langlinks, self.page)
-
-    def read(self, root: str) -> Iterator[pa.RecordBatch]:
-        """Yield one pair a linked article; `line` is its page id."""
-        links = dict[str, str]()
-        for lines in read_lines(root, self.langlinks, self.encoding):
-            for line in lines.text.to_pylist():
-                for match in INSERT.finditer(line):
-                    if match[2] == self.language:
-                        links[match[1]] = _title(match[3])
-        if not links:
-            raise UserError(
-                f"{self.langlinks}: no link to language {self.language!r}; is this enwiki's langlinks dump?"
-            )
-        yield from batches(self._pairs(root, links), 0)
-
-    def _pairs(self, root: str, links: dict[str, str]) -> Iterator[Pair]:
-        for lines in read_lines(root, self.page, self.encoding):
-            for line in lines.text.to_pylist():
-                for match in PAGE.finditer(line):
-                    zh = links.get(match[1])
-                    if zh is not None:
-                        yield Pair(_title(match[2]), zh, int(match[1]))
-
-
-def _title(written: str) -> str:
-    """A title as readers see it: no escapes, no underscores, no "(disambiguation)"."""
-    plain = re.sub(r"\\(.)", r"\1", written).replace("_", " ")
-    return re.sub(r" \([^()]*\)$", "", plain)

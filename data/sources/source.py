@@ -24,6 +24,12 @@ class Source(ABC):
     join_lines: bool = False  # subtitles: join lines of one sentence
     spaces: str = "remove"  # a space between two Chinese characters: remove | comma | keep
     encoding: str = "utf-8"
+    machine: str = ""  # the model that made one side; rows are then marked machine:NAME in the corpus's source column
+
+    @property
+    def mark(self) -> str:
+        """What the corpus's source column says."""
+        return f"machine:{self.name}" if self.machine else self.name
 
     @property
     @abstractmethod

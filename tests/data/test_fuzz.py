@@ -47,6 +47,10 @@ TMX = """<?xml version="1.0"?><tmx><body><tu><tuv xml:lang="en"><seg>a</seg></tu
 <tuv xml:lang="zh"><seg>一</seg></tuv></tu></body></tmx>""".encode()
 SGML = b'<doc docid="d"><seg id="1">a</seg>\n<seg id="2">b</seg></doc>'
 CEDICT = "# c\n貓 猫 [mao1] /cat (CL:隻|只[zhi1])/to hide/\n畫 画 [hua4] /lit. x; fig. to draw/\n".encode()
+ABSTRACTS = (
+    "<feed><doc><title>Wikipedia: A</title><abstract>An <b>a</b> letter.</abstract></doc>"
+    "<doc><title>Wikipedia: 無</title><abstract>字母。</abstract><links/></doc></feed>"
+).encode()
 SQL = "INSERT INTO `langlinks` VALUES (12,'zh','無');INSERT INTO `page` VALUES (12,0,'A','');\n".encode()
 OMW = "01-n\tlemma\tdog\n01-n\tcmn:lemma\t狗\n".encode()
 TSV = "one\t一\ntwo\t二\nthree\t三\r\n".encode()
@@ -75,6 +79,11 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, bytes]]] = {
     "captions": ("captions", {"en": "a", "zh": "b"}, {"a": b"1.jpg#0\tA\n", "b": b"1.jpg#zhm#0\tB\n"}),
     "omw": ("omw", {"en": "a", "zh": "a"}, {"a": OMW}),
     "wikipedia_titles": ("wikipedia_titles", {"langlinks": "a", "page": "a"}, {"a": SQL}),
+    "wikipedia_abstracts": (
+        "wikipedia_abstracts",
+        {"en": "b", "zh": "b", "langlinks": "a", "page": "a"},
+        {"a": SQL, "b": ABSTRACTS},
+    ),
 }
 PIECES = [b"\n", b"\t", b"\r", b"\0", b"\xff", b"\xe4\xb8", b'"', b"'", b"{", b"}", b"[", b"]", b"<", b">", b"&", b":",
           b"-->", b"\\", b"00:00:", b"\xf0\x9f\x98\x80", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"9" * 30, b"1e999", b"null",

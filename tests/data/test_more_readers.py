@@ -111,6 +111,25 @@ def test_wikipedia_titles_by_language_link(tmp_path: Path) -> None:
     assert found == [("Anarchism", "無政府主義"), ("George's song", "乔治's 歌")]
 
 
+def test_wikipedia_abstracts_under_the_same_links(tmp_path: Path) -> None:
+    links, page = "(12,'zh','月球'),(39,'zh','歌')", "(12,0,'The_Moon',''),(39,0,'Song','')"
+    (tmp_path / "l.sql").write_text(f"INSERT INTO `langlinks` VALUES {links};\n", encoding="utf-8")
+    (tmp_path / "p.sql").write_text(f"INSERT INTO `page` VALUES {page};\n", encoding="utf-8")
+
+    def dump(name: str, prefix: str, *entries: tuple[str, str]) -> None:
+        docs = "".join(f"<doc><title>{prefix}{t}</title><abstract>{a}</abstract></doc>\n" for t, a in entries)
+        (tmp_path / name).write_text(f"<feed>\n{docs}</feed>", encoding="utf-8")
+
+    dump("en.xml", "Wikipedia: ", ("Sun", "A star."), ("The Moon", "Our moon &amp; more."), ("Song", "Sung."))
+    dump("zh.xml", "维基百科：", ("月球", "地球的卫星。"), ("太阳", "恒星。"))
+    made = source("wikipedia_abstracts", en="en.xml", zh="zh.xml", langlinks="l.sql", page="p.sql")
+    assert [(r["en"], r["zh"], r["line"], r["fault"]) for r in read(made, tmp_path)] == [
+        ("A star.", "", 1, "one_sided"),
+        ("Our moon & more.", "地球的卫星。", 2, ""),
+        ("Sung.", "", 3, "one_sided"),
+    ]
+
+
 def test_parquet_by_column_names(tmp_path: Path) -> None:
     rows = [
         {"translation": {"en": "one", "zh": "一"}, "url": "7.jpg"},

@@ -1,0 +1,117 @@
+"""Wikipedia's dumps: titles that language links pair, and the abstracts of the articles under them."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+import pyarrow as pa
+
+from data.command import UserError
+from data.sources.files import BROKEN, broken, opened
+from data.sources.lines import read_lines
+from data.sources.source import Pair, Source, batches
+
+INSERT = re.compile(r"\((\d+),'((?:[^'\\]|\\.)*)','((?:[^'\\]|\\.)*)'\)")
+PAGE = re.compile(r"\((\d+),0,'((?:[^'\\]|\\.)*)',")
+PREFIX = re.compile(r"^(?:Wikipedia|维基百科|維基百科)[:：]\s*")
+
+
+@dataclass(frozen=True)
+class Linked:
+    """One article that both Wikipedias have."""
+
+    page: int  # its id in the English one
+    en: str
+    zh: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WikipediaTitles(Source):
+    """enwiki's `langlinks.sql` and `page.sql` dumps: titles of articles that both Wikipedias have."""
+
+    langlinks: str
+    page: str
+    language: str = "zh"
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The links, then the pages."""
+        return (self.langlinks, self.page)
+
+    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+        """Yield one pair a linked article; `line` is its page id."""
+        yield from batches((Pair(_bare(a.en), _bare(a.zh), a.page) for a in self.linked(root)), 0)
+
+    def linked(self, root: str) -> Iterator[Linked]:
+        """The articles in the order of the pages, titles as they stand."""
+        links = dict[str, str]()
+        for lines in read_lines(root, self.langlinks, self.encoding):
+            for line in lines.text.to_pylist():
+                for match in INSERT.finditer(line):
+                    if match[2] == self.language:
+                        links[match[1]] = _title(match[3])
+        if not links:
+            raise UserError(
+                f"{self.langlinks}: no link to language {self.language!r}; is this enwiki's langlinks dump?"
+            )
+        for lines in read_lines(root, self.page, self.encoding):
+            for line in lines.text.to_pylist():
+                for match in PAGE.finditer(line):
+                    if match[1] in links:
+                        yield Linked(int(match[1]), _title(match[2]), links[match[1]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class WikipediaAbstracts(WikipediaTitles):
+    """The abstracts dumps of both Wikipedias (`*-abstract.xml.gz`) under the same links.
+
+    Abstracts of one subject are written apart: they are comparable, not parallel; set `min_similarity` for the domain.
+    """
+
+    en: str
+    zh: str
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The English abstracts, the Chinese ones, the links, the pages."""
+        return (self.en, self.zh, self.langlinks, self.page)
+
+    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+        """Yield one pair an article that has an abstract in English; `line` counts the English abstracts."""
+        twins = {linked.en: linked.zh for linked in self.linked(root)}
+        wanted = set(twins.values())
+        chinese = {title: text for title, text in abstracts(root, self.zh) if title in wanted}
+        yield from batches(self._pairs(root, twins, chinese), 0)
+
+    def _pairs(self, root: str, twins: dict[str, str], chinese: dict[str, str]) -> Iterator[Pair]:
+        for number, (title, text) in enumerate(abstracts(root, self.en), 1):
+            other = chinese.get(twins.get(title, ""))
+            yield Pair(text, other or "", number, fault="one_sided" if other is None else "")
+
+
+def abstracts(root: str, path: str) -> Iterator[tuple[str, str]]:
+    """Title and abstract of every article of a dump, streamed."""
+    with opened(root, path) as stream:
+        try:
+            feed: ElementTree.Element | None = None
+            for event, element in ElementTree.iterparse(stream, events=("start", "end")):
+                feed = element if feed is None else feed
+                if event == "end" and element.tag == "doc":
+                    title = PREFIX.sub("", element.findtext("title") or "").strip()
+                    yield title, "".join("".join(part.itertext()) for part in element.iter("abstract")).strip()
+                    feed.clear()  # a dump is larger than memory
+        except ElementTree.ParseError as error:
+            raise UserError(f"{path}:{error.position[0]}: not well-formed ({error}); fetch it again") from error
+        except BROKEN as error:
+            raise broken(path, error) from error
+
+
+def _title(written: str) -> str:
+    """A title of a SQL dump as readers see it: no escapes, no underscores."""
+    return re.sub(r"\\(.)", r"\1", written).replace("_", " ")
+
+
+def _bare(title: str) -> str:
+    """A title without "(disambiguation)"."""
+    return re.sub(r" \([^()]*\)$", "", title)

@@ -1,0 +1,89 @@
+"""`python -m data.translate LINES.txt --model MODEL --out FOLDER`: the other side of a one-sided corpus, by machine."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jsonargparse import ArgumentParser
+from tqdm import tqdm
+
+from data.command import UserError, command
+from data.sources.lines import read_lines
+
+PART = 16384  # lines a file of the output: what a killed run may lose
+Translate = Callable[[list[str]], list[str]]
+
+
+def translator(model: str, device: str, longest: int) -> Translate:
+    """A function from texts to translations by a transformers sequence-to-sequence model (Marian, NLLB, M2M)."""
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        network = AutoModelForSeq2SeqLM.from_pretrained(model).to(device).eval()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model {model}: not a translation model that transformers loads ({error})") from error
+
+    def translate(texts: list[str]) -> list[str]:
+        inputs = tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=longest).to(device)
+        made = network.generate(**inputs, max_new_tokens=longest, num_beams=1, do_sample=False)
+        return [text.strip() for text in tokenizer.batch_decode(made, skip_special_tokens=True)]
+
+    return translate
+
+
+def translate_lines(lines: list[str], translate: Translate, batch: int) -> list[str]:
+    """Translations in the order of `lines`; lines of like length go together, an empty one stays empty."""
+    order = sorted((n for n, line in enumerate(lines) if line.strip()), key=lambda n: (len(lines[n]), n))
+    found = [""] * len(lines)
+    for start in range(0, len(order), batch):
+        some = order[start : start + batch]
+        for place, text in zip(some, translate([lines[n] for n in some]), strict=True):
+            found[place] = text
+    return found
+
+
+def write_parts(
+    text: Path, out: Path, side: Literal["en", "zh"], translate: Translate, batch: int = 32, part: int = PART
+) -> int:
+    """Translate the lines of `text`, whose language is `side`, into `out/part-NNNNN.parquet`; rows in `out`.
+
+    Parts that are there already are not made again.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [line for block in read_lines("", str(text)) for line in block.text.to_pylist()]
+    other = "zh" if side == "en" else "en"
+    for number, start in enumerate(tqdm(range(0, len(lines), part), desc="translate", unit=" parts")):
+        path = out / f"part-{number:05d}.parquet"
+        if path.exists():
+            continue
+        given = lines[start : start + part]
+        table = pa.table({side: given, other: translate_lines(given, translate, batch)}).select(["en", "zh"])
+        partial = path.with_suffix(".partial")
+        pq.write_table(table, partial, compression="zstd")
+        partial.replace(path)
+    return len(lines)
+
+
+def main() -> None:
+    """Read the command line, translate, and say how a corpus config names the result."""
+    parser = ArgumentParser(prog="data.translate", description=__doc__, exit_on_error=False)
+    parser.add_argument("text", type=Path, help="one text a line, compressed or not")
+    parser.add_argument("--model", type=str, required=True, help="folder or Hub id, such as Helsinki-NLP/opus-mt-en-zh")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the Parquet files; finished ones are kept")
+    parser.add_argument("--side", type=Literal["en", "zh"], default="en", help="language of the lines")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--device", type=str, default="cpu")
+    parser.add_argument("--longest", type=int, default=128, help="tokens of a text, on either side")
+    given = parser.parse_args()
+    rows = write_parts(
+        given.text, given.out, given.side, translator(given.model, given.device, given.longest), given.batch
+    )
+    example = f"{{format: parquet, machine: {given.model}, files: [{given.out}/part-00000.parquet, ...]}}"
+    print(f"{rows:,} rows in {given.out}; in a corpus config: {example}")
+
+
+if __name__ == "__main__":
+    command(main)
