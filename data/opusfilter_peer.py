@@ -1,9 +1,12 @@
 """OpusFilter, the peer, on the same rows with the same filters: length, ratio, script, HTML, language, duplicates."""
 
 import json
+import resource
+import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +28,36 @@ OURS = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Took:
+    """Seconds of one command, by the clock and of all its processes together; start-up counts."""
+
+    wall: float
+    cpu: float
+
+
+def _run(command: list[str]) -> Took:
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Took(round(wall, 2), round(cpu, 2))
+
+
 def compare(python: Path, tsv: Path, work: Path) -> dict[str, Any]:
     """Seconds and kept rows of both, each in a process of its own; agreement over all rows."""
     pairs = [line.split("\t") for line in tsv.read_text(encoding="utf-8").split("\n") if line]
-    peer_seconds, peer = _opusfilter(python, pairs, work / "opusfilter")
-    own_seconds, own = _ours(tsv, work)
+    peer_took, peer = _opusfilter(python, pairs, work / "opusfilter")
+    own_took, own = _ours(tsv, work)
     agreed = sum((n in peer) == (n in own) for n in range(len(pairs)))
     return {
         "rows": len(pairs),
-        "opusfilter_seconds": round(peer_seconds, 2),
-        "our_seconds": round(own_seconds, 2),
-        "opusfilter_pairs_a_second": round(len(pairs) / peer_seconds),
-        "our_pairs_a_second": round(len(pairs) / own_seconds),
-        "ratio": round(peer_seconds / own_seconds, 1),
+        "opusfilter": asdict(peer_took),
+        "ours": asdict(own_took),
+        "opusfilter_pairs_a_second": round(len(pairs) / peer_took.wall),
+        "our_pairs_a_second": round(len(pairs) / own_took.wall),
+        "ratio": round(peer_took.wall / own_took.wall, 1),
+        "cpu_ratio": round(peer_took.cpu / own_took.cpu, 1),
         "kept_by_opusfilter": len(peer),
         "kept_by_us": len(own),
         "agreement": round(agreed / len(pairs), 4),
@@ -46,7 +66,7 @@ def compare(python: Path, tsv: Path, work: Path) -> dict[str, Any]:
     }
 
 
-def _opusfilter(python: Path, pairs: list[list[str]], folder: Path) -> tuple[float, set[int]]:
+def _opusfilter(python: Path, pairs: list[list[str]], folder: Path) -> tuple[Took, set[int]]:
     """Run duplicates and filters as OpusFilter's own command does, on Moses files."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, place in (("rows.en", 0), ("rows.zh", 1)):
@@ -59,10 +79,7 @@ def _opusfilter(python: Path, pairs: list[list[str]], folder: Path) -> tuple[flo
     ]  # fmt: skip
     config = {"common": {"output_directory": str(folder.resolve())}, "steps": steps}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    started = time.monotonic()
-    command = [str(python.parent / "opusfilter"), "--overwrite", "--n-jobs", "2", str(folder / "config.yaml")]
-    subprocess.run(command, check=True, capture_output=True)
-    seconds = time.monotonic() - started
+    took = _run([str(python.parent / "opusfilter"), "--overwrite", "--n-jobs", "2", str(folder / "config.yaml")])
     sides = [(folder / f"kept.{side}").read_text(encoding="utf-8").split("\n") for side in ("en", "zh")]
     kept, places = set[int](), dict[tuple[str, str], int]()
     for number, pair in enumerate(pairs):
@@ -70,19 +87,17 @@ def _opusfilter(python: Path, pairs: list[list[str]], folder: Path) -> tuple[flo
     for en, zh in zip(*sides, strict=True):
         if (en, zh) in places:
             kept.add(places[en, zh])
-    return seconds, kept
+    return took, kept
 
 
-def _ours(tsv: Path, work: Path) -> tuple[float, set[int]]:
+def _ours(tsv: Path, work: Path) -> tuple[Took, set[int]]:
     """The same rules by data.build, whole: reading, normalising, scoring all scores, deciding, writing Parquet."""
     source = {"name": "rows", "domain": "general", "license": "mixed", "format": "tsv", "files": [str(tsv.resolve())]}
     config = work / "peer.yaml"
     config.write_text(yaml.safe_dump({"sources": [source], "limits": OURS, "valid_per_domain": 0}), encoding="utf-8")
-    started = time.monotonic()
     out = work / "peer-corpus"
-    command = [sys.executable, "-m", "data.build", str(config), "--out", str(out), "--overwrite", "true"]
-    subprocess.run(command, check=True, capture_output=True)
-    seconds = time.monotonic() - started
+    shutil.rmtree(out, ignore_errors=True)
+    took = _run([sys.executable, "-m", "data.build", str(config), "--out", str(out)])
     table = ds.dataset(sorted((out / "train").glob("*.parquet"))).to_table(columns=["id"])
     assert json.loads((out / "report.json").read_text(encoding="utf-8"))["train_rows"] == table.num_rows
-    return seconds, {int(name.rsplit(":", 1)[1]) - 1 for name in table["id"].to_pylist()}
+    return took, {int(name.rsplit(":", 1)[1]) - 1 for name in table["id"].to_pylist()}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -65,7 +66,8 @@ def write_rows(path: Path, en: pa.Array, zh: pa.Array, rows: int) -> None:
 
 def measure(config: Path, out: Path, rows: int) -> Measured:
     """Run one build in a process of its own and watch its time and its largest resident size."""
-    command = [sys.executable, "-m", "data.build", str(config), "--out", str(out), "--overwrite", "true"]
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "data.build", str(config), "--out", str(out)]
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     errors = process.stderr.read() if process.stderr else b""
