@@ -36,6 +36,11 @@ def check_losses(config: RunConfig, width: int) -> None:
         raise UserError(f"losses.translation.decoder.heads: {heads} heads do not divide the width {width}")
     if losses.unet_geometry is not None:
         geometry = read_geometry(losses.unet_geometry, torch.device("cpu"))
+        if losses.readout and not geometry.layers:
+            raise UserError(
+                f"losses.readout: {losses.unet_geometry} holds the metric of one of two encoders, which are "
+                "read together; use losses.kv_metric"
+            )
         if geometry.width != width:
             raise UserError(
                 f"losses.unet_geometry: {losses.unet_geometry} reads states of width {geometry.width}, "

@@ -6,6 +6,7 @@ own queries, collected here once on random latents, the teacher's prompts and se
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--teacher", type=str | None, help="the UNet's text encoder; by default the pipeline's own")
     parser.add_argument("--queries", type=int, default=64, help="queries stored for each cross-attention")
     parser.add_argument("--timesteps", type=list[int], default=[1, 250, 500, 750, 999], help="where they are collected")
+    parser.add_argument(
+        "--columns",
+        type=str | None,
+        help="START:STOP, one encoder's share of the states' width (SDXL: 0:768, 768:2048)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the latents and of the choice of queries")
     given = parser.parse_args(arguments)
     if given.queries < 1 or not given.timesteps:
@@ -50,6 +56,12 @@ def main(arguments: list[str] | None = None) -> None:
     if not given.out.absolute().parent.is_dir():
         raise UserError(f"--out {given.out}: no folder {given.out.parent}; make it first")
     unet = load_unet(given.unet)
+    if given.columns is not None:
+        part = metric_of_columns(unet, given.columns)
+        write(part, given.out, {"unet": given.unet, "columns": given.columns})
+        print(f"{given.out}: the metric of the columns {given.columns}; it serves losses.kv_metric")
+        return
+    refuse_more_than_states(unet, given.unet)
     states = prompt_states(given.teacher or given.unet, "text_encoder" if given.teacher is None else None)
     found = geometry(unet, states, given.timesteps, given.queries, given.seed)
     source = {"unet": given.unet, "teacher": given.teacher or given.unet, "seed": given.seed}
@@ -69,10 +81,32 @@ def load_unet(name: str) -> nn.Module:
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"--unet: {name!r} holds no UNet2DConditionModel in safetensors ({error})") from error
-    if unet.config.addition_embed_type is not None:
-        raise UserError(f"--unet: {name!r} needs more than a prompt's states ({unet.config.addition_embed_type})")
     found: nn.Module = unet.eval().requires_grad_(False)
     return found
+
+
+def refuse_more_than_states(unet: Any, name: str) -> None:  # noqa: ANN401  # diffusers has no types
+    """Raise UserError for a UNet that cannot be run on a prompt's states alone: SDXL's."""
+    if unet.config.addition_embed_type is not None:
+        raise UserError(
+            f"--unet: {name!r} needs more than a prompt's states ({unet.config.addition_embed_type}); "
+            "for the metric of one of its encoders give --columns"
+        )
+
+
+def metric_of_columns(unet: nn.Module, columns: str) -> Geometry:
+    """What the keys and values of `unet` see of one of the encoders whose states stand side by side; no queries.
+
+    What is read depends on both encoders at once, so that there is a metric of each and no read-out.
+    """
+    weights = [
+        linear.weight.detach() for module in cross_attentions(unet).values() for linear in (module.to_k, module.to_v)
+    ]
+    width = weights[0].shape[1]
+    found = re.fullmatch(r"(\d+):(\d+)", columns)
+    if found is None or not 0 <= int(found[1]) < int(found[2]) <= width:
+        raise UserError(f"--columns {columns!r}: give START:STOP within the width {width} that the UNet reads")
+    return Geometry(metric([weight[:, int(found[1]) : int(found[2])] for weight in weights]), ())
 
 
 @torch.no_grad()

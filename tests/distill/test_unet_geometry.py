@@ -10,9 +10,20 @@ from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 
 from data.command import UserError
+from distill.config import parse
+from distill.extras import check_losses
 from distill.geometry import metric, read_geometry
 from distill.losses.readout import read
-from distill.unet_geometry import PROMPTS, cross_attentions, geometry, main, prompt_states
+from distill.unet_geometry import (
+    PROMPTS,
+    cross_attentions,
+    geometry,
+    main,
+    metric_of_columns,
+    prompt_states,
+    refuse_more_than_states,
+)
+from tests.distill.tiny_clip import run_options, write_config
 
 WIDTH = 32  # the tiny teacher's
 
@@ -117,6 +128,32 @@ def test_a_pipeline_brings_its_own_text_encoder(tmp_path: Path, teacher: Path) -
     CLIPTokenizer.from_pretrained(teacher).save_pretrained(tmp_path / "p" / "tokenizer")
     main(["--unet", str(tmp_path / "p"), "--out", str(tmp_path / "g.safetensors"), "--timesteps", "[500]"])
     assert read_geometry(tmp_path / "g.safetensors", torch.device("cpu")).width == WIDTH
+
+
+def test_two_encoders_side_by_side(tmp_path: Path, teacher: Path) -> None:
+    """Each has the metric of its own columns; a read-out of one of them there is not."""
+    unet = _unet(48)
+    unet.register_to_config(addition_embed_type="text_time")
+    unet.save_pretrained(tmp_path / "unet")
+    common = ["--unet", str(tmp_path / "unet"), "--out", str(tmp_path / "g")]
+    with pytest.raises(UserError, match=r"needs more than a prompt's states \(text_time\).* give --columns"):
+        refuse_more_than_states(unet, "x")
+    for wrong in ("32:49", "5:5", "all"):
+        with pytest.raises(UserError, match="give START:STOP within the width 48"):
+            metric_of_columns(unet, wrong)
+    unet = _unet(48)
+    unet.save_pretrained(tmp_path / "unet")
+    main([*common, "--columns", "16:48"])
+    found = read_geometry(tmp_path / "g", torch.device("cpu"))
+    maps = [linear.weight[:, 16:] for m in cross_attentions(unet).values() for linear in (m.to_k, m.to_v)]
+    torch.testing.assert_close(found.metric, metric(maps))
+    assert (found.width, found.layers) == (WIDTH, ())
+    tree = run_options(teacher, tmp_path, tmp_path / "run")
+    tree["losses"] = {"kv_metric": {}, "unet_geometry": str(tmp_path / "g")}
+    check_losses(parse(write_config(tmp_path / "c.yaml", tree)).run, WIDTH)
+    tree["losses"]["readout"] = {}
+    with pytest.raises(UserError, match=r"losses\.readout: .* holds the metric of one of two encoders"):
+        check_losses(parse(write_config(tmp_path / "c.yaml", tree)).run, WIDTH)
 
 
 def test_mistakes_are_one_line(tmp_path: Path, teacher: Path) -> None:
