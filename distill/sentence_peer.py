@@ -87,6 +87,6 @@ def compare(resolved: ResolvedConfig, domain: str, work: Path, steps: int, round
             if number >= 0:
                 found[name].append(theirs / spent)
     return {
-        name: {"theirs over ours": round(statistics.median(r), 2), "least": round(min(r), 2), "most": round(max(r), 2)}
+        name: {"median": round(statistics.median(r), 2), "least": round(min(r), 2), "most": round(max(r), 2)}
         for name, r in found.items()
     }
