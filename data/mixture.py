@@ -81,6 +81,7 @@ def shares(sizes: Mapping[str, int], config: MixtureConfig | StageConfig) -> dic
 
 
 _PERIOD = 1 << 20  # pairs after which the order of domains repeats; shares are exact to one in as many
+_BLOCK = 1 << 12  # pairs between places where the counts are known
 _STRIDE = 648_055  # odd, and _PERIOD over the golden ratio: multiples of it fill the period evenly
 
 
@@ -94,6 +95,9 @@ class Quota:
         lattice = np.arange(_PERIOD, dtype=np.int64) * _STRIDE % _PERIOD
         self._domain = np.searchsorted(edges, lattice, side="right").astype(np.uint16)
         self._domains = len(edges)
+        blocks = self._domain.reshape(-1, _BLOCK).astype(np.int64) + np.arange(_PERIOD // _BLOCK)[:, None] * len(edges)
+        counts = np.bincount(blocks.ravel(), minlength=_PERIOD // _BLOCK * len(edges)).reshape(-1, len(edges))
+        self._before = np.concatenate([np.zeros((1, len(edges)), np.int64), np.cumsum(counts, axis=0)])
 
     def taken(self, pairs: int) -> NDArray[np.int64]:
         """Pairs of each domain among the first `pairs`, int64 [domains]; never falls as `pairs` grows."""
@@ -101,7 +105,9 @@ class Quota:
         return periods * self._count(_PERIOD) + self._count(rest)
 
     def _count(self, pairs: int) -> NDArray[np.int64]:
-        return np.bincount(self._domain[:pairs], minlength=self._domains)
+        block = pairs // _BLOCK
+        rest = np.bincount(self._domain[block * _BLOCK : pairs], minlength=self._domains)
+        return np.asarray(self._before[block] + rest)
 
 
 class StagedQuota:
@@ -117,6 +123,7 @@ class StagedQuota:
         return np.asarray(np.sum([quota.taken(count) for quota, count in inside if count >= 0], axis=0))
 
 
+@np.errstate(over="ignore")
 def draw(size: int, start: int, count: int, key: int) -> NDArray[np.int64]:
     """Rows at positions start .. start+count of an endless stream of permutations of `size` rows, int64 [count].
 
@@ -129,21 +136,19 @@ def draw(size: int, start: int, count: int, key: int) -> NDArray[np.int64]:
     mask = np.uint64((1 << int(half)) - 1)
     keys = [_mix(epoch.astype(np.uint64) * np.uint64(4) + np.uint64(r) + _mix(np.uint64(key))) for r in range(4)]
     value = value.astype(np.uint64)
-    outside = np.ones(count, dtype=bool)
-    while outside.any():
+    outside = np.arange(count)
+    while len(outside):
         left, right = value[outside] >> half, value[outside] & mask
         for round_keys in keys:
             left, right = right, left ^ (_mix(right + round_keys[outside]) & mask)
         value[outside] = (left << half) | right
-        outside[outside] = value[outside] >= np.uint64(size)
+        outside = outside[value[outside] >= np.uint64(size)]
     return value.astype(np.int64)
 
 
 def _mix(x: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
     """SplitMix64's finaliser (Steele, Lea and Flood, 2014): every bit of the input reaches every bit of the output."""
-    with np.errstate(over="ignore"):
-        mixed = np.asarray(x, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return mixed
+    mixed = np.asarray(x, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))

@@ -51,9 +51,14 @@ def _column(batch: pa.RecordBatch, dotted: str, path: str) -> pa.Array:
             raise UserError(f"{path}: no column {dotted!r}; {head} is {column.type}")
         column = pa.compute.struct_field(column, key)
     try:
-        return column.cast(TEXT).fill_null("")
+        text = column.cast(TEXT).fill_null("")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise UserError(f"{path}: column {dotted!r} is {column.type}, not text") from None
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:  # Parquet does not promise UTF-8: bad bytes become U+FFFD, which the cleaning rejects
+        text = pa.array([b.decode("utf-8", "replace") for b in text.cast(pa.large_binary()).to_pylist()], TEXT)
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
