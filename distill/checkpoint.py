@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from data.command import UserError
+from distill.sharding import spread_like, whole
 
 DECODER = "decoder."
 """Before the names of the auxiliary decoder's weights, which only training and eval.translation read."""
@@ -42,10 +43,24 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
 
 
+def gathered(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The whole of every weight, for `save`; every process has to ask."""
+    return {name: whole(weight.detach()) for name, weight in weights.items()}
+
+
+def moments(weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The whole of the optimizer's moments by the names of the weights, for `save`; every process has to ask."""
+    return {
+        f"{name}/{key}": whole(value)
+        for name, weight in weights.items()
+        for key, value in optimizer.state[weight].items()
+    }
+
+
 def save(
     folder: Path,
-    weights: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    weights: Mapping[str, torch.Tensor],
+    moments: Mapping[str, torch.Tensor],
     progress: Progress,
     keep: int,
     average: Mapping[str, torch.Tensor] | None = None,
@@ -58,14 +73,9 @@ def save(
     partial = folder / "partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    _save_file({name: weight.detach().cpu() for name, weight in weights.items()}, partial / "weights.safetensors")
+    _save_file(weights, partial / "weights.safetensors")
     if average is not None:
-        _save_file({name: mean.cpu() for name, mean in average.items()}, partial / f"{_AVERAGE}.safetensors")
-    moments = {
-        f"{name}/{key}": value.cpu()
-        for name, weight in weights.items()
-        for key, value in optimizer.state[weight].items()
-    }
+        _save_file(average, partial / f"{_AVERAGE}.safetensors")
     _save_file(moments, partial / "optimizer.safetensors")
     (partial / "progress.json").write_text(json.dumps(asdict(progress)))
     for path in partial.iterdir():
@@ -131,11 +141,11 @@ def load_optimizer(
     for name, weight in weights.items():
         state = {key.removeprefix(f"{name}/"): value for key, value in stored.items() if key.rpartition("/")[0] == name}
         # Fused AdamW wants all of it beside the weight, its step counter too.
-        optimizer.state[weight] = {key: value.to(weight.device, copy=True) for key, value in state.items()}
+        optimizer.state[weight] = {key: spread_like(value, weight) for key, value in state.items()}
 
 
-def _save_file(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+def _save_file(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 
 def _load_file(path: Path) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from distill.config import ResolvedConfig, RunConfig, StudentConfig, TrainConfig
 from distill.student.extended import ExtendedConfig
 
 # What may change when a run goes on.
-_FREE = ("recompute", "accumulate", "compile", "log_every", "eval_every", "save_every", "keep", "trackers")
+_FREE = ("recompute", "accumulate", "compile", "shard", "log_every", "eval_every", "save_every", "keep", "trackers")
 
 
 @contextmanager

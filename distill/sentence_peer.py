@@ -83,10 +83,15 @@ def compare(resolved: ResolvedConfig, domain: str, work: Path, steps: int, round
         each = range(max(number, 0) * steps, (max(number, 0) + 1) * steps)
         theirs = peer.train(each[0] * size, len(each) * size)
         for name, trainer in ours.items():
-            spent = seconds(partial(trainer.steps, each, trainer.parts.readings))
+            spent = seconds(partial(_train, trainer, each))
             if number >= 0:
                 found[name].append(theirs / spent)
     return {
         name: {"median": round(statistics.median(r), 2), "least": round(min(r), 2), "most": round(max(r), 2)}
         for name, r in found.items()
     }
+
+
+def _train(trainer: Trainer, steps: range) -> None:
+    for step in steps:
+        trainer.step(step, trainer.parts.readings)

@@ -146,7 +146,7 @@ def _round(setting: Setting, given: Namespace, number: int) -> Round:
     for name, readings in setting.readings.items():
         for step in steps[:1] if number == 0 else ():  # memory and caches
             trainer.step(step, readings)
-        found[name] = seconds(partial(trainer.steps, steps, readings))
+        found[name] = seconds(partial(_each, partial(trainer.step, readings=readings), steps))
         read = [readings[step] for step in steps]
         found[f"{name} flops"] = sum(flops.step_flops(setting.shape, each, *setting.ends) for each in read)
         found[f"{name} tokens"] = sum(flops.tokens(each, *setting.ends) for each in read)

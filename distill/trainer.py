@@ -2,7 +2,6 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from distill.optimizer import make_optimizer, set_rate
 from distill.parts import Parts
 from distill.prefetch import Prefetch
 from distill.reading import Reading, Readings
+from distill.sharding import shard, whole
 from distill.spikes import WINDOW, is_spike
 from distill.stop_signal import stop_signal
 from distill.task import total
@@ -52,8 +52,12 @@ class Trainer:
         if saved and self._average:
             checkpoint.load_average(self._checkpoints, saved[-1], self._average.mean)
         self._norms = deque(self._progress.norms, maxlen=WINDOW)
+        if config.shard and accelerator.num_processes > 1:
+            shard(parts.task, parts.task.student, parts.task.student.layers())
+            self._weights, self._model = parts.task.trainable(), parts.task
+        else:
+            self._model = accelerator.prepare_model(parts.task)
         self._optimizer = make_optimizer(self._weights, config)
-        self._model = accelerator.prepare_model(parts.task)
         if saved:
             checkpoint.load_optimizer(self._checkpoints, saved[-1], self._weights, self._optimizer)
         self._metrics = (
@@ -87,18 +91,13 @@ class Trainer:
             self._metrics.close()
         return self._progress
 
-    def steps(self, some: Iterable[int], readings: Prefetch | Readings) -> None:
-        """Some steps, neither logged nor saved: for measuring."""
-        for step in some:
-            self.step(step, readings)
-
     def step(self, step: int, readings: Prefetch | Readings) -> Terms:
         """One optimizer step; named terms, still on the device."""
         set_rate(self._optimizer, step, self._config)
         reading = readings[step].to(self._accelerator.device)
         self._optimizer.zero_grad(set_to_none=True)
         terms = self._backward(reading, step / self._config.steps)
-        norm = torch.nn.utils.clip_grad_norm_(self._weights.values(), self._config.clip_norm)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self._weights.values(), self._config.clip_norm))
         # The gradients are averaged by now: every rank sees the same norm, and all stop before the optimizer moves.
         if not math.isfinite(norm.item()):
             raise DivergedError(
@@ -149,8 +148,8 @@ class Trainer:
         self._record(values)
 
     def _evaluate(self, bar: "tqdm[NoReturn]") -> None:
-        """The main process encodes the held-out slice; the others wait."""
-        if self._accelerator.is_main_process:
+        """The main process encodes the held-out slice; the others wait, or join in where each has a share."""
+        if self._accelerator.is_main_process or self._config.shard:
             student = self.parts.task.student.eval()
             mean = self._average.applied() if self._average else nullcontext()
             with mean, torch.no_grad(), self._accelerator.autocast():
@@ -166,7 +165,7 @@ class Trainer:
             student.train()
             self._record({f"valid/{name}": value for name, value in result.items()})
             for name in ("caption", *self.parts.valid):
-                if f"{name}/zh2en" in result:
+                if f"{name}/zh2en" in result and self._accelerator.is_main_process:
                     bar.write(
                         f"step {self._progress.step}: {name} zh2en {result[f'{name}/zh2en']:.3f}, "
                         f"en2zh {result[f'{name}/en2zh']:.3f}, cosine {result[f'{name}/cosine_zh']:.4f}"
@@ -180,10 +179,11 @@ class Trainer:
         self._accelerator.log(values, step=self._progress.step)
 
     def _save(self) -> None:
+        progress = replace(self._progress, norms=tuple(self._norms))
+        weights, moments = checkpoint.gathered(self._weights), checkpoint.moments(self._weights, self._optimizer)
         if self._accelerator.is_main_process:
-            progress = replace(self._progress, norms=tuple(self._norms))
             mean = self._average.mean if self._average else None
-            checkpoint.save(self._checkpoints, self._weights, self._optimizer, progress, self._config.keep, mean)
+            checkpoint.save(self._checkpoints, weights, moments, progress, self._config.keep, mean)
         self._accelerator.wait_for_everyone()
 
     def _anyone(self, asked: list[int]) -> bool:

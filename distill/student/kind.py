@@ -1,5 +1,7 @@
 """What the trainer, the losses and the decoder ask of a student, whatever its kind."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 from transformers import CLIPTextModelWithProjection
@@ -36,6 +38,10 @@ class StudentTower(nn.Module):
         """Compute the layers' activations again in the backward pass instead of keeping them."""
         raise NotImplementedError
 
+    def layers(self) -> Iterable[nn.Module]:
+        """The layers of its transformer."""
+        raise NotImplementedError
+
     @property
     def state_width(self) -> int:
         """Width of the states."""
@@ -62,6 +68,11 @@ class ClipStudent(StudentTower):
     def recompute(self) -> None:
         """Keep no activations of the layers."""
         self.text.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+
+    def layers(self) -> Iterable[nn.Module]:
+        """The layers of its transformer."""
+        found: nn.ModuleList = self.text.text_model.encoder.layers
+        return found
 
     @property
     def state_width(self) -> int:

@@ -1,5 +1,6 @@
 """AltCLIP's and M-CLIP's student: a pre-trained multilingual encoder with a projection into the teacher's space."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,6 +65,11 @@ class XlmrStudent(StudentTower):
     def recompute(self) -> None:
         """Keep no activations of the layers."""
         self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def layers(self) -> Iterable[nn.Module]:
+        """The layers of its transformer."""
+        found: nn.ModuleList = self.encoder.encoder.layer
+        return found
 
     @property
     def state_width(self) -> int:

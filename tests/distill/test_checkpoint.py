@@ -32,12 +32,12 @@ def _save(folder: Path, step: int, keep: int = 2) -> None:
     weights, optimizer = _module()
     with torch.no_grad():
         weights["0.weight"].fill_(step)
-    checkpoint.save(folder, weights, optimizer, Progress(step, 8 * step), keep)
+    checkpoint.save(folder, weights, checkpoint.moments(weights, optimizer), Progress(step, 8 * step), keep)
 
 
 def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
     weights, optimizer = _module()
-    checkpoint.save(tmp_path, weights, optimizer, Progress(7, 56), keep=1)
+    checkpoint.save(tmp_path, checkpoint.gathered(weights), checkpoint.moments(weights, optimizer), Progress(7, 56), 1)
     fresh = checkpoint.trainable(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)))
     del fresh["1.bias"]
     again = torch.optim.AdamW(fresh.values(), lr=0.1)
