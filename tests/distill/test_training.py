@@ -228,6 +228,21 @@ def test_a_run_goes_on_with_another_number_of_processes(
         assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
 
 
+def test_the_teacher_is_read_once(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh run makes teacher and student of one reading of the file."""
+    read: list[str] = []
+
+    def counted(name: str, key: str) -> Any:  # noqa: ANN401
+        read.append(name)
+        return tower.load_tower(name, key)
+
+    monkeypatch.setattr("distill.pretrained.load_tower", counted)
+    tree = run_options(teacher, corpus, tmp_path / "run")
+    tree["train"]["steps"] = 1
+    _train(write_config(tmp_path / "c.yaml", tree), monkeypatch)
+    assert read == [str(teacher)]
+
+
 def test_the_student_of_a_run_folder(whole: Path) -> None:
     """Newest or named; the frozen rows come from the teacher again."""
     newest, third = saved.load_run(whole), saved.load_run(whole, 3)
