@@ -153,6 +153,8 @@ def main() -> None:
         raise UserError(f"--runner {given.runner!r} is not native or ray")
     if given.runner == "ray":
         daft.set_runner_ray()
+    else:
+        daft.set_runner_native()  # said, not left open: else Daft imports Ray to see whether it is wanted
     daft.set_execution_config(maintain_order=True)
     build(given.config, given.out, given.overwrite)
 

@@ -2,7 +2,6 @@
 
 from functools import cache
 
-import ftfy
 import numpy as np
 
 from data.clean.codepoints import UNICODE, Ints, Mask, Points, Text
@@ -38,4 +37,6 @@ def _garbled(points: Points, starts: Ints, continuing: Mask, found: Mask) -> Non
 
 def repaired(lines: str) -> str:
     """Each line as it was meant, where ftfy is sure; a line stays a line."""
+    import ftfy  # most corpora never need it
+
     return "\n".join(ftfy.fix_encoding(line).replace("\n", " ") for line in lines.split("\n"))
