@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from data.command import UserError
+from distill.tight import tight_batches
 from distill.tower import load_tokenizer, load_tower
 
 
@@ -32,16 +33,11 @@ class Encoder:
             raise TypeError("encode takes a list of texts; put the one text into a list")
         slots = int(self.model.config.max_position_embeddings)
         ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=slots).input_ids if texts else []
-        order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
         features = np.zeros((len(ids), int(self.model.text_projection.out_features)), dtype=np.float32)
-        end = int(self.tokenizer.eos_token_id)
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            longest = len(ids[batch[-1]])  # padded no further: the tower is causal, so what follows the end is not seen
-            padded = torch.tensor([ids[row] + [end] * (longest - len(ids[row])) for row in batch])
+        for batch in tight_batches(ids, int(self.tokenizer.eos_token_id), batch_size):
             with torch.inference_mode():
-                found = self.model(input_ids=padded.to(self.model.device)).text_embeds
-            features[batch] = F.normalize(found.float(), dim=-1).cpu().numpy()
+                found = self.model(input_ids=torch.from_numpy(batch.ids).to(self.model.device)).text_embeds
+            features[batch.rows] = F.normalize(found.float(), dim=-1).cpu().numpy()
         return features
 
     def states(self, texts: Sequence[str]) -> torch.Tensor:

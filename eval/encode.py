@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from distill.tight import tight_batches
 from eval.benchmark import Picture
 from eval.images import Transform, opened, pixel_values
 from eval.protocol import Protocol, prepared
@@ -35,20 +36,13 @@ def token_ids(tower: TextTower, texts: Sequence[str], max_length: int) -> tuple[
 def text_features(
     tower: TextTower, texts: Sequence[str], protocol: Protocol, max_length: int | None = None, batch_size: int = 128
 ) -> TextFeatures:
-    """Encode captions in batches of like length.
-
-    A batch is padded to its longest and needs no mask: the tower is causal and pools at the first end-of-text, so what
-    follows it is not seen.
-    """
+    """Encode captions in tight batches."""
     limit = min(max_length or protocol.max_length, tower.slots)
     ids, cut = token_ids(tower, [prepared(text, protocol) for text in texts], limit)
-    order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
-    end = int(tower.tokenizer.eos_token_id)
+    batches = tight_batches(ids, int(tower.tokenizer.eos_token_id), batch_size)
     features = np.zeros((len(ids), tower.width), dtype=np.float32)
-    for start in tqdm(range(0, len(order), batch_size), desc="captions", unit="batch", leave=False, disable=None):
-        batch = order[start : start + batch_size]
-        longest = len(ids[batch[-1]])
-        features[batch] = tower.embed(np.array([ids[row] + [end] * (longest - len(ids[row])) for row in batch]))
+    for batch in tqdm(batches, desc="captions", unit="batch", leave=False, disable=None):
+        features[batch.rows] = tower.embed(batch.ids)
     return TextFeatures(normalised(features), cut, limit)
 
 
