@@ -5,12 +5,10 @@ where a cosine is low, the student is poor or the pair is no translation, and a 
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
@@ -18,34 +16,12 @@ from tqdm import tqdm
 
 from data.command import UserError, command
 from distill.api import Encoder, load_student
+from eval.held_out import Pairs, held_out, joined
 from eval.result import write_json
 
 LENGTHS = (8, 16, 32, 64, 77)
 """Upper bounds of the length bands, in the teacher's English tokens."""
 WORST = 50
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Held-out pairs, column by column."""
-
-    en: list[str]
-    zh: list[str]
-    domain: list[str]
-
-
-def held_out(corpus: Path, limit: int) -> Pairs:
-    """The first `limit` pairs of every domain in CORPUS/valid."""
-    files = sorted((corpus / "valid").glob("*.parquet"))
-    if not files:
-        raise UserError(f"--corpus {corpus}: no valid/*.parquet there; give a folder that python -m data.build wrote")
-    kept: dict[str, list[tuple[str, str, str]]] = {}
-    for file in files:
-        columns = pq.read_table(file, columns=["en", "zh", "domain"]).to_pydict()
-        for row in zip(columns["en"], columns["zh"], columns["domain"], strict=True):
-            kept.setdefault(row[2], []).append(row)
-    rows = [row for domain in sorted(kept) for row in kept[domain][:limit]]
-    return Pairs([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
 
 
 def compared(student: Encoder, teacher: Encoder, pairs: Pairs) -> dict[str, Any]:
@@ -109,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--per-domain", type=int, default=500, help="pairs of each domain")
     given = parser.parse_args(arguments)
-    pairs = held_out(given.corpus, given.per_domain)
+    pairs = joined(held_out(given.corpus, given.per_domain))
     student, teacher = load_student(given.student), load_student(given.clip)
     if student.model.text_projection.out_features != teacher.model.text_projection.out_features:
         raise UserError(f"--student {given.student}: its features have another width than those of --clip")

@@ -7,13 +7,10 @@ signatures; and how often Chinese finds its English among the domain's sentences
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset
 import torch
 import torch.nn.functional as F
 from jsonargparse import ArgumentParser
@@ -27,23 +24,12 @@ from distill.speaker import Speaker
 from distill.states import States
 from distill.teacher import Teacher
 from eval import provenance
+from eval.held_out import Pairs, held_out
 from eval.result import write_json
 
 _TOKENIZERS: dict[Language, str] = {"zh": "zh", "en": "13a"}
 _DRAWS = 1000
 _SAMPLES = 5  # translations a domain and direction that the JSON shows
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Held-out sentences of one domain, row by row."""
-
-    en: list[str]
-    zh: list[str]
-
-    def side(self, language: str) -> list[str]:
-        """The sentences of `language`."""
-        return self.zh if language == "zh" else self.en
 
 
 def run(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -62,7 +48,8 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
         raise UserError("--rows must be at least 2 and --batch-size at least 1")
     if given.out is not None and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
         raise UserError(f"--out {given.out}: name a file in a folder that exists")
-    domains = held_out(given.corpus, given.rows)
+    every = held_out(given.corpus, given.rows)
+    domains = {domain: pairs for domain, pairs in every.items() if len(pairs.en) > 1}  # one row retrieves nothing
     speaker = Speaker(given.run, given.step, torch.device(given.device))
     pretrained = speaker.config.load_teacher()
     teacher, words = Teacher(pretrained, torch.device(given.device)), pretrained.tokenizer
@@ -105,19 +92,6 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
     if given.out is not None:
         write_json(result, given.out)
     return result
-
-
-def held_out(corpus: Path, rows: int) -> dict[str, Pairs]:
-    """The first `rows` held-out pairs of each domain, by the domain's name."""
-    shards = sorted((corpus / "valid").glob("*.parquet"))
-    if not shards:
-        raise UserError(f"--corpus {corpus}: no valid/*.parquet there; build one with python -m data.build")
-    table = pa.dataset.dataset(shards, format="parquet").to_table(columns=["en", "zh", "domain"])
-    found = {}
-    for domain in sorted(pa.compute.unique(table["domain"]).to_pylist()):
-        some = table.filter(pa.compute.equal(table["domain"], domain)).slice(0, rows)
-        found[domain] = Pairs(some["en"].to_pylist(), some["zh"].to_pylist())
-    return {domain: pairs for domain, pairs in found.items() if len(pairs.en) > 1}
 
 
 def translated(speaker: Speaker, pairs: Pairs, direction: str, batch_size: int) -> list[str]:

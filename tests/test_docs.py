@@ -38,10 +38,10 @@ def told() -> list[tuple[str, str]]:
 
 
 @functools.cache
-def options(module: str, script: str) -> str:
-    """What the real parser of a module or script says of itself."""
+def options(module: str, script: str, part: str) -> str:
+    """What the real parser of a module or script says of itself; `part` is the first word after a script of parts."""
     said, before = io.StringIO(), (sys.argv, list(sys.path))
-    sys.argv = [module or script, *(["data"] if script == "scripts/benchmark.py" else []), "--help"]
+    sys.argv = [module or script, *([part] if part else []), "--help"]
     run = (
         functools.partial(runpy.run_module, module) if module else functools.partial(runpy.run_path, str(ROOT / script))
     )
@@ -61,8 +61,8 @@ def test_every_option_of_a_command_exists(page: str, command: str) -> None:
         assert not re.search(r"(data|distill|eval|scripts)[./]\w", command.split("pytest")[0]), f"{page}: {command}"
         return
     module, script, rest = match[1] or "", match[2] or "", match[3]
-    known = options(module, script)
     words = shlex.split(rest.replace("[", " ").replace("]", " ").replace("|", " "))
+    known = options(module, script, words[0] if script == "scripts/benchmark.py" else "")
     for word in words:
         if word.startswith("--"):
             name = word.split("=")[0]

@@ -8,7 +8,8 @@ import pytest
 
 from data.command import UserError
 from distill.api import load_student
-from eval.pairs import by_slot, held_out, main
+from eval.held_out import held_out, joined
+from eval.pairs import by_slot, main
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_cosines_by_domain_length_and_slot(corpus: Path, student: Path, teacher:
 
 def test_the_teacher_is_itself_at_every_slot(corpus: Path, teacher: Path) -> None:
     encoder = load_student(teacher)
-    slots = by_slot(encoder, encoder, held_out(corpus, 10))
+    slots = by_slot(encoder, encoder, joined(held_out(corpus, 10)))
     assert min(slots["en"]) == max(slots["en"]) == min(slots["empty prompt"]) == 1.0
     assert min(slots["zh"]) < 1.0
     assert slots["zh"][0] == 1.0  # the start of text sees nothing else
@@ -49,4 +50,4 @@ def test_a_folder_that_is_no_corpus(student: Path, teacher: Path, tmp_path: Path
 
 
 def test_only_so_many_pairs_of_a_domain(corpus: Path) -> None:
-    assert held_out(corpus, 1).zh == ["猫", "月" * 9]
+    assert joined(held_out(corpus, 1)).zh == ["猫", "月" * 9]
