@@ -6,6 +6,7 @@ again.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,6 +22,12 @@ from data.miniature.words import NOUNS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ASSETS = REPOSITORY / "data" / "miniature" / "assets"
+# What libraries say of themselves while loading would hide the lines that matter.
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "PYTHONWARNINGS": "ignore::FutureWarning",
+}
 DOMAINS = {"verse": "poetry"}  # the others are domains by their own name
 
 
@@ -85,7 +92,7 @@ def _write_recipe(world: Path) -> None:
 def _run(*arguments: str) -> None:
     """Run one of the project's commands; its own error line has said what is wrong."""
     print(f"\n$ python {' '.join(arguments)}", flush=True)
-    done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, check=False)
+    done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, env=QUIET | os.environ, check=False)
     if done.returncode:
         raise UserError(f"quickstart: `python {' '.join(arguments)}` ended with code {done.returncode}")
 
