@@ -15,6 +15,7 @@ from data.decide import VALID, Verdicts
 from data.pair import CORPUS
 from data.scored import GROUP, Scored
 
+REPEATED = ["domain", "source", "license", "image"]  # columns worth a dictionary
 TEXTS = ["en", "zh", "image", "file", "line", "sub"]
 
 
@@ -35,7 +36,7 @@ class Shards:
             if self._writer is None or room == self.limit:
                 self.close()
                 name = self.folder / f"part-{self.rows // self.limit:05d}.parquet"
-                self._writer = pq.ParquetWriter(name, CORPUS, compression="zstd")
+                self._writer = pq.ParquetWriter(name, CORPUS, compression="zstd", use_dictionary=REPEATED)
             self._writer.write_table(table.slice(0, room), row_group_size=GROUP)
             self.rows += min(room, table.num_rows)
             table = table.slice(room)

@@ -70,9 +70,10 @@ def _unspace(source: Points, heads: Ints, closing: Mask, points: Points, starts:
     for row in range(len(starts) - 1):
         end = heads[row + 1]
         for place in range(heads[row], end):
-            dotted = place + 2 < end and source[place + 2] == DOT
-            if source[place] == SPACE and place + 1 < end and closing[source[place + 1]] and not dotted:
-                continue
+            if source[place] == SPACE and place + 1 < end and closing[source[place + 1]]:
+                dotted = place + 2 < end and source[place + 2] == DOT
+                if not dotted:
+                    continue
             points[at] = source[place]
             at += 1
         starts[row + 1] = at
