@@ -108,6 +108,7 @@ def test_page_holds_everything_and_asks_for_nothing(made: Path) -> None:
         "PSNR to the teacher", "2 prompts, 4 noises each",
     ):  # fmt: skip
         assert said in page
+    assert page.index("teacher-en, prompt 1") < page.index("student-mixed, prompt 1")
     assert page.count("What the peers published") == 1  # never beside another set
 
 

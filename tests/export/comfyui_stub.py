@@ -27,6 +27,8 @@ class SDClipModel(torch.nn.Module):
         self.special_tokens = special_tokens
         known = {**textmodel_json_config, "vocab_size": ROWS}
         self.transformer = CLIPTextModelWithProjection(CLIPTextConfig(**known))
+        width = textmodel_json_config["hidden_size"]
+        self.transformer.text_projection = torch.nn.Linear(width, width, bias=False)  # square, as ComfyUI has it
         self.train(mode=False)
 
     def load_sd(self, sd: dict[str, torch.Tensor]) -> Any:

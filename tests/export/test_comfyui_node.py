@@ -34,6 +34,8 @@ def test_the_node_gives_the_students_states(node: Any, student: Path, prompt: st
     assert len(own.tokenizer) > ROWS
     assert torch.allclose(clip.encode(prompt), own.states([prompt]), atol=1e-6)
     assert clip.tokenizer.clip_l.embedding_size == own.model.config.hidden_size
+    end = own.tokenizer.eos_token_id
+    assert clip.cond_stage_model.clip_l.special_tokens == {"start": own.tokenizer.bos_token_id, "end": end, "pad": end}
 
 
 def test_the_interface_that_comfyui_reads(node: Any) -> None:  # noqa: ANN401

@@ -24,7 +24,7 @@ def test_the_copy_draws_with_the_student_and_the_rest_is_untouched(
         for path in (teachers / part).iterdir():
             assert (tmp_path / "swapped" / part / path.name).read_bytes() == path.read_bytes()
     index = json.loads((tmp_path / "swapped" / "model_index.json").read_text())
-    assert index["tokenizer"] == ["transformers", "CLIPTokenizerFast"]  # the other one of transformers 4 cuts the merges
+    assert index["tokenizer"] == ["transformers", "CLIPTokenizerFast"]  # transformers 4: the other cuts the merges
     kind: Any = StableDiffusionPipeline
     pipeline = kind.from_pretrained(tmp_path / "swapped", safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
