@@ -154,7 +154,7 @@ def main() -> None:
     if given.runner == "ray":
         daft.set_runner_ray()
     else:
-        daft.set_runner_native()  # said, not left open: else Daft imports Ray to see whether it is wanted
+        os.environ["DAFT_RUNNER"] = "native"  # said, not left open: else Daft imports Ray to see whether it is wanted
     daft.set_execution_config(maintain_order=True)
     build(given.config, given.out, given.overwrite)
 
