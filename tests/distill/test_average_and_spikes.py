@@ -62,7 +62,9 @@ def test_a_run_with_a_mean_resumes_exactly_and_exports_it(
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert _records(tmp_path / "broken") == _records(tmp_path / "whole")
     folder = tmp_path / "whole" / "checkpoints"
-    told = checkpoint.load_weights(folder, 6, {n: nn.Parameter(w) for n, w in _weights(tmp_path / "whole", 6).items()})
+    weights = {name: nn.Parameter(weight) for name, weight in _weights(tmp_path / "whole", 6).items()}
+    told = checkpoint.load_weights(folder, 6, weights)
+    assert checkpoint.load_weights(tmp_path / "broken" / "checkpoints", 6, weights) == told
     assert told == checkpoint.Progress(6, 48, 0, told.norms)
     assert len(told.norms) == 6
     mean, last = _weights(tmp_path / "whole", 6, "average"), _weights(tmp_path / "whole", 6)
