@@ -9,11 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from data.command import UserError
 from distill.tight import tight_batches
-from distill.tower import load_tokenizer, load_tower
+from distill.tower import first_line, load_tokenizer, load_tower
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,13 @@ def plug_into(pipeline: Any, source: str | Path) -> Any:  # noqa: ANN401  diffus
         raise UserError(f"plug_into: a {kind} is not a pipeline of Stable Diffusion 1.x or 2.x with one text encoder")
     tokenizer = load_tokenizer(_part(source, "tokenizer"), "plug_into")
     try:
-        encoder: Any = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", dtype=pipeline.dtype)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"plug_into: {str(source)!r} holds no text_encoder/, as an export has ({reason})") from error
+        encoder: Any = CLIPTextModel.from_pretrained(
+            source, subfolder="text_encoder", dtype=pipeline.dtype, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"plug_into: {str(source)!r} holds no text_encoder/ in safetensors, as an export has ({first_line(error)})"
+        ) from error
     wanted = pipeline.unet.config.cross_attention_dim
     if encoder.config.hidden_size != wanted:
         raise UserError(

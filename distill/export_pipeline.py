@@ -23,9 +23,7 @@ def write_pipeline(student: Path, source: str, out: Path) -> None:
     expects another width raises UserError.
     """
     pipeline = found_pipeline(source)
-    refuse_misfit(student, pipeline, source)
-    if out.exists() and not (out / "model_index.json").is_file() and (out.is_file() or any(out.iterdir())):
-        raise UserError(f"--pipeline-out {out}: something else is there; name a new folder")
+    refuse_misfit(_json(student / "text_encoder" / "config.json")["hidden_size"], source, out)
     partial = out.absolute().with_name(f".{out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -52,14 +50,14 @@ def found_pipeline(source: str) -> Path:
     return folder
 
 
-def refuse_misfit(student: Path, pipeline: Path, source: str) -> None:
-    """Raise UserError unless the student can stand where the pipeline's own encoder stands."""
+def refuse_misfit(width: int, source: str, out: Path) -> None:
+    """Raise UserError unless a student with states of `width` can stand in `source`, and its copy at `out`."""
+    pipeline = found_pipeline(source)
     index = _json(pipeline / "model_index.json")
     if index.get("text_encoder_2", [None, None])[1] is not None:
         raise UserError(f"--pipeline {source}: {index['_class_name']} has two encoders; give one of SD 1.x or 2.x")
     if index.get("text_encoder", [None, None])[1] != "CLIPTextModel":
         raise UserError(f"--pipeline {source}: its encoder is not a CLIPTextModel; the student cannot stand in for it")
-    width = _json(student / "text_encoder" / "config.json")["hidden_size"]
     wanted = _json(pipeline / "unet" / "config.json").get("cross_attention_dim")
     if width != wanted:
         raise UserError(
@@ -70,6 +68,8 @@ def refuse_misfit(student: Path, pipeline: Path, source: str) -> None:
                for path in (pipeline / part).glob("*.bin")]  # fmt: skip
     if pickles:
         raise UserError(f"--pipeline {source}: {pickles[0].name} is a pickle, which may run code; save safetensors")
+    if out.exists() and not (out / "model_index.json").is_file() and (out.is_file() or any(out.iterdir())):
+        raise UserError(f"--pipeline-out {out}: something else is there; name a new folder")
 
 
 def _not_taken(folder: str, names: list[str]) -> list[str]:

@@ -86,9 +86,9 @@ def tokenizers(student: Path) -> dict[str, Any]:
     """
     kinds: Any = transformers
     return {
-        "AutoTokenizer": kinds.AutoTokenizer.from_pretrained(student),
-        "AutoTokenizer, tokenizer/": kinds.AutoTokenizer.from_pretrained(student / "tokenizer"),
-        "CLIPTokenizerFast, tokenizer/": kinds.CLIPTokenizerFast.from_pretrained(student / "tokenizer"),
+        "AutoTokenizer": _loaded(kinds.AutoTokenizer, student),
+        "AutoTokenizer, tokenizer/": _loaded(kinds.AutoTokenizer, student / "tokenizer"),
+        "CLIPTokenizerFast, tokenizer/": _loaded(kinds.CLIPTokenizerFast, student / "tokenizer"),
     }
 
 
@@ -96,8 +96,8 @@ def tokenizers(student: Path) -> dict[str, Any]:
 def outputs(student: Path, ids: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     """States and features of the root's model, and states of `text_encoder/`, computed in `dtype`."""
     kinds: Any = transformers
-    whole = kinds.CLIPTextModelWithProjection.from_pretrained(student).to(dtype).eval()
-    inside = kinds.CLIPTextModel.from_pretrained(student / "text_encoder").to(dtype).eval()
+    whole = _loaded(kinds.CLIPTextModelWithProjection, student, use_safetensors=True).to(dtype).eval()
+    inside = _loaded(kinds.CLIPTextModel, student / "text_encoder", use_safetensors=True).to(dtype).eval()
     found = whole(input_ids=ids)
     encoder = inside(input_ids=ids).last_hidden_state
     return {
@@ -112,11 +112,20 @@ def pipeline_states(folder: Path, prompts: list[str]) -> Tensor:
     """[prompts, slots, width]: what diffusers itself makes of the prompts."""
     diffusers: Any = importlib.import_module("diffusers")
     diffusers.utils.logging.set_verbosity_error()  # else it prints what it cuts of the long prompt
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-        folder, safety_checker=None, requires_safety_checker=False
-    )
+    pipeline = _loaded(
+        diffusers.StableDiffusionPipeline, folder,
+        safety_checker=None, requires_safety_checker=False, use_safetensors=True,
+    )  # fmt: skip
     found: Tensor = pipeline.encode_prompt(prompts, "cpu", 1, do_classifier_free_guidance=False)[0]
     return found.float()
+
+
+def _loaded(kind: Any, folder: Path, **settings: object) -> Any:  # noqa: ANN401  whichever class is asked for
+    try:
+        return kind.from_pretrained(folder, **settings)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{folder}: cannot be loaded ({reason}); export it again") from error
 
 
 def versions() -> dict[str, str]:

@@ -53,6 +53,16 @@ def test_plug_into_takes_the_precision_and_refuses_misfits(student: Path, teache
     encoder = pipeline.text_encoder
     with pytest.raises(UserError, match=r"plug_into: .*holds no text_encoder"):
         plug_into(pipeline, teachers / "tokenizer")
+    weights = student / "text_encoder" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    with pytest.raises(UserError, match=r"plug_into: .*holds no text_encoder/ in safetensors"):
+        plug_into(pipeline, student)
+    torch.save(encoder.state_dict(), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(UserError, match=r"plug_into: .*holds no text_encoder/ in safetensors"):
+        plug_into(pipeline, student)  # a pickle, which transformers would read
+    weights.write_bytes(whole)
     pipeline.unet.register_to_config(cross_attention_dim=768)
     with pytest.raises(UserError, match="the UNet reads states of width 768, the student's have 24"):
         plug_into(pipeline, student)

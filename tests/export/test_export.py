@@ -227,10 +227,16 @@ def test_command_line(
     with pytest.raises(UserError, match="no such folder; train first"):
         main(["--run", str(tmp_path / "absent"), "--out", str(tmp_path / "student")])
     (tmp_path / "run").mkdir()
+    other = tmp_path / "xl"
+    other.mkdir()
+    (other / "model_index.json").write_text(
+        '{"_class_name": "StableDiffusionXLPipeline", "text_encoder_2": ["a", "B"]}'
+    )
     common = ["--run", str(tmp_path / "run"), "--out", str(tmp_path / "student")]
     for wrong, said in (
         (["--pipeline", "a/b"], "give both or neither"),
         (["--pipeline", str(tmp_path), "--pipeline-out", str(tmp_path / "p")], "no model_index.json"),
+        (["--pipeline", str(other), "--pipeline-out", str(tmp_path / "p")], "has two encoders"),
         (["--results", str(tmp_path / "absent.json")], "no such file"),
     ):
         with pytest.raises(UserError, match=said):

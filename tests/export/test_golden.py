@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from data.command import UserError
@@ -51,6 +52,15 @@ def test_other_weights_do_not_hold(
     with pytest.raises(SystemExit) as stopped:
         golden.main([str(recorded)])
     assert stopped.value.code == 1
+
+
+@pytest.mark.parametrize("part", ["", "text_encoder"])
+def test_a_pickle_is_not_read(recorded: Path, part: str) -> None:
+    weights = recorded / part / "model.safetensors"
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(UserError, match=r"cannot be loaded .*; export it again"):
+        golden.main([str(recorded)])
 
 
 def test_a_folder_without_golden_vectors(student: Path) -> None:
