@@ -165,4 +165,4 @@ def loaded(kind: Any, source: str, option: str, **settings: Any) -> Any:  # noqa
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         # Hugging Face raises these for a missing id, no network, a wrong class, a truncated file
         reason = " ".join(str(error).split())[:240]
-        raise UserError(f"{option} {source}: cannot be loaded as a {kind.__name__} ({reason})") from error
+        raise UserError(f"{option} {source}: cannot be loaded as {kind.__name__} ({reason})") from error

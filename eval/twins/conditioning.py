@@ -1,5 +1,6 @@
 """What the UNet attends to: prompts as states, from the pipeline's own encoder or from a student."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from data.command import UserError
+from distill.tower import check_local
 from eval.twins.sampling import Pipeline
 
 Encoder = CLIPTextModel | CLIPTextModelWithProjection
@@ -46,11 +49,16 @@ class Conditioner:
 
 def load_pipeline(source: str, device: torch.device) -> Pipeline:
     """A Stable Diffusion 1.x or 2.x pipeline in fp32, from a folder or Hub id."""
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # bars of a second would hide the lines that matter
+    diffusers.utils.logging.disable_progress_bar()
     try:
         kind: Any = diffusers.StableDiffusionPipeline
-        pipeline = kind.from_pretrained(
-            source, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False, use_safetensors=True
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # `torch_dtype` is the name that every release knows
+            pipeline = kind.from_pretrained(
+                source, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False,
+                use_safetensors=True,
+            )  # fmt: skip
     except UNREADABLE as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(
@@ -72,6 +80,7 @@ def load_conditioner(source: str, device: torch.device) -> Conditioner:
     """A student's encoder, from an exported folder or a Hub id."""
     folder = Path(source)
     inner = folder / "text_encoder"
+    check_local(source, "--student")
     try:
         if inner.is_dir():
             encoder: Encoder = CLIPTextModel.from_pretrained(inner, dtype=torch.float32, use_safetensors=True)
