@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from data.command import UserError
 
@@ -42,6 +42,8 @@ def opened(content: bytes, name: str) -> Image.Image:
             return image.convert("RGB")
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(f"image {name}: too many pixels to be a photograph ({error})") from error
+    except UnidentifiedImageError as error:  # its message holds an address of memory
+        raise UserError(f"image {name}: not a picture of a known format") from error
     except (OSError, SyntaxError, ValueError) as error:  # PIL's decoders raise all three for broken bytes
         raise UserError(f"image {name}: cannot be decoded ({error}); is the file cut short?") from error
 

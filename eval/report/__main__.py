@@ -1,5 +1,7 @@
 """`python -m eval.report RUNS... --out report.html`: a page of results, drawings, runs and pairs, and their JSON."""
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
@@ -17,7 +19,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = ArgumentParser(prog="python -m eval.report", description="A report card.", exit_on_error=False)
     parser.add_argument("runs", type=Path, nargs="+", help="result files, folders of runs and of eval.generation")
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write; report.json goes beside it")
-    parser.add_argument("--images", type=Path | None, help="folder of the benchmark's pictures, for the examples")
+    parser.add_argument(
+        "--images", type=Path, nargs="*", default=[], help="folders of the benchmarks' pictures, for the examples"
+    )
     parser.add_argument("--title", type=str, default="Report card")
     given = parser.parse_args(arguments)
     if given.out.suffix != ".html" or not given.out.absolute().parent.is_dir():
@@ -30,11 +34,17 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{given.out}: {counts}")
 
 
-def at_hand(images: Path | None) -> Picture:
-    """Pictures of the folder `images`; none without it."""
-    if images is None:
-        return lambda image: None
-    return folder_pictures(images, images)
+def at_hand(folders: Sequence[Path]) -> Picture:
+    """Pictures of the first of `folders` that has them: a report may be of several benchmarks, and of some without."""
+    sources = [folder_pictures(folder, folder) for folder in folders]
+
+    def picture(image: str) -> bytes | None:
+        for source in sources:
+            with contextlib.suppress(UserError):
+                return source(image)
+        return None
+
+    return picture
 
 
 def as_json(sources: Sources) -> dict[str, object]:

@@ -13,6 +13,7 @@ import pytest
 from data.command import UserError
 from eval import flickr30k_cn
 from eval.benchmark_main import run
+from eval.report.__main__ import at_hand
 from eval.report.__main__ import main as report
 from eval.report.peers import CEILING, FLICKR30K_CN
 from eval.report.svg import chart
@@ -161,6 +162,17 @@ def test_peers_are_consistent() -> None:
 def test_chart_of_nothing_and_of_one_point() -> None:
     assert chart("t", "x", {"a": [], "b": [(1, float("nan"))]}) == ""
     assert chart("t", "x", {"a": [(1, 2)]}).count("<circle") == 1
+
+
+def test_pictures_of_several_benchmarks_and_of_one_that_is_elsewhere(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.jpg").write_bytes(name.encode())
+    picture = at_hand([tmp_path / "a", tmp_path / "b"])
+    assert [picture(image) for image in ("a.jpg", "b", "c.jpg")] == [b"a", b"b", None]
+    assert at_hand([])("a.jpg") is None
+    with pytest.raises(UserError, match=r"--images .*absent: no such folder"):
+        at_hand([tmp_path / "absent"])
 
 
 def test_what_cannot_be_reported(tmp_path: Path) -> None:
