@@ -163,7 +163,7 @@ def bad_towers(folder: Path, good: Path) -> dict[str, str]:
     (spoil("noweights", "no weights; save it as") / "model.safetensors").unlink()
     pickle = spoil("pickle", r"only pytorch_model\.bin, a pickle")
     (pickle / "model.safetensors").rename(pickle / "pytorch_model.bin")
-    cut = spoil("cut", "cannot be loaded as a CLIPTextModelWithProjection") / "model.safetensors"
+    cut = spoil("cut", "cannot be loaded as CLIPTextModelWithProjection") / "model.safetensors"
     cut.write_bytes(cut.read_bytes()[:3000])
     lacking = spoil("lacking", r"1 weights of a CLIPTextModelWithProjection are missing or misfit, text_projection")
     weights = load_file(lacking / "model.safetensors")

@@ -115,7 +115,7 @@ def test_bad_prompts_name_their_line(tmp_path: Path, lines: str, complaint: str)
 
 def test_what_is_missing_is_named(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
     out = ["--prompts", str(prompts), "--out", str(tmp_path / "out")]
-    with pytest.raises(UserError, match=r"--student .*nothing"):
+    with pytest.raises(UserError, match=r"--student: no folder .*nothing"):
         run(["--pipeline", str(pipeline), "--student", str(tmp_path / "nothing"), *out])
     with pytest.raises(UserError, match=r"--pipeline .*nothing"):
         run(["--pipeline", str(tmp_path / "nothing"), "--student", str(pipeline), *out])
