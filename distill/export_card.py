@@ -80,6 +80,7 @@ def metadata(origin: Origin) -> ModelCardData:
             task_name=f"Zero-shot retrieval ({row['language']})",
             dataset_type=result["settings"]["benchmark"].lower(),
             dataset_name=f"{result['settings']['benchmark']} ({row['language']})",
+            dataset_config=row["language"],  # without it the Hub's client puts both languages under the first one
             metric_type=name,
             metric_name=said,
             metric_value=row[name],
