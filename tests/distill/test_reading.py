@@ -70,7 +70,7 @@ def test_slots_that_no_loss_looks_at_change_nothing(teacher: Path, words: CLIPTo
         torch.manual_seed(0)
         with torch.no_grad():  # else its English is the teacher's, and every slot is right
             for weight in student.parameters():
-                weight += 0.05 * torch.randn(weight.shape)
+                weight.add_(0.05 * torch.randn(weight.shape))
         task = Task(student, losses, Extras(end_of_text=end))
         reading = readings[0]
         widths = {view.shape[1] for view in (reading.chinese, reading.teacher)}
