@@ -8,8 +8,6 @@ again.
 import json
 import math
 import resource
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, stdev
@@ -20,8 +18,8 @@ from jsonargparse import ArgumentParser, Namespace
 from data.command import UserError, command
 from eval.provenance import commit, hashes
 from eval.result import write_json
+from eval.stage import run_stage
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 T975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t for 95 % by number of seeds
 MEASURES = {
     "zh/teacher en, MR %": ("retrieval", "student-zh/teacher-en"),
@@ -109,11 +107,8 @@ def _row(given: Namespace, name: str, seed: int) -> dict[str, Any]:
 
 def _call(*arguments: str) -> float:
     """Run one of the project's commands; returns its CPU seconds."""
-    print(f"\n$ python {' '.join(arguments)}", flush=True)
     before = _children_seconds()
-    done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, check=False)
-    if done.returncode:
-        raise UserError(f"ablation: `python {' '.join(arguments)}` ended with code {done.returncode}")
+    run_stage(*arguments)
     return _children_seconds() - before
 
 

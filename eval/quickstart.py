@@ -6,28 +6,18 @@ again.
 """
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
-from data.command import UserError
 from data.miniature.corpus import write_lines
 from data.miniature.language import REGISTERS
 from data.miniature.scene import KINDS
 from data.miniature.words import NOUNS
+from eval.stage import REPOSITORY, run_stage
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 ASSETS = REPOSITORY / "data" / "miniature" / "assets"
-# What libraries say of themselves while loading would hide the lines that matter.
-QUIET = {
-    "TRANSFORMERS_VERBOSITY": "error",
-    "DIFFUSERS_VERBOSITY": "error",
-    "PYTHONWARNINGS": "ignore::FutureWarning",
-}
 DOMAINS = {"verse": "poetry"}  # the others are domains by their own name
 
 
@@ -49,28 +39,28 @@ def main(
     """
     world, clip, result = folder / "world", str(models / "clip"), folder / "retrieval.json"
     if not (world / "test" / "prompts.jsonl").is_file():
-        _run("-m", "data.miniature", "--out", str(world), "--pairs", str(pairs), "--scenes", str(scenes),
+        run_stage("-m", "data.miniature", "--out", str(world), "--pairs", str(pairs), "--scenes", str(scenes),
              "--pictures", "true")  # fmt: skip
     if not (folder / "corpus" / "report.json").is_file():
         _write_recipe(world)
-        _run("-m", "data.build", str(world / "corpus.yaml"), "--out", str(folder / "corpus"))
+        run_stage("-m", "data.build", str(world / "corpus.yaml"), "--out", str(folder / "corpus"))
     if not list((folder / "corpus" / "train").glob("augmented-*.parquet")):
-        _run("-m", "data.augment", str(folder / "corpus"), "--switched", "0.6")
+        run_stage("-m", "data.augment", str(folder / "corpus"), "--switched", "0.6")
     geometry = folder / "unet.safetensors"
     if not geometry.is_file():
-        _run("-m", "distill.unet_geometry", "--unet", str(models / "pipeline"), "--out", str(geometry))
-    _run("scripts/distill.py", "--config", "configs/quickstart.yaml", "--teacher", clip,
+        run_stage("-m", "distill.unet_geometry", "--unet", str(models / "pipeline"), "--out", str(geometry))
+    run_stage("scripts/distill.py", "--config", "configs/quickstart.yaml", "--teacher", clip,
          "--data.corpus", str(folder / "corpus"), "--losses.unet_geometry", str(geometry),
          "--out_dir", str(folder / "run"))  # fmt: skip
-    _run("scripts/export.py", "--run", str(folder / "run"), "--out", str(folder / "student"))
-    _run("-m", "eval.flickr30k_cn", "--student", str(folder / "student"), "--clip", clip,
+    run_stage("scripts/export.py", "--run", str(folder / "run"), "--out", str(folder / "student"))
+    run_stage("-m", "eval.flickr30k_cn", "--student", str(folder / "student"), "--clip", clip,
          "--data", str(world / "test" / "captions.jsonl"), "--images", str(world / "test" / "images"),
          "--title", "The miniature",
          "--out", str(result))  # fmt: skip
-    _run("-m", "eval.generation", "--pipeline", str(models / "pipeline"), "--student", str(folder / "student"),
+    run_stage("-m", "eval.generation", "--pipeline", str(models / "pipeline"), "--student", str(folder / "student"),
          "--prompts", str(world / "test" / "prompts.jsonl"), "--recogniser", str(models / "recogniser"),
          "--limit", str(drawn), "--seeds", "1", "--out", str(folder / "drawn"))  # fmt: skip
-    _run("-m", "eval.report", str(result), str(folder / "run"), str(folder / "drawn"),
+    run_stage("-m", "eval.report", str(result), str(folder / "run"), str(folder / "drawn"),
          "--images", str(world / "test" / "images"), "--title", "Yuqiao quickstart",
          "--out", str(folder / "report.html"))  # fmt: skip
     print(_closing(json.loads(result.read_text(encoding="utf-8")), folder))
@@ -87,14 +77,6 @@ def _write_recipe(world: Path) -> None:
     ]  # fmt: skip
     recipe = {"sources": sources, "benchmarks": ["test/captions.jsonl"]}
     (world / "corpus.yaml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
-
-
-def _run(*arguments: str) -> None:
-    """Run one of the project's commands; its own error line has said what is wrong."""
-    print(f"\n$ python {' '.join(arguments)}", flush=True)
-    done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, env=QUIET | os.environ, check=False)
-    if done.returncode:
-        raise UserError(f"quickstart: `python {' '.join(arguments)}` ended with code {done.returncode}")
 
 
 def _closing(result: Mapping[str, list[dict[str, object]]], folder: Path) -> str:
