@@ -99,9 +99,9 @@ def _row(given: Namespace, name: str, seed: int) -> dict[str, Any]:
             f"{measure}.{who}": value["mean"]
             for measure in ("psnr", "prediction_error", "things", "read_exact") for who, value in drawn[measure].items()
         }  # fmt: skip
-        things = drawn["things"]
-        for who in ("student-en", "student-zh", "student-mixed"):
-            found["drawn"][f"things_share.{who}"] = 100 * things[who]["mean"] / things["teacher-en"]["mean"]
+        found["drawn"] |= {
+            f"things_share.{who}": 100 * share for who, share in drawn["things_share_of_teacher"].items()
+        }
     return found
 
 
