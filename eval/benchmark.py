@@ -11,6 +11,11 @@ Picture = Callable[[str], bytes]
 """From an image id to the bytes of its file; raises UserError naming the image where it is missing."""
 
 
+def no_picture(image: str) -> bytes:
+    """The `picture` of a benchmark whose gallery is made of texts."""
+    raise AssertionError(f"{image} is no picture")
+
+
 @dataclass(frozen=True)
 class Captions:
     """Captions of one language in file order; pairs [pairs, 2] holds (caption, image) for every right pair."""

@@ -6,7 +6,6 @@ English, 1: as far off as under the empty prompt; `teacher-wrong` is another pro
 error; and, where the prompts carry scenes and a recogniser is given, whether the pictures show what was asked.
 """
 
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from PIL import Image
 
 from data.command import UserError, command
-from eval.provenance import commit, hashes, versions
+from eval.provenance import command_line, commit, hashes, versions
 from eval.recogniser import load_recogniser, read
 from eval.result import write_json
 from eval.twins.compare import Read, Twins, compare, summary
@@ -64,7 +63,7 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
         "drawing": asdict(how), "scheduler": "DPM-Solver++", "sha256": hashes(_files(given)),
         "device": str(device), "commit": commit(), "versions": versions(),
         "seconds": round(time.monotonic() - started, 1),
-        "command": " ".join(["python", "-m", "eval.generation", *(sys.argv[1:] if arguments is None else arguments)]),
+        "command": command_line("eval.generation", arguments),
     }  # fmt: skip
     result = {**summary(twins), "settings": settings}
     _write(given.out, twins, prompts, result)

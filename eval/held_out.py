@@ -27,7 +27,7 @@ def held_out(corpus: Path, rows: int) -> dict[str, Pairs]:
     """The first `rows` pairs of every domain in CORPUS/valid, by the domain's name."""
     shards = sorted((corpus / "valid").glob("*.parquet"))
     if not shards:
-        raise UserError(f"--corpus {corpus}: no valid/*.parquet there; build one with python -m data.build")
+        raise UserError(f"{corpus}: no valid/*.parquet there; build one with python -m data.build")
     table = pa.dataset.dataset(shards, format="parquet").to_table(columns=["en", "zh", "domain"])
     found = {}
     for domain in sorted(pa.compute.unique(table["domain"]).to_pylist()):

@@ -10,18 +10,15 @@ import json
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.command import UserError, command
-from eval.benchmark import Benchmark, Captions
+from eval.benchmark import Benchmark, Captions, no_picture
 from eval.datasets.lines import text_lines
 from eval.datasets.pictures import IMAGE_ENDINGS
-from eval.encode import text_features
-from eval.options import Options, parse
+from eval.options import parse
 from eval.result import Result, result_json, write_json
-from eval.score import score
+from eval.score import english_gallery, score
 from eval.table import table
-from eval.towers import TextTower
 
 TEMPLATES = {"zh": "一张{}的照片。", "en": "a photo of a {}."}
 """Around each name where pictures are asked; OpenAI's first template and its translation."""
@@ -50,11 +47,7 @@ def label_benchmark(files: tuple[Path, Path]) -> Benchmark:
         raise UserError(f"{files[0]}: {len(zh)} names, {files[1]}: {len(en)}; both must name the same classes in order")
     pairs = np.repeat(np.arange(len(zh))[:, None], 2, axis=1)
     numbered = tuple(f"{number}: {name}" for number, name in enumerate(en))
-
-    def picture(image: str) -> bytes:
-        raise AssertionError(f"class {image} is no picture")
-
-    return Benchmark(numbered, {"zh": Captions(zh, pairs), "en": Captions(en, pairs)}, picture, files)
+    return Benchmark(numbered, {"zh": Captions(zh, pairs), "en": Captions(en, pairs)}, no_picture, files)
 
 
 def picture_benchmark(labels: Benchmark, folder: Path) -> Benchmark:
@@ -82,17 +75,15 @@ def run(arguments: list[str] | None = None) -> Result:
         raise UserError("--english: missing; give the English names of the classes in --data")
     labels = label_benchmark((Path(options.data), Path(options.english)))
     if options.images is not None:
-        result = score("nouns as labels of pictures", picture_benchmark(labels, options.images), options)
+        title = options.title or "nouns as labels of pictures"
+        result = score(title, picture_benchmark(labels, options.images), options)
     else:
-        result = score("nouns", labels, options, lambda teacher: _english_names(teacher, labels, options))
+        title = options.title or "nouns"
+        result = score(title, labels, options, lambda teacher: english_gallery(teacher, labels, options))
     print(table(result))
     if options.out is not None:
         write_json(result_json(result), options.out)
     return result
-
-
-def _english_names(teacher: TextTower, labels: Benchmark, options: Options) -> NDArray[np.float32]:
-    return text_features(teacher, labels.captions["en"].texts, options.protocol, options.max_length).features
 
 
 def main() -> None:

@@ -1,15 +1,16 @@
-"""The command line that every retrieval benchmark shares."""
+"""The command line that the benchmarks share."""
 
-import sys
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from data.command import UserError
 from eval.protocol import CHINESE_CLIP, OPENAI, PROTOCOLS, Name, Protocol
+from eval.provenance import command_line
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -22,11 +23,8 @@ class Options:
     student: str
     clip: str
     data: str
-    image_features: Path | None
-    images: Path | None
-    english: str | None
-    out: Path | None
     translator: str | None
+    out: Path | None
     protocol: Protocol
     max_length: int
     title: str | None
@@ -34,6 +32,9 @@ class Options:
     precision: Precision
     device: torch.device
     command: str
+    image_features: Path | None = None
+    images: Path | None = None
+    english: str | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -42,19 +43,35 @@ class Options:
 
 
 def parse(module: str, description: str, arguments: list[str] | None = None) -> Options:
-    """Read the command line of `python -m MODULE`; a wrong one raises ArgumentError or UserError."""
+    """Read the command line of `python -m MODULE`, a benchmark of pictures or what stands for them.
+
+    A wrong one raises ArgumentError or UserError, as does `shared`.
+    """
+    parser = parser_of(module, description)
+    parser.add_argument("--image-features", type=Path | None, help=".npz with `ids` and `features` of --clip's tower")
+    parser.add_argument("--images", type=Path | None, help="folder of pictures, where it is not beside the captions")
+    parser.add_argument("--english", type=str | None, help="English captions of the same images, where --data has none")
+    given = parser.parse_args(arguments)
+    usual = OPENAI if given.image_features else CHINESE_CLIP
+    return dataclasses.replace(
+        shared(given, usual, command_line(module, arguments)),
+        image_features=given.image_features,
+        images=given.images,
+        english=given.english,
+    )
+
+
+def parser_of(module: str, description: str) -> ArgumentParser:
+    """A parser of the options that every benchmark has."""
     parser = ArgumentParser(prog=f"python -m {module}", description=description, exit_on_error=False)
     parser.add_argument("--student", type=str, required=True, help="folder or Hub id of the student, as exported")
     parser.add_argument(
         "--clip",
         type=str,
         required=True,
-        help="folder or Hub id of the teacher's CLIPModel; with --image-features its text tower is enough",
+        help="folder or Hub id of the teacher's CLIPModel; where no picture is read its text tower is enough",
     )
     parser.add_argument("--data", type=str, required=True, help="benchmark: a file, a folder, or a Hub data set id")
-    parser.add_argument("--image-features", type=Path | None, help=".npz with `ids` and `features` of --clip's tower")
-    parser.add_argument("--images", type=Path | None, help="folder of pictures, where it is not beside the captions")
-    parser.add_argument("--english", type=str | None, help="English captions of the same images, where --data has none")
     parser.add_argument("--translator", type=str | None, help="translation model zh to en: adds translate-then-teacher")
     parser.add_argument("--out", type=Path | None, help="result JSON to write")
     parser.add_argument("--title", type=str | None, help="name of the set in --data, where it is another one")
@@ -62,23 +79,24 @@ def parse(module: str, description: str, arguments: list[str] | None = None) -> 
         "--protocol",
         type=Name | None,
         help="chinese-clip (squashed pictures, 52 tokens, lower case) or openai (cropped, 77 tokens); "
-        "by default chinese-clip, and openai with --image-features, whose pictures were made ready elsewhere",
+        "by default chinese-clip where pictures are read, else openai: theirs were made ready elsewhere",
     )
     parser.add_argument("--max-length", type=int | None, help="tokens a caption may have; by default the protocol's")
     parser.add_argument("--examples", type=int, default=12, help="captions to keep with the images that they found")
     parser.add_argument("--precision", type=Precision, default="fp32", help="of the towers; the protocol is fp32")
     parser.add_argument("--device", type=str | None, help="cpu, cuda, cuda:1 ...; by default cuda where there is one")
-    given = parser.parse_args(arguments)
-    protocol = PROTOCOLS[given.protocol] if given.protocol else (OPENAI if given.image_features else CHINESE_CLIP)
+    return parser
+
+
+def shared(given: Namespace, usual: Protocol, command: str) -> Options:
+    """The options that every benchmark has, checked; `usual` is the protocol where none was asked for."""
+    protocol = PROTOCOLS[given.protocol] if given.protocol else usual
     if given.max_length is not None and given.max_length < 3:
         raise UserError(f"--max-length {given.max_length}: start, end and one token between need 3")
     return Options(
         student=given.student,
         clip=given.clip,
         data=given.data,
-        image_features=given.image_features,
-        images=given.images,
-        english=given.english,
         translator=given.translator,
         out=_writable(given.out),
         protocol=protocol,
@@ -87,7 +105,7 @@ def parse(module: str, description: str, arguments: list[str] | None = None) -> 
         examples=max(0, given.examples),
         precision=given.precision,
         device=_device(given.device),
-        command=" ".join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)]),
+        command=command,
     )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,6 +26,11 @@ def model_files(source: str) -> list[Path]:
         return [folder]
     names = ("config.json", "tokenizer.json", "vocab.json", "merges.txt", "preprocessor_config.json")
     return sorted([*folder.glob("*.safetensors"), *(folder / name for name in names if (folder / name).is_file())])
+
+
+def command_line(module: str, arguments: list[str] | None) -> str:
+    """The command that was typed, or that `arguments` stand for."""
+    return " ".join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)])
 
 
 def commit() -> str:

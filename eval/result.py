@@ -27,7 +27,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Row:
-    """One model on one language: scores [7] and draws [draws, 7] in the order of METRICS."""
+    """One model on one language: scores [7] and draws [draws, 7] in the order of METRICS.
+
+    `domain` is the part of a corpus that it is about; None where a benchmark has no parts.
+    """
 
     model: str
     language: str
@@ -37,6 +40,7 @@ class Row:
     images: int
     cut: int
     examples: tuple[Example, ...] = ()
+    domain: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,11 @@ def row_json(row: Row) -> dict[str, Any]:
     """A row with the keys of the schema, numbers rounded to 4 places."""
     low, high = np.nanpercentile(row.draws, [2.5, 97.5], axis=0)
     return {
+        **({} if row.domain is None else {"domain": row.domain}),
         "model": row.model,
         "language": row.language,
         **{name: round(float(score), 4) for name, score in zip(METRICS, row.scores, strict=True)},
-        "ci95": {
-            name: [round(float(a), 4), round(float(b), 4)] for name, a, b in zip(METRICS, low, high, strict=True)
-        },
+        "ci95": {name: [round(float(a), 4), round(float(b), 4)] for name, a, b in zip(METRICS, low, high, strict=True)},
         "captions": row.captions,
         "images": row.images,
         "cut": row.cut,

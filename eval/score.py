@@ -3,7 +3,8 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,26 @@ def score(
     `gallery` makes the features [images, dim] from the teacher where the benchmark's images are not pictures.
     """
     began = time.monotonic()
+    english = _in_english(benchmark, options) if options.translator else None
+    models = load_models(options)
+    ready = "the teacher's English names" if gallery else "ready features"
+    transform = ready if gallery or options.image_features else options.protocol.transform
+    pictures = gallery(models.teacher) if gallery else _picture_features(benchmark, options, models.teacher.width)
+    rows = rows_of(benchmark, models, pictures, options, english)
+    told = settings(name, len(benchmark.images), benchmark.files, options, transform, time.monotonic() - began)
+    return Result(rows, ratios_of(rows), told, tuple(example for row in rows for example in row.examples))
+
+
+@dataclass(frozen=True)
+class Models:
+    """A student and its teacher, whose features have one width."""
+
+    student: TextTower
+    teacher: TextTower
+
+
+def load_models(options: Options) -> Models:
+    """The text towers of --student and --clip; two of different widths raise UserError."""
     teacher = load_text_tower(options.clip, "--clip", options.dtype, options.device)
     student = load_text_tower(options.student, "--student", options.dtype, options.device)
     if student.width != teacher.width:
@@ -39,22 +60,33 @@ def score(
             f"--student {options.student}: its features have width {student.width}, those of --clip {teacher.width}; "
             "it was taught by another model"
         )
-    ready = "the teacher's English names" if gallery else "ready features"
-    transform = ready if gallery or options.image_features else options.protocol.transform
-    pictures = gallery(teacher) if gallery else _picture_features(benchmark, options, teacher.width)
+    return Models(student, teacher)
+
+
+def rows_of(
+    benchmark: Benchmark,
+    models: Models,
+    pictures: NDArray[np.float32],
+    options: Options,
+    english: Sequence[str] | None,
+) -> tuple[Row, ...]:
+    """All rows against `pictures` [images, dim]; `english` is what a translation model makes of the Chinese captions.
+
+    Rows whose captions were cut are told on stderr.
+    """
     rows = tuple(
         measured(role, language, tower, benchmark, pictures, options)
-        for role, tower, language in _order(student, teacher, benchmark.captions)
+        for role, tower, language in _order(models, benchmark.captions)
     )
-    if options.translator and "zh" in benchmark.captions:
-        rows = (*rows, measured("mt+teacher", "zh", teacher, _in_english(benchmark, options), pictures, options))
-    examples = tuple(example for row in rows for example in row.examples)
+    if english is not None:
+        said = Captions(tuple(english), benchmark.captions["zh"].pairs)
+        spoken = dataclasses.replace(benchmark, captions={"zh": said})
+        rows = (*rows, measured("mt+teacher", "zh", models.teacher, spoken, pictures, options))
     for row in rows:
         if row.cut:
-            said = f"{row.cut} of {row.captions} captions are over {options.max_length} tokens and were cut"
-            print(f"{row.model} {row.language}: {said}", file=sys.stderr)
-    told = settings(name, benchmark, options, transform, time.monotonic() - began)
-    return Result(rows, _ratios(rows), told, examples)
+            told = f"{row.cut} of {row.captions} captions are over {options.max_length} tokens and were cut"
+            print(f"{row.model} {row.language}: {told}", file=sys.stderr)
+    return rows
 
 
 def measured(
@@ -93,11 +125,17 @@ def _examples(
     return tuple(found)
 
 
-def _in_english(benchmark: Benchmark, options: Options) -> Benchmark:
-    """`benchmark` with its Chinese captions in the translator's English."""
-    captions = benchmark.captions["zh"]
-    texts = tuple(translated(options.translator or "", captions.texts, options.device))
-    return dataclasses.replace(benchmark, captions={"zh": Captions(texts, captions.pairs)})
+def _in_english(benchmark: Benchmark, options: Options) -> list[str]:
+    """The Chinese captions in the translator's English."""
+    assert options.translator is not None
+    if "zh" not in benchmark.captions:
+        raise UserError(f"--translator: {options.data} has no Chinese captions to translate; leave it out")
+    return translated(options.translator, benchmark.captions["zh"].texts, options.device)
+
+
+def english_gallery(teacher: TextTower, benchmark: Benchmark, options: Options) -> NDArray[np.float32]:
+    """What the teacher makes of the English captions, where these stand for the pictures."""
+    return text_features(teacher, benchmark.captions["en"].texts, options.protocol, options.max_length).features
 
 
 def _picture_features(benchmark: Benchmark, options: Options, width: int) -> NDArray[np.float32]:
@@ -107,16 +145,14 @@ def _picture_features(benchmark: Benchmark, options: Options, width: int) -> NDA
     return image_features(tower, benchmark.images, benchmark.picture, options.protocol.transform)
 
 
-def _order(
-    student: TextTower, teacher: TextTower, captions: Mapping[str, Captions]
-) -> list[tuple[str, TextTower, str]]:
+def _order(models: Models, captions: Mapping[str, Captions]) -> list[tuple[str, TextTower, str]]:
     """The student first, Chinese first; then the ceiling, then the floor."""
     zh, english = ([language for language in known if language in captions] for known in (("zh",), ("en", "en_all")))
-    mine = [("student", student, language) for language in [*zh, *english]]
-    return [*mine, *(("teacher", teacher, language) for language in [*english, *zh])]
+    mine = [("student", models.student, language) for language in [*zh, *english]]
+    return [*mine, *(("teacher", models.teacher, language) for language in [*english, *zh])]
 
 
-def _ratios(rows: tuple[Row, ...]) -> tuple[Ratio, ...]:
+def ratios_of(rows: tuple[Row, ...]) -> tuple[Ratio, ...]:
     """The student on either language against the ceiling, and English with all captions against itself."""
     row = {(each.model, each.language): each for each in rows}
     wanted = [

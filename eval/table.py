@@ -1,5 +1,7 @@
 """A result as a table for the terminal."""
 
+import itertools
+
 import numpy as np
 
 from eval.result import Result, Row
@@ -14,13 +16,16 @@ HEADING = (
 def table(result: Result) -> str:
     """Rows with the interval of their mean recall, then the ratios, then what the numbers depend on."""
     settings = result.settings
-    lines = [HEADING, "-" * 90, *(_line(row) for row in result.rows), ""]
+    lines = [HEADING, "-" * 90]
+    for domain, rows in itertools.groupby(result.rows, key=lambda row: row.domain):
+        lines += [*([f"{domain}:"] if domain else []), *(_line(row) for row in rows)]
+    lines.append("")
     for each in result.ratios:
         low, high = each.ci95
         lines.append(f"{each.name}: {each.percent:.2f} % of the mean recall [{low:.2f}, {high:.2f}]")
     lines.append(
-        f"{settings['benchmark']}, {settings['images']} images, protocol {settings['protocol']} "
-        f"(pictures {settings['transform']}, at most {settings['max_length']} tokens, {settings['precision']}), "
+        f"{settings['benchmark']}, gallery of {settings['images']} ({settings['transform']}), protocol "
+        f"{settings['protocol']}, at most {settings['max_length']} tokens, {settings['precision']}, "
         f"{settings['seconds']:.1f} s"
     )
     return "\n".join(lines)

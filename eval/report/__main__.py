@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -28,10 +29,9 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"--out {given.out}: name an .html file in a folder that exists")
     sources = gather(given.runs)
     write_text(page(given.title, sources, at_hand(given.images)), given.out)
-    write_json(as_json(sources), given.out.with_suffix(".json"))
-    counts = f"{len(sources.results)} results, {len(sources.drawn)} drawings, {len(sources.curves)} runs"
-    counts = f"{counts}, {len(sources.pairs)} sets of pairs"
-    print(f"{given.out}: {counts}")
+    content = as_json(sources)
+    write_json(content, given.out.with_suffix(".json"))
+    print(f"{given.out}: " + ", ".join(f"{len(each)} {name}" for name, each in content.items() if each))
 
 
 def at_hand(folders: Sequence[Path]) -> Picture:
@@ -47,13 +47,19 @@ def at_hand(folders: Sequence[Path]) -> Picture:
     return picture
 
 
-def as_json(sources: Sources) -> dict[str, object]:
-    """The same content for programs: results, drawings and pairs whole, of each run its last values."""
+def as_json(sources: Sources) -> dict[str, dict[str, Any]]:
+    """The same content for programs: results, translations, drawings and pairs whole, of each run its last values."""
     last: dict[str, dict[str, float]] = {}
     for name, rows in sources.curves.items():
         last[name] = {key: value for row in rows for key, value in row.items()}
     drawn = {name: each.result for name, each in sources.drawn.items()}
-    return {"results": sources.results, "drawings": drawn, "runs": last, "pairs": sources.pairs}
+    return {
+        "results": sources.results,
+        "translations": sources.translations,
+        "drawings": drawn,
+        "runs": last,
+        "pairs": sources.pairs,
+    }
 
 
 if __name__ == "__main__":

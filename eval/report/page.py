@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from eval.report import curves, held_out, retrieval, twins
+from eval.report import curves, held_out, retrieval, translation, twins
 from eval.report.retrieval import Picture
 from eval.report.sources import Sources
 
@@ -33,10 +33,13 @@ def page(title: str, sources: Sources, picture: Picture) -> str:
     """The whole page; every text from a file is escaped."""
     sections = [
         *(retrieval.section(name, result, picture) for name, result in sources.results.items()),
+        *(translation.section(name, result) for name, result in sources.translations.items()),
         *(twins.section(name, drawn.result, drawn.pictures) for name, drawn in sources.drawn.items()),
         *(curves.section(name, rows) for name, rows in sources.curves.items()),
         *(held_out.section(name, value) for name, value in sources.pairs.items()),
-        _settings({**sources.results, **{name: drawn.result for name, drawn in sources.drawn.items()}}),
+        _settings(
+            {**sources.results, **sources.translations, **{name: drawn.result for name, drawn in sources.drawn.items()}}
+        ),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -19,7 +19,7 @@ def section(name: str, result: Mapping[str, Any], picture: Picture) -> str:
     """Everything of one result file."""
     settings = result["settings"]
     benchmark = str(settings.get("benchmark", name))
-    rows = [_row(row) for row in result["rows"]]
+    rows = [row(each) for each in result["rows"]]
     note = (
         f"{settings.get('images')} images; protocol {settings.get('protocol')}: pictures {settings.get('transform')}, "
         f"at most {settings.get('max_length')} tokens, {settings.get('precision')}. Intervals by bootstrap over images."
@@ -35,13 +35,14 @@ def section(name: str, result: Mapping[str, Any], picture: Picture) -> str:
     return f'{heading}{scores}{ratios}<p class="note">{escape(note)}</p>{_peers(benchmark)}{shots}'
 
 
-def _row(row: Mapping[str, Any]) -> str:
-    low, high = row["ci95"]["mr"]
-    role = ROLES.get((row["model"], row["language"]))
-    name = f"{row['model']} {row['language']}" + (f" ({role})" if role else "")
-    cells = [*(f"{row[metric]:.1f}" for metric in METRICS[:6]), f"{row['mr']:.2f}", f"{low:.2f} to {high:.2f}"]
+def row(each: Mapping[str, Any]) -> str:
+    """A row of a result: who, the six recalls, their mean and its interval."""
+    low, high = each["ci95"]["mr"]
+    role = ROLES.get((each["model"], each["language"]))
+    name = f"{each['model']} {each['language']}" + (f" ({role})" if role else "")
+    cells = [*(f"{each[metric]:.1f}" for metric in METRICS[:6]), f"{each['mr']:.2f}", f"{low:.2f} to {high:.2f}"]
     cells = [f"<td>{cell}</td>" for cell in cells]
-    return f'<tr class="{escape(row["model"])}"><td>{escape(name)}</td>{"".join(cells)}</tr>'
+    return f'<tr class="{escape(each["model"])}"><td>{escape(name)}</td>{"".join(cells)}</tr>'
 
 
 def _peers(benchmark: str) -> str:

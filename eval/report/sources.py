@@ -23,6 +23,7 @@ class Sources:
     """Everything that was found, each under the name of its file or run."""
 
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    translations: dict[str, dict[str, Any]] = field(default_factory=dict)
     drawn: dict[str, Drawn] = field(default_factory=dict)
     curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     pairs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -50,7 +51,7 @@ def _take(found: Sources, file: Path, name: str) -> bool:
     if not isinstance(value, dict):
         return False
     if _is_result(value):
-        found.results[name] = value
+        (found.translations if "translations" in value else found.results)[name] = value
     elif {"psnr", "shown", "settings"} <= set(value):
         found.drawn[name] = Drawn(value, file.parent / "pictures")
     elif value.get("kind") == "pairs":

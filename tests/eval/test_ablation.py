@@ -6,6 +6,7 @@ import pytest
 
 from data.command import UserError
 from eval import ablation
+from eval.ablation_table import picture, results, spread, table
 
 
 def write_result(out: Path, name: str, seed: int, percent: float) -> None:
@@ -19,7 +20,7 @@ def write_result(out: Path, name: str, seed: int, percent: float) -> None:
     [([], "-"), ([0.25], "0.250"), ([99.5], "99.5"), ([1.0, 2.0, 3.0], "2.000 ± 2.484"), ([90.0, 94.0], "92.0 ± 25.4")],
 )
 def test_the_mean_and_the_half_width_of_its_interval(values: list[float], said: str) -> None:
-    assert ablation.spread(values) == said
+    assert spread(values) == said
 
 
 def test_a_line_for_each_row_that_has_results_in_the_order_given(tmp_path: Path) -> None:
@@ -27,8 +28,16 @@ def test_a_line_for_each_row_that_has_results_in_the_order_given(tmp_path: Path)
         write_result(tmp_path, "second", seed, percent)
     write_result(tmp_path, "base", 0, 99.0)
     write_result(tmp_path, "second-other", 0, 1.0)  # its name begins like another row's
-    lines = ablation.table(tmp_path, ["base", "second", "absent"]).splitlines()
+    found = results(tmp_path, ["base", "second", "absent"])
+    lines = table(found).splitlines()
     assert [line.split(" | ")[:3] for line in lines[2:]] == [["| base", "1", "99.0"], ["| second", "3", "98.0 ± 2.5"]]
+    drawn = picture(found)
+    # Three measures; a dot a value and one a mean. A panel is 210 wide with 14 free at either side.
+    assert drawn.count('class="v"') == 12
+    assert drawn.count('class="c"') == 6
+    assert '<circle class="v" cx="164.0" cy="60" r="3"/>' in drawn  # 97, the second row's lowest, at the left end
+    assert '<circle class="c" cx="255.0" cy="60" r="4"/>' in drawn
+    assert "absent" not in drawn
 
 
 @pytest.fixture

@@ -3,18 +3,19 @@
 import base64
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
 from data.command import UserError
-from eval import coco_cn, flickr30k, muge, nouns, xm3600
+from eval import coco_cn, flickr30k, flickr30k_cn, muge, nouns, translation, xm3600
 from eval.benchmark_main import Published, run
 from eval.datasets.read import read
 from eval.result import Result
+from tests.distill.tiny_clip import write_shard
 from tests.eval import files as small
 from tests.eval.files import Files
 
@@ -169,29 +170,36 @@ def test_bad_label_files(teacher: Path, student: Path, tmp_path: Path) -> None:
             nouns.run([*towers, *named])
 
 
-@pytest.fixture(scope="module")
-def translator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random sequence-to-sequence model of bytes."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(["<s>", "<pad>", "</s>", *letters])}, []))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    folder = tmp_path_factory.mktemp("translator")
-    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=64
-    ).save_pretrained(folder)
-    config = BartConfig(
-        vocab_size=260, d_model=16, max_position_embeddings=256, encoder_layers=1, decoder_layers=1,
-        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16,
-    )  # fmt: skip
-    BartForConditionalGeneration(config).save_pretrained(folder)
-    return folder
-
-
 def test_translate_then_teacher_adds_its_row(translator: Path, clip: Path, student: Path, files: Files) -> None:
     arguments = ("--student", student, "--clip", clip, "--data", files.jsonl)
     result = scored(Published("eval.x", "X", "zh", 12, 24), *arguments, "--translator", translator)
     last = result.rows[-1]
     assert (last.model, last.language, last.captions) == ("mt+teacher", "zh", 24)
     assert "mt+teacher-zh/teacher-en" in [ratio.name for ratio in result.ratios]
+
+
+@pytest.mark.parametrize("benchmark", [flickr30k_cn, flickr30k, coco_cn, xm3600, muge, nouns, translation])
+def test_every_benchmark_takes_a_translator(
+    benchmark: ModuleType, student: Path, clip: Path, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen by its mistake, which comes before any model is loaded."""
+    pairs = [(en, zh) for en, zh in zip(small.ENGLISH, small.KINDS, strict=True)]
+    write_shard(tmp_path / "corpus" / "valid" / "0.parquet", pairs, ["words"] * len(pairs))
+    for language, texts in (("zh", small.KINDS), ("en", small.ENGLISH)):
+        (tmp_path / f"{language}.txt").write_text("\n".join(texts), encoding="utf-8")
+    data = {
+        nouns: ["--data", str(tmp_path / "zh.txt"), "--english", str(tmp_path / "en.txt")],
+        translation: ["--data", str(tmp_path / "corpus")],
+    }.get(benchmark, ["--data", str(files.jsonl)])
+    words = ["--student", str(student), "--clip", str(clip), "--translator", str(tmp_path / "absent"), *data]
+    monkeypatch.setattr(sys, "argv", [benchmark.__name__, *words])
     with pytest.raises(UserError, match=r"--translator .*/absent: no such folder"):
-        scored(xm3600.PUBLISHED, *arguments, "--translator", translator / "absent")
+        benchmark.main()
+
+
+def test_nothing_to_translate(translator: Path, clip: Path, student: Path, files: Files, tmp_path: Path) -> None:
+    rows = [{"id": "x", "img_path": small.name(n), "sentences": small.english(n)} for n in range(small.IMAGES)]
+    data = lines(tmp_path / "flickr30k.jsonl", rows)
+    arguments = ("--student", student, "--clip", clip, "--data", data, "--translator", translator)
+    with pytest.raises(UserError, match=r"--translator: .*has no Chinese captions to translate"):
+        scored(flickr30k.PUBLISHED, *arguments)

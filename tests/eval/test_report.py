@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from data.command import UserError
-from eval import flickr30k_cn
+from eval import flickr30k_cn, translation
 from eval.benchmark_main import run
 from eval.report.__main__ import at_hand
 from eval.report.__main__ import main as report
 from eval.report.peers import CEILING, FLICKR30K_CN
 from eval.report.svg import chart
+from tests.distill.tiny_clip import write_shard
 from tests.eval import files as small
 from tests.eval.files import Files
 
@@ -55,6 +56,23 @@ def write_drawn(folder: Path) -> Path:
     return folder
 
 
+def write_translation(path: Path, student: Path, clip: Path) -> Path:
+    """The result of eval.translation on two domains, and in one of them what a decoder said."""
+    pairs = [(f"the <i>{en}", zh) for en, zh in zip(small.ENGLISH, small.KINDS, strict=True)]
+    write_shard(path.parent / "corpus" / "valid" / "0.parquet", pairs, ["poetry", "news"] * 3)
+    arguments = ("--student", student, "--clip", clip, "--data", path.parent / "corpus", "--out", path)
+    value = translation.run([str(each) for each in arguments])
+    value["translations"] = [
+        {
+            "domain": "news", "model": "decoder", "direction": "zh_from_en", "sentences": 3, "bleu": 12.345,
+            "bleu_ci95": [10.0, 15.0], "bleu_signature": "tok:zh", "chrf": 23.456, "chrf_ci95": [20.0, 25.0],
+            "chrf_signature": "nrefs:1", "samples": [{"en": "a", "zh": "一", "said": "<b>二"}],
+        }
+    ]  # fmt: skip
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return path
+
+
 @pytest.fixture(scope="module")
 def made(clip: Path, student: Path, files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of a scored benchmark, a run and pairs, with hostile captions and names among them."""
@@ -85,6 +103,7 @@ def made(clip: Path, student: Path, files: Files, tmp_path_factory: pytest.TempP
         str(folder / "result.json"),
         str(folder / "other.json"),
         str(folder / "run"),
+        str(write_translation(folder / "translation.json", student, clip)),
         str(write_drawn(folder / "drawn")),
     ]
     report([*sources, "--images", str(images), "--out", str(folder / "report.html"), "--title", "<Card>"])
@@ -97,7 +116,7 @@ def test_page_holds_everything_and_asks_for_nothing(made: Path) -> None:
     outline.feed(page)
     assert outline.open == []
     names = {tag for tag, _ in outline.tags}
-    assert not names & {"script", "iframe", "object", "embed", "b", "card"}
+    assert not names & {"script", "iframe", "object", "embed", "b", "i", "card"}
     links = [(tag, value) for tag, attrs in outline.tags for key, value in attrs.items() if key in ("src", "href")]
     assert all(value and value.startswith("data:") for _, value in links)
     assert sum(tag == "img" for tag, _ in links) == 2 * 12 * 5 + 2 * 3
@@ -106,7 +125,8 @@ def test_page_holds_everything_and_asks_for_nothing(made: Path) -> None:
         "student zh", "teacher en (ceiling)", "teacher zh (floor)", "student-zh/teacher-en", "12 images", "squash",
         escape("机械狗<script>alert(1)</script>"), "-0.250", "a &amp; b", "held out: zh2en", "losses", "learning rate",
         "SkyCLIP L/14", "84.0", "Settings and hashes", "猫1&lt;b&gt;", "31.250", "student-mixed",
-        "PSNR to the teacher", "2 prompts, 4 noises each",
+        "PSNR to the teacher", "2 prompts, 4 noises each", "<h3>poetry</h3>", "to English R@1", "12.35",
+        "10.00 to 15.00", "23.46", "&lt;b&gt;二", "decoder zh_from_en; tok:zh", "6 in all",
     ):  # fmt: skip
         assert said in page
     assert page.index("teacher-en, prompt 1") < page.index("student-mixed, prompt 1")
@@ -115,7 +135,8 @@ def test_page_holds_everything_and_asks_for_nothing(made: Path) -> None:
 
 def test_json_beside_it(made: Path) -> None:
     value = json.loads(made.with_suffix(".json").read_text(encoding="utf-8"))
-    assert set(value) == {"results", "drawings", "runs", "pairs"}
+    assert set(value) == {"results", "translations", "drawings", "runs", "pairs"}
+    assert [row["domain"] for row in value["translations"]["translation"]["rows"]] == ["news"] * 4 + ["poetry"] * 4
     assert value["runs"]["run"]["valid/poetry/zh2en"] == 0.2
     result = value["results"]["result"]
     examples = [each for each in result["examples"] if (each["model"], each["language"]) == ("student", "zh")]

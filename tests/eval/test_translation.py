@@ -1,4 +1,4 @@
-"""Translations of a tiny run: scores against sacreBLEU's own on the sentences shown, retrieval by hand, mistakes."""
+"""Translations of a tiny run: scores against sacreBLEU's own, the rows of every benchmark by domain, mistakes."""
 
 import json
 import sys
@@ -6,16 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from accelerate.state import AcceleratorState, PartialState
 from sacrebleu import corpus_bleu
 
 from data.command import UserError
 from distill import main as distill_main
+from distill.export import export
 from distill.speaker import _SPACES
-from eval.held_out import held_out
-from eval.translation import retrieval, run, score
+from distill.student.saved import load_run
+from eval import benchmark_main, flickr30k_cn
+from eval.bleu import bleu_and_chrf
+from eval.held_out import Pairs, held_out
+from eval.result import METRICS, result_json
+from eval.translation import bitext, run
 from tests.distill.tiny_clip import run_options, write_config, write_corpus, write_shard, write_teacher
+from tests.eval.files import Files
 
 
 @pytest.fixture(scope="module")
@@ -37,53 +42,82 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     PartialState._reset_state()
 
 
-def test_a_run_speaks(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = trained / "result.json"
-    result = run(["--run", str(trained / "run"), "--corpus", str(trained / "corpus"), "--out", str(out)])
-    assert json.loads(out.read_text(encoding="utf-8")) == result
-    assert [(row["domain"], row["direction"]) for row in result["rows"]] == [
-        ("caption", "zh_from_zh"),
-        ("caption", "zh_from_en"),
+@pytest.fixture(scope="module")
+def words(trained: Path) -> list[str]:
+    """The options that name student, teacher and corpus."""
+    student = load_run(trained / "run")
+    export(student.model, student.tokenizer, trained / "student")
+    return [
+        "--student",
+        str(trained / "student"),
+        "--clip",
+        str(trained / "teacher"),
+        "--data",
+        str(trained / "corpus"),
     ]
-    for row in result["rows"]:
+
+
+def test_a_run_speaks(trained: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    result = run([*words, "--run", str(trained / "run")])
+    assert [(row["domain"], row["model"], row["direction"]) for row in result["translations"]] == [
+        ("caption", "decoder", "zh_from_zh"),
+        ("caption", "decoder", "zh_from_en"),
+    ]
+    for row in result["translations"]:
         assert row["sentences"] == 10
         assert "tok:zh" in row["bleu_signature"]
         assert "case:lc" in row["bleu_signature"]
         assert row["bleu_ci95"][0] <= row["bleu_ci95"][1]
-    assert result["rows"][0]["bleu"] > 30, "ten held-out captions of words that it knows"
-    shown = result["samples"][0]["sentences"]
+    assert result["translations"][0]["bleu"] > 30, "ten held-out captions of words that it knows"
+    shown = result["translations"][0]["samples"]
     assert len(shown) == 5
     assert all(" " not in sentence["said"] for sentence in shown)
-    assert [(row["zh"], row["en"]) for row in result["retrieval"]] == [
-        ("student-zh", "teacher-en"),
-        ("student-zh", "student-en"),
-    ]
     assert result["settings"]["step"] == 160
+    assert sum(name.endswith("weights.safetensors") for name in result["settings"]["sha256"]) == 1
     assert "zh_from_en" in capsys.readouterr().out
+
+
+def test_the_result_is_that_of_a_benchmark(
+    words: list[str], clip: Path, student: Path, files: Files, translator: Path, tmp_path: Path
+) -> None:
+    """The schema of `eval.flickr30k_cn`, and a domain for each row."""
+    whole = run([*words, "--translator", str(translator), "--out", str(tmp_path / "result.json")])
+    assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8")) == json.loads(json.dumps(whole))
+    assert [(row["domain"], row["model"], row["language"]) for row in whole["rows"]] == [
+        ("caption", model, language)
+        for model, language in (
+            ("student", "zh"), ("student", "en"), ("teacher", "en"), ("teacher", "zh"), ("mt+teacher", "zh")
+        )
+    ]  # fmt: skip
+    assert [whole["rows"][2][metric] for metric in METRICS] == [100] * 7, "the teacher's English is the ceiling"
+    assert "caption: student-zh/teacher-en" in whole["ratios"]
+    assert [(each["model"], each["direction"]) for each in whole["translations"]] == [("mt", "en_from_zh")]
+    flickr = ["--student", student, "--clip", clip, "--data", files.jsonl, "--translator", translator]
+    other = result_json(benchmark_main.run(flickr30k_cn.PUBLISHED, [str(each) for each in flickr]))
+    assert set(whole["rows"][0]) - {"domain"} == set(other["rows"][0])
+    assert set(whole["settings"]) - {"rows_per_domain"} == set(other["settings"])
+    assert set(whole) - {"translations"} == set(other)
+
+
+def test_every_translation_of_a_sentence_is_right() -> None:
+    """Two pairs share their English, two their Chinese; the gallery holds each English sentence once."""
+    found = bitext(Pairs(["a", "a", "b", "c"], ["一", "二", "三", "三"], ["x"] * 4))
+    assert found.images == ("a", "b", "c")
+    assert found.captions["zh"].texts == ("一", "二", "三")
+    assert found.captions["zh"].pairs.tolist() == [[0, 0], [1, 0], [2, 1], [2, 2]]
+    assert found.captions["en"].pairs.tolist() == [[0, 0], [1, 1], [2, 2]]
 
 
 def test_score_is_sacrebleus() -> None:
     """BLEU of sacreBLEU's plain function; a perfect translation scores 100 whatever its case and spaces."""
     said, references = ["一只猫在草地上", "红色的狗"], ["一只猫在雪地上跑", "红色的狗"]
-    found = score(said, references, "zh")
+    found = bleu_and_chrf(said, references, "zh")
     assert found["bleu"] == pytest.approx(
         corpus_bleu(said, [references], tokenize="zh", lowercase=True).score, abs=1e-4
     )
     assert found["chrf_signature"].startswith("nrefs:1|")
-    assert score(["a Cat，红 色"], ["A cat，红色"], "zh")["bleu"] == pytest.approx(100)
-    assert score(["a cat sits here"], ["A cat sits here"], "en")["bleu"] == pytest.approx(100)
-
-
-def test_retrieval_by_hand() -> None:
-    """Row 1 finds row 0's English; from English, each finds its own or a tie."""
-    chinese = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
-    english = torch.tensor([[2.0, 0.0], [1.0, 1.0], [0.0, 3.0]])
-    found = retrieval(chinese, english)
-    assert found["sentences"] == 3
-    assert found["zh2en"] == pytest.approx(200 / 3, abs=1e-3)
-    assert found["en2zh"] == pytest.approx(100)
-    assert found["en2zh_ci95"] == [100, 100]
-    assert found["zh2en_ci95"][0] < 200 / 3 < found["zh2en_ci95"][1]
+    assert bleu_and_chrf(["a Cat，红 色"], ["A cat，红色"], "zh")["bleu"] == pytest.approx(100)
+    assert bleu_and_chrf(["a cat sits here"], ["A cat sits here"], "en")["bleu"] == pytest.approx(100)
 
 
 def test_spaces_beside_chinese_go() -> None:
@@ -97,16 +131,21 @@ def test_held_out_rows_are_by_domain(tmp_path: Path) -> None:
     assert {domain: pairs.zh for domain, pairs in found.items()} == {"x": ["一", "三"], "y": ["二"]}
 
 
-def test_mistakes_are_one_line(trained: Path, tmp_path: Path) -> None:
-    arguments = ["--run", str(trained / "run"), "--corpus", str(trained / "corpus")]
+def test_mistakes_are_one_line(trained: Path, words: list[str], tmp_path: Path) -> None:
+    arguments = [*words, "--run", str(trained / "run")]
     with pytest.raises(UserError, match=r"no valid/\*.parquet there"):
-        run([*arguments[:2], "--corpus", str(tmp_path)])
+        run([*words[:4], "--data", str(tmp_path)])
     with pytest.raises(UserError, match=r"no config\.yaml there"):
-        run(["--run", str(tmp_path), *arguments[2:]])
+        run([*words, "--run", str(tmp_path)])
     with pytest.raises(UserError, match=r"--step 3: .* has checkpoints 160"):
         run([*arguments, "--step", "3"])
-    with pytest.raises(UserError, match="name a file in a folder that exists"):
+    with pytest.raises(UserError, match="--step: is a checkpoint of --run"):
+        run([*words, "--step", "160"])
+    with pytest.raises(UserError, match="a folder; name a file"):
         run([*arguments, "--out", str(tmp_path)])
+    write_shard(tmp_path / "one" / "valid" / "0.parquet", [("a", "一"), ("a", "二")], ["x", "x"])
+    with pytest.raises(UserError, match="no domain of its valid/ has two different sentences"):
+        run([*words[:4], "--data", str(tmp_path / "one")])
     (tmp_path / "run").mkdir()
     text = (trained / "run" / "config.yaml").read_text(encoding="utf-8")
     head, _, rest = text.partition("  translation:")
@@ -116,4 +155,4 @@ def test_mistakes_are_one_line(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "tokenizer").symlink_to(trained / "run" / "tokenizer")
     (tmp_path / "run" / "checkpoints").symlink_to(trained / "run" / "checkpoints")
     with pytest.raises(UserError, match=r"has no decoder; train one with losses\.translation"):
-        run(["--run", str(tmp_path / "run"), *arguments[2:]])
+        run([*words, "--run", str(tmp_path / "run")])
