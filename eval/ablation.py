@@ -6,37 +6,26 @@ again.
 """
 
 import json
-import math
 import resource
-from collections.abc import Iterable
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from data.command import UserError, command
+from eval.ablation_table import picture, results, table
 from eval.provenance import commit, hashes
 from eval.result import write_json
 from eval.stage import run_stage
-
-T975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t for 95 % by number of seeds
-MEASURES = {
-    "zh/teacher en, MR %": ("retrieval", "student-zh/teacher-en"),
-    "en/teacher en, MR %": ("retrieval", "student-en/teacher-en"),
-    "zh things/teacher's %": ("drawn", "things_share.student-zh"),
-    "mixed things/teacher's %": ("drawn", "things_share.student-mixed"),
-    "zh prediction error": ("drawn", "prediction_error.student-zh"),
-    "en PSNR, dB": ("drawn", "psnr.student-en"),
-    "distilling, CPU s": ("cost", "seconds"),
-}
 
 
 def parse(arguments: list[str] | None) -> Namespace:
     """The command line."""
     parser = ArgumentParser(prog="python -m eval.ablation", description=__doc__, exit_on_error=False)
     parser.add_argument("--rows", type=Path, required=True, help="folder of base.yaml and of a YAML file for each row")
-    parser.add_argument("--out", type=Path, required=True, help="folder for runs, ROW.SEED.json and table.md")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for runs, ROW.SEED.json, table.md and table.svg"
+    )
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--teacher", type=str, required=True, help="folder or Hub id of the teacher's CLIP")
     parser.add_argument("--data", type=Path, required=True, help="captions of the retrieval benchmark")
@@ -64,10 +53,10 @@ def run(arguments: list[str] | None = None) -> str:
         for name in given.only or names:
             if not (given.out / f"{name}.{seed}.json").is_file():
                 write_json(_row(given, name, seed), given.out / f"{name}.{seed}.json")
-                (given.out / "table.md").write_text(table(given.out, names), encoding="utf-8")
-    found = table(given.out, names)
-    (given.out / "table.md").write_text(found, encoding="utf-8")
-    return found
+    found = results(given.out, names)
+    (given.out / "table.md").write_text(table(found), encoding="utf-8")
+    (given.out / "table.svg").write_text(picture(found), encoding="utf-8")
+    return table(found)
 
 
 def _row(given: Namespace, name: str, seed: int) -> dict[str, Any]:
@@ -115,29 +104,6 @@ def _call(*arguments: str) -> float:
 def _children_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def table(out: Path, names: Iterable[str]) -> str:
-    """A Markdown line for each row that has a result: means over its seeds with 95 % intervals (Student's t)."""
-    lines = ["| row | seeds | " + " | ".join(MEASURES) + " |", "|---|---|" + "---|" * len(MEASURES)]
-    for name in names:
-        results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob(f"{name}.[0-9]*.json"))]
-        if results:
-            cells = [spread([each[part][key] for each in results if key in each.get(part, {})])
-                     for part, key in MEASURES.values()]  # fmt: skip
-            lines.append(f"| {name} | {len(results)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def spread(values: list[float]) -> str:
-    """The mean, and from two seeds on the half width of its 95 % interval."""
-    if not values:
-        return "-"
-    digits = 1 if abs(mean(values)) >= 10 else 3
-    if len(values) not in T975:
-        return f"{mean(values):.{digits}f}"
-    half = T975[len(values)] * stdev(values) / math.sqrt(len(values))
-    return f"{mean(values):.{digits}f} ± {half:.{digits}f}"
 
 
 def main() -> None:
