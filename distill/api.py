@@ -9,12 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from data.command import UserError
+from distill.conditioner import Conditioner, load_conditioner
 from distill.tight import tight_batches
-from distill.tower import first_line, load_tokenizer, load_tower
+from distill.tower import load_tokenizer, load_tower
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,11 @@ class Encoder:
         return features
 
     def states(self, texts: Sequence[str]) -> torch.Tensor:
-        """What a Stable Diffusion UNet reads: last hidden states [texts, slots, width], padding included."""
-        slots = int(self.model.config.max_position_embeddings)
-        padded = self.tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=slots, return_tensors="pt"
-        ).input_ids
-        with torch.inference_mode():
-            found: torch.Tensor = self.model(input_ids=padded.to(self.model.device)).last_hidden_state
-        return found
+        """Last hidden states [texts, slots, width], padding included: what the UNet of Stable Diffusion 1.x reads.
+
+        That of 2.x reads the states of `text_encoder/`, which has a layer less: `distill.conditioner.load_conditioner`.
+        """
+        return Conditioner(self.model, self.tokenizer).states(texts)
 
 
 def load_student(source: str | Path, device: str | torch.device = "cpu") -> Encoder:
@@ -70,24 +67,9 @@ def plug_into(pipeline: Any, source: str | Path) -> Any:  # noqa: ANN401  diffus
     kind = type(pipeline).__name__
     if getattr(pipeline, "text_encoder_2", None) is not None or getattr(pipeline, "unet", None) is None:
         raise UserError(f"plug_into: a {kind} is not a pipeline of Stable Diffusion 1.x or 2.x with one text encoder")
-    tokenizer = load_tokenizer(_part(source, "tokenizer"), "plug_into")
-    try:
-        encoder: Any = CLIPTextModel.from_pretrained(
-            source, subfolder="text_encoder", dtype=pipeline.dtype, use_safetensors=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"plug_into: {str(source)!r} holds no text_encoder/ in safetensors, as an export has ({first_line(error)})"
-        ) from error
+    student = load_conditioner(str(source), "plug_into", pipeline.dtype, pipeline.device)
     wanted = pipeline.unet.config.cross_attention_dim
-    if encoder.config.hidden_size != wanted:
-        raise UserError(
-            f"plug_into: the UNet reads states of width {wanted}, the student's have {encoder.config.hidden_size}"
-        )
-    pipeline.register_modules(text_encoder=encoder.to(pipeline.device).eval(), tokenizer=tokenizer)
+    if student.width != wanted:
+        raise UserError(f"plug_into: the UNet reads states of width {wanted}, the student's have {student.width}")
+    pipeline.register_modules(text_encoder=student.encoder, tokenizer=student.tokenizer)
     return pipeline
-
-
-def _part(source: str | Path, name: str) -> str:
-    """The tokenizer's own folder of a local export; a Hub id has the same tokenizer at its root."""
-    return str(Path(source) / name) if (Path(source) / name).is_dir() else str(source)

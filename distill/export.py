@@ -7,8 +7,6 @@ weights.
 
 import copy
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from data.command import UserError
-from distill.replace_folder import replace_folder
+from distill.replace_folder import whole_folder
 from distill.tower import StateLayer
 
 _MARKS = ("text_encoder/config.json", "states.safetensors")  # of an export, the second of an `xlmr` student
@@ -62,16 +60,11 @@ def export(
     """
     refuse_foreign_folder(out)
     config = sound_config(model, tokenizer)
-    partial = out.absolute().with_name(f".{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        write_folder(model, config, tokenizer, partial, states)
+    with whole_folder(out) as folder:
+        write_folder(model, config, tokenizer, folder, states)
         for part in parts:
-            part(partial, model, tokenizer)
-        verify_folder(partial, model, tokenizer)
-        replace_folder(partial, out.absolute())
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            part(folder, model, tokenizer)
+        verify_folder(folder, model, tokenizer)
 
 
 def refuse_foreign_folder(out: Path) -> None:

@@ -1,24 +1,18 @@
 """The model card: what the student is, how it was made and from what, what it scores, how to use it."""
 
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import ModelCardData
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from data.command import UserError
 from distill.export import Part
-
-METRICS = {
-    "t2i_r1": "text-to-image R@1", "t2i_r5": "text-to-image R@5", "t2i_r10": "text-to-image R@10",
-    "i2t_r1": "image-to-text R@1", "i2t_r5": "image-to-text R@5", "i2t_r10": "image-to-text R@10",
-    "mr": "mean recall",
-}  # fmt: skip
+from distill.export_scores import Scored, model_index, read_results, refuse_others, section
+from distill.json_file import read_json
 
 
 @dataclass(frozen=True)
@@ -29,7 +23,7 @@ class Origin:
     license: str
     config: dict[str, Any]
     report: dict[str, Any]
-    results: tuple[dict[str, Any], ...]
+    results: tuple[Scored, ...]
 
 
 def read_origin(name: str, license: str, run: Path, results: Sequence[Path]) -> Origin:
@@ -38,21 +32,19 @@ def read_origin(name: str, license: str, run: Path, results: Sequence[Path]) -> 
     config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     corpus = config.get("data", {}).get("corpus")
     report = Path(corpus) / "report.json" if corpus else None
-    read = [_json(path) for path in results]
-    for path, result in zip(results, read, strict=True):
-        if not isinstance(result, dict) or not {"rows", "settings"} <= set(result):
-            raise UserError(f"--results {path}: not a result of a benchmark; write it with python -m eval.NAME --out")
-    return Origin(name, license, config, _json(report) if report and report.is_file() else {}, tuple(read))
+    told = read_json(report) if report and report.is_file() else {}
+    return Origin(name, license, config, told, read_results(results))
 
 
 def card(origin: Origin) -> Part:
-    """The part that writes README.md."""
+    """The part that writes README.md, after those whose scores it tells; a result of other weights raises UserError."""
     return functools.partial(_write, origin)
 
 
 def _write(
     origin: Origin, folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast
 ) -> None:
+    refuse_others(folder, origin.results)
     (folder / "README.md").write_text(text(origin, folder, model, tokenizer), encoding="utf-8")
 
 
@@ -63,7 +55,7 @@ def text(origin: Origin, folder: Path, model: CLIPTextModelWithProjection, token
         "A CLIP text encoder that reads Chinese and English, taught from text alone to give the states and features "
         "of its teacher. It takes the place of the teacher's encoder; image tower and UNet stay as they are.",
         _use(origin.name),
-        _results(origin.results),
+        section(origin.results),
         _shape(folder, model, tokenizer),
         _recipe(origin.config),
         _data(origin.report),
@@ -74,22 +66,6 @@ def text(origin: Origin, folder: Path, model: CLIPTextModelWithProjection, token
 def metadata(origin: Origin) -> ModelCardData:
     """What the Hub reads: languages, tags, licence, base model and the scores of the student as `model-index`."""
     teacher = str(origin.config.get("teacher", ""))
-    scores = [
-        EvalResult(
-            task_type="zero-shot-retrieval",
-            task_name=f"Zero-shot retrieval ({row['language']})",
-            dataset_type=result["settings"]["benchmark"].lower(),
-            dataset_name=f"{result['settings']['benchmark']} ({row['language']})",
-            dataset_config=row["language"],  # without it the Hub's client puts both languages under the first one
-            metric_type=name,
-            metric_name=said,
-            metric_value=row[name],
-        )
-        for result in origin.results
-        for row in result["rows"]
-        if row["model"] == "student"
-        for name, said in METRICS.items()
-    ]
     return ModelCardData(
         language=["zh", "en"],
         license=origin.license,
@@ -98,7 +74,7 @@ def metadata(origin: Origin) -> ModelCardData:
         tags=["clip", "text-encoder", "stable-diffusion", "diffusers", "sentence-transformers", "chinese"],
         base_model=teacher if teacher.count("/") == 1 and not Path(teacher).exists() else None,
         model_name=origin.name,
-        eval_results=scores or None,
+        eval_results=model_index(origin.results) or None,
     )
 
 
@@ -129,24 +105,6 @@ With sentence-transformers: `SentenceTransformer("{name}").encode(["戴帽子拿
 For ComfyUI, `single_file/comfyui_node.py` goes into `custom_nodes/`: its node takes rows and tokenizer from here.
 `single_file/` has the weights under the key names of CLIP-L loaders as well, but a program with CLIP's own tokenizer
 and 49,408 rows cannot read Chinese with them."""
-
-
-def _results(results: Sequence[dict[str, Any]]) -> str:
-    if not results:
-        return ""
-    lines = ["## Results", "", "| benchmark | model | captions | T2I R@1 / 5 / 10 | I2T R@1 / 5 / 10 | MR | 95 % |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
-    for result in results:
-        for row in result["rows"]:
-            six = [f"{row[name]:.1f}" for name in list(METRICS)[:6]]
-            low, high = row["ci95"]["mr"]
-            lines.append(
-                f"| {result['settings']['benchmark']} | {row['model']} | {row['language']} | {' / '.join(six[:3])} | "
-                f"{' / '.join(six[3:])} | {row['mr']:.2f} | {low:.2f} to {high:.2f} |"
-            )
-    told = {(r["settings"]["protocol"], r["settings"]["max_length"], r["settings"]["precision"]) for r in results}
-    settings = "; ".join(f"{name}, at most {length} tokens, {precision}" for name, length, precision in sorted(told))
-    return "\n".join([*lines, "", f"Protocol: {settings}. Intervals by bootstrap over images."])
 
 
 def _shape(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> str:
@@ -187,12 +145,3 @@ def _data(report: dict[str, Any]) -> str:
     sources = report["sources"]
     rows = [f"| {row['name']} | {row['domain']} | {row['train']:,} | {row['license']} |" for row in sources]
     return "\n".join([*heading, *rows])
-
-
-def _json(path: Path) -> Any:  # noqa: ANN401  any JSON
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON in UTF-8 ({error})") from error

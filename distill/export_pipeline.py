@@ -1,16 +1,16 @@
 """A whole Stable Diffusion pipeline with the student as its prompt encoder; everything else is copied untouched."""
 
 import json
-import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from data.command import UserError
-from distill.replace_folder import replace_folder
+from distill.json_file import read_json
+from distill.pipeline_kind import refuse_other_kind, refuse_other_unet
+from distill.replace_folder import whole_folder
 
 KEPT = ("*.json", "*.txt", "*.safetensors", "*.model", "*.md")
 SWAPPED = ("text_encoder", "tokenizer")
@@ -23,17 +23,12 @@ def write_pipeline(student: Path, source: str, out: Path) -> None:
     expects another width raises UserError.
     """
     pipeline = found_pipeline(source)
-    refuse_misfit(_json(student / "text_encoder" / "config.json")["hidden_size"], source, out)
-    partial = out.absolute().with_name(f".{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        shutil.copytree(pipeline, partial, ignore=_not_taken)
+    refuse_misfit(read_json(student / "text_encoder" / "config.json")["hidden_size"], source, out)
+    with whole_folder(out) as folder:
+        shutil.copytree(pipeline, folder, ignore=_not_taken)
         for part in SWAPPED:
-            shutil.copytree(student / part, partial / part)
-        _name_fast_tokenizer(partial / "model_index.json")
-        replace_folder(partial, out.absolute())
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(student / part, folder / part)
+        _name_fast_tokenizer(folder / "model_index.json")
 
 
 def found_pipeline(source: str) -> Path:
@@ -53,12 +48,13 @@ def found_pipeline(source: str) -> Path:
 def refuse_misfit(width: int, source: str, out: Path) -> None:
     """Raise UserError unless a student with states of `width` can stand in `source`, and its copy at `out`."""
     pipeline = found_pipeline(source)
-    index = _json(pipeline / "model_index.json")
-    if index.get("text_encoder_2", [None, None])[1] is not None:
-        raise UserError(f"--pipeline {source}: {index['_class_name']} has two encoders; give one of SD 1.x or 2.x")
+    index = read_json(pipeline / "model_index.json")
+    refuse_other_kind(index, f"--pipeline {source}")
     if index.get("text_encoder", [None, None])[1] != "CLIPTextModel":
         raise UserError(f"--pipeline {source}: its encoder is not a CLIPTextModel; the student cannot stand in for it")
-    wanted = _json(pipeline / "unet" / "config.json").get("cross_attention_dim")
+    unet = read_json(pipeline / "unet" / "config.json")
+    refuse_other_unet(unet, f"--pipeline {source}")
+    wanted = unet.get("cross_attention_dim")
     if width != wanted:
         raise UserError(
             f"--pipeline {source}: its UNet reads states of width {wanted}, the student's have {width}; "
@@ -84,13 +80,5 @@ def _name_fast_tokenizer(path: Path) -> None:
 
     `CLIPTokenizer` is, up to transformers 4, one in Python that stops after CLIP's own 48,894 merges.
     """
-    index = {**_json(path), "tokenizer": ["transformers", "CLIPTokenizerFast"]}
+    index = {**read_json(path), "tokenizer": ["transformers", "CLIPTokenizerFast"]}
     path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
-    return found

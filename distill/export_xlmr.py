@@ -4,8 +4,6 @@ At the root the encoder with its tokenizer, as transformers loads it; beside it 
 in `states.safetensors` the projection of its states into the teacher's width.
 """
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -14,30 +12,25 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 
 from distill.export import PROBES, refuse_foreign_folder, write_tokenizer
 from distill.export_sentences import write_modules
-from distill.replace_folder import replace_folder
+from distill.replace_folder import whole_folder
 from distill.student.xlmr import XlmrStudent
 
 
 def export_encoder(student: XlmrStudent, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Write `student` to the folder `out`, whole or not at all, and compare what loads with what was trained."""
     refuse_foreign_folder(out)
-    partial = out.absolute().with_name(f".{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        student.encoder.save_pretrained(partial)
-        write_tokenizer(tokenizer, partial, student.slots)
+    with whole_folder(out) as folder:
+        student.encoder.save_pretrained(folder)
+        write_tokenizer(tokenizer, folder, student.slots)
         write_modules(
-            partial,
+            folder,
             student.to_pooled.weight,
             "cls_token" if student.pooling == "first" else "mean_tokens",
             student.slots,
         )
         states = {f"linear.{name}": weight.detach().clone() for name, weight in student.to_states.named_parameters()}
-        save_file(states, partial / "states.safetensors")
-        _verify(partial, student, tokenizer)
-        replace_folder(partial, out.absolute())
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        save_file(states, folder / "states.safetensors")
+        _verify(folder, student, tokenizer)
 
 
 @torch.no_grad()

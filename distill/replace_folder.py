@@ -1,11 +1,26 @@
 """Put a whole new folder in the place of an old one, so that at any moment one of the two is there."""
 
 import ctypes
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _HERE = -100  # AT_FDCWD: paths are relative to the working directory
 _EXCHANGE = 2  # RENAME_EXCHANGE
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """The path of a folder to make and fill, not there yet; it becomes `out` when the block ends, or never was."""
+    partial = out.absolute().with_name(f".{out.absolute().name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        replace_folder(partial, out.absolute())
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def replace_folder(new: Path, old: Path) -> None:

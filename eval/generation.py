@@ -16,12 +16,14 @@ from jsonargparse import ArgumentParser, Namespace
 from PIL import Image
 
 from data.command import UserError, command
+from distill.conditioner import load_conditioner
+from distill.replace_folder import whole_folder
 from eval.provenance import command_line, commit, hashes, versions
 from eval.recogniser import load_recogniser, read
 from eval.result import write_json
 from eval.twins.compare import Read, Twins, compare, summary
-from eval.twins.conditioning import check_fit, load_conditioner, load_pipeline, own_conditioner
-from eval.twins.grid import write_grid
+from eval.twins.conditioning import check_fit, load_pipeline, own_conditioner
+from eval.twins.grid import grid
 from eval.twins.prompts import Prompt, read_prompts
 from eval.twins.sampling import Drawing
 
@@ -32,7 +34,12 @@ def parse(arguments: list[str] | None) -> Namespace:
     parser.add_argument("--pipeline", type=str, required=True, help="Stable Diffusion 1.x or 2.x: folder or Hub id")
     parser.add_argument("--student", type=str, required=True, help="exported student: folder or Hub id")
     parser.add_argument("--prompts", type=Path, required=True, help="JSON lines with en, zh, maybe mixed and scene")
-    parser.add_argument("--out", type=Path, required=True, help="folder for result.json, grid.png and pictures")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder of result.json, grid.png and pictures/; drawings there are replaced",
+    )
     parser.add_argument("--recogniser", type=Path | None, help="folder of the miniature's recogniser")
     parser.add_argument("--limit", type=int | None, help="use the first prompts only")
     parser.add_argument("--seeds", type=int, default=4, help="pictures a prompt and conditioning")
@@ -48,11 +55,12 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
     given, started = parse(arguments), time.monotonic()
     if min(given.seeds, given.drawing.steps, given.drawing.batch) < 1 or (given.limit is not None and given.limit < 2):
         raise UserError("--seeds, --drawing.steps and --drawing.batch are at least 1, --limit at least 2")
+    _refuse_foreign(given.out)
     prompts = read_prompts(given.prompts, given.limit)
     reader = _reader(given.recogniser, prompts)
     device = torch.device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     pipeline = load_pipeline(given.pipeline, device)
-    student = load_conditioner(given.student, device)
+    student = load_conditioner(given.student, "--student", device=device)
     check_fit(student, pipeline, (given.student, given.pipeline))
     how = Drawing(**vars(given.drawing))
     twins = compare(
@@ -88,14 +96,23 @@ def _files(given: Namespace) -> list[Path]:
     return [given.prompts, *(path for folder in folders for path in sorted(folder.rglob("*.safetensors")))]
 
 
+def _refuse_foreign(out: Path) -> None:
+    """Refuse a place that holds anything but drawings: it is replaced."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "pictures").is_dir()):
+        raise UserError(f"--out {out}: something else is there; name a new folder")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"--out {out}: no folder {out.parent}; make it first")
+
+
 def _write(out: Path, twins: Twins, prompts: list[Prompt], result: dict[str, Any]) -> None:
-    (out / "pictures").mkdir(parents=True, exist_ok=True)
-    for name, drawn in twins.pictures.items():
-        for index, picture in enumerate(drawn):
-            Image.fromarray(picture).save(out / "pictures" / f"{index:03d}.{name}.png")
-    shown = [{"en": prompt.en, "zh": prompt.zh, "mixed": prompt.mixed} for prompt in prompts[: len(drawn)]]
-    write_grid(out / "grid.png", twins.pictures)
-    write_json({**result, "shown": shown}, out / "result.json")
+    with whole_folder(out) as folder:
+        (folder / "pictures").mkdir(parents=True)
+        for name, drawn in twins.pictures.items():
+            for index, picture in enumerate(drawn):
+                Image.fromarray(picture).save(folder / "pictures" / f"{index:03d}.{name}.png")
+        shown = [{"en": prompt.en, "zh": prompt.zh, "mixed": prompt.mixed} for prompt in prompts[: len(drawn)]]
+        grid(twins.pictures).save(folder / "grid.png")
+        write_json({**result, "shown": shown}, folder / "result.json")
 
 
 def report(result: dict[str, Any]) -> str:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from data.command import UserError
 from distill.api import Encoder, load_student
+from distill.conditioner import Conditioner, load_conditioner
 from eval.datasets.pictures import IMAGE_ENDINGS
 from eval.encode import image_features
 from eval.towers import load_image_tower
-from eval.twins.conditioning import Conditioner, check_fit, load_conditioner, load_pipeline, own_conditioner
+from eval.twins.conditioning import check_fit, load_pipeline, own_conditioner
 from eval.twins.sampling import Drawing, Pipeline, draw, noise, pictures
 
 MOST_PICTURES = 2000
@@ -67,7 +68,7 @@ class Album:
 
 def load_painter(pipeline: str, student: str, device: torch.device) -> Painter:
     """Both encoders beside one UNet; a student that does not fit it raises UserError."""
-    whole, conditioner = load_pipeline(pipeline, device), load_conditioner(student, device)
+    whole, conditioner = load_pipeline(pipeline, device), load_conditioner(student, "--student", device=device)
     check_fit(conditioner, whole, (student, pipeline))
     return Painter(whole, own_conditioner(whole), conditioner)
 

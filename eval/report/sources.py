@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.command import UserError
+from distill.json_file import read_json
 from eval.result import METRICS
 
 
@@ -47,7 +48,7 @@ def gather(paths: Sequence[Path]) -> Sources:
 
 def _take(found: Sources, file: Path, name: str) -> bool:
     """Put what `file` holds where it belongs; False where it is something else."""
-    value = _json(file)
+    value = read_json(file)
     if not isinstance(value, dict):
         return False
     if _is_result(value):
@@ -67,13 +68,6 @@ def _is_result(value: dict[str, Any]) -> bool:
         and isinstance(value.get("settings"), dict)
         and all(isinstance(row, dict) and set(METRICS) <= set(row) for row in value["rows"])
     )
-
-
-def _json(path: Path) -> Any:  # noqa: ANN401  any JSON
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON in UTF-8 ({error}); is the file cut short?") from error
 
 
 def _lines(path: Path) -> list[dict[str, float]]:

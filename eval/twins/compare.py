@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from distill.conditioner import Conditioner
 from eval.recogniser import Reading, agree
-from eval.twins.conditioning import Conditioner
 from eval.twins.measures import Values, distances, interval, prediction_errors, psnr
 from eval.twins.prompts import Prompt
 from eval.twins.sampling import Drawing, Pipeline, draw, noise, pictures

@@ -1,7 +1,5 @@
 """The picture grid: a row a conditioning, a column a prompt."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -9,8 +7,8 @@ from PIL import Image, ImageDraw
 GAP, LABEL, LEAST = 4, 110, 128
 
 
-def write_grid(path: Path, rows: dict[str, NDArray[np.uint8]]) -> None:
-    """Write rows of pictures [columns, h, w, 3] under their names as one PNG; small pictures are enlarged."""
+def grid(rows: dict[str, NDArray[np.uint8]]) -> Image.Image:
+    """Rows of pictures [columns, h, w, 3] under their names as one picture; small ones are enlarged."""
     first = next(iter(rows.values()))
     side = max(LEAST, first.shape[1])
     sheet = Image.new("RGB", (LABEL + (side + GAP) * len(first), (side + GAP) * len(rows)), "white")
@@ -20,6 +18,4 @@ def write_grid(path: Path, rows: dict[str, NDArray[np.uint8]]) -> None:
         for column, picture in enumerate(pictures):
             tile = Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(tile, (LABEL + column * (side + GAP), row * (side + GAP)))
-    partial = path.with_name(f".{path.name}.partial")
-    sheet.save(partial, format="PNG")
-    partial.replace(path)
+    return sheet

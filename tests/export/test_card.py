@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
@@ -13,19 +14,23 @@ from data.command import UserError
 from distill.export import export
 from distill.export_card import card, read_origin
 from distill.export_golden import write_golden
+from distill.export_onnx import write_onnx
+from distill.export_scores import METRICS, model_index, read_results, section
 from distill.export_single import write_single_files
-
-METRICS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10", "mr")
+from eval import benchmark_main, flickr30k_cn
+from tests.eval.files import write_files
+from tests.eval.tiny import save_clip
 
 
 def result() -> dict[str, Any]:
-    ci95 = {name: [1.0, 2.0] for name in METRICS}
+    ci95: Any = {name: [1.0, 2.0] for name in METRICS}
     rows = [
         {"model": model, "language": language, **{name: 10.0 + i for i, name in enumerate(METRICS)}, "ci95": ci95}
         for model, language in (("student", "zh"), ("teacher", "en"))
     ]
     rows.append({**rows[0], "language": "en", **{name: 20.0 + i for i, name in enumerate(METRICS)}})
     settings = {"benchmark": "Flickr30K-CN", "protocol": "openai", "max_length": 77, "precision": "fp32"}
+    settings |= {"student": "user/student", "sha256": {}}
     return {"rows": rows, "ratios": {}, "settings": settings}
 
 
@@ -91,6 +96,55 @@ def test_the_python_of_the_card_runs(
     names: dict[str, Any] = {}
     exec(code, names)
     assert names["features"].shape == (1, 16)
+
+
+def test_the_int8_file_has_a_score_of_its_own(
+    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, run: Path, tmp_path: Path
+) -> None:
+    """Export, score, export again with the scores: as the docs have it; a result of other weights is refused."""
+    out, files, clip = tmp_path / "student", write_files(tmp_path), save_clip(tmp_path / "clip")
+    export(model, tokenizer, out, [write_onnx])
+    results = []
+    for student in (out, out / "onnx" / "model_int8.onnx"):
+        results.append(tmp_path / f"{student.stem}.json")
+        words = ["--student", student, "--clip", clip, "--data", files.jsonl, "--title", "Drawn", "--out", results[-1]]
+        benchmark_main.run(flickr30k_cn.PUBLISHED, [str(word) for word in words])
+    origin = read_origin("student", "other", run, results)
+    export(model, tokenizer, out, [write_onnx, card(origin)])
+    read = ModelCard.load(out / "README.md")
+    scores = {each.metric_name: each.metric_value for each in read.data.eval_results if each.dataset_config == "zh"}
+    plain, int8 = (json.loads(path.read_text(encoding="utf-8"))["rows"] for path in results)
+    assert scores["mean recall"] == plain[0]["mr"]
+    assert scores["mean recall, onnx/model_int8.onnx"] == int8[0]["mr"]
+    assert "| Drawn | student | zh |" in read.text
+    assert "| Drawn | student as onnx/model_int8.onnx | zh |" in read.text
+    assert read.text.count("| Drawn | teacher | en |") == 1
+    before = (out / "README.md").read_bytes()
+    with pytest.raises(UserError, match=r"of onnx/model_int8\.onnx, which is not exported; add --parts onnx"):
+        export(model, tokenizer, out, [card(origin)])
+    with torch.no_grad():
+        model.text_projection.weight[0, 0] += 1
+    with pytest.raises(UserError, match=r"student\.json: of another model\.safetensors than this one; score this"):
+        export(model, tokenizer, out, [card(origin)])
+    assert (out / "README.md").read_bytes() == before
+
+
+def test_translations_on_the_card(run: Path, tmp_path: Path) -> None:
+    """Of two domains: rows of their own in table and index, and what the decoder said."""
+    value = result()
+    value["settings"]["benchmark"] = "translation"
+    value["rows"] = [{"domain": domain, **row} for domain in ("poetry", "news") for row in value["rows"]]
+    value["translations"] = [
+        {"domain": "poetry", "model": "decoder", "direction": "zh_from_en", "bleu": 12.346, "chrf": 3.25}
+    ]
+    (tmp_path / "translation.json").write_text(json.dumps(value))
+    found = read_results([tmp_path / "translation.json"])
+    text = section(found)
+    assert "| translation, poetry | student | zh | 10.0 / 11.0 / 12.0 |" in text
+    assert "| poetry | decoder | zh_from_en | 12.35 | 3.25 |" in text
+    names = {(each.dataset_name, each.dataset_config) for each in model_index(found)}
+    assert ("translation, news (zh)", "zh news") in names
+    assert len(names) == 4
 
 
 def test_results_that_are_none(run: Path, tmp_path: Path) -> None:

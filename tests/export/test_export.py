@@ -236,7 +236,10 @@ def test_command_line(
     for wrong, said in (
         (["--pipeline", "a/b"], "give both or neither"),
         (["--pipeline", str(tmp_path), "--pipeline-out", str(tmp_path / "p")], "no model_index.json"),
-        (["--pipeline", str(other), "--pipeline-out", str(tmp_path / "p")], "has two encoders"),
+        (
+            ["--pipeline", str(other), "--pipeline-out", str(tmp_path / "p")],
+            "a StableDiffusionXLPipeline has two encoders or more",
+        ),
         (["--results", str(tmp_path / "absent.json")], "no such file"),
     ):
         with pytest.raises(UserError, match=said):

@@ -13,9 +13,10 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from data.command import UserError
 from data.miniature.scene import Scene, Thing
 from data.miniature.scene_json import scene_json
+from distill.conditioner import load_conditioner
 from eval.generation import run
 from eval.recogniser import Recogniser
-from eval.twins.conditioning import load_conditioner, load_pipeline
+from eval.twins.conditioning import load_pipeline
 from eval.twins.measures import LIMIT_DB, distances, interval, prediction_errors, psnr, ratio
 from eval.twins.prompts import read_prompts
 from eval.twins.sampling import Drawing, draw, noise, pictures
@@ -85,13 +86,35 @@ def test_the_recogniser_reads_what_was_drawn(pipeline: Path, prompts: Path, tmp_
 def test_a_student_of_another_width_is_refused_in_one_line(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
     student = write_encoder(tmp_path / "student", width=32)
     with pytest.raises(UserError, match=r"width 32, but the UNet of .* attends to 24; take a student"):
-        run(["--pipeline", str(pipeline), "--student", str(student), "--prompts", str(prompts), "--out", str(tmp_path)])
+        run(
+            [
+                "--pipeline",
+                str(pipeline),
+                "--student",
+                str(student),
+                "--prompts",
+                str(prompts),
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
 
 
 def test_a_student_of_other_slots_is_refused(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
     student = write_encoder(tmp_path / "student", slots=64)
     with pytest.raises(UserError, match="64 slots, but"):
-        run(["--pipeline", str(pipeline), "--student", str(student), "--prompts", str(prompts), "--out", str(tmp_path)])
+        run(
+            [
+                "--pipeline",
+                str(pipeline),
+                "--student",
+                str(student),
+                "--prompts",
+                str(prompts),
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
 
 
 @pytest.mark.parametrize(
@@ -133,8 +156,8 @@ def test_a_pipeline_without_an_unet_is_refused(pipeline: Path, tmp_path: Path) -
 
 
 def test_drawing_is_a_pure_function_of_seed_and_states(pipeline: Path) -> None:
-    whole, device = load_pipeline(str(pipeline), torch.device("cpu")), torch.device("cpu")
-    student = load_conditioner(str(pipeline), device)
+    whole = load_pipeline(str(pipeline), torch.device("cpu"))
+    student = load_conditioner(str(pipeline), "--student")
     states, empty = student.states(["the cat", "the dog"]), student.states([""])
     start = noise(whole, [5, 6])
     torch.testing.assert_close(start[1:], noise(whole, [6]))
@@ -148,8 +171,8 @@ def test_drawing_is_a_pure_function_of_seed_and_states(pipeline: Path) -> None:
 
 
 def test_prediction_error_is_one_for_empty_and_zero_for_the_teacher(pipeline: Path) -> None:
-    whole, device = load_pipeline(str(pipeline), torch.device("cpu")), torch.device("cpu")
-    teacher = load_conditioner(str(pipeline), device)
+    whole = load_pipeline(str(pipeline), torch.device("cpu"))
+    teacher = load_conditioner(str(pipeline), "--student")
     states, empty = teacher.states(["the cat", "the dog"]), teacher.states([""])
     path = draw(whole, noise(whole, [1, 2]), states, empty, Drawing(steps=3))
     half = (states + empty) / 2
@@ -186,17 +209,40 @@ def test_a_pipeline_of_sdxl_is_refused_in_one_line(pipeline: Path, prompts: Path
         text_encoder_2=second, tokenizer_2=own.tokenizer,
     ).save_pretrained(tmp_path / "xl")  # fmt: skip
     out = tmp_path / "out"
-    with pytest.raises(UserError, match=r"--pipeline .*xl: .*SDXL"):
-        run(
-            [
-                "--pipeline",
-                str(tmp_path / "xl"),
-                "--student",
-                str(pipeline),
-                "--prompts",
-                str(prompts),
-                "--out",
-                str(out),
-            ]
-        )
+    words = ["--pipeline", str(tmp_path / "xl"), "--student", str(pipeline), "--prompts", str(prompts)]
+    said = r"--pipeline .*xl: {} has two encoders or more \(SDXL, SD 3, FLUX\); give one of Stable Diffusion 1"
+    for weights in (tmp_path / "xl").rglob("*.safetensors"):
+        weights.write_bytes(b"")  # it is known before any is read
+    with pytest.raises(UserError, match=said.format("a StableDiffusionXLPipeline")):
+        run([*words, "--out", str(out)])
+    index = tmp_path / "xl" / "model_index.json"
+    told = json.loads(index.read_text(encoding="utf-8")) | {"_class_name": "Mine"}
+    index.write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(UserError, match=said.format("a Mine")):
+        run([*words, "--out", str(out)])
+    index.write_text(json.dumps(told | {"text_encoder_2": [None, None]}), encoding="utf-8")
+    with pytest.raises(UserError, match=said.format("its UNet")):
+        run([*words, "--out", str(out)])
     assert not out.exists()
+
+
+def test_drawings_appear_whole_and_replace_only_drawings(
+    pipeline: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    words = ["--pipeline", str(pipeline), "--student", str(pipeline), "--prompts", str(prompts), "--out", str(out)]
+    run([*words, *FAST])
+    (out / "pictures" / "999.student-zh.png").write_bytes(b"of an earlier run")
+    before = sorted(tmp_path.rglob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr("eval.generation.write_json", lambda value, path: 1 / 0)  # the last file of all
+        with pytest.raises(ZeroDivisionError):
+            run([*words, *FAST])
+    assert sorted(tmp_path.rglob("*")) == before
+    run([*words, *FAST])
+    assert not (out / "pictures" / "999.student-zh.png").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").write_bytes(b"mine")
+    for place, said in (("mine", "something else is there"), ("prompts.jsonl", "something else"), ("a/b", "no folder")):
+        with pytest.raises(UserError, match=f"--out .*{said}"):
+            run([*words[:-1], str(tmp_path / place)])
