@@ -49,12 +49,12 @@ class Encoder:
         return Conditioner(self.model, self.tokenizer).states(texts)
 
 
-def load_student(source: str | Path, device: str | torch.device = "cpu") -> Encoder:
-    """The student of an exported folder or a Hub id; anything else raises UserError."""
-    tokenizer = load_tokenizer(str(source), "load_student")
-    model: Any = load_tower(str(source), "load_student")
+def load_student(source: str | Path, device: str | torch.device = "cpu", key: str = "load_student") -> Encoder:
+    """The student of an exported folder or a Hub id; anything else raises UserError, which `key` heads."""
+    tokenizer = load_tokenizer(str(source), key)
+    model: Any = load_tower(str(source), key)
     if len(tokenizer) > model.config.vocab_size or model.config.eos_token_id != tokenizer.eos_token_id:
-        raise UserError(f"load_student: {str(source)!r} has a tokenizer and a model that do not belong together")
+        raise UserError(f"{key}: {str(source)!r} has a tokenizer and a model that do not belong together")
     return Encoder(model.to(device).eval(), tokenizer)
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data.command import UserError, command
-from eval.result import write_json
+from eval.result import refuse_unwritable, write_json
 
 PRECISIONS = {
     "fp32": (torch.float32, 1e-4),
@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pipeline", type=Path | None, help="pipeline that --pipeline-out of the export wrote")
     parser.add_argument("--out", type=Path | None, help="JSON to write")
     given = parser.parse_args(arguments)
+    if given.out is not None:
+        refuse_unwritable(given.out)
     found = compared(given.student, given.pipeline)
     if given.out is not None:
         write_json(found, given.out)

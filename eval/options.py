@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from data.command import UserError
 from eval.protocol import CHINESE_CLIP, OPENAI, PROTOCOLS, Name, Protocol
 from eval.provenance import command_line
+from eval.result import refuse_unwritable
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -93,12 +94,14 @@ def shared(given: Namespace, usual: Protocol, command: str) -> Options:
     protocol = PROTOCOLS[given.protocol] if given.protocol else usual
     if given.max_length is not None and given.max_length < 3:
         raise UserError(f"--max-length {given.max_length}: start, end and one token between need 3")
+    if given.out is not None:
+        refuse_unwritable(given.out)
     return Options(
         student=given.student,
         clip=given.clip,
         data=given.data,
         translator=given.translator,
-        out=_writable(given.out),
+        out=given.out,
         protocol=protocol,
         max_length=given.max_length or protocol.max_length,
         title=given.title,
@@ -116,12 +119,3 @@ def _device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return device
-
-
-def _writable(out: Path | None) -> Path | None:
-    """Say that a result cannot be written before it is computed."""
-    if out is not None and out.is_dir():
-        raise UserError(f"--out {out}: a folder; name a file, such as {out / 'result.json'}")
-    if out is not None and not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: no folder {out.parent}; make it first")
-    return out

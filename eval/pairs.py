@@ -17,7 +17,7 @@ from tqdm import tqdm
 from data.command import UserError, command
 from distill.api import Encoder, load_student
 from eval.held_out import Pairs, held_out, joined
-from eval.result import write_json
+from eval.result import refuse_unwritable, write_json
 
 LENGTHS = (8, 16, 32, 64, 77)
 """Upper bounds of the length bands, in the teacher's English tokens."""
@@ -85,8 +85,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--per-domain", type=int, default=500, help="pairs of each domain")
     given = parser.parse_args(arguments)
+    refuse_unwritable(given.out)
     pairs = joined(held_out(given.corpus, given.per_domain))
-    student, teacher = load_student(given.student), load_student(given.clip)
+    student, teacher = load_student(given.student, key="--student"), load_student(given.clip, key="--clip")
     if student.model.text_projection.out_features != teacher.model.text_projection.out_features:
         raise UserError(f"--student {given.student}: its features have another width than those of --clip")
     found = compared(student, teacher, pairs)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.command import UserError
+
 METRICS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10", "mr")
 """Recall at 1, 5, 10, text to image and image to text, and their mean, in percent."""
 
@@ -99,6 +101,14 @@ def result_json(result: Result) -> dict[str, Any]:
         "examples": [asdict(example) for example in result.examples],
         "settings": result.settings,
     }
+
+
+def refuse_unwritable(out: Path) -> None:
+    """Say that a result cannot be written to the file `out` before it is computed."""
+    if out.is_dir():
+        raise UserError(f"--out {out}: a folder; name a file, such as {out / 'result.json'}")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"--out {out}: no folder {out.parent}; make it first")
 
 
 def write_json(value: dict[str, Any], path: Path) -> None:

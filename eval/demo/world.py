@@ -82,7 +82,8 @@ def load_album(folder: Path, clip: str, student: str, device: torch.device) -> A
     paths = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)[:MOST_PICTURES])
     if not paths:
         raise UserError(f"--pictures {folder}: no pictures in it ({', '.join(sorted(IMAGE_ENDINGS))})")
-    tower, encoder = load_image_tower(clip, "--clip", torch.float32, device), load_student(student, device)
+    tower = load_image_tower(clip, "--clip", torch.float32, device)
+    encoder = load_student(student, device, "--student")
     found = image_features(tower, [str(path) for path in paths], _bytes, "crop")
     if found.shape[1] != encoder.model.text_projection.out_features:
         raise UserError(f"--student {student}: its features have another width than those of --clip {clip}")

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
 from tests.eval.files import Files, write_files
-from tests.eval.tiny import save_clip, save_text_half
+from tests.eval.tiny import save_clip, save_text_half, save_translator
 
 
 @pytest.fixture(scope="session")
@@ -37,16 +35,4 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 @pytest.fixture(scope="session")
 def translator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random sequence-to-sequence model of bytes."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(["<s>", "<pad>", "</s>", *letters])}, []))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    folder = tmp_path_factory.mktemp("translator")
-    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=64
-    ).save_pretrained(folder)
-    config = BartConfig(
-        vocab_size=260, d_model=16, max_position_embeddings=256, encoder_layers=1, decoder_layers=1,
-        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16,
-    )  # fmt: skip
-    BartForConditionalGeneration(config).save_pretrained(folder)
-    return folder
+    return save_translator(tmp_path_factory.mktemp("translator"))

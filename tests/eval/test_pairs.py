@@ -49,5 +49,18 @@ def test_a_folder_that_is_no_corpus(student: Path, teacher: Path, tmp_path: Path
         main(["--student", str(student), "--clip", str(teacher), "--corpus", str(tmp_path), "--out", "x.json"])
 
 
+def test_what_is_refused_before_anything_is_compared(
+    corpus: Path, student: Path, teacher: Path, tmp_path: Path
+) -> None:
+    words = ["--corpus", str(corpus), "--out", str(tmp_path / "x.json")]
+    with pytest.raises(UserError, match=f"--student: '{tmp_path}' holds no tokenizer"):
+        main(["--student", str(tmp_path), "--clip", str(teacher), *words])
+    with pytest.raises(UserError, match="--clip: no folder"):
+        main(["--student", str(student), "--clip", str(tmp_path / "absent"), *words])
+    with pytest.raises(UserError, match="a folder; name a file"):
+        main(["--student", str(student), "--clip", str(teacher), *words[:3], str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
+
+
 def test_only_so_many_pairs_of_a_domain(corpus: Path) -> None:
     assert joined(held_out(corpus, 1)).zh == ["猫", "月" * 9]

@@ -4,14 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     CLIPConfig,
     CLIPModel,
     CLIPTextConfig,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionConfig,
+    PreTrainedTokenizerFast,
 )
 
 WIDTH = 16
@@ -83,4 +86,20 @@ def save_text_half(folder: Path, seed: int = 0) -> Path:
     tokenizer = tiny_tokenizer()
     text_half(tiny_clip(tokenizer, seed)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_translator(folder: Path) -> Path:
+    """A random sequence-to-sequence model of bytes."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(["<s>", "<pad>", "</s>", *letters])}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=64
+    ).save_pretrained(folder)
+    config = BartConfig(
+        vocab_size=260, d_model=16, max_position_embeddings=256, encoder_layers=1, decoder_layers=1,
+        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16,
+    )  # fmt: skip
+    BartForConditionalGeneration(config).save_pretrained(folder)
     return folder
