@@ -19,7 +19,6 @@ MEASURES = {
     "en PSNR, dB": ("drawn", "psnr.student-en"),
     "distilling, CPU s": ("cost", "seconds"),
 }
-PICTURED = 4  # measures of the table that the picture shows, of those that have values
 
 Results = Mapping[str, Mapping[str, list[float]]]
 
@@ -48,8 +47,8 @@ def table(found: Results) -> str:
 
 
 def picture(found: Results) -> str:
-    """The same as dots, SVG."""
-    shown = [measure for measure in MEASURES if any(measures[measure] for measures in found.values())][:PICTURED]
+    """The same as dots, SVG: the measures that have values."""
+    shown = [measure for measure in MEASURES if any(measures[measure] for measures in found.values())]
     panels = {measure: {name: measures[measure] for name, measures in found.items()} for measure in shown}
     return dots(panels, list(found), half_width)
 

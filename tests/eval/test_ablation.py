@@ -7,6 +7,7 @@ import pytest
 from data.command import UserError
 from eval import ablation
 from eval.ablation_table import picture, results, spread, table
+from eval.dots import dots
 
 
 def write_result(out: Path, name: str, seed: int, percent: float) -> None:
@@ -32,11 +33,11 @@ def test_a_line_for_each_row_that_has_results_in_the_order_given(tmp_path: Path)
     lines = table(found).splitlines()
     assert [line.split(" | ")[:3] for line in lines[2:]] == [["| base", "1", "99.0"], ["| second", "3", "98.0 ± 2.5"]]
     drawn = picture(found)
-    # Three measures; a dot a value and one a mean. A panel is 210 wide with 14 free at either side.
+    # Three measures; a dot a value and one a mean. A panel is 180 wide with 14 free at either side.
     assert drawn.count('class="v"') == 12
     assert drawn.count('class="c"') == 6
-    assert '<circle class="v" cx="164.0" cy="60" r="3"/>' in drawn  # 97, the second row's lowest, at the left end
-    assert '<circle class="c" cx="255.0" cy="60" r="4"/>' in drawn
+    assert '<circle class="v" cx="194.0" cy="60" r="3"/>' in drawn  # 97, the second row's lowest, at the left end
+    assert '<circle class="c" cx="270.0" cy="60" r="4"/>' in drawn
     assert "absent" not in drawn
 
 
@@ -92,3 +93,9 @@ def test_what_is_not_there_is_one_line(rows: Path, tmp_path: Path, row: str, sai
         (rows / "base.yaml").unlink()
     with pytest.raises(UserError, match=said):
         ablation.run(arguments(rows, tmp_path / "out", *(["--only", row] if row else [])))
+
+
+def test_a_row_far_from_the_others_is_written_at_the_edge_and_does_not_flatten_them() -> None:
+    drawn = dots({"MR": {"a": [99.0], "b": [100.0], "c": [98.0], "far": [20.0]}}, ["a", "b", "c", "far"], lambda _: 0.0)
+    assert '<circle class="c" cx="270.0" cy="40" r="4"/>' in drawn  # 99 is the middle of 98 to 100
+    assert '<text class="" x="202.0" y="104">20</text>' in drawn
