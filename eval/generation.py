@@ -11,13 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentParser, Namespace
 from PIL import Image
 
 from data.command import UserError, command
 from distill.conditioner import load_conditioner
 from distill.replace_folder import whole_folder
+from eval.device import chosen
 from eval.provenance import command_line, commit, hashes, versions
 from eval.recogniser import load_recogniser, read
 from eval.result import write_json
@@ -58,7 +58,7 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
     _refuse_foreign(given.out)
     prompts = read_prompts(given.prompts, given.limit)
     reader = _reader(given.recogniser, prompts)
-    device = torch.device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = chosen(given.device)
     pipeline = load_pipeline(given.pipeline, device)
     student = load_conditioner(given.student, "--student", device=device)
     check_fit(student, pipeline, (given.student, given.pipeline))

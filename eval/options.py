@@ -9,6 +9,7 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from data.command import UserError
+from eval.device import chosen
 from eval.protocol import CHINESE_CLIP, OPENAI, PROTOCOLS, Name, Protocol
 from eval.provenance import command_line
 from eval.result import refuse_unwritable
@@ -107,15 +108,6 @@ def shared(given: Namespace, usual: Protocol, command: str) -> Options:
         title=given.title,
         examples=max(0, given.examples),
         precision=given.precision,
-        device=_device(given.device),
+        device=chosen(given.device),
         command=command,
     )
-
-
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return device

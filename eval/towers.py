@@ -132,8 +132,10 @@ def _pixels(source: str, size: int) -> Pixels:
 
 
 def refuse_pickle(source: str, option: str) -> None:
-    """Raise UserError where `source` is a folder without safetensors, or a path that does not exist."""
+    """Raise UserError where `source` is a folder without safetensors, a file, or a path that does not exist."""
     folder = Path(source)
+    if folder.is_file():
+        raise UserError(f"{option} {source}: a file; name the folder of a model in safetensors, never a pickle")
     if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
         raise UserError(f"{option} {source}: no such folder")
     if not folder.is_dir():

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from PIL import Image
 
 from data.command import UserError
 from eval.demo.world import Album, Painter, agreement, load_album, load_painter
+from eval.device import chosen
 from eval.report.svg import chart
 from eval.twins.prompts import refuse_unsound
 from eval.twins.sampling import Drawing
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError("the demo needs the package gradio; install the extra: pip install 'yuqiao[demo]'")
     if not Path(given.student).exists() and given.student == str(QUICKSTART / "student"):
         raise UserError(f"--student {given.student}: not there yet; run scripts/quickstart.py first, or name a student")
-    device = torch.device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = chosen(given.device)
     painter = load_painter(given.pipeline, given.student, device)
     album = load_album(given.pictures, given.clip, given.student, device)
     serve(painter, album, Drawing(**vars(given.drawing)), given.port)

@@ -160,6 +160,8 @@ def bad_towers(folder: Path, good: Path) -> dict[str, str]:
 
     (folder / "empty").mkdir(parents=True)
     said["empty"] = "no config.json"
+    (folder / "model.ckpt").write_bytes(b"x")
+    said["model.ckpt"] = "a file; name the folder of a model in safetensors, never a pickle"
     (spoil("noweights", "no weights; save it as") / "model.safetensors").unlink()
     pickle = spoil("pickle", r"only pytorch_model\.bin, a pickle")
     (pickle / "model.safetensors").rename(pickle / "pytorch_model.bin")

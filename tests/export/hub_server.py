@@ -19,6 +19,7 @@ TOKEN = "hf_testtokentesttokentesttoken"
 class Hub:
     """The state of the server; `fault` is what goes wrong next: refused, full, cut, down or nothing."""
 
+    name: str = "me/student"
     address: str = ""
     fault: str = ""
     private: bool = True
@@ -63,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             wanted = json.loads(content)
             if self.hub.exists:
-                return self.answer(409, {"error": "It exists", "url": f"{self.hub.address}/me/student"})
+                return self.answer(409, {"error": "It exists", "url": f"{self.hub.address}/{self.hub.name}"})
             private = bool(wanted.get("private")) or wanted.get("visibility") == "private"
             self.hub.exists, self.hub.private = True, private
             self.hub.branches["main"] = {".gitattributes": b""}
@@ -119,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.branches[branch] = files
         self.hub.commits.append(lines[0]["value"])
         oid = hashlib.sha1(str(len(self.hub.commits)).encode()).hexdigest()
-        url = f"{self.hub.address}/me/student/commit/{oid}"
+        url = f"{self.hub.address}/{self.hub.name}/commit/{oid}"
         self.answer(200, {"commitUrl": url, "commitOid": oid, "success": True})
 
     def do_HEAD(self) -> None:
@@ -129,9 +130,9 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         if not self.allowed():
             return
-        file = re.fullmatch(r"/me/student/resolve/([^/]+)/(.*)", path)
-        tree = re.match(r"/api/models/me/student/tree/([^/]+)", path)
-        info = re.fullmatch(r"/api/models/me/student(?:/revision/([^/]+))?", path)
+        file = re.fullmatch(rf"/{self.hub.name}/resolve/([^/]+)/(.*)", path)
+        tree = re.match(rf"/api/models/{self.hub.name}/tree/([^/]+)", path)
+        info = re.fullmatch(rf"/api/models/{self.hub.name}(?:/revision/([^/]+))?", path)
         head = hashlib.sha1(str(len(self.hub.commits)).encode()).hexdigest()
         if file:
             content = self.hub.branches["main"].get(file[2])
@@ -145,14 +146,14 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, listed)
         if info:
             files = [{"rfilename": name} for name in branch]
-            return self.answer(200, {"id": "me/student", "sha": head, "private": self.hub.private, "siblings": files})
+            return self.answer(200, {"id": self.hub.name, "sha": head, "private": self.hub.private, "siblings": files})
         return self.answer(404, {"error": path}, {"X-Error-Code": "EntryNotFound"})
 
 
 @contextmanager
-def running() -> Iterator[Hub]:
-    """A hub on a free port of this machine."""
-    hub = Hub()
+def running(name: str = "me/student") -> Iterator[Hub]:
+    """A hub on a free port of this machine, for the repository `name`."""
+    hub = Hub(name)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"

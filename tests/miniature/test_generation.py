@@ -142,6 +142,8 @@ def test_what_is_missing_is_named(pipeline: Path, prompts: Path, tmp_path: Path)
         run(["--pipeline", str(pipeline), "--student", str(tmp_path / "nothing"), *out])
     with pytest.raises(UserError, match=r"--pipeline .*nothing"):
         run(["--pipeline", str(tmp_path / "nothing"), "--student", str(pipeline), *out])
+    with pytest.raises(UserError, match="--device nonsense: Expected one of cpu"):
+        run(["--pipeline", str(pipeline), "--student", str(pipeline), *out, "--device", "nonsense"])
     with pytest.raises(UserError, match=r"no model\.safetensors"):
         run(["--pipeline", str(pipeline), "--student", str(pipeline), "--recogniser", str(tmp_path), *out])
     with pytest.raises(UserError, match="no such file"):
