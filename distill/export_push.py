@@ -70,6 +70,8 @@ def _operations(
 
 def _reason(error: Exception) -> str:
     """One sentence for the user: what the Hub said, and what to do."""
+    if str(error).startswith("Invalid metadata"):  # the client's ValueError; its cause would say less
+        return f"the Hub refuses the model card, maybe its --license ({' '.join(str(error).split())[:200]})"
     while not (isinstance(error, HfHubHTTPError) or _of_network(error)) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # the client wraps what went wrong with one file
     code = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None

@@ -17,7 +17,7 @@ TOKEN = "hf_testtokentesttokentesttoken"
 
 @dataclass
 class Hub:
-    """The state of the server; `fault` is what goes wrong next: refused, full, cut, down or nothing."""
+    """The state of the server; `fault` is what goes wrong next: refused, card, full, cut, down or nothing."""
 
     name: str = "me/student"
     address: str = ""
@@ -69,6 +69,9 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.exists, self.hub.private = True, private
             self.hub.branches["main"] = {".gitattributes": b""}
             return self.answer(200, {"url": f"{self.hub.address}/{wanted.get('organization', 'me')}/{wanted['name']}"})
+        if path == "/api/validate-yaml":  # of a model card
+            errors = [{"message": '"license" must be one of'}] if self.hub.fault == "card" else []
+            return self.answer(400 if errors else 200, {"errors": errors, "warnings": []})
         if "/preupload/" in path:
             files = json.loads(content)["files"]
             modes = [{"path": each["path"], "uploadMode": "lfs" if each["path"].endswith(".safetensors") else "regular",

@@ -65,6 +65,10 @@ def test_a_revision_is_its_own_branch(hub: Hub, student: Path) -> None:
     ("fault", "said"),
     [
         ("refused", r"the token was refused \(401\); log in with one that may write"),
+        (
+            "card",
+            r"the Hub refuses the model card, maybe its --license \(Invalid metadata .*\"license\" must be one of",
+        ),
         ("full", r"the account's storage is full \(403\); nothing was published"),
         ("cut", r"the connection was cut .*; repeat the command, what arrived is not sent again"),
         ("down", r"the Hub answered 400; nothing was published; repeat the command later"),
@@ -72,6 +76,7 @@ def test_a_revision_is_its_own_branch(hub: Hub, student: Path) -> None:
 )
 def test_what_goes_wrong_publishes_nothing_and_may_be_repeated(fault: str, said: str, hub: Hub, student: Path) -> None:
     hub.fault = fault
+    (student / "README.md").write_text("---\nlicense: mine\n---\n")
     with pytest.raises(UserError, match=said) as raised:
         sent(hub, student)
     assert TOKEN not in str(raised.value)
