@@ -24,6 +24,7 @@ from data.recipe import Plan, load_plan
 from data.report import report, summary, write_report
 from data.scored import Input, describe, score_source
 from data.shards import write_corpus
+from data.startup import start
 
 
 def build(config: Path, out: Path, overwrite: bool = False) -> None:
@@ -156,6 +157,7 @@ def main() -> None:
     else:
         os.environ["DAFT_RUNNER"] = "native"  # said, not left open: else Daft imports Ray to see whether it is wanted
     daft.set_execution_config(maintain_order=True)
+    start()
     build(given.config, given.out, given.overwrite)
 
 

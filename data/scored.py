@@ -23,6 +23,7 @@ from data.sources.formats import FORMATS
 from data.sources.source import Source
 
 GROUP = 65536  # rows a row group
+REPEATED = ["image", "fault"]  # columns worth a dictionary
 SIMILARITY = "similarity"  # folder of sentence similarities beside the rows
 
 
@@ -87,30 +88,31 @@ def _write(source: Source, root: str, path: Path, yardstick: Yardstick) -> int:
         try:
             for batch in scored_batches(source, root, yardstick):
                 writer = writer or pq.ParquetWriter(
-                    path, batch.schema, compression="zstd", compression_level=1, use_dictionary=["image", "fault"]
-                )
+                    path, batch.schema, compression="zstd", compression_level=1, use_dictionary=REPEATED,
+                    write_statistics=REPEATED,  # of texts they only cost
+                )  # fmt: skip
                 held.append(batch)
                 count += batch.num_rows
                 bar.update(batch.num_rows)
                 if sum(b.num_rows for b in held) >= GROUP:
-                    held = [_flush(writer, held, whole=False)]
+                    held = _flush(writer, held)
             if writer is None:
                 raise UserError(f"source {source.name}: no rows in {', '.join(source.paths)}; is the file empty?")
-            _flush(writer, held, whole=True)
+            if held:
+                writer.write_table(pa.Table.from_batches(held), row_group_size=GROUP)
         finally:
             if writer:
                 writer.close()
     return count
 
 
-def _flush(writer: pq.ParquetWriter, held: list[pa.RecordBatch], whole: bool) -> pa.RecordBatch:
-    """Write full row groups (all rows if `whole`), return the rest."""
-    table = pa.Table.from_batches(held).combine_chunks()
-    ready = table.num_rows if whole else table.num_rows // GROUP * GROUP
-    if ready:
-        writer.write_table(table.slice(0, ready), row_group_size=GROUP)
-    rest = table.slice(ready).combine_chunks().to_batches()
-    return rest[0] if rest else pa.RecordBatch.from_pylist([], table.schema)
+def _flush(writer: pq.ParquetWriter, held: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Write full row groups, return the rest."""
+    table = pa.Table.from_batches(held)
+    ready = table.num_rows // GROUP * GROUP
+    writer.write_table(table.slice(0, ready), row_group_size=GROUP)
+    rest: list[pa.RecordBatch] = table.slice(ready).to_batches()
+    return rest
 
 
 def _finished(done: Path, source: Source, key: str) -> Scored | None:

@@ -31,7 +31,7 @@ CLEANED = pa.struct(
     + [(name, pa.float32()) for name in SCORES]
     + [("en_key", pa.uint64()), ("zh_key", pa.uint64()), ("signature", pa.binary(HASHES))]
 )
-AHEAD = MORSEL * max(32, 4 * (os.cpu_count() or 1))  # rows that a reader may be ahead of what was taken back from Daft
+AHEAD = MORSEL * max(8, 4 * (os.cpu_count() or 1))  # rows that a reader may be ahead of what was taken back from Daft
 PATIENCE = 500  # hundredths of a second that a reader waits at most before it reads on all the same
 taken = dict[str, int]()  # rows taken back in this process, by source: Daft itself would read whole files ahead
 PASSED = ("image", "file", "line", "sub", "row")

@@ -36,7 +36,9 @@ class Shards:
             if self._writer is None or room == self.limit:
                 self.close()
                 name = self.folder / f"part-{self.rows // self.limit:05d}.parquet"
-                self._writer = pq.ParquetWriter(name, CORPUS, compression="zstd", use_dictionary=REPEATED)
+                self._writer = pq.ParquetWriter(
+                    name, CORPUS, compression="zstd", use_dictionary=REPEATED, write_statistics=REPEATED
+                )
             self._writer.write_table(table.slice(0, room), row_group_size=GROUP)
             self.rows += min(room, table.num_rows)
             table = table.slice(room)
@@ -95,7 +97,7 @@ def _rows(table: pa.Table, part: Scored) -> pa.Table:
     cut = pc.binary_join_element_wise(ids, pc.cast(table["sub"], pa.string()), "#")
     ids = pc.if_else(pc.equal(table["sub"], 0), ids, cut)
     constant = {
-        name: pa.array([value], pa.string()).take(pa.array(np.zeros(count, np.int64)))
+        name: pa.repeat(value, count)
         for name, value in (("domain", source.domain), ("source", source.mark), ("license", source.license))
     }
     columns = {"en": table["en"], "zh": table["zh"], **constant, "id": ids, "image": table["image"]}

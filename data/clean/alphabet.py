@@ -12,6 +12,7 @@ HAN, LATIN, DIGIT, SPACE, KANA, OTHER, MARK, OPEN = (np.uint8(1 << bit) for bit 
 DELETE = UNICODE  # a normalisation table's word for "drop this character": its own last place
 
 HAN_RANGES = ((0x3007, 0x3008), (0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x32400))
+LATIN_RANGES = ((0, 0x250), (0x1E00, 0x1F00), (0xFF21, 0xFF5B))
 KANA_RANGES = ((0x3041, 0x30FB), (0x30FC, 0x3100), (0x31F0, 0x3200), (0xFF66, 0xFF9E))
 INVISIBLE = (
     0xAD,
@@ -31,46 +32,45 @@ INVISIBLE = (
     *range(0xFFF0, 0xFFFD),
     *range(0xE000, 0xF900),
 )
+ASSIGNED = 0x32400  # characters behind it are left as they are, and are nothing
 FULL_STOPS = "，。！？；：（）"  # full-width punctuation that Chinese text keeps
+
+
+@cache
+def _categories() -> npt.NDArray[np.str_]:
+    """Unicode's general category of each code point, such as "Lu", [ASSIGNED]."""
+    return np.array([unicodedata.category(chr(point)) for point in range(ASSIGNED)])
 
 
 @cache
 def flags() -> npt.NDArray[np.uint8]:
     """HAN, LATIN, DIGIT, SPACE, KANA, OTHER (letters of other scripts), MARK (punctuation, symbols), [UNICODE]."""
     table = np.zeros(UNICODE + 1, np.uint8)
-    for point in range(0x32400):
-        kind = unicodedata.category(chr(point))
-        if kind[0] == "L":
-            table[point] = LATIN if _latin(point) else OTHER
-        elif kind[0] == "N":
-            table[point] = DIGIT
-        elif kind[0] in "PS":
-            table[point] = MARK
-        elif kind[0] == "Z":
-            table[point] = SPACE
+    first_letter = _categories().astype("U1")
+    for letters, flag in (("L", OTHER), ("N", DIGIT), ("PS", MARK), ("Z", SPACE)):
+        table[:ASSIGNED][np.isin(first_letter, list(letters))] = flag
+    for first, last in LATIN_RANGES:
+        table[first:last][table[first:last] == OTHER] = LATIN
     for ranges, flag in ((HAN_RANGES, HAN), (KANA_RANGES, KANA)):
         for first, last in ranges:
             table[first:last] = flag
     return table
 
 
-def _latin(point: int) -> bool:
-    return point < 0x250 or 0x1E00 <= point < 0x1F00 or 0xFF21 <= point < 0xFF5B
-
-
 @cache
 def _plain() -> npt.NDArray[np.uint32]:
     """Code point -> its plain twin, a space, or DELETE, whatever the language, [UNICODE + 1]."""
     table = np.arange(UNICODE + 1, dtype=np.uint32)
-    for point in range(0x30000):
-        folded = unicodedata.normalize("NFKC", chr(point)) if not _keeps(point) else chr(point)
-        if len(folded) == 1:
-            table[point] = ord(folded)
-        kind = unicodedata.category(chr(point))
-        if kind in ("Zs", "Zl", "Zp") or point in (9, 10, 11, 12, 13, 0x85):
-            table[point] = 32
-        elif kind in ("Cc", "Cs", "Cn") and point != 0xFFFD:
-            table[point] = DELETE
+    kinds = _categories()[:0x30000]  # behind it are Han characters, some newer than this Python's Unicode
+    for point in range(len(kinds)):
+        if unicodedata.decomposition(chr(point)) and not _keeps(point):
+            folded = unicodedata.normalize("NFKC", chr(point))
+            if len(folded) == 1:
+                table[point] = ord(folded)
+    table[: len(kinds)][np.isin(kinds, ["Zs", "Zl", "Zp"])] = 32
+    table[: len(kinds)][np.isin(kinds, ["Cc", "Cs", "Cn"])] = DELETE
+    table[[9, 10, 11, 12, 13, 0x85]] = 32
+    table[0xFFFD] = 0xFFFD  # what the cleaning rejects
     table[list(INVISIBLE)] = DELETE
     table[0xE0000:0xE0200] = DELETE
     return table

@@ -69,15 +69,18 @@ def _blocks(root: str, path: str, encoding: str) -> Iterator[bytes]:
                 if len(rest) > LONGEST_LINE:
                     raise UserError(f"{path}: a line longer than {LONGEST_LINE >> 20} MiB; is this the right format?")
             else:
-                yield _valid(rest + data[:cut])
+                yield _valid(b"".join((rest, memoryview(data)[:cut])))
                 rest = data[cut:]
 
 
 def _valid(block: bytes) -> bytes:
     """`block` if it is UTF-8, else with U+FFFD for each bad sequence; line ends and tabs stay where they are."""
+    whole = pa.Array.from_buffers(
+        pa.large_binary(), 1, [None, pa.py_buffer(np.array([0, len(block)])), pa.py_buffer(block)]
+    )
     try:
-        block.decode("utf-8")
-    except UnicodeDecodeError:
+        whole.cast(TEXT)  # Arrow only looks; Python's decoding would make a string as large again, under its lock
+    except pa.ArrowInvalid:
         return block.decode("utf-8", "replace").encode("utf-8")
     return block
 
