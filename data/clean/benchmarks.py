@@ -89,15 +89,18 @@ def _lines(root: str, path: str) -> Iterator[Json]:
 
 
 def _hub(name: str) -> list[Json]:
-    """Every split of a Hugging Face data set, its columns of texts and image names."""
-    from datasets import load_dataset
+    """Every split of a Hugging Face data set, its columns of texts and image names; pictures are not looked at."""
+    from datasets import Image, load_dataset
 
     try:
         splits = load_dataset(name)
     except Exception as error:  # the hub client raises its own kinds for absent, gated and unreachable sets
         raise UserError(f"benchmarks: hub://{name}: cannot be opened: {error}") from error
-    wanted = set(TEXT_KEYS + IMAGE_KEYS)
-    return [row for data in splits.values() for row in data.select_columns(sorted(wanted & set(data.column_names)))]
+    found = list[Json]()
+    for data in splits.values():
+        named = [key for key in TEXT_KEYS + IMAGE_KEYS if key in data.features]
+        found += data.select_columns([key for key in named if not isinstance(data.features[key], Image)])
+    return found
 
 
 def _table(root: str, path: str, delimiter: str) -> list[Json]:

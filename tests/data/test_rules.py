@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pytest
 
@@ -107,3 +108,36 @@ def test_a_build_keeps_named_benchmarks_out(tmp_path: Path) -> None:
     )
     assert {reason: entry["rows"] for reason, entry in told["rejects"].items()} == {"benchmark_text": 2}
     assert [b["texts"] for b in told["benchmarks"]] == [2, 1]
+
+
+def test_a_build_keeps_a_benchmark_of_the_hub_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` reads a copy of the set's folder, of two splits, as it would read the set itself."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    features = datasets.Features(
+        {
+            "caption": datasets.List(datasets.Value("string")),
+            "filename": datasets.Value("string"),
+            "url": datasets.Value("string"),
+            "image": datasets.Image(),
+        }
+    )
+    unread = {"bytes": b"no picture", "path": "7.jpg"}
+    for split, texts in (("test", [PAIRS[0][0], "一句"]), ("validation", [PAIRS[1][1], PAIRS[2][0]])):
+        row = {"caption": texts, "filename": f"{split}.jpg", "url": PAIRS[4][0], "image": unread}
+        datasets.Dataset.from_list([row], features=features).to_parquet(hub / f"{split}.parquet")
+    told = built(tsv_config(tmp_path, PAIRS, benchmarks=[f"hub://{hub}"], valid_per_domain=0))
+    assert {reason: entry["rows"] for reason, entry in told["rejects"].items()} == {"benchmark_text": 3}
+    (held,) = told["benchmarks"]
+    assert (held["path"], held["texts"], held["images"]) == (f"hub://{hub}", 4, 2)
+
+
+def test_a_benchmark_that_the_hub_does_not_give_stops_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="benchmarks: hub://yuqiao/absent: cannot be opened"):
+        built(tsv_config(tmp_path, PAIRS, benchmarks=["hub://yuqiao/absent"]))
+    assert not (tmp_path / "corpus").exists()
