@@ -30,8 +30,10 @@ class IndexSpeed:
     open_gib: float  # resident when open, torch included
     drawn_gib: float  # private memory after all batches; pages of the mapped file may be dropped and do not count
     anywhere_median: float  # a batch at a random step: its window is drawn first
+    anywhere_p99: float
     anywhere_worst: float
     onward_median: float  # the next step's batch
+    onward_p99: float
     onward_worst: float
 
 
@@ -73,7 +75,7 @@ def measure(folder: Path) -> IndexSpeed:
         times.append(time.perf_counter() - started)
     cold, warm = np.array(times[:STEPS]), np.array(times[STEPS:])
     size = sum(path.stat().st_size for path in (folder / "train").iterdir()) / 1e9
-    drawn = [round(float(value), 4) for side in (cold, warm) for value in (np.median(side), side.max())]
+    drawn = [round(float(value), 4) for side in (cold, warm) for value in np.percentile(side, [50, 99, 100])]
     return IndexSpeed(sum(sizes.values()), round(size, 1), round(opened, 4), resident, _gib("RssAnon"), *drawn)
 
 

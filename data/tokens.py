@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +54,8 @@ class DomainTokens:
         places = {view: np.array([_places(c, whole.address) for c in table[view].chunks], np.int64) for view in VIEWS}
         self._offsets = {view: place.reshape(-1, 2)[:, 0] for view, place in places.items()}
         self._values = {view: place.reshape(-1, 2)[:, 1] for view, place in places.items()}
+        with path.open("rb") as file:  # read, not mapped: every row's length is wanted, its page never again
+            self._lengths = {view: self._read_lengths(file, self._offsets[view]) for view in VIEWS}
 
     def __len__(self) -> int:
         """Rows in the domain."""
@@ -60,9 +63,7 @@ class DomainTokens:
 
     def lengths(self, view: str, rows: np.ndarray) -> np.ndarray:
         """Tokens in each of `rows`, int64 [rows]."""
-        chunk = self._chunk_of(rows)
-        at = self._offsets[view][chunk] + rows - self._starts[chunk]
-        return np.asarray(self._longs[at + 1] - self._longs[at])
+        return np.asarray(self._lengths[view][rows], np.int64)
 
     def gather(self, view: str, rows: np.ndarray) -> list[np.ndarray]:
         """The ids of each of `rows`, views into the mapped file."""
@@ -70,6 +71,15 @@ class DomainTokens:
         at = self._offsets[view][chunk] + rows - self._starts[chunk]
         bounds = self._values[view][chunk] + np.stack([self._longs[at], self._longs[at + 1]])
         return [self._ints[start:stop] for start, stop in bounds.T.tolist()]
+
+    def _read_lengths(self, file: BinaryIO, offsets: np.ndarray) -> np.ndarray:
+        """Tokens in every row, in as few bytes as hold them: a window looks at thousands of rows all over the file."""
+        lengths = [np.empty(0, np.uint8)]
+        for start, rows in zip(offsets.tolist(), np.diff(self._starts).tolist(), strict=True):
+            file.seek(8 * start)
+            each = np.diff(np.fromfile(file, np.int64, rows + 1))
+            lengths.append(each.astype(np.min_scalar_type(each.max(initial=0))))
+        return np.concatenate(lengths)
 
     def _chunk_of(self, rows: np.ndarray) -> np.ndarray:
         return np.searchsorted(self._starts, rows, side="right") - 1
