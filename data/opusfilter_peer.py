@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pyarrow.dataset as ds
@@ -44,26 +45,38 @@ def _run(command: list[str]) -> Took:
     return Took(round(wall, 2), round(cpu, 2))
 
 
-def compare(python: Path, tsv: Path, work: Path) -> dict[str, Any]:
-    """Seconds and kept rows of both, each in a process of its own; agreement over all rows."""
+def compare(python: Path, tsv: Path, work: Path, runs: int) -> dict[str, Any]:
+    """Seconds and kept rows of both, ours before and after each of the peer's `runs`; agreement over all rows.
+
+    Every run is a process of its own; the ratios are those of the medians.
+    """
     pairs = [line.split("\t") for line in tsv.read_text(encoding="utf-8").split("\n") if line]
-    peer_took, peer = _opusfilter(python, pairs, work / "opusfilter")
-    own_took, own = _ours(tsv, work)
+    took, own = _ours(tsv, work)
+    own_took, peer_took, peer = [took], list[Took](), set[int]()
+    for _ in range(runs):
+        took, peer = _opusfilter(python, pairs, work / "opusfilter")
+        peer_took.append(took)
+        own_took.append(_ours(tsv, work)[0])
+    theirs, ours = _median(peer_took), _median(own_took)
     agreed = sum((n in peer) == (n in own) for n in range(len(pairs)))
     return {
         "rows": len(pairs),
-        "opusfilter": asdict(peer_took),
-        "ours": asdict(own_took),
-        "opusfilter_pairs_a_second": round(len(pairs) / peer_took.wall),
-        "our_pairs_a_second": round(len(pairs) / own_took.wall),
-        "ratio": round(peer_took.wall / own_took.wall, 1),
-        "cpu_ratio": round(peer_took.cpu / own_took.cpu, 1),
+        "opusfilter": [asdict(each) for each in peer_took],
+        "ours": [asdict(each) for each in own_took],
+        "opusfilter_pairs_a_second": round(len(pairs) / theirs.wall),
+        "our_pairs_a_second": round(len(pairs) / ours.wall),
+        "ratio": round(theirs.wall / ours.wall, 1),
+        "cpu_ratio": round(theirs.cpu / ours.cpu, 1),
         "kept_by_opusfilter": len(peer),
         "kept_by_us": len(own),
         "agreement": round(agreed / len(pairs), 4),
         "only_opusfilter": [pairs[n] for n in sorted(peer - own)[:10]],
         "only_us": [pairs[n] for n in sorted(own - peer)[:10]],
     }
+
+
+def _median(runs: list[Took]) -> Took:
+    return Took(median(each.wall for each in runs), median(each.cpu for each in runs))
 
 
 def _opusfilter(python: Path, pairs: list[list[str]], folder: Path) -> tuple[Took, set[int]]:

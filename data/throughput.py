@@ -100,7 +100,8 @@ def main() -> None:
     parser.add_argument("--rows", type=list[int], default=[1_000_000, 10_000_000])
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark-data"))
     parser.add_argument("--opusfilter", type=Path, default=None, help="python of an environment that has opusfilter")
-    parser.add_argument("--opusfilter_rows", type=int, default=50_000)
+    parser.add_argument("--opusfilter_rows", type=list[int], default=[50_000])
+    parser.add_argument("--opusfilter_runs", type=int, default=1, help="of the peer; one more of ours around them")
     parser.add_argument("--index_rows", type=int, default=0, help="rows of a synthetic token store to draw from")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -125,8 +126,9 @@ def _measure_builds(given: Namespace, result: dict[str, Any]) -> None:
         print(f"{rows:>12,} rows: {json.dumps(asdict(found))}", flush=True)
         result["builds"].append(asdict(found))
         tsv.unlink()
-    if given.opusfilter:
+    result["opusfilter"] = []
+    for rows in given.opusfilter_rows if given.opusfilter else []:
         tsv = given.work / "peer.tsv"
-        write_rows(tsv, en, zh, given.opusfilter_rows)
-        result["opusfilter"] = compare(given.opusfilter, tsv, given.work)
-        print(json.dumps(result["opusfilter"], indent=1))
+        write_rows(tsv, en, zh, rows)
+        result["opusfilter"].append(compare(given.opusfilter, tsv, given.work, given.opusfilter_runs))
+        print(json.dumps(result["opusfilter"][-1], indent=1, ensure_ascii=False), flush=True)
