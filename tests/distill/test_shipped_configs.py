@@ -12,7 +12,9 @@ from safetensors import safe_open
 
 from distill import checkpoint
 from distill.config import parse
+from distill.geometry import CrossAttention, Geometry
 from distill.shapes import Shape, random_teacher
+from distill.unet_geometry import write
 from tests.conftest import REPOSITORY
 from tests.distill.tiny_clip import teacher_tokenizer, write_corpus
 
@@ -41,6 +43,7 @@ def test_what_a_unet_reads(name: str, states: str, padding: str | None) -> None:
     for_a_unet = name != "clip-b32"
     assert (run.train.full_share > 0) is for_a_unet, "Stable Diffusion reads all slots"
     assert (run.losses.empty_prompt is not None) is for_a_unet
+    assert (run.losses.readout is not None) is (name in ("sd15", "sd2")), "of one of SDXL's two encoders there is none"
     parts = run.train.accumulate * run.train.english_every
     for processes in (1, 2, 4, 8):
         assert run.train.batch_size // processes % parts == 0
@@ -49,6 +52,17 @@ def test_what_a_unet_reads(name: str, states: str, padding: str | None) -> None:
 def test_every_configuration_is_read() -> None:
     for path in (REPOSITORY / "configs").glob("*.yaml"):
         assert parse(["--config", str(path)]).run.out_dir.parts
+
+
+def _unet_geometry(width: int, path: Path) -> Path:
+    """Random maps of the shapes of Stable Diffusion's sixteen cross-attentions."""
+    inner = [320] * 5 + [640] * 5 + [1280] * 6
+    layers = tuple(
+        CrossAttention(str(place), wide // 64, 0.125, torch.randn(64, wide), *torch.randn(2, wide, width) / width**0.5)
+        for place, wide in enumerate(inner)
+    )
+    write(Geometry(torch.eye(width), layers), path, {})
+    return path
 
 
 @pytest.mark.slow
@@ -63,6 +77,9 @@ def test_a_full_size_step(name: str, tmp_path: Path) -> None:
         "train.accumulate": 1, "train.full_share": 1, "data.window": 1, "train.log_every": 1,
         "student.extended.vocabulary.words": 12, "student.extended.vocabulary.min_character_count": 1,
     }  # fmt: skip
+    if parse(["--config", _file(name)]).run.losses.unet_geometry:
+        width = {"vit-l-14": 768, "vit-h-14": 1024}[shape]
+        changes["losses.unet_geometry"] = _unet_geometry(width, tmp_path / "unet.safetensors")
     arguments = [part for key, value in changes.items() for part in (f"--{key}", str(value))]
     script = [sys.executable, str(REPOSITORY / "scripts" / "distill.py"), "--config", _file(name)]
     with (tmp_path / "log").open("w") as log:
