@@ -27,6 +27,8 @@ from eval.twins.grid import grid
 from eval.twins.prompts import Prompt, read_prompts
 from eval.twins.sampling import Drawing
 
+_WRITTEN = {"result.json", "grid.png", "pictures"}
+
 
 def parse(arguments: list[str] | None) -> Namespace:
     """The command line."""
@@ -98,7 +100,7 @@ def _files(given: Namespace) -> list[Path]:
 
 def _refuse_foreign(out: Path) -> None:
     """Refuse a place that holds anything but drawings: it is replaced."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "pictures").is_dir()):
+    if out.is_file() or (out.is_dir() and {path.name for path in out.iterdir()} - _WRITTEN):
         raise UserError(f"--out {out}: something else is there; name a new folder")
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: no folder {out.parent}; make it first")

@@ -243,7 +243,7 @@ def test_drawings_appear_whole_and_replace_only_drawings(
     assert sorted(tmp_path.rglob("*")) == before
     run([*words, *FAST])
     assert not (out / "pictures" / "999.student-zh.png").exists()
-    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "pictures").mkdir(parents=True)
     (tmp_path / "mine" / "photo.jpg").write_bytes(b"mine")
     for place, said in (("mine", "something else is there"), ("prompts.jsonl", "something else"), ("a/b", "no folder")):
         with pytest.raises(UserError, match=f"--out .*{said}"):
