@@ -26,7 +26,8 @@ from data.command import UserError
 from distill.replace_folder import whole_folder
 from distill.tower import StateLayer
 
-_MARKS = ("text_encoder/config.json", "states.safetensors")  # of an export, the second of an `xlmr` student
+_MARKS = ("text_encoder/config.json", "states.safetensors")
+"""Of an export beside its config.json, which a pipeline has not; the second is of an `xlmr` student."""
 PROBES = (
     "",
     "a photo of a cat",
@@ -71,7 +72,8 @@ def refuse_foreign_folder(out: Path) -> None:
     """Raise UserError where `out` is a file, or a folder of something else than an exported student."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not any((out / mark).is_file() for mark in _MARKS):
+    former = (out / "config.json").is_file() and any((out / mark).is_file() for mark in _MARKS)
+    if out.is_dir() and any(out.iterdir()) and not former:
         raise UserError(f"--out {out}: a folder with other things in it; name a new one")
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: no folder {out.parent}; make it first")

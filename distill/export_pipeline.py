@@ -64,6 +64,8 @@ def refuse_misfit(width: int, source: str, out: Path) -> None:
                for path in (pipeline / part).glob("*.bin")]  # fmt: skip
     if pickles:
         raise UserError(f"--pipeline {source}: {pickles[0].name} is a pickle, which may run code; save safetensors")
+    if out.resolve() == pipeline.resolve():
+        raise UserError(f"--pipeline-out {out}: is the pipeline itself, which would be lost; name a new folder")
     if out.exists() and not (out / "model_index.json").is_file() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"--pipeline-out {out}: something else is there; name a new folder")
 

@@ -14,11 +14,12 @@ _EXCHANGE = 2  # RENAME_EXCHANGE
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """The path of a folder to make and fill, not there yet; it becomes `out` when the block ends, or never was."""
-    partial = out.absolute().with_name(f".{out.absolute().name}.partial-{os.getpid()}")
+    place = out.resolve()  # a link keeps pointing at it
+    partial = place.with_name(f".{place.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         yield partial
-        replace_folder(partial, out.absolute())
+        replace_folder(partial, place)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

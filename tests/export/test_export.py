@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjecti
 from data.command import UserError
 from distill.export import PROBES, export, sound_config, write_tokenizer
 from distill.export_main import main
-from distill.replace_folder import replace_folder
+from distill.replace_folder import replace_folder, whole_folder
 from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -187,7 +187,10 @@ def test_foreign_things_at_out_are_never_touched(
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "photo.jpg").write_text("mine")
-    for out, word in (("file", "a file"), ("folder", "other things"), ("no/such", "make it first")):
+    (tmp_path / "pipeline" / "text_encoder").mkdir(parents=True)
+    (tmp_path / "pipeline" / "text_encoder" / "config.json").write_text("mine")
+    wrong = {"file": "a file", "folder": "other things", "pipeline": "other things", "no/such": "make it first"}
+    for out, word in wrong.items():
         with pytest.raises(UserError, match=word):
             export(model, tokenizer, tmp_path / out)
     assert (tmp_path / "folder" / "photo.jpg").read_text() == "mine"
@@ -205,6 +208,18 @@ def test_replace_folder(exchange: bool, tmp_path: Path, monkeypatch: pytest.Monk
     replace_folder(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old" / "which").read_text() == "new"
     assert names_in(tmp_path) == ["old"]
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far")
+    for name in ("a", "b"):
+        with whole_folder(tmp_path / "link") as folder:
+            folder.mkdir()
+            (folder / name).write_text(name)
+    assert (tmp_path / "link").is_symlink()
+    assert names_in(tmp_path / "far") == ["b"]
+    assert set(names_in(tmp_path)) == {"far", "link"}
 
 
 def test_command_line(

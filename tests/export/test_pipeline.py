@@ -73,3 +73,6 @@ def test_pipelines_that_do_not_fit(teachers: Path, student: Path, tmp_path: Path
     with pytest.raises(UserError, match="something else is there"):
         write_pipeline(student, str(teachers), tmp_path / "mine")
     assert (tmp_path / "mine" / "photo.jpg").read_text() == "mine"
+    own = shutil.copytree(teachers, tmp_path / "own")
+    with pytest.raises(UserError, match="is the pipeline itself, which would be lost"):
+        write_pipeline(student, str(own), tmp_path / "mine" / ".." / "own")
