@@ -33,17 +33,26 @@ class Sources:
 def gather(paths: Sequence[Path]) -> Sources:
     """Read files of results, drawings and pairs; of folders metrics.jsonl and every JSON that is one of these."""
     found = Sources()
-    for path in paths:
+    for path, name in zip(paths, _told_apart(paths), strict=True):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; give result files, or folders of runs")
         metrics = path / "metrics.jsonl"
         if metrics.is_file():
-            found.curves[path.name] = _lines(metrics)
+            found.curves[name] = _lines(metrics)
         files = [path] if path.is_file() else sorted(path.glob("*.json"))
-        known = [_take(found, file, file.stem if path.is_file() else f"{path.name}/{file.stem}") for file in files]
+        known = [_take(found, file, name if path.is_file() else f"{name}/{file.stem}") for file in files]
         if not any(known) and not metrics.is_file():
             raise UserError(f"{path}: no result of a benchmark, no drawings, no pairs and no metrics.jsonl in it")
     return found
+
+
+def _told_apart(paths: Sequence[Path]) -> list[str]:
+    """A name for each path: its last part, or as many from the end as tell all of them apart."""
+    whole = [(path.with_suffix("") if path.is_file() else path).absolute().parts for path in paths]
+    count = 1
+    while len({parts[-count:] for parts in whole}) < len(set(whole)):
+        count += 1
+    return ["/".join(parts[-count:]) for parts in whole]
 
 
 def _take(found: Sources, file: Path, name: str) -> bool:

@@ -16,6 +16,7 @@ from eval.benchmark_main import run
 from eval.report.__main__ import at_hand
 from eval.report.__main__ import main as report
 from eval.report.peers import CEILING, FLICKR30K_CN
+from eval.report.sources import gather
 from eval.report.svg import chart
 from tests.distill.tiny_clip import write_shard
 from tests.eval import files as small
@@ -194,6 +195,18 @@ def test_pictures_of_several_benchmarks_and_of_one_that_is_elsewhere(tmp_path: P
     assert at_hand([])("a.jpg") is None
     with pytest.raises(UserError, match=r"--images .*absent: no such folder"):
         at_hand([tmp_path / "absent"])
+
+
+def test_results_of_one_name_in_two_folders_both_stand_there(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "run").mkdir(parents=True)
+        (tmp_path / name / "run" / "metrics.jsonl").write_text('{"step": 1}')
+        (tmp_path / name / "pairs.json").write_text('{"kind": "pairs"}')
+    files = [tmp_path / name / "pairs.json" for name in ("a", "b")]
+    found = gather([*files, tmp_path / "a" / "run", tmp_path / "b" / "run"])
+    assert list(found.pairs) == ["a/pairs", "b/pairs"]
+    assert list(found.curves) == ["a/run", "b/run"]
+    assert list(gather([files[0], tmp_path / "a" / "run"]).pairs) == ["pairs"]
 
 
 def test_what_cannot_be_reported(tmp_path: Path) -> None:
