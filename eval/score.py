@@ -33,8 +33,8 @@ def score(
     `gallery` makes the features [images, dim] from the teacher where the benchmark's images are not pictures.
     """
     began = time.monotonic()
+    models = load_models(options)  # before the translation: a mistake in them must not cost its time
     english = _in_english(benchmark, options) if options.translator else None
-    models = load_models(options)
     ready = "the teacher's English names" if gallery else "ready features"
     transform = ready if gallery or options.image_features else options.protocol.transform
     pictures = gallery(models.teacher) if gallery else _picture_features(benchmark, options, models.teacher.width)

@@ -182,7 +182,7 @@ def test_translate_then_teacher_adds_its_row(translator: Path, clip: Path, stude
 def test_every_benchmark_takes_a_translator(
     benchmark: ModuleType, student: Path, clip: Path, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen by its mistake, which comes before any model is loaded."""
+    """Seen by its mistake, which comes before any picture is looked at."""
     pairs = [(en, zh) for en, zh in zip(small.ENGLISH, small.KINDS, strict=True)]
     write_shard(tmp_path / "corpus" / "valid" / "0.parquet", pairs, ["words"] * len(pairs))
     for language, texts in (("zh", small.KINDS), ("en", small.ENGLISH)):
@@ -194,6 +194,10 @@ def test_every_benchmark_takes_a_translator(
     words = ["--student", str(student), "--clip", str(clip), "--translator", str(tmp_path / "absent"), *data]
     monkeypatch.setattr(sys, "argv", [benchmark.__name__, *words])
     with pytest.raises(UserError, match=r"--translator .*/absent: no such folder"):
+        benchmark.main()
+    words[1] = str(tmp_path / "nobody")
+    monkeypatch.setattr(sys, "argv", [benchmark.__name__, *words])
+    with pytest.raises(UserError, match=r"--student .*/nobody: no such folder"):  # known before hours of translation
         benchmark.main()
 
 

@@ -25,7 +25,7 @@ from tests.eval.files import Files
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with teacher, corpus and a run of forty steps; most of what it learns is to speak."""
+    """A folder with teacher, corpus and a run of 160 steps; most of what it learns is to speak."""
     folder = tmp_path_factory.mktemp("translation")
     tree = run_options(write_teacher(folder / "teacher"), write_corpus(folder / "corpus"), folder / "run")
     tree["losses"] = {"translation": {"zh_from_zh": 1, "zh_from_en": 1, "decoder": {"layers": 1, "heads": 2}}}
