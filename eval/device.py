@@ -7,8 +7,9 @@ from data.command import UserError
 
 def chosen(name: str | None) -> torch.device:
     """The device `name`, or without one cuda where there is one; UserError where torch cannot use it."""
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error

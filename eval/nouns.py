@@ -6,12 +6,12 @@ image to text the way back. With `--images`, a folder with one folder of picture
 are), image to text R@1 is zero-shot accuracy.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from data.command import UserError, command
+from distill.json_file import read_json
 from eval.benchmark import Benchmark, Captions, no_picture
 from eval.datasets.lines import text_lines
 from eval.datasets.pictures import IMAGE_ENDINGS
@@ -30,10 +30,7 @@ def names(path: Path) -> tuple[str, ...]:
         raise UserError(f"{path}: no such file; give a file with one class name a line")
     if path.suffix != ".json":
         return tuple(line.strip() for _, line in text_lines(path))
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON in UTF-8 ({error})") from error
+    value = read_json(path)
     listed = value.get("imagenet1k") if isinstance(value, dict) else value
     if not isinstance(listed, list) or not all(isinstance(name, str) and name.strip() for name in listed):
         raise UserError(f"{path}: needs a list of class names, or such a list under the key imagenet1k")

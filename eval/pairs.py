@@ -85,6 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--per-domain", type=int, default=500, help="pairs of each domain")
     given = parser.parse_args(arguments)
+    if given.per_domain < 1:
+        raise UserError("--per-domain must be at least 1")
     refuse_unwritable(given.out)
     pairs = joined(held_out(given.corpus, given.per_domain))
     student, teacher = load_student(given.student, key="--student"), load_student(given.clip, key="--clip")

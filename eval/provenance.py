@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -29,8 +30,8 @@ def model_files(source: str) -> list[Path]:
 
 
 def command_line(module: str, arguments: list[str] | None) -> str:
-    """The command that was typed, or that `arguments` stand for."""
-    return " ".join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)])
+    """The command that was typed, or that `arguments` stand for, as a shell takes it."""
+    return shlex.join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)])
 
 
 def commit() -> str:

@@ -57,6 +57,8 @@ def test_what_is_refused_before_anything_is_compared(
         main(["--student", str(tmp_path), "--clip", str(teacher), *words])
     with pytest.raises(UserError, match="--clip: no folder"):
         main(["--student", str(student), "--clip", str(tmp_path / "absent"), *words])
+    with pytest.raises(UserError, match="--per-domain must be at least 1"):
+        main(["--student", str(student), "--clip", str(teacher), *words, "--per-domain", "0"])
     with pytest.raises(UserError, match="a folder; name a file"):
         main(["--student", str(student), "--clip", str(teacher), *words[:3], str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
