@@ -81,7 +81,7 @@ def parser_of(module: str, description: str) -> ArgumentParser:
         "--protocol",
         type=Name | None,
         help="chinese-clip (squashed pictures, 52 tokens, lower case) or openai (cropped, 77 tokens); "
-        "by default chinese-clip where pictures are read, else openai: theirs were made ready elsewhere",
+        "by default chinese-clip; openai with --image-features, made ready elsewhere, and in eval.translation",
     )
     parser.add_argument("--max-length", type=int | None, help="tokens a caption may have; by default the protocol's")
     parser.add_argument("--examples", type=int, default=12, help="captions to keep with the images that they found")
