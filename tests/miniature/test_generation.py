@@ -83,38 +83,17 @@ def test_the_recogniser_reads_what_was_drawn(pipeline: Path, prompts: Path, tmp_
     assert set(found["read_exact"]) == {"teacher-en", "student-en", "student-zh", "student-mixed"}
 
 
-def test_a_student_of_another_width_is_refused_in_one_line(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
-    student = write_encoder(tmp_path / "student", width=32)
-    with pytest.raises(UserError, match=r"width 32, but the UNet of .* attends to 24; take a student"):
-        run(
-            [
-                "--pipeline",
-                str(pipeline),
-                "--student",
-                str(student),
-                "--prompts",
-                str(prompts),
-                "--out",
-                str(tmp_path / "out"),
-            ]
-        )
-
-
-def test_a_student_of_other_slots_is_refused(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
-    student = write_encoder(tmp_path / "student", slots=64)
-    with pytest.raises(UserError, match="64 slots, but"):
-        run(
-            [
-                "--pipeline",
-                str(pipeline),
-                "--student",
-                str(student),
-                "--prompts",
-                str(prompts),
-                "--out",
-                str(tmp_path / "out"),
-            ]
-        )
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [({"width": 32}, r"width 32, but the UNet of .* attends to 24; take a student"), ({"slots": 64}, "64 slots, but")],
+)
+def test_a_student_of_another_size_is_refused_in_one_line(
+    size: dict[str, int], said: str, pipeline: Path, prompts: Path, tmp_path: Path
+) -> None:
+    student = write_encoder(tmp_path / "student", **size)
+    words = ["--pipeline", str(pipeline), "--student", str(student), "--prompts", str(prompts)]
+    with pytest.raises(UserError, match=said):
+        run([*words, "--out", str(tmp_path / "out")])
 
 
 @pytest.mark.parametrize(
