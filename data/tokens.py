@@ -1,4 +1,4 @@
-"""The token store: three tokenisations per pair, written once, memory-mapped ever after.
+"""The token store: three tokenisations per pair, written once, read from the mapped file ever after.
 
 One Arrow stream a domain and split (`datasets.Dataset.from_file` reads it), so that a row of a domain is its number
 in that file and a mixture of domains needs no index.
@@ -41,7 +41,7 @@ class Ids:
 
 
 class DomainTokens:
-    """The rows of one domain and split, memory-mapped; cheap to open and to read from whatever their number."""
+    """The rows of one domain and split: their tokens memory-mapped, their lengths in memory, a byte a row and view."""
 
     def __init__(self, path: Path) -> None:
         """Map the Arrow stream at `path`."""
