@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from data.command import UserError, command
 from eval.ablation_table import picture, results, table
 from eval.provenance import commit, hashes
-from eval.result import write_json
+from eval.result import write_json, write_text
 from eval.stage import run_stage
 
 
@@ -37,7 +37,12 @@ def parse(arguments: list[str] | None) -> Namespace:
     parser.add_argument("--drawn", type=int, default=100, help="prompts to draw, one picture each")
     parser.add_argument("--only", type=list[str] | None, help="rows to run; by default all")
     parser.add_argument("--seeds", type=list[int], default=[0, 1, 2])
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if (given.images is None) is (given.image_features is None):
+        raise UserError("--images, --image-features: the benchmark needs one of them")
+    if given.pipeline and not (given.prompts and given.recogniser):
+        raise UserError("--pipeline: needs --prompts to draw and the --recogniser that reads the pictures")
+    return given
 
 
 def run(arguments: list[str] | None = None) -> str:
@@ -45,7 +50,7 @@ def run(arguments: list[str] | None = None) -> str:
     given = parse(arguments)
     if not (given.rows / "base.yaml").is_file():
         raise UserError(f"--rows {given.rows}: no base.yaml in it")
-    names = ["base", *(path.stem for path in sorted(given.rows.glob("*.yaml")) if path.stem != "base")]
+    names = ["base", *sorted({path.stem for path in given.rows.glob("*.yaml")} - {"base"})]
     if unknown := set(given.only or ()) - set(names):
         raise UserError(f"--only {sorted(unknown)[0]}: no such row in {given.rows}; there are {', '.join(names)}")
     given.out.mkdir(parents=True, exist_ok=True)
@@ -54,8 +59,8 @@ def run(arguments: list[str] | None = None) -> str:
             if not (given.out / f"{name}.{seed}.json").is_file():
                 write_json(_row(given, name, seed), given.out / f"{name}.{seed}.json")
     found = results(given.out, names)
-    (given.out / "table.md").write_text(table(found), encoding="utf-8")
-    (given.out / "table.svg").write_text(picture(found), encoding="utf-8")
+    write_text(table(found), given.out / "table.md")
+    write_text(picture(found), given.out / "table.svg")
     return table(found)
 
 
@@ -76,8 +81,8 @@ def _row(given: Namespace, name: str, seed: int) -> dict[str, Any]:
         "row": name, "seed": seed, "files": {file.name: file.read_text(encoding="utf-8") for file in files},
         "retrieval": {key: value["percent"] for key, value in retrieval["ratios"].items()},
         "interval": {key: value["ci95"] for key, value in retrieval["ratios"].items()},
-        "sha256": {**hashes(files), **retrieval["settings"]["sha256"]}, "commit": commit(),
-        "cost": {"seconds": seconds},
+        "sha256": {**hashes([*files, given.corpus / "report.json"]), **retrieval["settings"]["sha256"]},
+        "commit": commit(), "cost": {"seconds": seconds},
     }  # fmt: skip
     if given.pipeline:
         _call("-m", "eval.generation", "--pipeline", given.pipeline, "--student", str(student),

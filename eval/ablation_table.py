@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.dots import dots
 
-T975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t for 95 % by number of seeds
+T975 = dict(enumerate((12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262), 2))  # Student's t by seeds
 MEASURES = {
     "zh/teacher en, MR %": ("retrieval", "student-zh/teacher-en"),
     "en/teacher en, MR %": ("retrieval", "student-en/teacher-en"),
@@ -63,5 +63,5 @@ def spread(values: Sequence[float]) -> str:
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Of the 95 % interval of the mean by Student's t; 0 where there is no telling (one value, or more than five)."""
+    """Of the 95 % interval of the mean by Student's t; 0 where there is no telling (one value, or more than ten)."""
     return T975[len(values)] * stdev(values) / math.sqrt(len(values)) if len(values) in T975 else 0.0

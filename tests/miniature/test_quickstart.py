@@ -33,4 +33,4 @@ def test_the_whole_way_and_again_in_seconds(tmp_path: Path, capfd: pytest.Captur
     drawn = json.loads((tmp_path / "drawn" / "result.json").read_text(encoding="utf-8"))
     assert drawn["psnr"]["student-en"]["mean"] > 25
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
