@@ -44,6 +44,7 @@ def test_what_a_unet_reads(name: str, states: str, padding: str | None) -> None:
     assert (run.train.full_share > 0) is for_a_unet, "Stable Diffusion reads all slots"
     assert (run.losses.empty_prompt is not None) is for_a_unet
     assert (run.losses.readout is not None) is (name in ("sd15", "sd2")), "of one of SDXL's two encoders there is none"
+    assert (run.losses.alignment is not None) is name.startswith("sdxl")
     parts = run.train.accumulate * run.train.english_every
     for processes in (1, 2, 4, 8):
         assert run.train.batch_size // processes % parts == 0
