@@ -8,6 +8,7 @@ from data.command import UserError
 from eval import ablation
 from eval.ablation_table import picture, results, spread, table
 from eval.dots import dots
+from tests.conftest import REPOSITORY
 
 
 def write_result(out: Path, name: str, seed: int, percent: float) -> None:
@@ -51,7 +52,8 @@ def rows(tmp_path: Path) -> Path:
 
 
 def arguments(rows: Path, out: Path, *more: str) -> list[str]:
-    return ["--rows", str(rows), "--out", str(out), "--corpus", "C", "--teacher", "T", "--data", "D",
+    (rows.parent / "report.json").write_text("{}")
+    return ["--rows", str(rows), "--out", str(out), "--corpus", str(rows.parent), "--teacher", "T", "--data", "D",
             "--image-features", "F", *more]  # fmt: skip
 
 
@@ -82,7 +84,9 @@ def test_rows_and_seeds_that_are_there_are_not_run_again(
     assert distilled[:5] == ("scripts/distill.py", "--config", str(rows / "base.yaml"), "--config",
                              str(rows / "other.yaml"))  # fmt: skip
     assert distilled[distilled.index("--train.seed") + 1] == "0"
-    assert json.loads((out / "other.0.json").read_text())["cost"]["seconds"] == 5.0
+    written = json.loads((out / "other.0.json").read_text())
+    assert written["cost"]["seconds"] == 5.0
+    assert [Path(path).name for path in written["sha256"]] == ["base.yaml", "other.yaml", "report.json", "features"]
     assert table == (out / "table.md").read_text()
     assert "| other | 1 | 98.0 | 98.0 |" in table
 
@@ -99,3 +103,25 @@ def test_a_row_far_from_the_others_is_written_at_the_edge_and_does_not_flatten_t
     drawn = dots({"MR": {"a": [99.0], "b": [100.0], "c": [98.0], "far": [20.0]}}, ["a", "b", "c", "far"], lambda _: 0.0)
     assert '<circle class="c" cx="270.0" cy="40" r="4"/>' in drawn  # 99 is the middle of 98 to 100
     assert '<text class="" x="202.0" y="104">20</text>' in drawn
+
+
+@pytest.mark.parametrize("material", ["real", "miniature"])
+def test_the_page_shows_what_the_committed_results_say(material: str) -> None:
+    page = (REPOSITORY / "docs" / "ablation.md").read_text(encoding="utf-8")
+    folder = REPOSITORY / "docs" / "ablation" / material
+    names = ["base", *sorted({path.stem.rsplit(".", 1)[0] for path in folder.glob("*.json")} - {"base"})]
+    found = results(folder, names)
+    assert len(found) > 5
+    assert table(found) in page
+    assert picture(found) == (folder / "table.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [(["--images", "I"], "needs one of them"), (["--pipeline", "P"], "needs --prompts to draw and the --recogniser")],
+)
+def test_what_is_missing_is_said_before_anything_is_trained(
+    rows: Path, tmp_path: Path, more: list[str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        ablation.run(arguments(rows, tmp_path / "out", *more))
