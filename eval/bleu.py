@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
+import numpy as np
+from sacrebleu.metrics.bleu import BLEU, BLEUScore
+from sacrebleu.metrics.chrf import CHRF, CHRFScore
 
 from distill.decoder import Language
 
@@ -12,12 +13,26 @@ TOKENIZERS: dict[Language, str] = {"zh": "zh", "en": "13a"}
 DRAWS = 1000
 
 
+class _Bleu(BLEU):
+    """BLEU whose every drawn score is a Python float: sacreBLEU makes no interval of float32 scores and a plain 0."""
+
+    def _compute_score_from_stats(self, stats: list[int]) -> BLEUScore:
+        return super()._compute_score_from_stats(np.asarray(stats).tolist())
+
+
+class _ChrF(CHRF):
+    """The same of chrF."""
+
+    def _compute_score_from_stats(self, stats: list[int]) -> CHRFScore:
+        return super()._compute_score_from_stats(np.asarray(stats).tolist())
+
+
 def bleu_and_chrf(said: Sequence[str], references: Sequence[str], language: Language) -> dict[str, Any]:
     """Both scores of `said`, lower-cased as the student's tokenizers are, by bootstrap over sentences."""
     scores: dict[str, Any] = {"sentences": len(said)}
     for name, metric in (
-        ("bleu", BLEU(tokenize=TOKENIZERS[language], lowercase=True)),
-        ("chrf", CHRF(lowercase=True)),
+        ("bleu", _Bleu(tokenize=TOKENIZERS[language], lowercase=True)),
+        ("chrf", _ChrF(lowercase=True)),
     ):
         found = metric.corpus_score(list(said), [list(references)], n_bootstrap=DRAWS)
         scores[name] = round(found.score, 4)

@@ -156,3 +156,10 @@ def test_mistakes_are_one_line(trained: Path, words: list[str], tmp_path: Path) 
     (tmp_path / "run" / "checkpoints").symlink_to(trained / "run" / "checkpoints")
     with pytest.raises(UserError, match=r"has no decoder; train one with losses\.translation"):
         run([*words, "--run", str(tmp_path / "run")])
+
+
+def test_a_few_sentences_of_which_some_draws_have_nothing_right_still_have_an_interval() -> None:
+    found = bleu_and_chrf(["一只黄色的猫在雪地里", "狗"], ["一只黄色的猫在雪地里", "房子"], "zh")
+    for name in ("bleu", "chrf"):
+        low, high = found[f"{name}_ci95"]
+        assert low < found[name] < high
