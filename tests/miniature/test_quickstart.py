@@ -24,6 +24,7 @@ def test_the_recipe_keeps_every_register_and_no_test_caption(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_whole_way_and_again_in_seconds(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     if not (quickstart.ASSETS / "pipeline").is_dir():
         pytest.skip("the miniature's pipeline is not in data/miniature/assets")
