@@ -32,7 +32,6 @@ def test_the_whole_way_and_again_in_seconds(tmp_path: Path, capfd: pytest.Captur
         quickstart.main(tmp_path, pairs=5000, scenes=50, drawn=2)
     assert "mean recall: teacher on English" in capfd.readouterr().out
     drawn = json.loads((tmp_path / "drawn" / "result.json").read_text(encoding="utf-8"))
-    # Two pictures of a student of 5,000 pairs: their pixels say little (15 dB once), the UNet's own predictions more.
-    assert drawn["prediction_error"]["student-en"]["mean"] < 0.3
+    assert drawn["psnr"]["student-en"]["mean"] > 25
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert 'src="http' not in page
