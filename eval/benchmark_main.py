@@ -1,7 +1,6 @@
 """What `python -m eval.BENCHMARK` does, for every retrieval benchmark."""
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -20,7 +19,7 @@ from eval.table import table
 class Published:
     """A benchmark as it was published: the language of its captions, and how many images and captions it has.
 
-    A file of another size is scored all the same and named as another: published scores never stand beside it.
+    A file of another size is scored under a title of its own alone: published scores never stand beside it.
     """
 
     module: str
@@ -37,27 +36,25 @@ def run(published: Published, arguments: list[str] | None = None) -> Result:
     benchmark = read(options.data, options.images, published.language)
     if options.english is not None:
         benchmark = with_english(benchmark, read(options.english, options.images, language="en"), options.english)
-    as_published = _has_its_size(published, benchmark, options)
-    title = options.title or (published.title if as_published else f"{published.title}'s layout, another set")
-    result = score(title, benchmark, options)
+    _refuse_another_size(published, benchmark, options)
+    result = score(options.title or published.title, benchmark, options)
     print(table(result))
     if options.out is not None:
         write_json(result_json(result), options.out)
     return result
 
 
-def _has_its_size(published: Published, benchmark: Benchmark, options: Options) -> bool:
-    """Whether images and captions are as many as published; where not and nobody said so by --title, say it."""
+def _refuse_another_size(published: Published, benchmark: Benchmark, options: Options) -> None:
+    """UserError where images or captions are not as many as published, unless --title says that it is another set."""
     captions = benchmark.captions.get(published.language)
     found = (len(benchmark.images), len(captions.texts) if captions else 0)
     wanted = (published.images, published.captions or found[1])
-    if found != wanted and options.title is None:
-        print(
-            f"{options.data}: {found[0]} images and {found[1]} captions in {published.language}, not the {wanted[0]} "
-            f"and {wanted[1]} of {published.title}'s test set: do not set its scores beside published ones",
-            file=sys.stderr,
+    if found != wanted and options.title in (None, published.title):
+        raise UserError(
+            f"--data {options.data}: {found[0]} images and {found[1]} captions in {published.language}, not the "
+            f"{wanted[0]} and {wanted[1]} of {published.title}'s test set; give the whole set, or where it is another "
+            "one --title NAME"
         )
-    return found == wanted
 
 
 def with_english(benchmark: Benchmark, english: Benchmark, name: str) -> Benchmark:

@@ -37,7 +37,7 @@ def coco(path: Path, names: list[str], captions: list[tuple[int, str]]) -> Path:
 
 
 def scored(published: Published, *arguments: object) -> Result:
-    return run(published, [str(argument) for argument in arguments])
+    return run(published, [str(argument) for argument in (*arguments, "--title", "A few pictures")])
 
 
 def test_coco_json_with_english_from_another_file(clip: Path, student: Path, files: Files, tmp_path: Path) -> None:
@@ -192,6 +192,7 @@ def test_every_benchmark_takes_a_translator(
         translation: ["--data", str(tmp_path / "corpus")],
     }.get(benchmark, ["--data", str(files.jsonl)])
     words = ["--student", str(student), "--clip", str(clip), "--translator", str(tmp_path / "absent"), *data]
+    words += ["--title", "A few pictures"]
     monkeypatch.setattr(sys, "argv", [benchmark.__name__, *words])
     with pytest.raises(UserError, match=r"--translator .*/absent: no such folder"):
         benchmark.main()

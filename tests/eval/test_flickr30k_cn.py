@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def score(*arguments: object) -> Result:
-    return run(PUBLISHED, [str(argument) for argument in arguments])
+    return run(PUBLISHED, [str(argument) for argument in (*arguments, "--title", "A few pictures")])
 
 
 def scores(result: Result) -> dict[tuple[str, str], list[float]]:
@@ -136,10 +136,22 @@ def test_result_file_and_table(
     assert {Path(name).name for name in settings["sha256"]} >= {"bilingual.jsonl", "model.safetensors"}
     assert set(settings) >= {"commit", "seconds", "versions", "bootstrap", "command"}
     told = capsys.readouterr()
-    assert "12 images and 24 captions in zh, not the 1000 and 5000" in told.err
+    assert settings["benchmark"] == "A few pictures"
     assert "ceiling" in told.out
     assert "floor" in told.out
     assert "student-zh/teacher-en: " in told.out
+
+
+@pytest.mark.parametrize("title", [(), ("--title", "Flickr30K-CN")])
+def test_another_count_than_published_is_refused(
+    clip: Path, student: Path, files: Files, tmp_path: Path, title: tuple[str, ...]
+) -> None:
+    """Unless it is said to be another set, its scores would be read beside the peers'."""
+    arguments = ("--student", student, "--clip", clip, "--data", files.jsonl, "--out", tmp_path / "result.json", *title)
+    said = "--data .*: 12 images and 24 captions in zh, not the 1000 and 5000 of Flickr30K-CN's test set; .*--title"
+    with pytest.raises(UserError, match=said):
+        run(PUBLISHED, [str(argument) for argument in arguments])
+    assert not (tmp_path / "result.json").exists()
 
 
 def test_cut_captions_are_said_on_one_line(
