@@ -10,6 +10,11 @@ class UserError(Exception):
     """A mistake that the user can mend; the message names the file, line or key and the fix."""
 
 
+def one_line(error: Exception) -> str:
+    """What an error says on one line of at most 200 characters; its class where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def command(main: Callable[[], None]) -> None:
     """Run `main`; print a user's mistake as one line on stderr and exit with code 2.
 

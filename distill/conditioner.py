@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from data.command import UserError
-from distill.tower import any_tokenizer, check_local, first_line
+from data.command import UserError, one_line
+from distill.tower import any_tokenizer, check_local
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def load_conditioner(
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(
-            f"{key}: {source!r} holds no text_encoder/ in safetensors, as an export has ({first_line(error)})"
+            f"{key}: {source!r} holds no text_encoder/ in safetensors, as an export has ({one_line(error)})"
         ) from error
     if info["missing_keys"]:
         raise UserError(f"{key}: {source!r}: its text_encoder/ has no weight {min(info['missing_keys'])}; export again")

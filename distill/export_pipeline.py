@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from data.command import UserError
+from data.command import UserError, one_line
 from distill.json_file import read_json
 from distill.pipeline_kind import refuse_other_kind, refuse_other_unet
 from distill.replace_folder import whole_folder
@@ -38,8 +38,7 @@ def found_pipeline(source: str) -> Path:
         try:
             folder = Path(snapshot_download(source, allow_patterns=list(KEPT)))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise UserError(f"--pipeline {source}: cannot be fetched from the Hub ({reason})") from error
+            raise UserError(f"--pipeline {source}: cannot be fetched from the Hub ({one_line(error)})") from error
     if not (folder / "model_index.json").is_file():
         raise UserError(f"--pipeline {source}: no model_index.json; give the folder or Hub id of a diffusers pipeline")
     return folder

@@ -7,7 +7,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from data.command import UserError
+from data.command import UserError, one_line
 
 KEPT = {".gitattributes"}
 """Of the repository itself, not of an export."""
@@ -71,20 +71,20 @@ def _operations(
 def _reason(error: Exception) -> str:
     """One sentence for the user: what the Hub said, and what to do."""
     if str(error).startswith("Invalid metadata"):  # the client's ValueError; its cause would say less
-        return f"the Hub refuses the model card, maybe its --license ({' '.join(str(error).split())[:200]})"
+        return f"the Hub refuses the model card, maybe its --license ({one_line(error)})"
     while not (isinstance(error, HfHubHTTPError) or _of_network(error)) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # the client wraps what went wrong with one file
     code = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
-    said = " ".join(str(error).split())
+    said = one_line(error)
     if code == 401 or (code == 403 and "storage" not in said.lower() and "quota" not in said.lower()):
         return f"the token was refused ({code}); log in with one that may write there: hf auth login"
     if code in (402, 403, 413, 507):
         return f"the account's storage is full ({code}); nothing was published; free some space and repeat"
     if code is not None:
-        return f"the Hub answered {code}; nothing was published; repeat the command later ({said[:160]})"
+        return f"the Hub answered {code}; nothing was published; repeat the command later ({said})"
     if _of_network(error) or isinstance(error, ConnectionError):
         return f"the connection was cut ({type(error).__name__}); repeat the command, what arrived is not sent again"
-    return f"{said[:200]}; nothing was published; repeat the command"
+    return f"{said}; nothing was published; repeat the command"
 
 
 def _of_network(error: Exception) -> bool:

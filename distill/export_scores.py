@@ -108,7 +108,8 @@ def section(results: Sequence[Scored]) -> str:
         ["## Results", "", "| benchmark | model | captions | T2I R@1 / 5 / 10 | I2T R@1 / 5 / 10 | MR | 95 % |",
          "|---|---|---|---|---|---|---|",
          *dict.fromkeys(lines),  # a teacher that was scored beside two files stands here once
-         "", f"Protocol: {settings}. Intervals by bootstrap over images.", *_translations(results)]
+         "", f"Protocol: {settings}. Intervals by bootstrap over images, in translation over sentences.",
+         *_translations(results)]
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from transformers.activations import QuickGELUActivation
 from transformers.models.clip.modeling_clip import CLIPMLP
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from data.command import UserError
+from data.command import UserError, one_line
 from distill.states import States, up_to_end
 
 StateLayer = Literal["last", "penultimate", "penultimate_normed"]
@@ -50,7 +50,7 @@ def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
             name, dtype=torch.float32, output_loading_info=True, attention_dropout=0.0, use_safetensors=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{key}: {name!r} holds no CLIP text tower in safetensors ({first_line(error)})") from error
+        raise UserError(f"{key}: {name!r} holds no CLIP text tower in safetensors ({one_line(error)})") from error
     if info["missing_keys"] == {"text_projection.weight"}:
         _project_nothing(model)
     elif info["missing_keys"]:
@@ -73,8 +73,8 @@ def any_tokenizer(name: str, key: str) -> Any:  # noqa: ANN401  # whichever clas
     check_local(name, key)
     try:
         return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{key}: {name!r} holds no tokenizer ({first_line(error)})") from error
+    except Exception as error:  # a damaged file raises whatever its reader stumbles over: KeyError, TypeError, ...
+        raise UserError(f"{key}: {name!r} holds no tokenizer ({one_line(error)})") from error
 
 
 def prepare(model: CLIPTextModelWithProjection, on_cpu: bool) -> CLIPTextModelWithProjection:
@@ -124,8 +124,3 @@ def check_local(name: str, key: str) -> None:
     """Refuse a name that looks like a local folder where there is none."""
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise UserError(f"{key}: no folder {name!r} (looked in {Path.cwd()})")
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, cut to one line."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

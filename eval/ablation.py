@@ -75,7 +75,8 @@ def _row(given: Namespace, name: str, seed: int) -> dict[str, Any]:
     _call("scripts/export.py", "--run", str(folder / "run"), "--out", str(student))
     shown = ["--images", str(given.images)] if given.images else ["--image-features", str(given.image_features)]
     _call("-m", "eval.flickr30k_cn", "--student", str(student), "--clip", given.teacher,
-          "--data", str(given.data), *shown, "--title", given.data.stem, "--out", str(folder / "retrieval.json"))  # fmt: skip
+          "--title", given.data.stem, "--data", str(given.data), *shown,
+          "--out", str(folder / "retrieval.json"))  # fmt: skip
     retrieval = json.loads((folder / "retrieval.json").read_text(encoding="utf-8"))
     found: dict[str, Any] = {
         "row": name, "seed": seed, "files": {file.name: file.read_text(encoding="utf-8") for file in files},

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.command import UserError
+from data.command import UserError, one_line
 from eval.retrieval import normalised
 
 
@@ -43,8 +43,8 @@ def _arrays(path: Path) -> tuple[list[str], NDArray[np.floating]]:
     except KeyError as error:
         raise UserError(f"{path}: {error.args[0]}; it needs the arrays ids and features") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: not a readable .npz ({reason}); save it with numpy.savez and no objects") from error
+        said = f"not a readable .npz ({one_line(error)})"
+        raise UserError(f"{path}: {said}; save it with numpy.savez and no objects") from error
     if features.ndim != 2 or ids.ndim != 1 or len(ids) != len(features) or len(ids) == 0:
         raise UserError(f"{path}: ids {ids.shape} and features {features.shape} must be [images] and [images, dim]")
     return [str(name) for name in ids], features

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data.command import UserError, command
+from data.command import UserError, command, one_line
 from eval.result import refuse_unwritable, write_json
 
 PRECISIONS = {
@@ -77,8 +77,8 @@ def golden(student: Path) -> tuple[list[str], dict[str, Tensor]]:
         prompts: list[str] = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
         return prompts, load_file(folder / "vectors.safetensors")
     except (OSError, json.JSONDecodeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{student}: no golden vectors to read ({reason}); export with --parts golden") from error
+        said = f"no golden vectors to read ({one_line(error)})"
+        raise UserError(f"{student}: {said}; export with --parts golden") from error
 
 
 def tokenizers(student: Path) -> dict[str, Any]:
@@ -125,9 +125,8 @@ def pipeline_states(folder: Path, prompts: list[str]) -> Tensor:
 def _loaded(kind: Any, folder: Path, **settings: object) -> Any:  # noqa: ANN401  whichever class is asked for
     try:
         return kind.from_pretrained(folder, **settings)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{folder}: cannot be loaded ({reason}); export it again") from error
+    except Exception as error:  # a damaged file raises whatever its reader stumbles over
+        raise UserError(f"{folder}: cannot be loaded ({one_line(error)}); export it again") from error
 
 
 def versions() -> dict[str, str]:

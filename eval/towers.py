@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -21,7 +20,7 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from data.command import UserError
+from data.command import UserError, one_line
 from eval.images import OPENAI_MEAN, OPENAI_STD, Pixels
 
 LEGACY_END = 2
@@ -102,8 +101,7 @@ def load_onnx_tower(path: Path, option: str) -> TextTower:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         width = next(int(each.shape[1]) for each in session.get_outputs() if each.name == "text_embeds")
     except Exception as error:  # its own classes, one a status code, have no common ancestor but this
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{option} {path}: not an exported ONNX student ({reason})") from error
+        raise UserError(f"{option} {path}: not an exported ONNX student ({one_line(error)})") from error
 
     def embed(ids: NDArray[np.int64]) -> NDArray[np.float32]:
         features: NDArray[np.float32] = session.run(["text_embeds"], {"input_ids": ids})[0]
@@ -164,7 +162,5 @@ def loaded(kind: Any, source: str, option: str, **settings: Any) -> Any:  # noqa
     disable_progress_bar()  # type: ignore[no-untyped-call]  # bars of a second would hide the lines that matter
     try:
         return kind.from_pretrained(source, **settings)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        # Hugging Face raises these for a missing id, no network, a wrong class, a truncated file
-        reason = " ".join(str(error).split())[:240]
-        raise UserError(f"{option} {source}: cannot be loaded as {kind.__name__} ({reason})") from error
+    except Exception as error:  # a missing id, no network, a wrong class; a damaged file raises whatever it likes
+        raise UserError(f"{option} {source}: cannot be loaded as {kind.__name__} ({one_line(error)})") from error

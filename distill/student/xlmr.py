@@ -9,10 +9,10 @@ from torch import nn
 from transformers import AutoModel, CLIPTextModelWithProjection
 from transformers.utils.logging import disable_progress_bar
 
-from data.command import UserError
+from data.command import UserError, one_line
 from distill.states import States, up_to_end
 from distill.student.kind import StudentTower
-from distill.tower import check_local, first_line
+from distill.tower import check_local
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def load_encoder(name: str) -> Any:  # noqa: ANN401  # whichever class the folde
         )
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise UserError(
-            f"student.xlmr.model: {name!r} holds no encoder in safetensors such as XLM-R's ({first_line(error)})"
+            f"student.xlmr.model: {name!r} holds no encoder in safetensors such as XLM-R's ({one_line(error)})"
         ) from error
     encoder.train()
     return encoder

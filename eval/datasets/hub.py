@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.command import UserError
+from data.command import UserError, one_line
 from eval.benchmark import Benchmark, Caption, Picture, assemble
 
 LANGUAGE_COLUMNS = {
@@ -30,8 +30,7 @@ def read_hub(name: str) -> Benchmark:
     try:
         splits = datasets.load_dataset(name)
     except Exception as error:  # `datasets` raises a dozen unrelated classes for a missing id, no network, a bad file
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--data {name}: cannot be read as a data set of the Hub ({reason})") from error
+        raise UserError(f"--data {name}: cannot be read as a data set of the Hub ({one_line(error)})") from error
     rows = splits["test"] if "test" in splits else splits[next(iter(splits))]
     if "split" in rows.column_names:  # the Flickr30K of nlphuji: all rows under `test`, the true split in a column
         true_split = rows["split"]

@@ -8,10 +8,9 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
-from data.command import UserError
+from data.command import UserError, one_line
 from distill.conditioner import Conditioner
 from distill.pipeline_kind import refuse_other_kind, refuse_other_unet
-from distill.tower import first_line
 from eval.twins.sampling import Pipeline
 
 UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
@@ -35,7 +34,7 @@ def load_pipeline(source: str, device: torch.device) -> Pipeline:
             )  # fmt: skip
     except UNREADABLE as error:
         raise UserError(
-            f"{key}: no Stable Diffusion 1.x or 2.x pipeline in safetensors ({first_line(error)})"
+            f"{key}: no Stable Diffusion 1.x or 2.x pipeline in safetensors ({one_line(error)})"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)

@@ -55,6 +55,12 @@ def refuse_unsound(text: str, place: str) -> None:
         raise UserError(f"{place}: an empty prompt; write what is to be seen")
     if len(text) > LONGEST:
         raise UserError(f"{place}: a prompt of {len(text)} characters; {LONGEST} are the most")
-    control = next((sign for sign in text if unicodedata.category(sign) == "Cc" and sign not in "\t\n\r"), None)
+    control = next((sign for sign in text if _is_control(sign)), None)
     if control is not None:
         raise UserError(f"{place}: the control character U+{ord(control):04X} in a prompt; remove it")
+
+
+def _is_control(sign: str) -> bool:
+    """Whether nobody types it: a control character, or one that turns the direction of what follows (U+202E)."""
+    turns = unicodedata.bidirectional(sign) in {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    return turns or (unicodedata.category(sign) == "Cc" and sign not in "\t\n\r")

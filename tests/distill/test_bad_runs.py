@@ -112,6 +112,12 @@ def _without_tokenizer(folder: Path) -> None:
     teacher_model(522).save_pretrained(folder)
 
 
+def _foreign_tokenizer(folder: Path) -> None:
+    _without_tokenizer(folder)
+    teacher_tokenizer().save_pretrained(folder)
+    (folder / "tokenizer.json").write_text("{}")
+
+
 def _pickle_only(folder: Path) -> None:
     teacher_tokenizer().save_pretrained(folder)
     model = teacher_model(522)
@@ -134,6 +140,7 @@ def _cut_weights(folder: Path) -> None:
     ("write", "message"),
     [
         (_without_tokenizer, "holds no tokenizer"),
+        (_foreign_tokenizer, "holds no tokenizer ('added_tokens')"),
         (_pickle_only, "holds no CLIP text tower in safetensors"),
         (_not_a_model, "holds no CLIP text tower in safetensors"),
         (_cut_weights, "holds no CLIP text tower in safetensors"),

@@ -82,9 +82,9 @@ def made(clip: Path, student: Path, files: Files, tmp_path_factory: pytest.TempP
     lines = files.jsonl.read_text(encoding="utf-8").replace("机械狗", "机械狗<script>alert(1)</script>")
     hostile.write_text(lines, encoding="utf-8")
     images = files.jsonl.parent / "flickr30k-images"
-    arguments = ("--student", student, "--clip", clip, "--data", hostile, "--images", images)
-    arguments += ("--title", "A few pictures", "--out", folder / "result.json")
-    run(flickr30k_cn.PUBLISHED, [str(each) for each in arguments])
+    result = folder / "result.json"
+    arguments = ("--student", student, "--clip", clip, "--data", hostile, "--images", images, "--out", result)
+    run(flickr30k_cn.PUBLISHED, [*(str(each) for each in arguments), "--title", "A few pictures"])
     value = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     (folder / "other.json").write_text(json.dumps(value), encoding="utf-8")
     value["settings"]["benchmark"] = "Flickr30K-CN"  # as if it had the published size

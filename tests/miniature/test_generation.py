@@ -107,6 +107,7 @@ def test_a_student_of_another_size_is_refused_in_one_line(
         ('{"en": "a", "zh": " "}', ":1: an empty prompt"),
         ('{"en": "a", "zh": "' + "猫" * 10_000 + '"}', ":1: a prompt of 10000 characters; 2000 are the most"),
         ('{"en": "a", "zh": "猫", "mixed": "\\u0007"}', r":1: the control character U\+0007 in a prompt"),
+        ('{"en": "a \\u202ecat", "zh": "猫"}', r":1: the control character U\+202E in a prompt"),
     ],
 )
 def test_bad_prompts_name_their_line(tmp_path: Path, lines: str, complaint: str) -> None:
