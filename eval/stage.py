@@ -17,8 +17,10 @@ QUIET = {
 
 
 def run_stage(*arguments: str) -> None:
-    """`python ARGUMENTS` in the repository; where it fails, its own error line has said what is wrong."""
+    """`python ARGUMENTS` in the repository; a mistake, which its own line has told, ends this process too."""
     print(f"\n$ python {' '.join(arguments)}", flush=True)
     done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, env=QUIET | os.environ, check=False)
+    if done.returncode == 2:
+        sys.exit(2)
     if done.returncode:
         raise UserError(f"`python {' '.join(arguments)}` ended with code {done.returncode}")

@@ -23,6 +23,14 @@ def test_the_recipe_keeps_every_register_and_no_test_caption(tmp_path: Path) -> 
     assert not tested & set(kept["zh"].to_pylist())
 
 
+def test_a_mistake_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stopped:
+        quickstart.main(tmp_path / "file" / "below")
+    assert stopped.value.code == 2
+    assert capfd.readouterr().err.count("error: ") == 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_whole_way_and_again_in_seconds(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
