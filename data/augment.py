@@ -69,21 +69,27 @@ def reordered(row: Row, draw: Draw) -> Row:
 
 
 def switcher(glosses: dict[str, str]) -> Callable[[Row, Draw], Row]:
-    """Code-switching: a Chinese word whose dictionary gloss stands in the English side becomes that English."""
+    """Code-switching: a Chinese word whose dictionary gloss stands in the English side becomes that English.
+
+    Words are the longest ones that the dictionary knows. Half of the rows have no spaces around the English: many type
+    none, and CLIP's tokenizer then sees one run of letters.
+    """
     longest = max(map(len, glosses), default=0)
 
     def switched(row: Row, draw: Draw) -> Row:
         english, at, out, swaps = f" {row.en.lower()} ", 0, list[str](), 0
+        space = " " if draw.random() < 0.5 else ""
         while at < len(row.zh):
-            for size in range(min(longest, len(row.zh) - at), 1, -1):
-                gloss = glosses.get(row.zh[at : at + size])
-                if gloss and swaps < 2 and re.search(rf"\b{re.escape(gloss)}\b", english) and draw.random() < 0.5:
-                    out.append(f" {gloss} ")
-                    at, swaps = at + size, swaps + 1
-                    break
+            sizes = range(min(longest, len(row.zh) - at), 1, -1)
+            word = next((row.zh[at : at + size] for size in sizes if row.zh[at : at + size] in glosses), row.zh[at])
+            gloss = glosses.get(word)
+            if gloss and swaps < 2 and re.search(rf"\b{re.escape(gloss)}\b", english) and draw.random() < 0.5:
+                left = " " if out and out[-1].isascii() else space  # two English words never run together
+                out.append(f"{left}{gloss}{space}")
+                swaps += 1
             else:
-                out.append(row.zh[at])
-                at += 1
+                out.append(word)
+            at += len(word)
         return Row(row.en, " ".join("".join(out).split())) if swaps else row
 
     return switched
@@ -96,7 +102,7 @@ def dictionary(tables: Iterator[pa.Table]) -> dict[str, str]:
         words = table.filter(pa.compute.equal(table["domain"], "dictionary"))
         for en, zh in zip(words["en"].to_pylist(), words["zh"].to_pylist(), strict=True):
             gloss = en.lower().removeprefix("to ").removeprefix("a ").removeprefix("an ")
-            if 2 <= len(zh) <= 6 and gloss.isascii() and len(gloss.split()) <= 2:
+            if 1 <= len(zh) <= 6 and gloss.isascii() and len(gloss.split()) <= 2:
                 found.setdefault(zh, gloss)
     return found
 
