@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from data.command import UserError, one_line
-from distill.tower import any_tokenizer, check_local
+from distill.tower import any_tokenizer, check_local, refuse_broken_weights
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,16 @@ def load_conditioner(
         encoder, info = CLIPTextModel.from_pretrained(  # type: ignore[misc]
             source, subfolder="text_encoder", dtype=dtype, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a damaged folder raises whatever its reader stumbles over
         raise UserError(
             f"{key}: {source!r} holds no text_encoder/ in safetensors, as an export has ({one_line(error)})"
         ) from error
     if info["missing_keys"]:
         raise UserError(f"{key}: {source!r}: its text_encoder/ has no weight {min(info['missing_keys'])}; export again")
+    refuse_broken_weights(encoder, f"{key}: {source!r}")
     inner = Path(source) / "tokenizer"  # a Hub id has the same tokenizer at its root
-    return Conditioner(encoder.to(device).eval(), any_tokenizer(str(inner) if inner.is_dir() else source, key))
+    tokenizer = any_tokenizer(str(inner) if inner.is_dir() else source, key)
+    if len(tokenizer) > encoder.config.vocab_size:
+        known = f"{len(tokenizer)} tokens and its encoder {encoder.config.vocab_size}"
+        raise UserError(f"{key}: {source!r}: its tokenizer has {known}; they do not belong together")
+    return Conditioner(encoder.to(device).eval(), tokenizer)

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.activations import QuickGELUActivation
@@ -49,13 +48,14 @@ def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
         model, info = CLIPTextModelWithProjection.from_pretrained(  # type: ignore[misc]
             name, dtype=torch.float32, output_loading_info=True, attention_dropout=0.0, use_safetensors=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a damaged folder raises whatever its reader stumbles over
         raise UserError(f"{key}: {name!r} holds no CLIP text tower in safetensors ({one_line(error)})") from error
     if info["missing_keys"] == {"text_projection.weight"}:
         _project_nothing(model)
     elif info["missing_keys"]:
         missing = sorted(info["missing_keys"])[0]
         raise UserError(f"{key}: {name!r} has no weight {missing}; name a CLIP model with a text tower")
+    refuse_broken_weights(model, f"{key}: {name!r}")
     _name_end_of_text(model)
     return model
 
@@ -73,7 +73,7 @@ def any_tokenizer(name: str, key: str) -> Any:  # noqa: ANN401  # whichever clas
     check_local(name, key)
     try:
         return AutoTokenizer.from_pretrained(name)
-    except Exception as error:  # a damaged file raises whatever its reader stumbles over: KeyError, TypeError, ...
+    except Exception as error:  # the same
         raise UserError(f"{key}: {name!r} holds no tokenizer ({one_line(error)})") from error
 
 
@@ -100,6 +100,13 @@ def run(model: CLIPTextModelWithProjection, ids: torch.Tensor, layer: StateLayer
     assert isinstance(end_of_text, int)
     text = up_to_end(ids, end_of_text)
     return States(tokens=tokens.float(), pooled=out.text_embeds.float(), is_text=text)
+
+
+def refuse_broken_weights(model: nn.Module, place: str) -> None:
+    """UserError where a weight is not a finite number: a training that broke, or a conversion to fp16 that did."""
+    broken = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
+    if broken is not None:
+        raise UserError(f"{place}: the weight {broken} is not finite; export an earlier step")
 
 
 def _name_end_of_text(model: CLIPTextModelWithProjection) -> None:

@@ -47,14 +47,17 @@ def run(published: Published, arguments: list[str] | None = None) -> Result:
 def _refuse_another_size(published: Published, benchmark: Benchmark, options: Options) -> None:
     """UserError where images or captions are not as many as published, unless --title says that it is another set."""
     captions = benchmark.captions.get(published.language)
-    found = (len(benchmark.images), len(captions.texts) if captions else 0)
-    wanted = (published.images, published.captions or found[1])
-    if found != wanted and options.title in (None, published.title):
+    found = _counted(len(benchmark.images), len(captions.texts) if captions and published.captions else None)
+    wanted = _counted(published.images, published.captions)
+    if found != wanted and not options.title:
         raise UserError(
-            f"--data {options.data}: {found[0]} images and {found[1]} captions in {published.language}, not the "
-            f"{wanted[0]} and {wanted[1]} of {published.title}'s test set; give the whole set, or where it is another "
-            "one --title NAME"
+            f"--data {options.data}: {found} in {published.language}, not the {wanted} of {published.title}'s test "
+            "set; give the whole set, or where it is another one --title NAME"
         )
+
+
+def _counted(images: int, captions: int | None) -> str:
+    return f"{images} images" + (f" and {captions} captions" if captions is not None else "")
 
 
 def with_english(benchmark: Benchmark, english: Benchmark, name: str) -> Benchmark:

@@ -10,7 +10,7 @@ def chosen(name: str | None) -> torch.device:
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError) as error:  # also NotImplementedError, of `meta`
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return device

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from data.command import UserError
+from data.command import UserError, one_line
 
 Transform = Literal["squash", "crop"]
 PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
+LONGEST_SIDE = 100  # times the shorter one
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -39,13 +40,19 @@ def opened(content: bytes, name: str) -> Image.Image:
                 raise UserError(f"image {name}: animated ({image.n_frames} frames); save the frame that is meant")  # type: ignore[attr-defined]
             if image.mode not in PLAIN_MODES:
                 raise UserError(f"image {name}: mode {image.mode} ({_said(image.mode)}); save it as 8-bit RGB")
+            if ";16" in str(getattr(image, "tile", "")):  # the decoder's raw mode: PIL would halve it without a word
+                raise UserError(f"image {name}: 16 bits a channel; save it as 8-bit RGB")
+            if max(image.size) > LONGEST_SIDE * min(image.size):  # OpenAI's resize would make a bomb of it
+                raise UserError(f"image {name}: {image.width} x {image.height}, no photograph; cut out what is meant")
             return image.convert("RGB")
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(f"image {name}: too many pixels to be a photograph ({error})") from error
     except UnidentifiedImageError as error:  # its message holds an address of memory
         raise UserError(f"image {name}: not a picture of a known format") from error
-    except (OSError, SyntaxError, ValueError) as error:  # PIL's decoders raise all three for broken bytes
-        raise UserError(f"image {name}: cannot be decoded ({error}); is the file cut short?") from error
+    except UserError:
+        raise
+    except Exception as error:  # PIL's decoders raise whatever they stumble over in broken bytes
+        raise UserError(f"image {name}: cannot be decoded ({one_line(error)}); is the file cut short?") from error
 
 
 def _said(mode: str) -> str:

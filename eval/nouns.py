@@ -54,8 +54,8 @@ def picture_benchmark(labels: Benchmark, folder: Path) -> Benchmark:
         raise UserError(f"--images {folder}: {len(classes)} folders of classes for {len(labels.images)} names")
     paths = [(number, path) for number, each in enumerate(classes) for path in sorted(each.iterdir())]
     kept = [(number, path) for number, path in paths if path.suffix.lower() in IMAGE_ENDINGS]
-    if not kept:
-        raise UserError(f"--images {folder}: no pictures in its folders")
+    if empty := set(range(len(classes))) - {number for number, _ in kept}:
+        raise UserError(f"--images {folder}: no pictures in {classes[min(empty)].name}/; a class cannot go without")
     pairs = np.array([(number, image) for image, (number, _) in enumerate(kept)], dtype=np.int64)
     captions = {
         language: Captions(tuple(TEMPLATES[language].format(name) for name in own.texts), pairs)

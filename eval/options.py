@@ -17,6 +17,9 @@ from eval.result import refuse_unwritable
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+PUBLISHED_TITLES = ("Flickr30K-CN", "Flickr30K", "COCO-CN", "XM3600", "MUGE")
+"""Of the sets beside whose scores a report may set published ones."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -95,6 +98,8 @@ def shared(given: Namespace, usual: Protocol, command: str) -> Options:
     protocol = PROTOCOLS[given.protocol] if given.protocol else usual
     if given.max_length is not None and given.max_length < 3:
         raise UserError(f"--max-length {given.max_length}: start, end and one token between need 3")
+    if given.title is not None and given.title.strip() in {"", *PUBLISHED_TITLES}:
+        raise UserError(f"--title {given.title!r}: name another set than a published one, or leave it out")
     if given.out is not None:
         refuse_unwritable(given.out)
     return Options(

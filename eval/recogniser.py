@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.command import UserError, one_line
 from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene
 
 GRID = 8  # cells on a side; a cell says whether an object's centre lies in it, and what that object is
@@ -97,7 +99,11 @@ class Recogniser(nn.Module):
 def load_recogniser(folder: Path) -> Recogniser:
     """The committed recogniser, on the CPU in fp32."""
     network = Recogniser()
-    network.load_state_dict({key: value.float() for key, value in load_file(folder / "model.safetensors").items()})
+    path = folder / "model.safetensors"
+    try:
+        network.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{path}: not the recogniser's weights ({one_line(error)})") from error
     return network.eval()
 
 

@@ -55,6 +55,8 @@ def load_models(options: Options) -> Models:
     """The text towers of --student and --clip; two of different widths raise UserError."""
     teacher = load_text_tower(options.clip, "--clip", options.dtype, options.device)
     student = load_text_tower(options.student, "--student", options.dtype, options.device)
+    if options.max_length > max(options.protocol.max_length, teacher.slots):
+        raise UserError(f"--max-length {options.max_length}: the towers have {teacher.slots} slots")
     if student.width != teacher.width:
         raise UserError(
             f"--student {options.student}: its features have width {student.width}, those of --clip {teacher.width}; "

@@ -21,6 +21,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from data.command import UserError, one_line
+from distill.tower import refuse_broken_weights
 from eval.images import OPENAI_MEAN, OPENAI_STD, Pixels
 
 LEGACY_END = 2
@@ -154,6 +155,7 @@ def _whole(kind: Any, source: str, option: str, dtype: torch.dtype) -> Any:  # n
         raise UserError(
             f"{option} {source}: {len(missing)} weights of a {kind.__name__} are missing or misfit, {missing[0]} first"
         )
+    refuse_broken_weights(model, f"{option} {source}")
     return model
 
 

@@ -1,20 +1,17 @@
 """The JSON of COCO and COCO-CN: `images` with their file names, `annotations` with image id and caption."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from data.command import UserError
+from distill.json_file import read_json
 from eval.benchmark import Benchmark, Caption, assemble
 from eval.datasets.pictures import folder_pictures
 
 
 def read_coco(path: Path, images: Path | None, language: str) -> Benchmark:
     """Read `path`; the order of `images` is the order of the gallery, and an image is known by its file name."""
-    try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON in UTF-8 ({error}); is the file cut short?") from error
+    whole = read_json(path)
     if not isinstance(whole, dict) or not {"images", "annotations"} <= set(whole):
         raise UserError(f"{path}: needs the keys images and annotations, as COCO's caption files have")
     try:

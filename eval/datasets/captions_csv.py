@@ -20,11 +20,11 @@ def read_csv(path: Path, images: Path | None, language: str) -> Benchmark:
 def _rows(path: Path, language: str) -> Iterator[Caption]:
     lines = [line for _, line in text_lines(path)]
     reader = csv.DictReader(lines, strict=True)
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
-    if missing:
-        heading = ",".join(reader.fieldnames or [])
-        raise UserError(f"{path}:1: no column {missing[0]!r} in {heading[:80]!r}; the heading must be image,caption")
     try:
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+        if missing:
+            heading = ",".join(reader.fieldnames or [])
+            raise UserError(f"{path}:1: no column {missing[0]!r} in {heading[:70]!r}; the heading is image,caption")
         for row in reader:
             image, caption = row["image"], row["caption"]
             if not image or not caption or not caption.strip():

@@ -30,6 +30,7 @@ def _rows(path: Path, language: str) -> Iterator[Caption]:
         if not keys:
             raise UserError(f"{where}: no captions; each line needs zh, en or sentences, and this has {', '.join(row)}")
         for key, spoken in keys.items():
-            value = row[key]["caption"] if "image/key" in row and "caption" in row[key] else row[key]
+            value = row[key]
+            value = value.get("caption") if isinstance(value, dict) else value  # as Crossmodal-3600 has it
             for text in captions_of(value, where, key):
                 yield Caption(spoken, text, (image,))

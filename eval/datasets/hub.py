@@ -7,6 +7,7 @@ from typing import Any
 
 from data.command import UserError, one_line
 from eval.benchmark import Benchmark, Caption, Picture, assemble
+from eval.datasets.lines import captions_of
 
 LANGUAGE_COLUMNS = {
     "zh": ("zh", "caption_zh", "zh_caption", "captions_zh", "zh_captions", "chinese"),
@@ -58,7 +59,7 @@ def _captions(rows: Any, columns: dict[str, str], ids: list[str]) -> Iterator[Ca
     for number, row in enumerate(rows):
         for column, language in columns.items():
             value = row[column]
-            for text in [value] if isinstance(value, str) else value or []:
+            for text in () if value is None else captions_of(value, f"row {number}", column):
                 yield Caption(language or ("zh" if CHINESE.search(text) else "en"), text, (ids[number],))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.command import UserError
+from data.command import UserError, one_line
 
 
 def text_lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -26,8 +26,8 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for where, line in text_lines(path):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON ({error.msg}, column {error.colno}); is the file cut short?") from error
+        except (ValueError, RecursionError) as error:  # no JSON, a number of 5,000 digits; nested without end
+            raise UserError(f"{where}: not JSON ({one_line(error)}); is the file cut short?") from error
         if not isinstance(row, dict):
             raise UserError(f"{where}: a JSON {type(row).__name__} where an object is needed")
         yield where, row

@@ -5,15 +5,12 @@ from typing import Any
 
 import diffusers
 import torch
-from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
 from data.command import UserError, one_line
 from distill.conditioner import Conditioner
 from distill.pipeline_kind import refuse_other_kind, refuse_other_unet
 from eval.twins.sampling import Pipeline
-
-UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
 
 
 def load_pipeline(source: str, device: torch.device) -> Pipeline:
@@ -32,7 +29,9 @@ def load_pipeline(source: str, device: torch.device) -> Pipeline:
                 source, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False,
                 use_safetensors=True,
             )  # fmt: skip
-    except UNREADABLE as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged folder raises whatever diffusers stumbles over
         raise UserError(
             f"{key}: no Stable Diffusion 1.x or 2.x pipeline in safetensors ({one_line(error)})"
         ) from error

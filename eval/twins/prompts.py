@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.command import UserError
+from data.command import UserError, one_line
 from data.miniature.scene import Scene
 from data.miniature.scene_json import scene_of
 
@@ -38,10 +38,13 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
         try:
             row = json.loads(line)
             scene = scene_of(row["scene"]) if row.get("scene") else None
-            prompt = Prompt(str(row["en"]), str(row["zh"]), row.get("mixed"), scene)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(f"{path}:{number}: not a prompt ({error}); needs the keys en and zh") from error
+            prompt = Prompt(row["en"], row["zh"], row.get("mixed"), scene)
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            said = f"not a prompt ({one_line(error)}); needs the keys en and zh"
+            raise UserError(f"{path}:{number}: {said}") from error
         for text in (prompt.en, prompt.zh, *([] if prompt.mixed is None else [prompt.mixed])):
+            if not isinstance(text, str):
+                raise UserError(f"{path}:{number}: {text!r} is no prompt; en, zh and mixed are texts")
             refuse_unsound(text, f"{path}:{number}")
         prompts.append(prompt)
     if len(prompts) < 2:
@@ -51,7 +54,7 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
 
 def refuse_unsound(text: str, place: str) -> None:
     """Raise UserError for a prompt that nobody can have meant: empty, endless, or with control characters."""
-    if not text.strip():
+    if all(sign.isspace() or unicodedata.category(sign) == "Cf" for sign in text):  # Cf: signs of no width
         raise UserError(f"{place}: an empty prompt; write what is to be seen")
     if len(text) > LONGEST:
         raise UserError(f"{place}: a prompt of {len(text)} characters; {LONGEST} are the most")
@@ -61,6 +64,6 @@ def refuse_unsound(text: str, place: str) -> None:
 
 
 def _is_control(sign: str) -> bool:
-    """Whether nobody types it: a control character, or one that turns the direction of what follows (U+202E)."""
+    """Whether nobody types it: a control, half a character, or one that turns what follows around (U+202E)."""
     turns = unicodedata.bidirectional(sign) in {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-    return turns or (unicodedata.category(sign) == "Cc" and sign not in "\t\n\r")
+    return turns or (unicodedata.category(sign) in {"Cc", "Cs"} and sign not in "\t\n\r")

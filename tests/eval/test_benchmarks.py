@@ -14,6 +14,7 @@ from data.command import UserError
 from eval import coco_cn, flickr30k, flickr30k_cn, muge, nouns, translation, xm3600
 from eval.benchmark_main import Published, run
 from eval.datasets.read import read
+from eval.options import PUBLISHED_TITLES
 from eval.result import Result
 from tests.distill.tiny_clip import write_shard
 from tests.eval import files as small
@@ -114,6 +115,10 @@ def test_muge_as_it_is_published(clip: Path, student: Path, tmp_path: Path) -> N
     assert result.settings["images"] == 12
 
 
+def test_no_other_set_may_have_the_name_of_a_published_one() -> None:
+    assert {each.PUBLISHED.title for each in (flickr30k_cn, flickr30k, coco_cn, xm3600, muge)} == {*PUBLISHED_TITLES}
+
+
 def test_plain_captions_of_an_english_benchmark(clip: Path, student: Path, files: Files, tmp_path: Path) -> None:
     rows = [{"id": "x", "img_path": small.name(n), "sentences": small.english(n)} for n in range(small.IMAGES)]
     data = lines(tmp_path / "flickr30k.jsonl", rows)
@@ -149,7 +154,11 @@ def test_nouns_as_labels_of_pictures_is_zero_shot_accuracy(clip: Path, student: 
     row = nouns.run([str(each) for each in (*towers, *labels)]).rows[0]
     assert (row.captions, row.images) == (6, 15)
     assert row.scores[5] == 100  # six classes: the right one is among the first ten
-    shutil.rmtree(tmp_path / "val" / "n00000003")
+    for picture in (tmp_path / "val" / "n00000003").iterdir():
+        picture.unlink()
+    with pytest.raises(UserError, match="no pictures in n00000003/; a class cannot go without"):
+        nouns.run([str(each) for each in (*towers, *labels)])
+    (tmp_path / "val" / "n00000003").rmdir()
     with pytest.raises(UserError, match="5 folders of classes for 6 names"):
         nouns.run([str(each) for each in (*towers, *labels)])
 

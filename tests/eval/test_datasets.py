@@ -46,6 +46,14 @@ def test_a_hub_data_set_with_its_true_split_in_a_column(tmp_path: Path) -> None:
         benchmark.picture("b")
 
 
+def test_a_hub_data_set_whose_captions_are_none(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_dict({"text": [1, 2]}).to_parquet(tmp_path / "test.parquet")
+    with pytest.raises(UserError, match="row 0: text must be a string or a list of strings"):
+        read(str(tmp_path))
+
+
 def test_bilingual_lines_keep_their_languages_apart(files: Files) -> None:
     benchmark = read(str(files.jsonl))
     assert [text for text, _ in meaning(benchmark, "en")] == [small.english(n)[0] for n in range(small.IMAGES)]
@@ -87,6 +95,13 @@ BAD = {
     "short.csv": (b"image,caption\na.jpg\n", r"short\.csv:2: the row lacks its image or its caption"),
     "a.parquet.gz": (gzip.compress(b"x"), "a file of an unknown kind"),
     "x_texts.jsonl": ('{"text": "猫"}\n'.encode(), r"x_texts\.jsonl:1: no image_ids"),
+    "deep.jsonl": (b"[" * 99_999 + b"\n", r"deep\.jsonl:1: not JSON .*recursion"),
+    "digits.jsonl": (b'{"image": ' + b"9" * 9_999 + b"}\n", r"digits\.jsonl:1: not JSON .*digits"),
+    "half.jsonl": (b'{"image": "a", "zh": "\\ud800"}\n', "a caption is no text, it holds half a character"),
+    "null.jsonl": (b'{"image/key": "a", "zh": null}\n', r"null\.jsonl:1: zh must be a string or a list"),
+    "deep.json": (b"[" * 99_999, r"deep\.json: not JSON in UTF-8 .*recursion"),
+    "quote.csv": (b'image,"caption\na,b\n', r"quote\.csv:.* not CSV"),
+    "upper.csv": ("image,caption\na,一_CD 猫_NN\n".encode(), "part-of-speech tags"),
     "tagged.csv": (
         "image,caption\na,一个/mq 男人/n 在/p 跑步/v\nb,两只/mq 狗/n 奔跑/v\n".encode(),
         "part-of-speech tags .*CLIP_benchmark",

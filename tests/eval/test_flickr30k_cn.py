@@ -142,13 +142,20 @@ def test_result_file_and_table(
     assert "student-zh/teacher-en: " in told.out
 
 
-@pytest.mark.parametrize("title", [(), ("--title", "Flickr30K-CN")])
+@pytest.mark.parametrize(
+    ("title", "said"),
+    [
+        ((), "12 images and 24 captions in zh, not the 1000 images and 5000 captions of Flickr30K-CN's .*--title NAME"),
+        (("--title", "Flickr30K-CN"), "--title 'Flickr30K-CN': name another set than a published one"),
+        (("--title", "COCO-CN"), "--title 'COCO-CN': "),
+        (("--title", " "), "--title ' ': "),
+    ],
+)
 def test_another_count_than_published_is_refused(
-    clip: Path, student: Path, files: Files, tmp_path: Path, title: tuple[str, ...]
+    clip: Path, student: Path, files: Files, tmp_path: Path, title: tuple[str, ...], said: str
 ) -> None:
     """Unless it is said to be another set, its scores would be read beside the peers'."""
     arguments = ("--student", student, "--clip", clip, "--data", files.jsonl, "--out", tmp_path / "result.json", *title)
-    said = "--data .*: 12 images and 24 captions in zh, not the 1000 and 5000 of Flickr30K-CN's test set; .*--title"
     with pytest.raises(UserError, match=said):
         run(PUBLISHED, [str(argument) for argument in arguments])
     assert not (tmp_path / "result.json").exists()
@@ -252,6 +259,8 @@ def test_bad_options(student: Path, clip: Path, files: Files, tmp_path: Path) ->
         (("--out", tmp_path), "a folder; name a file"),
         (("--out", tmp_path / "no" / "result.json"), "no folder .*; make it first"),
         (("--max-length", 2), "need 3"),
+        (("--max-length", 500), "the towers have"),
+        (("--device", "meta"), "--device meta: "),
         (("--device", "cuda:77"), "--device cuda:77"),
     ):
         with pytest.raises(UserError, match=message):

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -52,16 +54,29 @@ def test_usual_modes_become_rgb(mode: str) -> None:
     assert opened(encoded(photograph(9, 8).convert(mode), "PNG"), "x").mode == "RGB"
 
 
+def png16() -> bytes:
+    """One pixel of 16-bit RGB, which PIL reads but does not write."""
+    content = b"\x89PNG\r\n\x1a\n"
+    head = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    for part in (b"IHDR" + head, b"IDAT" + zlib.compress(bytes(7)), b"IEND"):
+        content += struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
+    return content
+
+
 def test_pictures_that_are_refused() -> None:
     whole = encoded(photograph(64, 64), "JPEG")
     frames = [photograph(8, 8), photograph(9, 9).resize((8, 8))]
+    animated = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     cases = {
         "cut short": (whole[: len(whole) // 2], "image x: cannot be decoded .*cut short"),
         "no picture": (b"<html>", "image x: not a picture of a known format$"),
         "empty": (b"", "image x: not a picture of a known format$"),
         "cmyk": (encoded(photograph(8, 8).convert("CMYK"), "JPEG"), "mode CMYK .four inks.; save it as 8-bit RGB"),
         "16 bits": (encoded(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG"), "mode I;16 .16 or 32 bits"),
-        "animated": (encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), r"animated \(2 frames\)"),
+        "16-bit colour": (png16(), "image x: 16 bits a channel; save it as 8-bit RGB"),
+        "thin": (encoded(Image.new("1", (1, 101)), "PNG"), "image x: 1 x 101, no photograph"),
+        "animated": (animated, r"animated \(2 frames\)"),
+        "animated, cut": (animated[:294], "image x: cannot be decoded"),  # an IndexError within PIL
     }
     for content, message in cases.values():
         with pytest.raises(UserError, match=message):

@@ -7,7 +7,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from data.command import UserError
@@ -15,7 +15,7 @@ from data.miniature.scene import Scene, Thing
 from data.miniature.scene_json import scene_json
 from distill.conditioner import load_conditioner
 from eval.generation import run
-from eval.recogniser import Recogniser
+from eval.recogniser import Recogniser, load_recogniser
 from eval.twins.conditioning import load_pipeline
 from eval.twins.measures import LIMIT_DB, distances, interval, prediction_errors, psnr, ratio
 from eval.twins.prompts import read_prompts
@@ -108,6 +108,11 @@ def test_a_student_of_another_size_is_refused_in_one_line(
         ('{"en": "a", "zh": "' + "猫" * 10_000 + '"}', ":1: a prompt of 10000 characters; 2000 are the most"),
         ('{"en": "a", "zh": "猫", "mixed": "\\u0007"}', r":1: the control character U\+0007 in a prompt"),
         ('{"en": "a \\u202ecat", "zh": "猫"}', r":1: the control character U\+202E in a prompt"),
+        ('{"en": "a", "zh": "\\ud800"}', r":1: the control character U\+D800 in a prompt"),
+        ('{"en": "a", "zh": "\\u200b\\ufeff"}', ":1: an empty prompt"),
+        ('{"en": null, "zh": "b"}', ":1: None is no prompt; en, zh and mixed are texts"),
+        ('{"en": "a", "zh": "b", "mixed": 7}', ":1: 7 is no prompt"),
+        ("[" * 99_999, ":1: not a prompt .*recursion"),
     ],
 )
 def test_bad_prompts_name_their_line(tmp_path: Path, lines: str, complaint: str) -> None:
@@ -135,6 +140,43 @@ def test_a_pipeline_without_an_unet_is_refused(pipeline: Path, tmp_path: Path) -
     (tmp_path / "broken" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match="no Stable Diffusion"):
         load_pipeline(str(tmp_path / "broken"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("part", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json"])
+def test_a_damaged_pipeline_is_refused(pipeline: Path, tmp_path: Path, part: str) -> None:
+    shutil.copytree(pipeline, tmp_path / "broken")
+    (tmp_path / "broken" / part).write_text("[]")
+    with pytest.raises(UserError, match="no Stable Diffusion"):
+        load_pipeline(str(tmp_path / "broken"), torch.device("cpu"))
+
+
+def test_a_student_with_broken_weights_or_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    student = write_encoder(tmp_path / "student")
+    path = student / "text_encoder" / "model.safetensors"
+    weights = load_file(path)
+    name = next(key for key in weights if key.endswith("token_embedding.weight"))
+    for value, said in (
+        (weights[name] * float("nan"), "the weight .*token_embedding.weight is not finite"),
+        (weights[name][:-1], "its tokenizer has .* they do not belong together"),
+    ):
+        save_file({**weights, name: value.contiguous()}, path, {"format": "pt"})
+        config = json.loads((student / "text_encoder" / "config.json").read_text())
+        (student / "text_encoder" / "config.json").write_text(json.dumps({**config, "vocab_size": len(value)}))
+        with pytest.raises(UserError, match=said):
+            load_conditioner(str(student), "--student")
+    (student / "text_encoder" / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="holds no text_encoder/ in safetensors"):
+        load_conditioner(str(student), "--student")
+
+
+def test_a_recogniser_with_other_weights_is_refused(tmp_path: Path) -> None:
+    for content in ({"a": torch.zeros(1)}, None):
+        if content:
+            save_file(content, tmp_path / "model.safetensors")
+        else:
+            (tmp_path / "model.safetensors").write_bytes(b"no")
+        with pytest.raises(UserError, match="not the recogniser's weights"):
+            load_recogniser(tmp_path)
 
 
 def test_drawing_is_a_pure_function_of_seed_and_states(pipeline: Path) -> None:
