@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 from huggingface_hub import ModelCardData
@@ -12,17 +12,35 @@ from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from distill.export import Part
 from distill.export_scores import Scored, model_index, read_results, refuse_others, section
+from distill.export_shape import shaped
 from distill.json_file import read_json
+
+
+class Source(TypedDict):
+    """One of a corpus's, with its training pairs."""
+
+    name: str
+    domain: str
+    license: str
+    train: int
+
+
+class Report(TypedDict):
+    """What the card relies on in a corpus's report.json."""
+
+    train_rows: int
+    rows_rejected: int
+    sources: list[Source]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What the card tells besides the model: the run's config, the corpus's report, results; {} where there is none."""
+    """What the card tells besides the model: the run's config, the corpus's report, results; the first may be {}."""
 
     name: str
     license: str
     config: dict[str, Any]
-    report: dict[str, Any]
+    report: Report | None
     results: tuple[Scored, ...]
 
 
@@ -31,9 +49,10 @@ def read_origin(name: str, license: str, run: Path, results: Sequence[Path]) -> 
     path = run / "config.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     corpus = config.get("data", {}).get("corpus")
-    report = Path(corpus) / "report.json" if corpus else None
-    told = read_json(report) if report and report.is_file() else {}
-    return Origin(name, license, config, told, read_results(results))
+    path = Path(corpus or "") / "report.json"
+    built = corpus and path.is_file()
+    report = shaped(read_json(path), Report, str(path), "build the corpus again") if built else None
+    return Origin(name, license, config, report, read_results(results))
 
 
 def card(origin: Origin) -> Part:
@@ -137,8 +156,8 @@ def _recipe(config: dict[str, Any]) -> str:
     return f"## Recipe\n\n```yaml\n{dumped}\n```"
 
 
-def _data(report: dict[str, Any]) -> str:
-    if not report:
+def _data(report: Report | None) -> str:
+    if report is None:
         return ""
     told = f"{report['train_rows']:,} pairs, after the cleaning rejected {report['rows_rejected']:,}."
     heading = ["## Data", "", told, "", "| source | domain | pairs | licence |", "|---|---|---|---|"]

@@ -10,7 +10,7 @@ from distill.export import Part, export, refuse_foreign_folder
 from distill.export_card import card, read_origin
 from distill.export_golden import write_golden
 from distill.export_onnx import require_packages, write_onnx
-from distill.export_pipeline import found_pipeline, refuse_misfit, write_pipeline
+from distill.export_pipeline import found_pipeline, refuse_misfit, refuse_place, write_pipeline
 from distill.export_push import Target, push
 from distill.export_sentences import write_sentence_modules
 from distill.export_single import write_single_files
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     student = load_run(given.run, given.step)
     if given.pipeline is not None:
-        refuse_misfit(student.model.config.hidden_size, given.pipeline, given.pipeline_out)
+        refuse_misfit(student.model.config.hidden_size, given.pipeline)
     name = given.push_to_hub or given.name or given.out.absolute().name
     origin = read_origin(name, given.license, given.run, given.results)
     parts = [*(PARTS[part] for part in given.parts), card(origin)]
@@ -88,7 +88,7 @@ def parse(arguments: list[str] | None) -> Namespace:
     if (given.pipeline is None) != (given.pipeline_out is None):
         raise UserError("--pipeline and --pipeline-out: give both or neither")
     if given.pipeline is not None:
-        found_pipeline(given.pipeline)
+        refuse_place(given.pipeline_out, given.out, found_pipeline(given.pipeline))
     if "onnx" in given.parts:
         require_packages()
     return given

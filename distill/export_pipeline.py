@@ -3,17 +3,28 @@
 import json
 import shutil
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from data.command import UserError, one_line
+from distill.export_shape import shaped
 from distill.json_file import read_json
 from distill.pipeline_kind import refuse_other_kind, refuse_other_unet
 from distill.replace_folder import whole_folder
 
 KEPT = ("*.json", "*.txt", "*.safetensors", "*.model", "*.md")
 SWAPPED = ("text_encoder", "tokenizer")
+Component = tuple[str | None, str | None]
+"""Library and class, both null where the pipeline goes without."""
+
+
+class Index(TypedDict):
+    """What counts in the model_index.json of a pipeline."""
+
+    text_encoder: NotRequired[Component]
+    text_encoder_2: NotRequired[Component]
 
 
 def write_pipeline(student: Path, source: str, out: Path) -> None:
@@ -23,7 +34,8 @@ def write_pipeline(student: Path, source: str, out: Path) -> None:
     expects another width raises UserError.
     """
     pipeline = found_pipeline(source)
-    refuse_misfit(read_json(student / "text_encoder" / "config.json")["hidden_size"], source, out)
+    refuse_place(out, student, pipeline)
+    refuse_misfit(read_json(student / "text_encoder" / "config.json")["hidden_size"], source)
     with whole_folder(out) as folder:
         shutil.copytree(pipeline, folder, ignore=_not_taken)
         for part in SWAPPED:
@@ -44,14 +56,28 @@ def found_pipeline(source: str) -> Path:
     return folder
 
 
-def refuse_misfit(width: int, source: str, out: Path) -> None:
-    """Raise UserError unless a student with states of `width` can stand in `source`, and its copy at `out`."""
+def refuse_place(out: Path, student: Path, pipeline: Path) -> None:
+    """Raise UserError unless a copy can be written to `out`, apart from the folders of `student` and `pipeline`."""
+    place = out.resolve()
+    for key, other in (("--out", student.resolve()), ("--pipeline", pipeline.resolve())):
+        if place == other or place in other.parents or other in place.parents:
+            raise UserError(f"--pipeline-out {out}: lies on, in or around the folder of {key}; name one apart from it")
+    if out.exists() and not (out / "model_index.json").is_file() and (out.is_file() or any(out.iterdir())):
+        raise UserError(f"--pipeline-out {out}: something else is there; name a new folder")
+    if not place.parent.is_dir():
+        raise UserError(f"--pipeline-out {out}: no folder {out.parent}; make it first")
+
+
+def refuse_misfit(width: int, source: str) -> None:
+    """Raise UserError unless a student with states of `width` can stand in `source`."""
     pipeline = found_pipeline(source)
-    index = read_json(pipeline / "model_index.json")
+    path = pipeline / "model_index.json"
+    index = shaped(read_json(path), Index, str(path), "give the folder of a diffusers pipeline")
     refuse_other_kind(index, f"--pipeline {source}")
-    if index.get("text_encoder", [None, None])[1] != "CLIPTextModel":
+    if index.get("text_encoder", (None, None))[1] != "CLIPTextModel":
         raise UserError(f"--pipeline {source}: its encoder is not a CLIPTextModel; the student cannot stand in for it")
-    unet = read_json(pipeline / "unet" / "config.json")
+    path = pipeline / "unet" / "config.json"
+    unet = shaped(read_json(path), dict[str, object], str(path), "fetch the pipeline again")
     refuse_other_unet(unet, f"--pipeline {source}")
     wanted = unet.get("cross_attention_dim")
     if width != wanted:
@@ -63,10 +89,6 @@ def refuse_misfit(width: int, source: str, out: Path) -> None:
                for path in (pipeline / part).glob("*.bin")]  # fmt: skip
     if pickles:
         raise UserError(f"--pipeline {source}: {pickles[0].name} is a pickle, which may run code; save safetensors")
-    if out.resolve() == pipeline.resolve():
-        raise UserError(f"--pipeline-out {out}: is the pipeline itself, which would be lost; name a new folder")
-    if out.exists() and not (out / "model_index.json").is_file() and (out.is_file() or any(out.iterdir())):
-        raise UserError(f"--pipeline-out {out}: something else is there; name a new folder")
 
 
 def _not_taken(folder: str, names: list[str]) -> list[str]:

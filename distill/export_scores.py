@@ -4,15 +4,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult
 
 from data.command import UserError
+from distill.export_result import FIX, Metric, Result, Row, Settings, Translation
+from distill.export_shape import shaped
 from distill.json_file import read_json
 
 WEIGHTS = "model.safetensors"
-METRICS = {
+METRICS: dict[Metric, str] = {
     "t2i_r1": "text-to-image R@1", "t2i_r5": "text-to-image R@5", "t2i_r10": "text-to-image R@10",
     "i2t_r1": "image-to-text R@1", "i2t_r5": "image-to-text R@5", "i2t_r10": "image-to-text R@10",
     "mr": "mean recall",
@@ -24,9 +25,9 @@ class Scored:
     """A result file of a benchmark, as `python -m eval.NAME --out` wrote it."""
 
     path: Path
-    rows: list[dict[str, Any]]
-    translations: list[dict[str, Any]]
-    settings: dict[str, Any]
+    rows: list[Row]
+    translations: list[Translation]
+    settings: Settings
 
     @property
     def file(self) -> str:
@@ -34,23 +35,21 @@ class Scored:
         student = Path(self.settings["student"])
         return f"onnx/{student.name}" if student.suffix == ".onnx" else WEIGHTS
 
-    def model(self, row: dict[str, Any]) -> str:
+    def model(self, row: Row) -> str:
         """Who a row is about; the student in another form than its weights by the name of the file."""
         of_file = row["model"] == "student" and self.file != WEIGHTS
         return f"student as {self.file}" if of_file else str(row["model"])
 
-    def benchmark(self, row: dict[str, Any]) -> str:
+    def benchmark(self, row: Row) -> str:
         """The benchmark, and the domain where it has several."""
         return ", ".join([self.settings["benchmark"], *([row["domain"]] if "domain" in row else [])])
 
 
 def read_results(paths: Sequence[Path]) -> tuple[Scored, ...]:
-    """The result files; anything else raises UserError."""
+    """The result files of benchmarks; anything else raises UserError."""
     found = []
     for path in paths:
-        result = read_json(path)
-        if not isinstance(result, dict) or not {"rows", "settings"} <= set(result):
-            raise UserError(f"--results {path}: not a result of a benchmark; write it with python -m eval.NAME --out")
+        result = shaped(read_json(path), Result, f"--results {path}: no result of a benchmark", FIX)
         found.append(Scored(path, result["rows"], result.get("translations", []), result["settings"]))
     return tuple(found)
 

@@ -28,8 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.out.suffix != ".html" or not given.out.absolute().parent.is_dir():
         raise UserError(f"--out {given.out}: name an .html file in a folder that exists")
     sources = gather(given.runs)
-    write_text(page(given.title, sources, at_hand(given.images)), given.out)
-    content = as_json(sources)
+    content, html = as_json(sources), page(given.title, sources, at_hand(given.images))
+    write_text(html, given.out)
     write_json(content, given.out.with_suffix(".json"))
     print(f"{given.out}: " + ", ".join(f"{len(each)} {name}" for name, each in content.items() if each))
 

@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.command import UserError
+from data.command import UserError, one_line
+from distill.export_result import FIX, Result
+from distill.export_shape import shaped
 from distill.json_file import read_json
-from eval.result import METRICS
+from eval.datasets.lines import text_lines
+from eval.report.shapes import Drawing, PairsFile
 
 
 @dataclass(frozen=True)
 class Drawn:
     """A result of eval.generation, and the folder of its pictures."""
 
-    result: dict[str, Any]
+    result: Drawing
     pictures: Path
 
 
@@ -23,11 +26,11 @@ class Drawn:
 class Sources:
     """Everything that was found, each under the name of its file or run."""
 
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
-    translations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    results: dict[str, Result] = field(default_factory=dict)
+    translations: dict[str, Result] = field(default_factory=dict)
     drawn: dict[str, Drawn] = field(default_factory=dict)
     curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
-    pairs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pairs: dict[str, PairsFile] = field(default_factory=dict)
 
 
 def gather(paths: Sequence[Path]) -> Sources:
@@ -56,37 +59,37 @@ def _told_apart(paths: Sequence[Path]) -> list[str]:
 
 
 def _take(found: Sources, file: Path, name: str) -> bool:
-    """Put what `file` holds where it belongs; False where it is something else."""
+    """Put what `file` holds where it belongs; False where it is something else, UserError where it is damaged."""
     value = read_json(file)
     if not isinstance(value, dict):
         return False
     if _is_result(value):
-        (found.translations if "translations" in value else found.results)[name] = value
+        kind = found.translations if "translations" in value else found.results
+        kind[name] = shaped(value, Result, str(file), FIX)
     elif {"psnr", "shown", "settings"} <= set(value):
-        found.drawn[name] = Drawn(value, file.parent / "pictures")
+        drawing = shaped(value, Drawing, str(file), "draw again with python -m eval.generation")
+        found.drawn[name] = Drawn(drawing, file.parent / "pictures")
     elif value.get("kind") == "pairs":
-        found.pairs[name] = value
+        found.pairs[name] = shaped(value, PairsFile, str(file), "write it again with python -m eval.pairs")
     else:
         return False
     return True
 
 
 def _is_result(value: dict[str, Any]) -> bool:
-    return (
-        isinstance(value.get("rows"), list)
-        and isinstance(value.get("settings"), dict)
-        and all(isinstance(row, dict) and set(METRICS) <= set(row) for row in value["rows"])
-    )
+    return isinstance(value.get("rows"), list) and isinstance(value.get("settings"), dict)
 
 
 def _lines(path: Path) -> list[dict[str, float]]:
     """Rows of metrics.jsonl; a last line that a killed run left half-written is dropped."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = list(text_lines(path))
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, (where, line) in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(f"{path}:{number}: not JSON ({error.msg})") from error
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and isinstance(error, json.JSONDecodeError):
+                break
+            raise UserError(f"{where}: not JSON ({one_line(error)}); remove the line") from error
+        rows.append(shaped(row, dict[str, float], where, "remove the line"))
     return rows

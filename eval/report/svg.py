@@ -46,7 +46,8 @@ def chart(title: str, across: str, series: Mapping[str, Sequence[tuple[float, fl
 
 def _span(low: float, high: float) -> tuple[float, float]:
     """A range that is not a point."""
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    margin = max(1.0, abs(low)) / 2
+    return (low, high) if high > low else (low - margin, high + margin)
 
 
 def _colours(count: int) -> list[str]:

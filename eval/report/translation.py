@@ -20,7 +20,7 @@ def section(name: str, result: Mapping[str, Any]) -> str:
         f"at most {settings['max_length']} tokens, {settings['precision']}. Intervals by bootstrap over sentences."
     )
     heading = f"<h2>{escape(settings['benchmark'])} <small>{escape(name)}</small></h2>"
-    domains = itertools.groupby(result["rows"], key=lambda each: each["domain"])
+    domains = itertools.groupby(result["rows"], key=lambda each: each.get("domain", ""))
     parts = [_domain(domain, list(rows), result) for domain, rows in domains]
     return f"{heading}{''.join(parts)}<p class='note'>{escape(note)}</p>"
 

@@ -7,6 +7,7 @@ import subprocess
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,13 @@ from eval.report.svg import chart
 from tests.distill.tiny_clip import write_shard
 from tests.eval import files as small
 from tests.eval.files import Files
+
+COSINES = {"pairs": 3, "zh": 0.5, "en": 0.75}
+PAIRS = {
+    "kind": "pairs", "by_domain": {"<b>poetry": COSINES}, "by_length": {"1 to 8": COSINES},
+    "by_slot": {"zh": [0.1, 0.2], "en": [0.9, 1.0]},
+    "worst": [{"cosine": -0.25, "domain": "poetry", "zh": "<img src=x>", "en": "a & b"}],
+}  # fmt: skip
 
 
 class Outline(HTMLParser):
@@ -93,13 +101,7 @@ def made(clip: Path, student: Path, files: Files, tmp_path_factory: pytest.TempP
     rows: list[dict[str, float]] = [{"step": n, "loss": 2 / n, "lr": 0.1, "valid/poetry/zh2en": n / 10} for n in (1, 2)]
     lines = "".join(json.dumps(row) + "\n" for row in [*rows, {"step": 3, "loss": float("nan")}]) + '{"step": 4, "lo'
     (folder / "run" / "metrics.jsonl").write_text(lines)
-    told = {"pairs": 3, "zh": 0.5, "en": 0.75}
-    pairs = {
-        "kind": "pairs", "by_domain": {"<b>poetry": told}, "by_length": {"1 to 8": told},
-        "by_slot": {"zh": [0.1, 0.2], "en": [0.9, 1.0]},
-        "worst": [{"cosine": -0.25, "domain": "poetry", "zh": "<img src=x>", "en": "a & b"}],
-    }  # fmt: skip
-    (folder / "run" / "pairs.json").write_text(json.dumps(pairs))
+    (folder / "run" / "pairs.json").write_text(json.dumps(PAIRS))
     sources = [
         str(folder / "result.json"),
         str(folder / "other.json"),
@@ -183,7 +185,8 @@ def test_peers_are_consistent() -> None:
 
 def test_chart_of_nothing_and_of_one_point() -> None:
     assert chart("t", "x", {"a": [], "b": [(1, float("nan"))]}) == ""
-    assert chart("t", "x", {"a": [(1, 2)]}).count("<circle") == 1
+    for value in (2, 1e20, -1e300):
+        assert chart("t", "x", {"a": [(1, value)]}).count("<circle") == 1
 
 
 def test_pictures_of_several_benchmarks_and_of_one_that_is_elsewhere(tmp_path: Path) -> None:
@@ -201,7 +204,7 @@ def test_results_of_one_name_in_two_folders_both_stand_there(tmp_path: Path) -> 
     for name in ("a", "b"):
         (tmp_path / name / "run").mkdir(parents=True)
         (tmp_path / name / "run" / "metrics.jsonl").write_text('{"step": 1}')
-        (tmp_path / name / "pairs.json").write_text('{"kind": "pairs"}')
+        (tmp_path / name / "pairs.json").write_text(json.dumps(PAIRS))
     files = [tmp_path / name / "pairs.json" for name in ("a", "b")]
     found = gather([*files, tmp_path / "a" / "run", tmp_path / "b" / "run"])
     assert list(found.pairs) == ["a/pairs", "b/pairs"]
@@ -228,3 +231,86 @@ def test_what_cannot_be_reported(tmp_path: Path) -> None:
         assert not (tmp_path / "r.html").exists()
     with pytest.raises(UserError, match=r"name an \.html file"):
         report([str(tmp_path / "other.json"), "--out", str(tmp_path / "no" / "r.html")])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"5", ":1: must be a mapping"),
+        (b'"x"', ":1: must be a mapping"),
+        (b'{"loss": null}', ":1: loss must be a number"),
+        (b'{"loss": 1' + b"0" * 400 + b"}", ":1: loss must be a number"),
+        (b'{"l\\ud800": 1}', ":1: has half a sign"),
+        (b'{"loss": "\xff"}', ":1: not valid UTF-8"),
+        (b'{"step": 1}\n\xff\xfe', ":2: not valid UTF-8"),
+        (b"[" * 100_000, ":1: not JSON"),
+    ],
+)
+def test_metrics_that_are_none(line: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(line)
+    refused([tmp_path], rf"metrics\.jsonl{said}", tmp_path / "r.html")
+
+
+def refused(paths: list[Path], said: str, out: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        report([*map(str, paths), "--out", str(out)])
+    assert not out.exists()
+    assert not out.with_suffix(".json").exists()
+
+
+def deep(levels: int) -> Any:  # noqa: ANN401  a list in a list in a list
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("rows.0.ci95", ..., "rows.0.ci95 is missing"),
+        ("rows.0.ci95.mr", [1], "rows.0.ci95.mr must be a list of 2"),
+        ("rows.1.mr", None, "rows.1.mr must be a number"),
+        ("rows.0.model", 1, "rows.0.model must be a text"),
+        ("rows.0", 5, "rows.0 must be a mapping"),
+        ("ratios", [], "ratios must be a mapping"),
+        ("examples", [1], "examples.0 must be a mapping"),
+        ("settings.sha256", None, "settings.sha256 must be a mapping"),
+        ("settings.benchmark", "\ud800", "has half a sign"),
+        ("settings.more", deep(101), "is nested more than 100 levels deep"),
+        ("translations", [{"domain": "a"}], "translations.0.model is missing"),
+    ],
+)
+def test_a_damaged_result_is_refused_by_its_key(
+    made: Path, tmp_path: Path, place: str, value: object, said: str
+) -> None:
+    """Given first, a sound result is not written either."""
+    whole = json.loads((made.parent / "result.json").read_text(encoding="utf-8"))
+    *outer, key = place.split(".")
+    at = whole
+    for name in outer:
+        at = at[int(name) if isinstance(at, list) else name]
+    if value is ...:
+        del at[key]
+    else:
+        at[int(key) if isinstance(at, list) else key] = value
+    (tmp_path / "bad.json").write_text(json.dumps(whole))
+    refused(
+        [made.parent / "result.json", tmp_path / "bad.json"], rf"bad\.json: {said}.*; write it", tmp_path / "r.html"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"kind": "pairs"}', r"by_domain is missing; write it again with python -m eval\.pairs"),
+        ('{"psnr": 1, "shown": 2, "settings": 3}', r"psnr must be a mapping; draw again with python -m eval\.gen"),
+        (json.dumps({"psnr": {}, "settings": {"prompts": 1, "seeds": 1, "sha256": {}}, "shown": [{"en": "a", "zh": "b",
+         "mixed": 1}]}), "shown.0.mixed must be a text or null"),
+        ("[" * 100_000, "not JSON"),
+        ('{"rows": ' + "[" * 100_000, "not JSON"),
+    ],
+)  # fmt: skip
+def test_other_damaged_files(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text(text)
+    refused([tmp_path / "bad.json"], rf"bad\.json: {said}", tmp_path / "r.html")

@@ -30,7 +30,7 @@ def result() -> dict[str, Any]:
     ]
     rows.append({**rows[0], "language": "en", **{name: 20.0 + i for i, name in enumerate(METRICS)}})
     settings = {"benchmark": "Flickr30K-CN", "protocol": "openai", "max_length": 77, "precision": "fp32"}
-    settings |= {"student": "user/student", "sha256": {}}
+    settings |= {"student": "user/student", "sha256": {}, "images": 1000}
     return {"rows": rows, "ratios": {}, "settings": settings}
 
 
@@ -135,8 +135,9 @@ def test_translations_on_the_card(run: Path, tmp_path: Path) -> None:
     value["settings"]["benchmark"] = "translation"
     value["rows"] = [{"domain": domain, **row} for domain in ("poetry", "news") for row in value["rows"]]
     value["translations"] = [
-        {"domain": "poetry", "model": "decoder", "direction": "zh_from_en", "bleu": 12.346, "chrf": 3.25}
-    ]
+        {"domain": "poetry", "model": "decoder", "direction": "zh_from_en", "bleu": 12.346, "bleu_ci95": [12, 13],
+         "chrf": 3.25, "chrf_ci95": [3, 4], "bleu_signature": "", "sentences": 1, "samples": []}
+    ]  # fmt: skip
     (tmp_path / "translation.json").write_text(json.dumps(value))
     found = read_results([tmp_path / "translation.json"])
     text = section(found)
@@ -150,6 +151,43 @@ def test_translations_on_the_card(run: Path, tmp_path: Path) -> None:
 def test_results_that_are_none(run: Path, tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("[]")
     (tmp_path / "cut.json").write_text('{"rows": [')
-    for name, said in (("other", "not a result of a benchmark"), ("cut", "not JSON"), ("absent", "no such file")):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for name, said in (
+        ("other", r"--results .*other\.json: no result of a benchmark: must be a mapping; write it again"),
+        ("cut", "not JSON"),
+        ("deep", "not JSON"),
+        ("absent", "no such file"),
+    ):
         with pytest.raises(UserError, match=said):
             read_origin("x", "other", run, [tmp_path / f"{name}.json"])
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("settings.student", "settings.student is missing"),
+        ("settings.sha256", "settings.sha256 is missing"),
+        ("settings.protocol", "settings.protocol is missing"),
+        ("rows.1.ci95", "rows.1.ci95 is missing"),
+        ("rows.0.mr", "rows.0.mr must be a number"),
+        ("rows", "rows is missing"),
+    ],
+)
+def test_a_damaged_result_is_refused_by_its_key(place: str, said: str, run: Path, tmp_path: Path) -> None:
+    value = result()
+    *outer, key = place.split(".")
+    at: Any = value
+    for name in outer:
+        at = at[int(name) if isinstance(at, list) else name]
+    at[key] = None
+    if said.endswith("missing"):
+        del at[key]
+    (tmp_path / "bad.json").write_text(json.dumps(value))
+    with pytest.raises(UserError, match=rf"bad\.json: no result of a benchmark: {said}; write it again"):
+        read_origin("x", "other", run, [tmp_path / "bad.json"])
+
+
+def test_a_damaged_report_of_the_corpus(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus" / "report.json").write_text('{"train_rows": 1, "rows_rejected": 0, "sources": [{}]}')
+    with pytest.raises(UserError, match=r"report\.json: sources\.0\.name is missing; build the corpus again"):
+        read_origin("x", "other", run, [])

@@ -11,6 +11,7 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from data.command import UserError
+from distill.export_main import parse
 from distill.export_pipeline import write_pipeline
 
 PROMPT = "戴帽子拿剑的猫 and the dog，8k"
@@ -56,6 +57,7 @@ def test_pipelines_that_do_not_fit(teachers: Path, student: Path, tmp_path: Path
     shutil.copytree(teachers, pickled)
     weights = pickled / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
+    half = changed(teachers, tmp_path / "half", index, text_encoder=["transformers"])
     (tmp_path / "bare").mkdir()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "photo.jpg").write_text("mine")
@@ -64,6 +66,7 @@ def test_pipelines_that_do_not_fit(teachers: Path, student: Path, tmp_path: Path
         (t5, "its encoder is not a CLIPTextModel"),
         (wide, "its UNet reads states of width 768, the student's have 24"),
         (pickled, r"diffusion_pytorch_model\.bin is a pickle"),
+        (half, "text_encoder must be a list of 2"),
         (tmp_path / "bare", "no model_index.json"),
         (tmp_path / "absent", "no model_index.json"),
     ):
@@ -73,6 +76,29 @@ def test_pipelines_that_do_not_fit(teachers: Path, student: Path, tmp_path: Path
     with pytest.raises(UserError, match="something else is there"):
         write_pipeline(student, str(teachers), tmp_path / "mine")
     assert (tmp_path / "mine" / "photo.jpg").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("mine/../own", "lies on, in or around the folder of --pipeline;"),
+        ("own/copy", "lies on, in or around the folder of --pipeline;"),
+        ("student", "lies on, in or around the folder of --out;"),
+        ("student/copy", "lies on, in or around the folder of --out;"),
+        (".", "lies on, in or around the folder of --out;"),
+        ("mine/photo.jpg/copy", "no folder .*photo.jpg; make it first"),
+        ("mine/photo.jpg", "something else is there"),
+    ],
+)
+def test_places_for_the_copy_are_refused_before_anything_is_written(
+    teachers: Path, tmp_path: Path, out: str, said: str
+) -> None:
     own = shutil.copytree(teachers, tmp_path / "own")
-    with pytest.raises(UserError, match="is the pipeline itself, which would be lost"):
-        write_pipeline(student, str(own), tmp_path / "mine" / ".." / "own")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").write_text("mine")
+    (tmp_path / "run").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    words = ["--run", tmp_path / "run", "--out", tmp_path / "student", "--pipeline", own, "--pipeline-out"]
+    with pytest.raises(UserError, match=f"--pipeline-out .*{said}"):
+        parse([*map(str, words), str(tmp_path / out)])
+    assert sorted(tmp_path.rglob("*")) == before
