@@ -8,13 +8,13 @@ whole pipeline that holds the student.
 import importlib
 import importlib.metadata
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from jsonargparse import ArgumentParser
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -38,6 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.out is not None:
         refuse_unwritable(given.out)
+    if given.pipeline is not None and not (given.pipeline / "model_index.json").is_file():
+        raise UserError(f"--pipeline {given.pipeline}: no model_index.json; give the folder of --pipeline-out")
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # bars would hide what matters
     found = compared(given.student, given.pipeline)
     if given.out is not None:
         write_json(found, given.out)
@@ -71,14 +74,42 @@ def compared(student: Path, pipeline: Path | None = None) -> dict[str, Any]:
 
 
 def golden(student: Path) -> tuple[list[str], dict[str, Tensor]]:
-    """The recorded prompts and vectors of an export."""
+    """The recorded prompts and vectors of an export, if they are of a model of its config."""
     folder = student / "golden"
     try:
         prompts: list[str] = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
-        return prompts, load_file(folder / "vectors.safetensors")
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        "".join(prompts).encode()  # they are texts, and of whole signs
+        vectors: dict[str, Tensor] = load_file(folder / "vectors.safetensors")
+    except Exception as error:  # a damaged file raises whatever its reader stumbles over
         said = f"no golden vectors to read ({one_line(error)})"
         raise UserError(f"{student}: {said}; export with --parts golden") from error
+    if not isinstance(prompts, list) or not prompts:
+        raise UserError(f"{folder / 'prompts.json'}: no list of prompts; export again with --parts golden")
+    kinds: Any = transformers
+    wrong = _misfit(vectors, len(prompts), _loaded(kinds.CLIPTextConfig, student))
+    if wrong is not None:
+        raise UserError(f"{folder / 'vectors.safetensors'}: {wrong}; export again with --parts golden")
+    return prompts, vectors
+
+
+def _misfit(vectors: dict[str, Tensor], prompts: int, config: Any) -> str | None:  # noqa: ANN401  of any release
+    """What is wrong with the recorded vectors of so many prompts, for a model of `config`."""
+    slots = config.max_position_embeddings
+    recorded = {
+        "input_ids": (torch.int64, [prompts, slots]),
+        "last_hidden_state": (torch.float32, [prompts, slots, config.hidden_size]),
+        "text_embeds": (torch.float32, [prompts, config.projection_dim]),
+    }
+    for name, (dtype, shape) in recorded.items():
+        if name not in vectors:
+            return f"no {name}"
+        found = vectors[name]
+        if (found.dtype, list(found.shape)) != (dtype, shape):
+            return f"{name} is {list(found.shape)} of {found.dtype}, not {shape} of {dtype}"
+    ids = vectors["input_ids"]
+    if ids.min() < 0 or ids.max() >= config.vocab_size:
+        return f"input_ids from {int(ids.min())} to {int(ids.max())}, where the model has {config.vocab_size} rows"
+    return None
 
 
 def tokenizers(student: Path) -> dict[str, Any]:
@@ -114,6 +145,7 @@ def pipeline_states(folder: Path, prompts: list[str]) -> Tensor:
     """[prompts, slots, width]: what diffusers itself makes of the prompts."""
     diffusers: Any = importlib.import_module("diffusers")
     diffusers.utils.logging.set_verbosity_error()  # else it prints what it cuts of the long prompt
+    diffusers.utils.logging.disable_progress_bar()
     pipeline = _loaded(
         diffusers.StableDiffusionPipeline, folder,
         safety_checker=None, requires_safety_checker=False, use_safetensors=True,
@@ -154,7 +186,8 @@ def _equal_ids(tokenizer: Any, prompts: list[str], ids: Tensor) -> int:  # noqa:
 
 
 def _farthest(found: Tensor, recorded: Tensor) -> float:
-    return float((found - recorded).abs().max())
+    """Infinity where they are not of one shape."""
+    return float((found - recorded).abs().max()) if found.shape == recorded.shape else math.inf
 
 
 if __name__ == "__main__":

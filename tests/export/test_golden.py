@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+import transformers
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from data.command import UserError
@@ -66,6 +67,60 @@ def test_a_pickle_is_not_read(recorded: Path, part: str) -> None:
 def test_a_folder_without_golden_vectors(student: Path) -> None:
     with pytest.raises(UserError, match=r"no golden vectors to read .*--parts golden"):
         golden.main([str(student)])
+
+
+def change(vectors: Path, **changed: torch.Tensor | None) -> None:
+    every = {**load_file(vectors), **changed}
+    save_file({name: value for name, value in every.items() if value is not None}, vectors)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"last_hidden_state": torch.zeros(20, 77, 32)}, r"last_hidden_state is \[20, 77, 32\] .*, not \[20, 77, 24\]"),
+        ({"text_embeds": torch.zeros(20, 16).half()}, "text_embeds is .*float16, not .*float32"),
+        ({"text_embeds": None}, "no text_embeds"),
+        ({"input_ids": torch.full((20, 77), 523)}, "input_ids from 523 to 523, where the model has 523 rows"),
+        ({"input_ids": torch.full((20, 77), -1)}, "input_ids from -1 to -1"),
+        ({"input_ids": torch.zeros(20, 1, dtype=torch.int64)}, r"input_ids is \[20, 1\]"),
+    ],
+)
+def test_vectors_of_another_model(recorded: Path, changed: dict[str, torch.Tensor | None], said: str) -> None:
+    change(recorded / "golden" / "vectors.safetensors", **changed)
+    with pytest.raises(UserError, match=rf"vectors\.safetensors: {said}.*; export again with --parts golden"):
+        golden.main([str(recorded)])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        (b"{}", r"prompts\.json: no list of prompts"),
+        (b"[]", r"prompts\.json: no list of prompts"),
+        (b'"x"', r"prompts\.json: no list of prompts"),
+        (b"[1]", "no golden vectors to read"),
+        (b'["\\ud800"]', "no golden vectors to read"),
+        (b'["\xff"]', "no golden vectors to read"),
+        (b"[" * 100_000, "no golden vectors to read"),
+        (b'["a cat"]', r"vectors\.safetensors: input_ids is \[20, 77\] .*, not \[1, 77\]"),
+    ],
+)
+def test_prompts_that_are_none(recorded: Path, prompts: bytes, said: str) -> None:
+    (recorded / "golden" / "prompts.json").write_bytes(prompts)
+    with pytest.raises(UserError, match=said):
+        golden.main([str(recorded)])
+
+
+def test_a_pipeline_that_is_none(recorded: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The first before anything is loaded; and whatever is loaded shows no bars."""
+    for name in ("absent", "empty"):
+        with pytest.raises(UserError, match=rf"--pipeline .*{name}: no model_index\.json"):
+            golden.main([str(recorded / "absent"), "--pipeline", str(tmp_path / name)])
+        (tmp_path / "empty").mkdir(exist_ok=True)
+    (tmp_path / "empty" / "model_index.json").write_text("{}")
+    transformers.utils.logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # whatever other tests did
+    with pytest.raises(UserError, match="cannot be loaded"):
+        golden.main([str(recorded), "--pipeline", str(tmp_path / "empty")])
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow
