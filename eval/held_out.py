@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.dataset
+import pyarrow.parquet
 
-from data.command import UserError
+from data.command import UserError, one_line
+
+_READ = pa.schema([(name, pa.string()) for name in ("en", "zh", "domain")])
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,27 @@ def held_out(corpus: Path, rows: int) -> dict[str, Pairs]:
     shards = sorted((corpus / "valid").glob("*.parquet"))
     if not shards:
         raise UserError(f"{corpus}: no valid/*.parquet there; build one with python -m data.build")
-    table = pa.dataset.dataset(shards, format="parquet").to_table(columns=["en", "zh", "domain"])
+    table = pa.concat_tables(map(_shard, shards))
     found = {}
     for domain in sorted(pa.compute.unique(table["domain"]).to_pylist()):
         some = table.filter(pa.compute.equal(table["domain"], domain)).slice(0, rows).to_pydict()
         found[domain] = Pairs(some["en"], some["zh"], some["domain"])
     return found
+
+
+def _shard(path: Path) -> pa.Table:
+    """Its texts; UserError where it is no Parquet file, or a column is missing, not text, or holds nulls."""
+    try:
+        table = pa.parquet.read_table(path, columns=_READ.names)
+        table.validate(full=True)  # Parquet does not promise UTF-8
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not readable ({one_line(error)}); build the corpus again") from error
+    for name in _READ.names:
+        column = table[name]
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) or column.null_count:
+            found = f"{column.type} with {column.null_count} nulls"
+            raise UserError(f"{path}: column {name!r} is {found}, not text in every row; build the corpus again")
+    return table.cast(_READ)
 
 
 def joined(domains: dict[str, Pairs]) -> Pairs:

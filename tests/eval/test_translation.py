@@ -4,7 +4,10 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from accelerate.state import AcceleratorState, PartialState
 from sacrebleu import corpus_bleu
@@ -129,6 +132,27 @@ def test_held_out_rows_are_by_domain(tmp_path: Path) -> None:
     write_shard(tmp_path / "valid" / "part-00000.parquet", pairs, ["x", "y", "x", "x"])
     found = held_out(tmp_path, 2)
     assert {domain: pairs.zh for domain, pairs in found.items()} == {"x": ["一", "三"], "y": ["二"]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (None, r"0\.parquet: not readable .*; build the corpus again"),
+        ({"en": ["a"], "domain": ["x"]}, r"0\.parquet: not readable .*zh"),
+        ({"en": ["a"], "zh": ["一"], "domain": [None]}, "column 'domain' is null with 1 nulls"),
+        ({"en": ["a", None], "zh": ["一", "二"], "domain": ["x", "x"]}, "column 'en' is string with 1 nulls"),
+        ({"en": [1], "zh": ["一"], "domain": ["x"]}, "column 'en' is int64 with 0 nulls, not text in every row"),
+        ({"en": pa.array([b"\xff"]).view(pa.string()), "zh": ["一"], "domain": ["x"]}, "not readable .*UTF8"),
+    ],
+)
+def test_a_damaged_corpus(columns: dict[str, Any] | None, said: str, tmp_path: Path) -> None:
+    (tmp_path / "valid").mkdir()
+    if columns is None:
+        (tmp_path / "valid" / "0.parquet").write_bytes(b"PAR1 junk PAR1")
+    else:
+        pq.write_table(pa.table(columns), tmp_path / "valid" / "0.parquet")
+    with pytest.raises(UserError, match=said):
+        held_out(tmp_path, 2)
 
 
 def test_mistakes_are_one_line(trained: Path, words: list[str], tmp_path: Path) -> None:
