@@ -30,8 +30,7 @@ class Encoder:
         They are comparable by dot product with the image features of the teacher's CLIP. What goes beyond the tower's
         slots is cut, the end-of-text kept.
         """
-        if isinstance(texts, str):
-            raise TypeError("encode takes a list of texts; put the one text into a list")
+        _refuse_one_text(texts)
         slots = int(self.model.config.max_position_embeddings)
         ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=slots).input_ids if texts else []
         features = np.zeros((len(ids), int(self.model.text_projection.out_features)), dtype=np.float32)
@@ -46,7 +45,15 @@ class Encoder:
 
         That of 2.x reads the states of `text_encoder/`, which has a layer less: `distill.conditioner.load_conditioner`.
         """
-        return Conditioner(self.model, self.tokenizer).states(texts)
+        _refuse_one_text(texts)
+        conditioner = Conditioner(self.model, self.tokenizer)
+        return conditioner.states(texts) if texts else torch.zeros(0, conditioner.slots, conditioner.width)
+
+
+def _refuse_one_text(texts: Sequence[str]) -> None:
+    """A string is a sequence of strings too, but nobody means its letters."""
+    if isinstance(texts, str):
+        raise TypeError(f"{texts!r} is one text where a list is needed; put the one text into a list")
 
 
 def load_student(source: str | Path, device: str | torch.device = "cpu", key: str = "load_student") -> Encoder:

@@ -75,8 +75,8 @@ def _reason(error: Exception) -> str:
     while not (isinstance(error, HfHubHTTPError) or _of_network(error)) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # the client wraps what went wrong with one file
     code = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
-    said = one_line(error)
-    if code == 401 or (code == 403 and "storage" not in said.lower() and "quota" not in said.lower()):
+    whole, said = str(error).lower(), one_line(error)  # the Hub's own words come after a long address and an id
+    if code == 401 or (code == 403 and "storage" not in whole and "quota" not in whole):
         return f"the token was refused ({code}); log in with one that may write there: hf auth login"
     if code in (402, 403, 413, 507):
         return f"the account's storage is full ({code}); nothing was published; free some space and repeat"

@@ -79,7 +79,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"files": modes})
         if path.endswith("/info/lfs/objects/batch"):
             if self.hub.fault == "full":
-                return self.answer(403, {"error": "Private repository storage limit reached"})
+                before = "(Request ID: Root=1-" + "0123456789abcdef" * 20 + ") "  # the real Hub says much first
+                return self.answer(403, {"error": f"{before}Private repository storage limit reached"})
             actions = [self.action(each) for each in json.loads(content)["objects"]]
             return self.answer(200, {"transfer": "basic", "objects": actions})
         if "/commit/" in path:

@@ -25,8 +25,10 @@ def test_encode(student: Path, model: CLIPTextModelWithProjection, tokenizer: CL
             own = torch.nn.functional.normalize(model(ids).text_embeds, dim=-1)[0].numpy()
         assert np.abs(found - own).max() < 2e-6
     assert load_student(str(student)).encode([]).shape == (0, 16)
-    with pytest.raises(TypeError, match="put the one text into a list"):
-        load_student(student).encode("猫")
+    assert load_student(student).states([]).shape == (0, 77, 24)
+    for read in (load_student(student).encode, load_student(student).states):
+        with pytest.raises(TypeError, match=r"'猫' is one text .* put the one text into a list"):
+            read("猫")
 
 
 def test_states_are_what_a_pipeline_reads(student: Path, teachers: Path) -> None:
