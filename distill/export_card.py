@@ -4,11 +4,12 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import yaml
 from huggingface_hub import ModelCardData
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
+from typing_extensions import TypedDict
 
 from distill.export import Part
 from distill.export_scores import Scored, model_index, read_results, refuse_others, section

@@ -3,10 +3,11 @@
 import json
 import shutil
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from typing_extensions import TypedDict
 
 from data.command import UserError, one_line
 from distill.export_shape import shaped

@@ -54,7 +54,7 @@ def push(folder: Path, target: Target) -> str:
     except Exception as error:
         if not (_of_network(error) or isinstance(error, HfHubHTTPError | ValueError | RuntimeError | OSError)):
             raise
-        raise UserError(f"--push-to-hub {repo}: {_reason(error).replace(token, '***')}") from error
+        raise UserError(f"--push-to-hub {repo}: {_reason(error, token)}") from error
     return str(done.commit_url)
 
 
@@ -68,14 +68,15 @@ def _operations(
     return [*added, *(CommitOperationDelete(path_in_repo=name) for name in sorted(stale))]
 
 
-def _reason(error: Exception) -> str:
-    """One sentence for the user: what the Hub said, and what to do."""
+def _reason(error: Exception, token: str) -> str:
+    """One sentence for the user: what the Hub said, the token masked, and what to do."""
     if str(error).startswith("Invalid metadata"):  # the client's ValueError; its cause would say less
-        return f"the Hub refuses the model card, maybe its --license ({one_line(error)})"
+        return f"the Hub refuses the model card, maybe its --license ({one_line(_masked(error, token))})"
     while not (isinstance(error, HfHubHTTPError) or _of_network(error)) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # the client wraps what went wrong with one file
     code = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
-    whole, said = str(error).lower(), one_line(error)  # the Hub's own words come after a long address and an id
+    said = one_line(_masked(error, token))
+    whole = str(error).lower()  # the Hub's own words come after a long address and an id
     if code == 401 or (code == 403 and "storage" not in whole and "quota" not in whole):
         return f"the token was refused ({code}); log in with one that may write there: hf auth login"
     if code in (402, 403, 413, 507):
@@ -85,6 +86,11 @@ def _reason(error: Exception) -> str:
     if _of_network(error) or isinstance(error, ConnectionError):
         return f"the connection was cut ({type(error).__name__}); repeat the command, what arrived is not sent again"
     return f"{said}; nothing was published; repeat the command"
+
+
+def _masked(error: Exception, token: str) -> Exception:
+    """`error` without the token, before anything cuts it in two."""
+    return Exception(str(error).replace(token, "***"))
 
 
 def _of_network(error: Exception) -> bool:

@@ -1,6 +1,8 @@
 """The result file of a benchmark, as `python -m eval.NAME --out` writes it: what the card and the report rely on."""
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 FIX = "write it again with python -m eval.NAME --out"
 Interval = tuple[float, float]

@@ -1,6 +1,8 @@
 """What the report relies on in the files of eval.generation and eval.pairs."""
 
-from typing import NotRequired, TypedDict
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 from distill.export_result import Interval
 

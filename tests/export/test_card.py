@@ -153,7 +153,7 @@ def test_results_that_are_none(run: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text('{"rows": [')
     (tmp_path / "deep.json").write_text("[" * 100_000)
     for name, said in (
-        ("other", r"--results .*other\.json: no result of a benchmark: must be a mapping; write it again"),
+        ("other", r"--results .*other\.json: no result of a benchmark: Input should be an object; write it again"),
         ("cut", "not JSON"),
         ("deep", "not JSON"),
         ("absent", "no such file"),
@@ -165,12 +165,12 @@ def test_results_that_are_none(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("settings.student", "settings.student is missing"),
-        ("settings.sha256", "settings.sha256 is missing"),
-        ("settings.protocol", "settings.protocol is missing"),
-        ("rows.1.ci95", "rows.1.ci95 is missing"),
-        ("rows.0.mr", "rows.0.mr must be a number"),
-        ("rows", "rows is missing"),
+        ("settings.student", "settings.student: Field required"),
+        ("settings.sha256", "settings.sha256: Field required"),
+        ("settings.protocol", "settings.protocol: Field required"),
+        ("rows.1.ci95", "rows.1.ci95: Field required"),
+        ("rows.0.mr", "rows.0.mr: Input should be a valid number"),
+        ("rows", "rows: Field required"),
     ],
 )
 def test_a_damaged_result_is_refused_by_its_key(place: str, said: str, run: Path, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_damaged_result_is_refused_by_its_key(place: str, said: str, run: Path
     for name in outer:
         at = at[int(name) if isinstance(at, list) else name]
     at[key] = None
-    if said.endswith("missing"):
+    if said.endswith("required"):
         del at[key]
     (tmp_path / "bad.json").write_text(json.dumps(value))
     with pytest.raises(UserError, match=rf"bad\.json: no result of a benchmark: {said}; write it again"):
@@ -189,5 +189,5 @@ def test_a_damaged_result_is_refused_by_its_key(place: str, said: str, run: Path
 
 def test_a_damaged_report_of_the_corpus(run: Path, tmp_path: Path) -> None:
     (tmp_path / "corpus" / "report.json").write_text('{"train_rows": 1, "rows_rejected": 0, "sources": [{}]}')
-    with pytest.raises(UserError, match=r"report\.json: sources\.0\.name is missing; build the corpus again"):
+    with pytest.raises(UserError, match=r"report\.json: sources\.0\.name: Field required; build the corpus again"):
         read_origin("x", "other", run, [])
