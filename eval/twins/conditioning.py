@@ -1,5 +1,6 @@
 """A pipeline to draw with, its own encoder, and whether a student fits it."""
 
+import logging
 import warnings
 from typing import Any
 
@@ -12,6 +13,9 @@ from distill.conditioner import Conditioner
 from distill.pipeline_kind import refuse_other_kind, refuse_other_unet
 from eval.twins.sampling import Pipeline
 
+BYTES = 512
+"""Tokens that any CLIP tokenizer has: each byte, within a word and at its end."""
+
 
 def load_pipeline(source: str, device: torch.device) -> Pipeline:
     """A Stable Diffusion 1.x or 2.x pipeline in fp32, from a folder or Hub id; others are refused before they load."""
@@ -20,6 +24,7 @@ def load_pipeline(source: str, device: torch.device) -> Pipeline:
     unet: Any = diffusers.UNet2DConditionModel
     disable_progress_bar()  # type: ignore[no-untyped-call]  # bars of a second would hide the lines that matter
     diffusers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity(logging.CRITICAL)  # what is wrong is one line, ours
     try:
         refuse_other_kind(kind.load_config(source), key)
         refuse_other_unet(unet.load_config(source, subfolder="unet"), key)
@@ -35,6 +40,8 @@ def load_pipeline(source: str, device: torch.device) -> Pipeline:
         raise UserError(
             f"{key}: no Stable Diffusion 1.x or 2.x pipeline in safetensors ({one_line(error)})"
         ) from error
+    if pipeline.tokenizer is None or len(pipeline.tokenizer) < BYTES:  # transformers makes one out of nothing
+        raise UserError(f"{key}: no vocabulary in its tokenizer/; fetch the pipeline again")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

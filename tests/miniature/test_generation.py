@@ -150,6 +150,22 @@ def test_a_damaged_pipeline_is_refused(pipeline: Path, tmp_path: Path, part: str
         load_pipeline(str(tmp_path / "broken"), torch.device("cpu"))
 
 
+def test_a_pipeline_without_its_tokenizer_or_with_a_pickle_is_refused_in_one_line(
+    pipeline: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, said in (("tokenizer", "no vocabulary in its tokenizer/"), ("unet", "no Stable Diffusion")):
+        folder = tmp_path / name
+        shutil.copytree(pipeline, folder)
+        if name == "tokenizer":
+            shutil.rmtree(folder / name)
+        else:
+            weights = next((folder / name).glob("*.safetensors"))
+            weights.rename(weights.with_suffix(".bin"))
+        with pytest.raises(UserError, match=said):
+            load_pipeline(str(folder), torch.device("cpu"))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_student_with_broken_weights_or_another_tokenizer_is_refused(tmp_path: Path) -> None:
     student = write_encoder(tmp_path / "student")
     path = student / "text_encoder" / "model.safetensors"
