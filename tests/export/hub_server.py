@@ -27,7 +27,10 @@ class Hub:
     blobs: dict[str, bytes] = field(default_factory=dict)
     branches: dict[str, dict[str, bytes]] = field(default_factory=dict)
     commits: list[dict[str, Any]] = field(default_factory=list)
+    begun: list[str] = field(default_factory=list)
+    """Uploads that a client began, each as often as it tried; two of them run at once."""
     uploads: list[str] = field(default_factory=list)
+    """Uploads that arrived."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -102,7 +105,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         content, oid = self.body(), self.path.rsplit("/", 1)[1]
-        if self.hub.fault == "cut" and self.hub.uploads:
+        self.hub.begun.append(oid)
+        if self.hub.fault == "cut" and oid != self.hub.begun[0]:  # one arrives, whatever their order in time
             self.close_connection = True
             self.connection.close()
             return
