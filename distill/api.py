@@ -9,12 +9,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.command import UserError
 from distill.conditioner import Conditioner, load_conditioner
+from distill.student.words import load_words
 from distill.tight import tight_batches
-from distill.tower import load_tokenizer, load_tower
+from distill.tower import load_tower
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Encoder:
     """A student with its tokenizer; see `load_student`."""
 
     model: CLIPTextModelWithProjection
-    tokenizer: CLIPTokenizer
+    tokenizer: PreTrainedTokenizerFast
 
     def encode(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
         """Features [texts, dim] of prompts or captions, float32 and of length 1, in the order of `texts`.
@@ -58,7 +59,7 @@ def _refuse_one_text(texts: Sequence[str]) -> None:
 
 def load_student(source: str | Path, device: str | torch.device = "cpu", key: str = "load_student") -> Encoder:
     """The student of an exported folder or a Hub id; anything else raises UserError, which `key` heads."""
-    tokenizer = load_tokenizer(str(source), key)
+    tokenizer = load_words(str(source), key)
     model: Any = load_tower(str(source), key)
     if len(tokenizer) > model.config.vocab_size or model.config.eos_token_id != tokenizer.eos_token_id:
         raise UserError(f"{key}: {str(source)!r} has a tokenizer and a model that do not belong together")

@@ -68,7 +68,7 @@ def _model(config: dict[str, Any], **given: Any) -> Any:  # noqa: ANN401  ComfyU
 def _tokenizer(folder: Path, config: dict[str, Any], **given: Any) -> Any:  # noqa: ANN401
     """ComfyUI's weights and chunks around the student's tokenizer."""
     sd1_clip = importlib.import_module("comfy.sd1_clip")
-    fast = importlib.import_module("transformers").CLIPTokenizerFast  # the slow one stops after CLIP's own merges
+    fast = importlib.import_module("transformers").PreTrainedTokenizerFast  # CLIP's own would not read all of its rules
     own = functools.partial(
         sd1_clip.SDTokenizer, tokenizer_path=str(folder / "tokenizer"), tokenizer_class=fast,
         embedding_size=config["hidden_size"],

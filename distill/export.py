@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoTokenizer,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -23,8 +24,9 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from data.command import UserError
+from distill.json_file import read_json
 from distill.replace_folder import whole_folder
-from distill.tower import StateLayer
+from distill.tower import StateLayer, spells_as_clip
 
 _MARKS = ("text_encoder/config.json", "states.safetensors")
 """Of an export beside its config.json, which a pipeline has not; the second is of an `xlmr` student."""
@@ -40,8 +42,12 @@ PROBES = (
     "龘 霸王别姬 “引号”、《书名》" * 20,
 )
 """Prompts on which the tokenizer must be the same before and after."""
+TOUCHING = "赛博朋克cyberpunk风格，一架helicopter"
+"""The same for what takes tokenizer.json as it stands; CLIP's own rule does not end a word before or after Chinese."""
 
 
+FAST = "PreTrainedTokenizerFast"
+"""The class that takes tokenizer.json as it stands, in every release of transformers."""
 Part = Callable[[Path, CLIPTextModelWithProjection, PreTrainedTokenizerFast], None]
 """Writes one more form of the student into its folder: (folder, model, tokenizer)."""
 
@@ -134,6 +140,10 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, slots: int
     own = copy.deepcopy(tokenizer)
     own.model_max_length = slots  # diffusers pads every prompt to it
     own.save_pretrained(folder)
+    told = read_json(folder / "tokenizer_config.json")
+    if told["tokenizer_class"] == "TokenizersBackend":  # what only transformers 5 knows by this name
+        told["tokenizer_class"] = FAST
+        (folder / "tokenizer_config.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     own.backend_tokenizer.model.save(str(folder))
 
 
@@ -150,21 +160,21 @@ def verify_folder(folder: Path, model: CLIPTextModelWithProjection, tokenizer: P
         same_weights(place, trained, loaded.state_dict())
         if loaded.config.eos_token_id != tokenizer.eos_token_id:
             raise RuntimeError(f"{place}: eos_token_id {loaded.config.eos_token_id}, not {tokenizer.eos_token_id}")
-    expected, rules = tokenizer(list(PROBES), verbose=False).input_ids, spelling(tokenizer)
     loaders: dict[str, Any] = {"the root": folder, "tokenizer/": folder / "tokenizer"}
-    found: dict[str, PreTrainedTokenizerFast] = {
-        name: type(tokenizer).from_pretrained(place) for name, place in loaders.items()
-    }
-    if isinstance(tokenizer, CLIPTokenizer):
+    found: list[tuple[str, Any, list[str]]] = [
+        (name, AutoTokenizer.from_pretrained(place), [*PROBES, TOUCHING]) for name, place in loaders.items()
+    ]
+    if spells_as_clip(tokenizer):
         spelled = CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
-        found["vocab.json and merges.txt"] = spelled
-    for name, again in found.items():
-        if spelling(again) != rules or again(list(PROBES), verbose=False).input_ids != expected:
+        found.append(("vocab.json and merges.txt", spelled, list(PROBES)))
+    for name, again, probes in found:
+        same = again(probes, verbose=False).input_ids == tokenizer(probes, verbose=False).input_ids
+        if not same or spelling(again) != spelling(tokenizer):
             raise RuntimeError(f"{folder}: the tokenizer of {name} differs from the trained one")
 
 
 def spelling(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Any]:
-    """Vocabulary and merges (None where there are none) of a tokenizer, which together decide every id."""
+    """Vocabulary and merges (None where there are none) of a tokenizer, which decide the ids of every word."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     return model["vocab"], model.get("merges")
 

@@ -118,7 +118,8 @@ pipeline.tokenizer = AutoTokenizer.from_pretrained("{name}", subfolder="tokenize
 pipeline("戴帽子拿剑的猫").images[0]
 ```
 
-(`CLIPTokenizer` of transformers 4 stops after CLIP's own merges and would spell Chinese in bytes.)
+(Not `CLIPTokenizer`: that of transformers 4 stops after CLIP's own merges and would spell Chinese in bytes, that of
+transformers 5 breaks English words that touch Chinese.)
 
 With sentence-transformers: `SentenceTransformer("{name}").encode(["戴帽子拿剑的猫"])`.
 

@@ -18,7 +18,7 @@ PROMPTS = (
     "两个穿红衣服的小女孩坐在长椅上吃冰淇淋",
     "赛博朋克风格的城市夜景，霓虹灯，雨夜，8k，超高清",
     "水墨画：山、云、亭子（留白）",
-    "a 红色的 helicopter over 雪山, cinematic lighting",
+    "a 红色的helicopter over雪山, cinematic lighting",
     "masterpiece，best quality，一个女孩，长发，微笑",
     "機械狗在月球上",
     "低质量，模糊，变形的手",

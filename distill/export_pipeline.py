@@ -10,6 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from typing_extensions import TypedDict
 
 from data.command import UserError, one_line
+from distill.export import FAST
 from distill.export_shape import shaped
 from distill.json_file import read_json
 from distill.pipeline_kind import refuse_other_kind, refuse_other_unet
@@ -100,9 +101,10 @@ def _not_taken(folder: str, names: list[str]) -> list[str]:
 
 
 def _name_fast_tokenizer(path: Path) -> None:
-    """Have diffusers load the tokenizer by the name that reads tokenizer.json in transformers 4 and 5 alike.
+    """Have diffusers load the tokenizer by the name that takes tokenizer.json as it stands.
 
-    `CLIPTokenizer` is, up to transformers 4, one in Python that stops after CLIP's own 48,894 merges.
+    `CLIPTokenizer` is, up to transformers 4, one in Python that stops after CLIP's own 48,894 merges, and from 5 on
+    one that does not cut Chinese from Latin letters.
     """
-    index = {**read_json(path), "tokenizer": ["transformers", "CLIPTokenizerFast"]}
+    index = {**read_json(path), "tokenizer": ["transformers", FAST]}
     path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

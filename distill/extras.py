@@ -1,7 +1,7 @@
 """What some losses need besides a batch: checked at start-up, then made."""
 
 import torch
-from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from data.command import UserError
 from distill.config import RunConfig
@@ -51,7 +51,7 @@ def check_losses(config: RunConfig, width: int) -> None:
 def extras(
     losses: LossesConfig,
     teacher: Teacher,
-    teacher_tokenizer: CLIPTokenizer,
+    teacher_tokenizer: PreTrainedTokenizerFast,
     tokenizer: PreTrainedTokenizerFast,
     slots: int,
 ) -> Extras:

@@ -3,7 +3,7 @@
 import copy
 from dataclasses import dataclass
 
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.command import UserError
 from distill.tower import StateLayer, load_tokenizer, load_tower
@@ -14,7 +14,7 @@ class Pretrained:
     """A CLIP text tower with its tokenizer, and which of its states a UNet reads."""
 
     model: CLIPTextModelWithProjection
-    tokenizer: CLIPTokenizer
+    tokenizer: PreTrainedTokenizerFast
     states: StateLayer = "last"
 
     @property
@@ -39,5 +39,5 @@ def load_pretrained(name: str, states: StateLayer = "last", padding: str | None 
         if padding not in tokenizer.get_vocab():
             raise UserError(f"padding: {padding!r} is no token of {name!r}; Stable Diffusion 2 and SDXL pad with '!'")
         # As the pipeline's own tokenizer is made: where a text has the token, it is read as a special one too.
-        tokenizer = CLIPTokenizer.from_pretrained(name, pad_token=padding)
+        tokenizer = load_tokenizer(name, "teacher", pad_token=padding)
     return Pretrained(load_tower(name, "teacher"), tokenizer, states)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 Shape = Literal["vit-b-32", "vit-l-14", "vit-h-14", "vit-bigg-14"]
 
@@ -16,7 +16,7 @@ _SIZES: dict[Shape, dict[str, Any]] = {
 }
 
 
-def random_teacher(shape: Shape, words: CLIPTokenizer, folder: Path) -> Path:
+def random_teacher(shape: Shape, words: PreTrainedTokenizerFast, folder: Path) -> Path:
     """Write a tower of `shape` with random weights of a fixed seed and the vocabulary of `words` to `folder`."""
     size = _SIZES[shape]
     width = size["hidden_size"]

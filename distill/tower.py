@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from tokenizers.models import BPE
 from torch import nn
-from transformers import AutoTokenizer, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import AutoTokenizer, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 from transformers.activations import QuickGELUActivation
 from transformers.models.clip.modeling_clip import CLIPMLP
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
@@ -60,19 +61,25 @@ def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
     return model
 
 
-def load_tokenizer(name: str, key: str) -> CLIPTokenizer:
-    """The CLIP tokenizer of a local folder or a Hub id."""
-    tokenizer = any_tokenizer(name, key)
-    if not isinstance(tokenizer, CLIPTokenizer):
+def load_tokenizer(name: str, key: str, **settings: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of a local folder or a Hub id: a CLIPTokenizer, or one that spells as it does (`extended`'s)."""
+    tokenizer = any_tokenizer(name, key, **settings)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or not spells_as_clip(tokenizer):
         raise UserError(f"{key}: {name!r} has a {type(tokenizer).__name__}; a CLIPTokenizer is needed")
     return tokenizer
 
 
-def any_tokenizer(name: str, key: str) -> Any:  # noqa: ANN401  # whichever class the folder names
+def spells_as_clip(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether words are spelled by merges of bytes, the last piece with `</w>`."""
+    model = tokenizer.backend_tokenizer.model
+    return isinstance(model, BPE) and model.end_of_word_suffix == "</w>"
+
+
+def any_tokenizer(name: str, key: str, **settings: str) -> Any:  # noqa: ANN401  # whichever class the folder names
     """The tokenizer of a local folder or a Hub id."""
     check_local(name, key)
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, **settings)
     except Exception as error:  # the same
         raise UserError(f"{key}: {name!r} holds no tokenizer ({one_line(error)})") from error
 

@@ -113,15 +113,16 @@ def _misfit(vectors: dict[str, Tensor], prompts: int, config: Any) -> str | None
 
 
 def tokenizers(student: Path) -> dict[str, Any]:
-    """Every way in which a program may load the tokenizer, but for the slow one of transformers 4.
+    """Every way in which a program may load the tokenizer, but for CLIP's own.
 
-    That one reads vocab.json and merges.txt in Python and stops after CLIP's own 48,894 merges.
+    That of transformers 4 reads vocab.json and merges.txt in Python and stops after CLIP's own 48,894 merges, that of
+    transformers 5 does not cut Chinese from other letters.
     """
     kinds: Any = transformers
     return {
         "AutoTokenizer": _loaded(kinds.AutoTokenizer, student),
         "AutoTokenizer, tokenizer/": _loaded(kinds.AutoTokenizer, student / "tokenizer"),
-        "CLIPTokenizerFast, tokenizer/": _loaded(kinds.CLIPTokenizerFast, student / "tokenizer"),
+        "PreTrainedTokenizerFast, tokenizer/": _loaded(kinds.PreTrainedTokenizerFast, student / "tokenizer"),
     }
 
 

@@ -1,11 +1,15 @@
 """Fixtures that every test may ask for."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from transformers.utils.logging import disable_progress_bar
 
 REPOSITORY = Path(__file__).parents[1]
+torch.set_num_threads(1)  # sums in one order, whatever else the machine does; the tests run beside each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # and so in what they start
 
 
 @pytest.fixture(scope="session")

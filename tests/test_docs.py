@@ -14,7 +14,7 @@ import pytest
 from diffusers import StableDiffusionPipeline
 
 from distill.export import export
-from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
+from tests.eval.tiny import text_half, tiny_clip, tiny_student_tokenizer
 from tests.miniature.random_pipeline import write_pipeline
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline and a student for it, under the names that the pages give them."""
     folder = tmp_path_factory.mktemp("docs")
     write_pipeline(folder).rename(folder / "PIPELINE")
-    words = tiny_tokenizer(chinese=True)
+    words = tiny_student_tokenizer()
     export(text_half(tiny_clip(words, seed=1)), words, folder / "STUDENT")
     return folder
 

@@ -8,7 +8,7 @@ from typing import overload
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
-from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from data.command import UserError
 from distill import tower
@@ -25,7 +25,7 @@ Kind = ExtendedConfig | MultilingualConfig | XlmrConfig
 _LONGEST_WORD = 8
 
 
-def build_tokenizer(config: Kind, teacher: CLIPTokenizer, corpus: Path, slots: int, folder: Path) -> None:
+def build_tokenizer(config: Kind, teacher: PreTrainedTokenizerFast, corpus: Path, slots: int, folder: Path) -> None:
     """Learn the student's tokenizer on the corpus, or take the given one; saved as `folder`, whole or not at all."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -63,7 +63,9 @@ def _clip_words(config: MultilingualConfig) -> PreTrainedTokenizerFast:
     return words
 
 
-def _extended_tokenizer(config: ExtendedConfig, teacher: CLIPTokenizer, corpus: Path) -> CLIPTokenizer:
+def _extended_tokenizer(
+    config: ExtendedConfig, teacher: PreTrainedTokenizerFast, corpus: Path
+) -> PreTrainedTokenizerFast:
     rows = pa.dataset.dataset(sorted((corpus / "train").glob("*.parquet")), format="parquet")
     alone = pc.match_substring_regex(pc.field("zh"), rf"^\p{{Han}}{{2,{_LONGEST_WORD}}}$")
     words = pc.unique(rows.to_table(columns=["zh"], filter=alone)["zh"]).to_pylist()
@@ -79,7 +81,11 @@ def _texts(rows: pa.dataset.Dataset, chosen: pc.Expression) -> Iterator[str]:
 
 @overload
 def build_student(
-    config: ExtendedConfig, teacher: Pretrained, tokenizer: CLIPTokenizer, senses: Mapping[str, list[str]], on_cpu: bool
+    config: ExtendedConfig,
+    teacher: Pretrained,
+    tokenizer: PreTrainedTokenizerFast,
+    senses: Mapping[str, list[str]],
+    on_cpu: bool,
 ) -> ExtendedStudent: ...
 
 
@@ -94,7 +100,6 @@ def build_student(
 ) -> StudentTower:
     """The student at step 0; `senses` are the glosses of words, empty where a checkpoint will follow."""
     if isinstance(config, ExtendedConfig):
-        assert isinstance(tokenizer, CLIPTokenizer)
         return _extended(config, teacher, tokenizer, senses, on_cpu)
     if isinstance(config, MultilingualConfig):
         model = first_multilingual(config, teacher.model, teacher.tokenizer, tokenizer, senses)
@@ -105,7 +110,11 @@ def build_student(
 
 
 def _extended(
-    config: ExtendedConfig, teacher: Pretrained, tokenizer: CLIPTokenizer, senses: Mapping[str, list[str]], on_cpu: bool
+    config: ExtendedConfig,
+    teacher: Pretrained,
+    tokenizer: PreTrainedTokenizerFast,
+    senses: Mapping[str, list[str]],
+    on_cpu: bool,
 ) -> ExtendedStudent:
     """The extended student at step 0."""
     size = teacher.model.config.vocab_size

@@ -3,8 +3,10 @@
 CLIP's byte-level BPE spells a Chinese character with two or three byte tokens. The merges learned here come after
 all of the teacher's, and each begins with the lead byte of a CJK character, so that no other string can ever meet
 one: English, accents, emoji, numbers, kana and Hangul keep their ids, and only CJK punctuation and full-width letters,
-whose first two bytes Chinese shares, may not. A run of Chinese is one "word" to CLIP's pre-tokenizer;
-its last token carries `</w>`, so that every piece exists twice, inside a run and at its end (see `twin_rows`).
+whose first two bytes Chinese shares, may not. A run of Chinese is one "word" of its own: CLIP's pre-tokenizer alone
+would take 大fish左侧 for one run of letters, in which the English word does not end and falls into pieces that the
+teacher never saw. The run's last token carries `</w>`, so that every piece exists twice, inside a run and at its end
+(see `twin_rows`).
 """
 
 import json
@@ -14,12 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import regex
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTokenizer
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 END = "</w>"
 HAN_RUN = regex.compile(r"\p{Han}+")
+HAN_WORD = "[\u3005\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufa6d\ufa70-\ufad9]+"
+"""Its letters in the basic plane as ranges, which the regular expressions of Rust, Python and JavaScript read alike."""
 # Full-width forms that prompts use, with the half-width twins whose meaning they share.
 PUNCTUATION_TWINS = {"，": ",", "。": ".", "、": ",", "！": "!", "？": "?", "：": ":", "；": ";", "（": "(", "）": ")"}
 _LEAD_BYTES = range(0xE3, 0xEA)  # U+3000 to U+9FFF: radicals, compatibility forms and Extension B on stay in bytes
@@ -42,9 +46,9 @@ class VocabularyConfig:
 
 
 def extend_tokenizer(
-    teacher: CLIPTokenizer, sentences: Iterable[str], dictionary: Sequence[str], config: VocabularyConfig
-) -> CLIPTokenizer:
-    """The teacher's tokenizer with Chinese merges and their tokens appended; a stock `CLIPTokenizer`.
+    teacher: PreTrainedTokenizerFast, sentences: Iterable[str], dictionary: Sequence[str], config: VocabularyConfig
+) -> PreTrainedTokenizerFast:
+    """The teacher's tokenizer with Chinese merges and their tokens appended, and with Chinese cut from other letters.
 
     `sentences` is the Chinese of the corpus. `dictionary`, where it is not empty, holds the words that no token may
     straddle: a token is then (the beginning of) a word, for which a gloss may be known.
@@ -58,18 +62,44 @@ def extend_tokenizer(
             known.add(pair)
             merges.append(pair)
             vocab.setdefault("".join(pair), len(vocab))
-    return CLIPTokenizer(
-        vocab=vocab,
-        merges=merges,  # type: ignore[arg-type]
-        bos_token=str(teacher.bos_token),
-        eos_token=str(teacher.eos_token),
-        unk_token=str(teacher.unk_token),
-        pad_token=str(teacher.pad_token),  # Stable Diffusion 2 pads with "!"
-        model_max_length=teacher.model_max_length,
+    return cutting_chinese(
+        CLIPTokenizer(
+            vocab=vocab,
+            merges=merges,  # type: ignore[arg-type]
+            bos_token=str(teacher.bos_token),
+            eos_token=str(teacher.eos_token),
+            unk_token=str(teacher.unk_token),
+            pad_token=str(teacher.pad_token),  # Stable Diffusion 2 pads with "!"
+            model_max_length=teacher.model_max_length,
+        )
     )
 
 
-def twin_rows(tokenizer: CLIPTokenizer, teacher_size: int) -> dict[int, int]:
+def cutting_chinese(words: CLIPTokenizer) -> PreTrainedTokenizerFast:
+    """The same tokenizer, but that a run of Chinese begins and ends words.
+
+    No longer a `CLIPTokenizer`, which makes its pre-tokenizer from code; loaded as one, it gives the same ids wherever
+    Chinese does not touch other letters.
+    """
+    cut = Tokenizer.from_str(words.backend_tokenizer.to_str())
+    cut.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(HAN_WORD), behavior="isolated"), cut.pre_tokenizer]
+    )
+    cut.decoder = decoders.Sequence(
+        [decoders.Replace(END, spell(" ")), decoders.ByteLevel(), decoders.Strip(content=" ", left=0, right=1)]
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=cut,
+        bos_token=words.bos_token,
+        eos_token=words.eos_token,
+        unk_token=words.unk_token,
+        pad_token=words.pad_token,
+        model_max_length=words.model_max_length,
+        model_input_names=["input_ids", "attention_mask"],  # a CLIP text tower takes no more
+    )
+
+
+def twin_rows(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, int]:
     """Rows that share one embedding: id -> the id whose row it uses.
 
     A Chinese piece means the same at the end of a run as inside it, and full-width punctuation the same as its
@@ -88,7 +118,7 @@ def twin_rows(tokenizer: CLIPTokenizer, teacher_size: int) -> dict[int, int]:
     return twins
 
 
-def new_surfaces(tokenizer: CLIPTokenizer, teacher_size: int) -> dict[int, str]:
+def new_surfaces(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, str]:
     """The text of every new token that spells whole characters: id -> surface, for those with ids >= teacher_size."""
     symbols = {symbol: byte for byte, symbol in _BYTE_SYMBOLS.items()}
     surfaces = {}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 import torch
-from transformers import CLIPTokenizer
+from transformers import PreTrainedTokenizerFast
 
 _LONGEST_WORD = 8
 _SENSES = 4  # a word's first senses; later ones are rare and blur the mean
@@ -26,7 +26,10 @@ def glosses(corpus: Path) -> dict[str, list[str]]:
 
 
 def gloss_rows(
-    surfaces: Mapping[int, str], senses: Mapping[str, list[str]], teacher: CLIPTokenizer, embedding: torch.Tensor
+    surfaces: Mapping[int, str],
+    senses: Mapping[str, list[str]],
+    teacher: PreTrainedTokenizerFast,
+    embedding: torch.Tensor,
 ) -> dict[int, torch.Tensor]:
     """A first row [width] for each new token: its gloss, else the mean of its characters' glosses.
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from torch import nn
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedTokenizerFast
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from distill import tower
 from distill.student.glosses import gloss_rows
@@ -71,7 +71,7 @@ class MultilingualStudent(ClipStudent):
 def first_multilingual(
     config: MultilingualConfig,
     teacher: CLIPTextModelWithProjection,
-    teacher_words: CLIPTokenizer,
+    teacher_words: PreTrainedTokenizerFast,
     words: PreTrainedTokenizerFast,
     senses: Mapping[str, list[str]],
 ) -> CLIPTextModelWithProjection:

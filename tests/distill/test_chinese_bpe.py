@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, CLIPTokenizer
+from transformers import AutoTokenizer, CLIPTokenizer, PreTrainedTokenizerFast
 
 from distill.student.chinese_bpe import (
+    HAN_WORD,
     PUNCTUATION_TWINS,
     VocabularyConfig,
     extend_tokenizer,
@@ -30,16 +32,16 @@ _CODE = "def f(x): return x[1:] != {'a': 0} # TODO\n\t<div class=\"x\">&amp;</di
 
 
 @pytest.fixture(scope="module")
-def teacher_words() -> CLIPTokenizer:
+def teacher_words() -> PreTrainedTokenizerFast:
     return teacher_tokenizer()
 
 
 @pytest.fixture(scope="module")
-def student_words(teacher_words: CLIPTokenizer) -> CLIPTokenizer:
+def student_words(teacher_words: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     return extend_tokenizer(teacher_words, [zh for _, zh in captions()] * 2, ["草地", "红色"], VocabularyConfig(20, 1))
 
 
-def _same(teacher: CLIPTokenizer, student: CLIPTokenizer, texts: list[str]) -> None:
+def _same(teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast, texts: list[str]) -> None:
     ours, theirs = (tokenizer.backend_tokenizer.encode_batch_fast(texts) for tokenizer in (student, teacher))
     for text, mine, yours in zip(texts, ours, theirs, strict=True):
         assert mine.ids == yours.ids, text
@@ -59,13 +61,13 @@ def _same(teacher: CLIPTokenizer, student: CLIPTokenizer, texts: list[str]) -> N
     )
 )
 def test_text_without_chinese_keeps_the_teachers_ids(
-    teacher_words: CLIPTokenizer, student_words: CLIPTokenizer, parts: list[str]
+    teacher_words: PreTrainedTokenizerFast, student_words: PreTrainedTokenizerFast, parts: list[str]
 ) -> None:
     _same(teacher_words, student_words, [_CHINESE.sub("", " ".join(parts)), _CHINESE.sub("", "".join(parts))])
 
 
 def test_every_new_merge_begins_with_a_chinese_lead_byte(
-    teacher_words: CLIPTokenizer, student_words: CLIPTokenizer
+    teacher_words: PreTrainedTokenizerFast, student_words: CLIPTokenizer
 ) -> None:
     old = {tuple(pair) for pair in _model(teacher_words)["merges"]}
     new = [tuple(pair) for pair in _model(student_words)["merges"]]
@@ -73,14 +75,14 @@ def test_every_new_merge_begins_with_a_chinese_lead_byte(
     _check_leads(new[len(old) :])
 
 
-def test_characters_outside_the_basic_blocks_stay_in_bytes(teacher_words: CLIPTokenizer) -> None:
+def test_characters_outside_the_basic_blocks_stay_in_bytes(teacher_words: PreTrainedTokenizerFast) -> None:
     """A radical (E2), a compatibility form (EF A4) and Extension B (F0) share bytes with what is not Chinese."""
     student = extend_tokenizer(teacher_words, ["⺀⺀猫", "﨎﨎猫", "𠀀𠀀猫"] * 9, [], VocabularyConfig(9, 1))
     _same(teacher_words, student, ["⺀", "﨎", "𠀀", "⺁ 😀 ♥"])
     assert len(student("猫")["input_ids"]) == 3
 
 
-def test_chinese_gets_short(teacher_words: CLIPTokenizer, student_words: CLIPTokenizer) -> None:
+def test_chinese_gets_short(teacher_words: PreTrainedTokenizerFast, student_words: PreTrainedTokenizerFast) -> None:
     assert len(teacher_words("红色的猫，草地。")["input_ids"]) == 2 + 8 * 3
     tokens = [str(student_words.convert_ids_to_tokens(i)) for i in student_words("红色的猫，草地。")["input_ids"][1:-1]]
     wanted = ["红色", "的", "猫</w>", "，</w>", "草地</w>", "。</w>"]
@@ -88,7 +90,32 @@ def test_chinese_gets_short(teacher_words: CLIPTokenizer, student_words: CLIPTok
     assert "".join(tokens) == "".join(spell(w.removesuffix("</w>")) + "</w>" * w.endswith("</w>") for w in wanted)
 
 
-def test_no_token_straddles_two_words_of_the_dictionary(teacher_words: CLIPTokenizer) -> None:
+def test_english_words_that_touch_chinese_are_whole(
+    teacher_words: PreTrainedTokenizerFast, student_words: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """大cat左侧 is read as 大 cat 左侧 is; so it is after a round trip, and the text comes back with spaces."""
+    student_words.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    for glued, spaced in (
+        ("草地cat红色", "草地 cat 红色"),
+        ("a red猫，8k草地", "a red 猫，8k 草地"),
+        ("cat々dog㐀", "cat 々 dog 㐀"),
+    ):
+        assert student_words(glued).input_ids == student_words(spaced).input_ids == again(glued).input_ids
+        assert student_words(glued).keys() == {"input_ids", "attention_mask"}
+    cat = teacher_words("cat").input_ids[1:-1]
+    assert student_words("草地cat红色").input_ids[2:-2] == cat
+    assert again.decode(again("草地cat红色").input_ids, skip_special_tokens=True) == "草地 cat 红色"
+
+
+def test_chinese_letters_are_those_of_unicode() -> None:
+    """Kana, Hangul and Yi stay with their neighbours."""
+    letter, ours = regex.compile(r"[\p{Han}&&\p{L}]", regex.V1), re.compile(HAN_WORD)
+    found = ["".join(filter(rule.match, map(chr, range(0x10000)))) for rule in (letter, ours)]
+    assert found[0] == found[1]
+
+
+def test_no_token_straddles_two_words_of_the_dictionary(teacher_words: PreTrainedTokenizerFast) -> None:
     """北京大学 / 学生: without a dictionary 学学 is the commonest pair, with one it is never learned."""
     lines = ["大学学生", "中学学者"] * 20
     free = extend_tokenizer(teacher_words, lines, [], VocabularyConfig(30, 1))
@@ -99,7 +126,7 @@ def test_no_token_straddles_two_words_of_the_dictionary(teacher_words: CLIPToken
     assert {"大学", "学生", "中学", "学者"} <= surfaces
 
 
-def test_twins(teacher_words: CLIPTokenizer, student_words: CLIPTokenizer) -> None:
+def test_twins(teacher_words: PreTrainedTokenizerFast, student_words: PreTrainedTokenizerFast) -> None:
     """A piece at the end of a run has the row of the piece inside; full-width punctuation that of its ASCII twin."""
     old, vocab = len(teacher_words), student_words.get_vocab()
     twins = twin_rows(student_words, old)
@@ -110,7 +137,9 @@ def test_twins(teacher_words: CLIPTokenizer, student_words: CLIPTokenizer) -> No
     assert not any(token < old for token in twins), "the teacher's own rows are nobody's twins"
 
 
-def test_new_surfaces_are_whole_characters(teacher_words: CLIPTokenizer, student_words: CLIPTokenizer) -> None:
+def test_new_surfaces_are_whole_characters(
+    teacher_words: PreTrainedTokenizerFast, student_words: PreTrainedTokenizerFast
+) -> None:
     surfaces = new_surfaces(student_words, len(teacher_words))
     assert {"猫", "草地", "，"} <= set(surfaces.values())
     assert min(surfaces) >= len(teacher_words)
@@ -118,7 +147,7 @@ def test_new_surfaces_are_whole_characters(teacher_words: CLIPTokenizer, student
     assert all(len(student_words.convert_ids_to_tokens(half)) == 2 for half in halves)
 
 
-def test_round_trips(student_words: CLIPTokenizer, tmp_path: Path) -> None:
+def test_round_trips(student_words: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     """Through save_pretrained and AutoTokenizer, and through the published vocab.json and merges.txt."""
     student_words.save_pretrained(tmp_path / "saved")
     model = _model(student_words)
@@ -131,14 +160,14 @@ def test_round_trips(student_words: CLIPTokenizer, tmp_path: Path) -> None:
         AutoTokenizer.from_pretrained(tmp_path / "saved"),
         CLIPTokenizer(vocab=str(tmp_path / "vocab.json"), merges=str(tmp_path / "merges.txt")),
     ):
-        assert isinstance(again, CLIPTokenizer)
+        assert isinstance(again, PreTrainedTokenizerFast)
         assert len(again) == len(student_words)
         for text in texts:
             assert again(text)["input_ids"] == student_words(text)["input_ids"]
     assert AutoTokenizer.from_pretrained(tmp_path / "saved").model_max_length == 77
 
 
-def test_the_teachers_padding_token_is_kept(teacher_words: CLIPTokenizer) -> None:
+def test_the_teachers_padding_token_is_kept(teacher_words: PreTrainedTokenizerFast) -> None:
     """Stable Diffusion 2 pads with "!"; a student that pads with end-of-text would give the UNet other states."""
     sd2 = teacher_tokenizer()
     sd2.pad_token = "!"
@@ -146,7 +175,7 @@ def test_the_teachers_padding_token_is_kept(teacher_words: CLIPTokenizer) -> Non
 
 
 @pytest.fixture(scope="module")
-def real_pair(real: Path) -> tuple[CLIPTokenizer, CLIPTokenizer]:
+def real_pair(real: Path) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
     teacher = load_tokenizer(str(real / "teacher"), "teacher")
     chinese = (real / "corpora/caption/3am.train.zh").read_text(encoding="utf-8").split("\n")
     with gzip.open(real / "corpora/general/tatoeba.eng-cmn.tsv.gz", "rt", encoding="utf-8") as lines:
@@ -154,14 +183,18 @@ def real_pair(real: Path) -> tuple[CLIPTokenizer, CLIPTokenizer]:
     return teacher, extend_tokenizer(teacher, chinese, [], VocabularyConfig(8000, 3))
 
 
-def test_100_000_real_lines_keep_their_ids(real: Path, real_pair: tuple[CLIPTokenizer, CLIPTokenizer]) -> None:
+def test_100_000_real_lines_keep_their_ids(
+    real: Path, real_pair: tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]
+) -> None:
     teacher, student = real_pair
     lines = list(itertools.islice((_CHINESE.sub("", line) for line in _english(real)), 100_000))
     assert len(lines) == 100_000
     _same(teacher, student, lines)
 
 
-def test_fertility_on_real_captions(real: Path, real_pair: tuple[CLIPTokenizer, CLIPTokenizer]) -> None:
+def test_fertility_on_real_captions(
+    real: Path, real_pair: tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]
+) -> None:
     """Captions that the merges were not learned on: at most 0.75 tokens a character, a third of the teacher's."""
     teacher, student = real_pair
     captions = (real / "corpora/caption/3am.test.zh").read_text(encoding="utf-8").split("\n")[:-1]
@@ -173,7 +206,9 @@ def test_fertility_on_real_captions(real: Path, real_pair: tuple[CLIPTokenizer, 
     assert ours <= 0.75 < 2 < theirs
 
 
-def test_real_merges_begin_with_a_chinese_lead_byte(real_pair: tuple[CLIPTokenizer, CLIPTokenizer]) -> None:
+def test_real_merges_begin_with_a_chinese_lead_byte(
+    real_pair: tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast],
+) -> None:
     teacher, student = real_pair
     merges = [tuple(pair) for pair in _model(student)["merges"]]
     assert len(merges) > len(_model(teacher)["merges"]) + 10_000
@@ -187,7 +222,7 @@ def _check_leads(merges: list[tuple[str, ...]]) -> None:
         assert first[0] in leads or first[:2] in (spell("！")[:2], spell("｡")[:2]) or first == spell("！")[0], first
 
 
-def _model(tokenizer: CLIPTokenizer) -> dict[str, list[list[str]]]:
+def _model(tokenizer: PreTrainedTokenizerFast) -> dict[str, list[list[str]]]:
     model: dict[str, list[list[str]]] = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     return model
 

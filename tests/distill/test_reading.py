@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from data.batches import Batch
 from distill import tower
@@ -35,7 +35,7 @@ CHINESE = ["草地上的一只红色的猫", "狗", "雪地", "大海上的一�
 class _One:
     """One full batch, whatever the step."""
 
-    def __init__(self, teacher: Pretrained, words: CLIPTokenizer) -> None:
+    def __init__(self, teacher: Pretrained, words: PreTrainedTokenizerFast) -> None:
         self._views = [
             words(texts, padding="max_length", max_length=SLOTS, return_tensors="pt")["input_ids"]
             for words, texts in ((teacher.tokenizer, ENGLISH), (words, ENGLISH), (words, CHINESE))
@@ -47,7 +47,7 @@ class _One:
 
 
 @pytest.fixture(scope="module")
-def words(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
+def words(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
     folder = tmp_path_factory.mktemp("words") / "tokenizer"
     config = ExtendedConfig(VocabularyConfig(12, 1))
     build_tokenizer(config, tower.load_tokenizer(str(teacher), "t"), corpus, SLOTS, folder)
@@ -55,7 +55,7 @@ def words(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.parametrize("every", [1, 2])
-def test_slots_that_no_loss_looks_at_change_nothing(teacher: Path, words: CLIPTokenizer, every: int) -> None:
+def test_slots_that_no_loss_looks_at_change_nothing(teacher: Path, words: PreTrainedTokenizerFast, every: int) -> None:
     """Terms and gradients, with every loss that does not ask for Chinese padding."""
     losses = LossesConfig(
         Pooled(mse=1), Hidden(l1=1), Contrastive(), Affinity(), Alignment(), translation=Translation(en_from_zh=1)

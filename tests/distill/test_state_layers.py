@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from data.command import UserError
 from distill import tower
@@ -20,7 +20,7 @@ from tests.distill.tiny_clip import SLOTS, teacher_model, teacher_tokenizer
 TEXTS = ["a red cat", "", "a dog on the grass!"]
 
 
-def _ids(words: CLIPTokenizer) -> torch.Tensor:
+def _ids(words: PreTrainedTokenizerFast) -> torch.Tensor:
     ids: torch.Tensor = words(TEXTS, padding="max_length", max_length=SLOTS, return_tensors="pt")["input_ids"]
     return ids
 

@@ -21,7 +21,7 @@ from eval.demo import page
 from eval.demo.world import load_album, load_painter
 from eval.twins.sampling import Drawing
 from tests.eval.files import picture
-from tests.eval.tiny import save_clip, text_half, tiny_clip, tiny_tokenizer
+from tests.eval.tiny import save_clip, text_half, tiny_clip, tiny_student_tokenizer
 from tests.miniature.random_pipeline import write_pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pipeline, student, CLIP and pictures, all random and small."""
     folder = tmp_path_factory.mktemp("demo")
     write_pipeline(folder)
-    words = tiny_tokenizer(chinese=True)
+    words = tiny_student_tokenizer()
     export(text_half(tiny_clip(words, seed=1)), words, folder / "student")
     save_clip(folder / "clip")
     (folder / "pictures").mkdir()

@@ -17,11 +17,22 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from distill.student.chinese_bpe import cutting_chinese
+
 WIDTH = 16
 
 
-def tiny_tokenizer(chinese: bool = False) -> CLIPTokenizer:
-    """A byte-level BPE of CLIP's own form: 512 bytes, some merges, start and end of text, and 猫 above it on demand."""
+def tiny_tokenizer() -> CLIPTokenizer:
+    """A byte-level BPE of CLIP's own form: 512 bytes, some merges, start and end of text."""
+    return _byte_pairs([])
+
+
+def tiny_student_tokenizer() -> PreTrainedTokenizerFast:
+    """The same with 猫 above it, as a student has Chinese."""
+    return cutting_chinese(_byte_pairs([("ç", "Į"), ("çĮ", "«"), ("çĮ", "«</w>")]))  # 猫 is the bytes e7 8c ab
+
+
+def _byte_pairs(above: list[tuple[str, str]]) -> CLIPTokenizer:
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {letter: number for number, letter in enumerate([*letters, *(letter + "</w>" for letter in letters)])}
     merges: Any = [("t", "h"), ("th", "e</w>"), ("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
@@ -29,14 +40,13 @@ def tiny_tokenizer(chinese: bool = False) -> CLIPTokenizer:
         vocab.setdefault(first + second, len(vocab))
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocab[special] = len(vocab)
-    if chinese:  # 猫 is the bytes e7 8c ab
-        for first, second in (("ç", "Į"), ("çĮ", "«"), ("çĮ", "«</w>")):
-            merges.append((first, second))
-            vocab[first + second] = len(vocab)
+    for first, second in above:
+        merges.append((first, second))
+        vocab[first + second] = len(vocab)
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
 
 
-def tiny_clip(tokenizer: CLIPTokenizer, seed: int = 0) -> CLIPModel:
+def tiny_clip(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> CLIPModel:
     """A CLIPModel of 2 + 1 layers for 32-pixel pictures, with weights wide enough that features differ."""
     torch.manual_seed(seed)
     text = CLIPTextConfig(

@@ -6,26 +6,26 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from distill.export import export
-from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
+from tests.eval.tiny import text_half, tiny_clip, tiny_student_tokenizer, tiny_tokenizer
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> CLIPTokenizer:
+def tokenizer() -> PreTrainedTokenizerFast:
     """With a Chinese token above the end-of-text, as a student has."""
-    return tiny_tokenizer(chinese=True)
+    return tiny_student_tokenizer()
 
 
 @pytest.fixture
-def model(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
+def model(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModelWithProjection:
     """Random weights, drawn anew for each test."""
     return text_half(tiny_clip(tokenizer))
 
 
 @pytest.fixture
-def student(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path) -> Path:
+def student(model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
     """The exported folder."""
     export(model, tokenizer, tmp_path / "student")
     return tmp_path / "student"

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.command import UserError
 from distill.export import export
@@ -52,7 +52,9 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def test_card(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, run: Path, tmp_path: Path) -> None:
+def test_card(
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, run: Path, tmp_path: Path
+) -> None:
     origin = read_origin("me/student", "cc-by-sa-4.0", run, [tmp_path / "result.json"])
     export(model, tokenizer, tmp_path / "student", [write_golden, write_single_files, card(origin)])
     read = ModelCard.load(tmp_path / "student" / "README.md")
@@ -78,7 +80,7 @@ def test_card(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, run:
 
 
 def test_a_card_without_results_or_corpus(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     export(model, tokenizer, tmp_path / "student", [card(read_origin("student", "other", tmp_path, []))])
     read = ModelCard.load(tmp_path / "student" / "README.md")
@@ -88,7 +90,7 @@ def test_a_card_without_results_or_corpus(
 
 
 def test_the_python_of_the_card_runs(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     out = tmp_path / "student"
     export(model, tokenizer, out, [card(read_origin(str(out), "other", tmp_path, []))])
@@ -99,7 +101,7 @@ def test_the_python_of_the_card_runs(
 
 
 def test_the_int8_file_has_a_score_of_its_own(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, run: Path, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, run: Path, tmp_path: Path
 ) -> None:
     """Export, score, export again with the scores: as the docs have it; a result of other weights is refused."""
     out, files, clip = tmp_path / "student", write_files(tmp_path), save_clip(tmp_path / "clip")

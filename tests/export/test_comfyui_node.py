@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from distill.api import load_student
 from distill.export_single import write_single_files
@@ -15,7 +15,10 @@ from tests.export.comfyui_stub import ROWS, install
 
 @pytest.fixture
 def node(
-    student: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, monkeypatch: pytest.MonkeyPatch
+    student: Path,
+    model: CLIPTextModelWithProjection,
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Any:  # noqa: ANN401  the shipped file, imported as ComfyUI imports it
     install(monkeypatch)
     write_single_files(student, model, tokenizer)

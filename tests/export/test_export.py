@@ -10,7 +10,13 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    AutoTokenizer,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from data.command import UserError
 from distill.export import PROBES, export, sound_config, write_tokenizer
@@ -26,7 +32,9 @@ def names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def test_the_exact_files(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+def test_the_exact_files(
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     export(model, tokenizer, tmp_path / "student")
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     words = {"vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"}
@@ -39,7 +47,7 @@ def test_the_exact_files(model: CLIPTextModelWithProjection, tokenizer: CLIPToke
 
 
 def test_loaded_again_it_is_the_same_model(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     export(model, tokenizer, tmp_path / "student")
     loaded = CLIPTextModelWithProjection.from_pretrained(tmp_path / "student")
@@ -53,7 +61,7 @@ def test_loaded_again_it_is_the_same_model(
 
 @pytest.mark.parametrize("wrong", [None, 2, 0])
 def test_eos_token_id_is_written_out_whatever_the_model_said(
-    wrong: int | None, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+    wrong: int | None, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     """None crashes current transformers, and 2 pools the largest id: here a new token above the end-of-text."""
     model.config.eos_token_id = wrong
@@ -65,7 +73,7 @@ def test_eos_token_id_is_written_out_whatever_the_model_said(
 
 
 def test_pooling_is_at_the_end_of_text_though_larger_ids_exist(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     model.config.eos_token_id = 2
     export(model, tokenizer, tmp_path / "student")
@@ -79,7 +87,7 @@ def test_pooling_is_at_the_end_of_text_though_larger_ids_exist(
 
 
 def test_vocab_and_merges_alone_make_the_same_tokenizer(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     """Programs that know no tokenizer.json read these two."""
     export(model, tokenizer, tmp_path / "student")
@@ -90,7 +98,7 @@ def test_vocab_and_merges_alone_make_the_same_tokenizer(
 
 
 def test_weights_have_the_published_key_names(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     export(model, tokenizer, tmp_path / "student")
     with safe_open(tmp_path / "student" / "text_encoder" / "model.safetensors", "pt") as file:
@@ -101,7 +109,7 @@ def test_weights_have_the_published_key_names(
 
 
 def test_encoder_and_tokenizer_serve_a_stable_diffusion_pipeline(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     export(model, tokenizer, tmp_path / "student")
     torch.manual_seed(0)
@@ -131,7 +139,7 @@ def test_encoder_and_tokenizer_serve_a_stable_diffusion_pipeline(
 
 
 def test_a_second_export_replaces_the_first_and_leaves_nothing_else(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     out = tmp_path / "student"
     export(model, tokenizer, out)
@@ -144,7 +152,10 @@ def test_a_second_export_replaces_the_first_and_leaves_nothing_else(
 
 
 def test_weights_that_came_back_different_are_not_an_export(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: CLIPTextModelWithProjection,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def spoiled(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         tensors["text_model.final_layer_norm.bias"][0] += 1e-6
@@ -157,9 +168,12 @@ def test_weights_that_came_back_different_are_not_an_export(
 
 
 def test_a_tokenizer_that_came_back_different_is_not_an_export(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: CLIPTextModelWithProjection,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def spoiled(own: CLIPTokenizer, folder: Path, slots: int) -> None:
+    def spoiled(own: PreTrainedTokenizerFast, folder: Path, slots: int) -> None:
         write_tokenizer(own, folder, slots)
         merges = folder / "merges.txt"
         merges.write_text("".join(merges.read_text().splitlines(keepends=True)[:-1]))
@@ -170,8 +184,28 @@ def test_a_tokenizer_that_came_back_different_is_not_an_export(
     assert names_in(tmp_path) == []
 
 
+def test_a_tokenizer_that_would_not_cut_chinese_is_not_an_export(
+    model: CLIPTextModelWithProjection,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """CLIPTokenizer makes its rules from code: named in the config, it would break the English of mixed prompts."""
+    monkeypatch.setattr("distill.export.FAST", "CLIPTokenizer")
+    with pytest.raises(RuntimeError, match=r"the tokenizer of the root differs"):
+        export(model, tokenizer, tmp_path / "student")
+
+
+def test_every_release_knows_the_tokenizers_class(student: Path) -> None:
+    """transformers 4 has no TokenizersBackend, as transformers 5 calls the same."""
+    for place in (student, student / "tokenizer"):
+        told = json.loads((place / "tokenizer_config.json").read_text())
+        assert told["tokenizer_class"] == "PreTrainedTokenizerFast"
+        assert told["model_input_names"] == ["input_ids", "attention_mask"]  # else transformers 4 adds a third
+
+
 def test_a_student_that_would_load_wrongly_is_refused(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="tokenizer has 523 tokens, the model rows for 520"):
         sound_config(text_half(tiny_clip(tiny_tokenizer())), tokenizer)
@@ -182,7 +216,7 @@ def test_a_student_that_would_load_wrongly_is_refused(
 
 
 def test_foreign_things_at_out_are_never_touched(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
@@ -224,7 +258,7 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
 
 def test_command_line(
     model: CLIPTextModelWithProjection,
-    tokenizer: CLIPTokenizer,
+    tokenizer: PreTrainedTokenizerFast,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.command import UserError
 from distill.export import export
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def recorded(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tmp_path: Path) -> Path:
+def recorded(model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
     export(model, tokenizer, tmp_path / "student", [write_golden])
     return tmp_path / "student"
 
@@ -42,7 +42,7 @@ def test_an_export_holds_here(
 
 
 def test_other_weights_do_not_hold(
-    recorded: Path, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer
+    recorded: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     with torch.no_grad():
         model.text_model.encoder.layers[1].mlp.fc2.bias[3] += 0.2

@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 
 from distill.api import plug_into
 from distill.long_prompts import BACKTRACK, Piece, chunks, pieces, prompt_states
-from tests.eval.tiny import tiny_tokenizer
+from tests.eval.tiny import tiny_student_tokenizer
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_break_stands_apart() -> None:
 
 @pytest.mark.parametrize("comma", [",", "，", "、", "。", "；"])
 def test_a_chunk_ends_behind_a_comma_of_either_width(comma: str) -> None:
-    words = tiny_tokenizer(chinese=True)
+    words = tiny_student_tokenizer()
     prompt = f"the cat the dog{comma} " * 30
     found = chunks(prompt, words, 75)
     assert len(found) > 1
@@ -68,7 +68,7 @@ def test_a_chunk_ends_behind_a_comma_of_either_width(comma: str) -> None:
 
 
 def test_without_a_comma_chunks_are_full_and_nothing_is_lost() -> None:
-    words = tiny_tokenizer(chinese=True)
+    words = tiny_student_tokenizer()
     found = chunks("猫 the dog " * 60, words, 75)
     assert [len(chunk) for chunk in found[:-1]] == [75] * (len(found) - 1)
     assert sum(map(len, found)) == len(words("猫 the dog " * 60, add_special_tokens=False).input_ids)
