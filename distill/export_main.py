@@ -11,7 +11,7 @@ from distill.export_card import card, read_origin
 from distill.export_golden import write_golden
 from distill.export_onnx import require_packages, write_onnx
 from distill.export_pipeline import found_pipeline, refuse_misfit, refuse_place, write_pipeline
-from distill.export_push import Target, push
+from distill.export_push import Target, push, token_for
 from distill.export_sentences import write_sentence_modules
 from distill.export_single import write_single_files
 from distill.export_xlmr import export_encoder
@@ -89,6 +89,8 @@ def parse(arguments: list[str] | None) -> Namespace:
         raise UserError("--pipeline and --pipeline-out: give both or neither")
     if given.pipeline is not None:
         refuse_place(given.pipeline_out, given.out, found_pipeline(given.pipeline))
+    if given.push_to_hub is not None:
+        token_for(given.push_to_hub)
     if "onnx" in given.parts:
         require_packages()
     return given

@@ -33,14 +33,7 @@ def push(folder: Path, target: Target) -> str:
     files of a former export. (`HfApi.upload_folder` would make several commits of it.) Whatever goes wrong raises
     UserError with the fix, never with the token.
     """
-    repo, revision = target.repo, target.revision
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise UserError(f"--push-to-hub {repo}: not a repository id; write user/name") from error
-    token = get_token()
-    if token is None:
-        raise UserError("--push-to-hub: no token; run `hf auth login` or set HF_TOKEN to one that may write")
+    repo, revision, token = target.repo, target.revision, token_for(target.repo)
     api = HfApi(endpoint=target.endpoint, token=token)
     try:
         api.create_repo(repo, private=not target.public, exist_ok=True)
@@ -56,6 +49,18 @@ def push(folder: Path, target: Target) -> str:
             raise
         raise UserError(f"--push-to-hub {repo}: {_reason(error, token)}") from error
     return str(done.commit_url)
+
+
+def token_for(repo: str) -> str:
+    """The token to upload to `repo` with; a name that is no repository id, or no token, raises UserError."""
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UserError(f"--push-to-hub {repo}: not a repository id; write user/name") from error
+    token = get_token()
+    if token is None:
+        raise UserError("--push-to-hub: no token; run `hf auth login` or set HF_TOKEN to one that may write")
+    return token
 
 
 def _operations(

@@ -132,8 +132,11 @@ def outputs(student: Path, ids: Tensor, dtype: torch.dtype) -> dict[str, Tensor]
     kinds: Any = transformers
     whole = _loaded(kinds.CLIPTextModelWithProjection, student, use_safetensors=True).to(dtype).eval()
     inside = _loaded(kinds.CLIPTextModel, student / "text_encoder", use_safetensors=True).to(dtype).eval()
-    found = whole(input_ids=ids)
-    encoder = inside(input_ids=ids).last_hidden_state
+    try:
+        found, encoder = whole(input_ids=ids), inside(input_ids=ids).last_hidden_state
+    except Exception as error:  # a config that loads may still ask for what cannot be computed
+        said = one_line(error)
+        raise UserError(f"{student}: its model or text_encoder/ cannot run ({said}); export it again") from error
     return {
         "states": found.last_hidden_state.float(),
         "features": found.text_embeds.float(),

@@ -64,6 +64,13 @@ def test_a_pickle_is_not_read(recorded: Path, part: str) -> None:
         golden.main([str(recorded)])
 
 
+def test_a_config_that_loads_and_cannot_run(recorded: Path) -> None:
+    path = recorded / "text_encoder" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": None}))
+    with pytest.raises(UserError, match=r"its model or text_encoder/ cannot run .*; export it again"):
+        golden.main([str(recorded)])
+
+
 def test_a_folder_without_golden_vectors(student: Path) -> None:
     with pytest.raises(UserError, match=r"no golden vectors to read .*--parts golden"):
         golden.main([str(student)])

@@ -9,6 +9,7 @@ import pytest
 from transformers import CLIPTextModelWithProjection
 
 from data.command import UserError
+from distill.export_main import parse
 from distill.export_push import Target, push
 from tests.export.hub_server import TOKEN, Hub, running
 
@@ -96,6 +97,13 @@ def test_a_public_repository_is_not_used_by_mistake(hub: Hub, student: Path) -> 
     with pytest.raises(UserError, match="that repository is public; say --public"):
         sent(hub, student)
     assert len(hub.commits) == 1
+
+
+def test_a_name_that_cannot_work_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    options = ["--run", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--push-to-hub", "no good/name"]
+    with pytest.raises(UserError, match="not a repository id"):
+        parse(options)
 
 
 def test_ids_and_tokens_that_cannot_work(hub: Hub, student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
