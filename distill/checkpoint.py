@@ -130,7 +130,7 @@ def load_average(folder: Path, step: int, mean: Mapping[str, torch.Tensor]) -> N
     """Copy a checkpoint's running mean into `mean`, in place."""
     stored = _load_file(folder / f"step-{step:08d}" / f"{_AVERAGE}.safetensors")
     for name, tensor in mean.items():
-        tensor.copy_(stored[name])
+        tensor.copy_(spread_like(stored[name], tensor))
 
 
 def load_optimizer(

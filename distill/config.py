@@ -117,8 +117,6 @@ class TrainConfig:
                 raise ValueError(f"train.{name}: {getattr(self, name)} is below 0")
         if self.clip_norm <= 0:
             raise ValueError(f"train.clip_norm: {self.clip_norm} is not above 0")
-        if self.shard and (self.accumulate > 1 or self.ema is not None):
-            raise ValueError("train.shard: not together with train.accumulate or train.ema; use train.recompute")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"train.ema: {self.ema} is not between 0 and 1")
         if self.spike is not None and self.spike <= 0:

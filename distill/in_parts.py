@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from distill.losses import Terms
 from distill.reading import Reading, Targets
@@ -55,7 +56,7 @@ def average_gradients(weights: Iterable[nn.Parameter]) -> None:
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return
     for weight in weights:
-        if weight.grad is not None:
+        if weight.grad is not None and not isinstance(weight, DTensor):  # FSDP2 averages with every backward pass
             dist.all_reduce(weight.grad)
             weight.grad /= dist.get_world_size()
 

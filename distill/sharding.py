@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def shard(task: nn.Module, student: nn.Module, layers: Iterable[nn.Module]) -> None:
-    """Spread the weights of `task` over all processes, in place: each of the `layers` by itself, then the rest.
+def shard(student: nn.Module, layers: Iterable[nn.Module], decoder: nn.Module | None) -> None:
+    """Spread the weights over all processes, in place: each of the `layers` by itself, the rest of both towers.
 
     What a process holds between two uses is its own share; the weights become DTensors under their old names.
     """
@@ -17,7 +17,14 @@ def shard(task: nn.Module, student: nn.Module, layers: Iterable[nn.Module]) -> N
         fully_shard(layer)
     # The decoder reads the student's embeddings after its pass: they stay until the backward pass is done.
     fully_shard(student, reshard_after_forward=False)
-    fully_shard(task)
+    if decoder is not None:
+        fully_shard(decoder)
+
+
+def let_go(student: nn.Module) -> None:
+    """Forget the whole weights that a pass left behind, so that the next one gathers what the shares are by then."""
+    if isinstance(student, FSDPModule):
+        student.reshard()
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ from distill.optimizer import make_optimizer, set_rate
 from distill.parts import Parts
 from distill.prefetch import Prefetch
 from distill.reading import Reading, Readings
-from distill.sharding import shard, whole
+from distill.sharding import let_go, shard, whole
 from distill.spikes import WINDOW, is_spike
 from distill.stop_signal import stop_signal
 from distill.task import total
@@ -48,15 +48,15 @@ class Trainer:
         saved = checkpoint.steps(self._checkpoints)
         if saved:
             self._progress = checkpoint.load_weights(self._checkpoints, saved[-1], self._weights)
-        self._average = Average(self._weights, config.ema) if config.ema else None
-        if saved and self._average:
-            checkpoint.load_average(self._checkpoints, saved[-1], self._average.mean)
         self._norms = deque(self._progress.norms, maxlen=WINDOW)
         if config.shard and accelerator.num_processes > 1:
-            shard(parts.task, parts.task.student, parts.task.student.layers())
+            shard(parts.task.student, parts.task.student.layers(), parts.task.decoder)
             self._weights, self._model = parts.task.trainable(), parts.task
         else:
             self._model = accelerator.prepare_model(parts.task)
+        self._average = Average(self._weights, config.ema) if config.ema else None
+        if saved and self._average:
+            checkpoint.load_average(self._checkpoints, saved[-1], self._average.mean)
         self._optimizer = make_optimizer(self._weights, config)
         if saved:
             checkpoint.load_optimizer(self._checkpoints, saved[-1], self._weights, self._optimizer)
@@ -162,6 +162,7 @@ class Trainer:
                     _VALIDATION_ROWS,
                     self.parts.student_pad,
                 )
+                let_go(student)
             student.train()
             self._record({f"valid/{name}": value for name, value in result.items()})
             for name in ("caption", *self.parts.valid):
@@ -181,8 +182,8 @@ class Trainer:
     def _save(self) -> None:
         progress = replace(self._progress, norms=tuple(self._norms))
         weights, moments = checkpoint.gathered(self._weights), checkpoint.moments(self._weights, self._optimizer)
+        mean = checkpoint.gathered(self._average.mean) if self._average else None
         if self._accelerator.is_main_process:
-            mean = self._average.mean if self._average else None
             checkpoint.save(self._checkpoints, weights, moments, progress, self._config.keep, mean)
         self._accelerator.wait_for_everyone()
 
