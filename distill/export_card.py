@@ -119,7 +119,7 @@ pipeline("戴帽子拿剑的猫").images[0]
 ```
 
 (Not `CLIPTokenizer`: that of transformers 4 stops after CLIP's own merges and would spell Chinese in bytes, that of
-transformers 5 breaks English words that touch Chinese.)
+transformers 5 breaks English words that touch Chinese, and traditional characters.)
 
 With sentence-transformers: `SentenceTransformer("{name}").encode(["戴帽子拿剑的猫"])`.
 

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import regex
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from distill.student import variants
 
 END = "</w>"
 HAN_RUN = regex.compile(r"\p{Han}+")
@@ -48,7 +50,7 @@ class VocabularyConfig:
 def extend_tokenizer(
     teacher: PreTrainedTokenizerFast, sentences: Iterable[str], dictionary: Sequence[str], config: VocabularyConfig
 ) -> PreTrainedTokenizerFast:
-    """The teacher's tokenizer with Chinese merges and their tokens appended, and with Chinese cut from other letters.
+    """The teacher's tokenizer with Chinese merges and their tokens appended, made `for_chinese`.
 
     `sentences` is the Chinese of the corpus. `dictionary`, where it is not empty, holds the words that no token may
     straddle: a token is then (the beginning of) a word, for which a gloss may be known.
@@ -62,7 +64,7 @@ def extend_tokenizer(
             known.add(pair)
             merges.append(pair)
             vocab.setdefault("".join(pair), len(vocab))
-    return cutting_chinese(
+    return for_chinese(
         CLIPTokenizer(
             vocab=vocab,
             merges=merges,  # type: ignore[arg-type]
@@ -75,13 +77,14 @@ def extend_tokenizer(
     )
 
 
-def cutting_chinese(words: CLIPTokenizer) -> PreTrainedTokenizerFast:
-    """The same tokenizer, but that a run of Chinese begins and ends words.
+def for_chinese(words: CLIPTokenizer) -> PreTrainedTokenizerFast:
+    """The same tokenizer, but that a run of Chinese begins and ends words, and is read in one form (see `variants`).
 
-    No longer a `CLIPTokenizer`, which makes its pre-tokenizer from code; loaded as one, it gives the same ids wherever
-    Chinese does not touch other letters.
+    No longer a `CLIPTokenizer`, which makes its rules from code; loaded as one, it gives the same ids of simplified
+    Chinese that does not touch other letters.
     """
     cut = Tokenizer.from_str(words.backend_tokenizer.to_str())
+    cut.normalizer = normalizers.Sequence([cut.normalizer, variants.normalizer()])
     cut.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(HAN_WORD), behavior="isolated"), cut.pre_tokenizer]
     )
@@ -140,7 +143,8 @@ def _learn(
     sentences: Iterable[str], dictionary: Sequence[str], config: VocabularyConfig
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Characters, commonest first, and merges of characters into words in the order in which BPE found them."""
-    runs = Counter(run for sentence in sentences for run in HAN_RUN.findall(sentence))
+    table = variants.written_as()
+    runs = Counter(run for sentence in sentences for run in HAN_RUN.findall(sentence.translate(table)))
     counts: Counter[str] = Counter()
     for run, times in runs.items():
         for character in run:
@@ -153,7 +157,7 @@ def _learn(
     ]
     if not config.words:
         return characters, []
-    segment = _segmenter(characters, dictionary)
+    segment = _segmenter(characters, [word.translate(table) for word in dictionary])
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(

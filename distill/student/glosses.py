@@ -10,6 +10,8 @@ import pyarrow.dataset
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from distill.student.variants import written_as
+
 _LONGEST_WORD = 8
 _SENSES = 4  # a word's first senses; later ones are rare and blur the mean
 
@@ -21,7 +23,7 @@ def glosses(corpus: Path) -> dict[str, list[str]]:
     alone = rows.to_table(columns=["en", "zh"], filter=is_word)  # filtered as it is read: corpora are large
     senses: dict[str, list[str]] = {}
     for en, zh in zip(alone["en"].to_pylist(), alone["zh"].to_pylist(), strict=True):
-        senses.setdefault(zh, []).append(en)
+        senses.setdefault(zh.translate(written_as()), []).append(en)
     return {word: english[:_SENSES] for word, english in senses.items()}
 
 

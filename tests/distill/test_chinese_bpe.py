@@ -23,11 +23,13 @@ from distill.student.chinese_bpe import (
     spell,
     twin_rows,
 )
+from distill.student.variants import written_as
 from distill.tower import load_tokenizer
 from tests.distill.tiny_clip import captions, teacher_tokenizer
 
-# What shares its first two bytes with Chinese: Han, CJK punctuation (E3 80), full-width ASCII (EF BC), hexagrams.
-_CHINESE = regex.compile(r"[\p{Han}　-〿\uff00-\uff3f\u4dc0-\u4dff]")
+# Han, and what shares its first two bytes: CJK punctuation (E3 80), full-width ASCII (EF BC), hexagrams; and full-width
+# letters, which are read as ASCII.
+_CHINESE = regex.compile(r"[\p{Han}　-〿\uff00-\uff5a\u4dc0-\u4dff]")
 _CODE = "def f(x): return x[1:] != {'a': 0} # TODO\n\t<div class=\"x\">&amp;</div> SELECT * FROM t WHERE a >= 1e-5;"
 
 
@@ -106,6 +108,36 @@ def test_english_words_that_touch_chinese_are_whole(
     cat = teacher_words("cat").input_ids[1:-1]
     assert student_words("草地cat红色").input_ids[2:-2] == cat
     assert again.decode(again("草地cat红色").input_ids, skip_special_tokens=True) == "草地 cat 红色"
+
+
+def test_one_form_of_writing(
+    student_words: PreTrainedTokenizerFast, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Traditional, Taiwan's and Hong Kong's characters and full-width letters are read as what the corpora have."""
+    student_words.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    for written, read in (
+        ("戴帽子拿劍的貓", "戴帽子拿剑的猫"), ("看著衞星，粧", "看着卫星，妆"), ("８Ｋ高清 ｃａｔ", "8k高清 cat"),
+        ("什么，什麼", "什么，什么"), ("一隻cat在草地", "一只cat在草地"),
+    ):  # fmt: skip
+        assert student_words(written).input_ids == student_words(read).input_ids == again(written).input_ids
+    assert capfd.readouterr().err == ""
+
+
+def test_what_is_read_is_read_as_itself() -> None:
+    """Traditional forms lead to simplified ones in one step; what everyone writes is not among them."""
+    table = written_as()
+    assert not table.keys() & set(table.values())
+    assert not any(ord(character) in table for character in "戴帽子拿剑的猫什么后里面只发台云余，。！？ a8")
+    assert len(table) > 3500
+
+
+def test_learned_words_are_of_that_form(teacher_words: PreTrainedTokenizerFast) -> None:
+    """A corpus that kept its traditional lines, and a dictionary with 著名, which is read as 着名."""
+    student = extend_tokenizer(teacher_words, ["機械狗著名"] * 9, ["著名", "機械"], VocabularyConfig(4, 1))
+    surfaces = set(new_surfaces(student, len(teacher_words)).values())
+    assert {"着名", "机械"} <= surfaces
+    assert not surfaces & set("機著")
 
 
 def test_chinese_letters_are_those_of_unicode() -> None:

@@ -1,0 +1,44 @@
+"""Other ways to write the same Chinese: traditional characters, full-width letters and digits.
+
+The corpora are simplified and of normal width (`data.clean`), so a student has seen no other. Its tokenizer therefore
+writes every prompt so, character by character, before it cuts it into tokens: 戴帽子拿劍的貓 gives the states of
+戴帽子拿剑的猫. Characters that share a simplified one (乾, 幹 and 干 share 干) become one, in training as later.
+"""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import opencc
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import normalizers
+
+_HAN = [*range(0x3400, 0x4DC0), *range(0x4E00, 0xA000)]
+_OF_THEIR_OWN = "么"  # traditional in OpenCC's eyes, and yet the simplified character of 什么
+_WIDE = [*range(0xFF10, 0xFF1A), *range(0xFF41, 0xFF5B)]  # digits and small letters; capitals are small by then
+_WIDE_TO_ASCII = 0xFF01 - 0x21
+
+
+@cache
+def written_as() -> dict[int, int]:
+    """Code point to the code point that is read in its place; what is not there stays as it is."""
+    found = {wide: wide - _WIDE_TO_ASCII for wide in _WIDE}
+    lines = "\n".join(map(chr, _HAN))
+    for region in ("t2s", "hk2s", "tw2s"):  # the forms of Hong Kong and Taiwan where the general ones say nothing
+        for character, simple in zip(_HAN, opencc.OpenCC(region).convert(lines).split("\n"), strict=True):
+            if simple != chr(character) and chr(character) not in _OF_THEIR_OWN:
+                found.setdefault(character, ord(simple))
+    return {character: found.get(read, read) for character, read in found.items()}  # 薴, 苧, 苎
+
+
+def normalizer() -> normalizers.Precompiled:
+    """The same for a tokenizer: one look into SentencePiece's table a character, however many there are."""
+    sentencepiece.set_min_log_level(2)  # else it tells of every table on stderr
+    with tempfile.TemporaryDirectory() as folder:
+        rules = Path(folder) / "rules.tsv"
+        rules.write_text("".join(f"{one:X}\t{other:X}\n" for one, other in sorted(written_as().items())))
+        compiled = sentencepiece.SentencePieceNormalizer(rule_tsv=str(rules))
+    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made when it is imported
+    model.ParseFromString(compiled.serialized_model_proto())
+    return normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
