@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
+import opencc
 
 from data.command import UserError
 from eval.benchmark import Benchmark, Captions
@@ -37,6 +38,8 @@ def run(published: Published, arguments: list[str] | None = None) -> Result:
     if options.english is not None:
         benchmark = with_english(benchmark, read(options.english, options.images, language="en"), options.english)
     _refuse_another_size(published, benchmark, options)
+    if options.traditional:
+        benchmark = with_traditional(benchmark, options.data)
     result = score(options.title or published.title, benchmark, options)
     print(table(result))
     if options.out is not None:
@@ -58,6 +61,16 @@ def _refuse_another_size(published: Published, benchmark: Benchmark, options: Op
 
 def _counted(images: int, captions: int | None) -> str:
     return f"{images} images" + (f" and {captions} captions" if captions is not None else "")
+
+
+def with_traditional(benchmark: Benchmark, name: str) -> Benchmark:
+    """`benchmark` with its Chinese captions a second time, in traditional characters (OpenCC's s2t)."""
+    simplified = benchmark.captions.get("zh")
+    if simplified is None:
+        raise UserError(f"--traditional: {name} has no Chinese captions; leave it out")
+    convert = opencc.OpenCC("s2t").convert
+    written = Captions(tuple(map(convert, simplified.texts)), simplified.pairs)
+    return dataclasses.replace(benchmark, captions={**benchmark.captions, "zh_hant": written})
 
 
 def with_english(benchmark: Benchmark, english: Benchmark, name: str) -> Benchmark:

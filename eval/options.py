@@ -40,6 +40,7 @@ class Options:
     image_features: Path | None = None
     images: Path | None = None
     english: str | None = None
+    traditional: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -56,6 +57,9 @@ def parse(module: str, description: str, arguments: list[str] | None = None) -> 
     parser.add_argument("--image-features", type=Path | None, help=".npz with `ids` and `features` of --clip's tower")
     parser.add_argument("--images", type=Path | None, help="folder of pictures, where it is not beside the captions")
     parser.add_argument("--english", type=str | None, help="English captions of the same images, where --data has none")
+    parser.add_argument(
+        "--traditional", type=bool, default=False, help="score the Chinese captions in traditional characters as well"
+    )
     given = parser.parse_args(arguments)
     usual = OPENAI if given.image_features else CHINESE_CLIP
     return dataclasses.replace(
@@ -63,6 +67,7 @@ def parse(module: str, description: str, arguments: list[str] | None = None) -> 
         image_features=given.image_features,
         images=given.images,
         english=given.english,
+        traditional=given.traditional,
     )
 
 

@@ -149,7 +149,8 @@ def _picture_features(benchmark: Benchmark, options: Options, width: int) -> NDA
 
 def _order(models: Models, captions: Mapping[str, Captions]) -> list[tuple[str, TextTower, str]]:
     """The student first, Chinese first; then the ceiling, then the floor."""
-    zh, english = ([language for language in known if language in captions] for known in (("zh",), ("en", "en_all")))
+    known = (("zh", "zh_hant"), ("en", "en_all"))
+    zh, english = ([language for language in some if language in captions] for some in known)
     mine = [("student", models.student, language) for language in [*zh, *english]]
     return [*mine, *(("teacher", models.teacher, language) for language in [*english, *zh])]
 
@@ -159,6 +160,7 @@ def ratios_of(rows: tuple[Row, ...]) -> tuple[Ratio, ...]:
     row = {(each.model, each.language): each for each in rows}
     wanted = [
         (("student", "zh"), ("teacher", "en")),
+        (("student", "zh_hant"), ("teacher", "en")),
         (("student", "en"), ("teacher", "en")),
         (("student", "en_all"), ("teacher", "en_all")),
         (("mt+teacher", "zh"), ("teacher", "en")),

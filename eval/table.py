@@ -6,7 +6,7 @@ import numpy as np
 
 from eval.result import Result, Row
 
-ROLES = {("teacher", "en"): "ceiling", ("teacher", "zh"): "floor"}
+ROLES = {("teacher", "en"): "ceiling", ("teacher", "zh"): "floor", ("teacher", "zh_hant"): "floor"}
 HEADING = (
     f"{'model':10} {'captions':>14} | {'text to image':^17} | {'image to text':^17} | {'mean':>6}  95 % interval\n"
     f"{'':10} {'':>14} | {'R@1':>5} {'R@5':>5} {'R@10':>5} | {'R@1':>5} {'R@5':>5} {'R@10':>5} | {'recall':>6}"

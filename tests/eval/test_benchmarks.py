@@ -60,6 +60,23 @@ def test_coco_json_with_english_from_another_file(clip: Path, student: Path, fil
     assert [row.scores.tolist() for row in result.rows] == [row.scores.tolist() for row in same.rows]
 
 
+def test_traditional_captions_stand_beside_their_own(clip: Path, student: Path, files: Files) -> None:
+    towers = ("--student", student, "--clip", clip)
+    result = scored(coco_cn.PUBLISHED, *towers, "--data", files.jsonl, "--traditional", True)
+    assert [(row.model, row.language) for row in result.rows if row.language[:2] == "zh"] == [
+        ("student", "zh"), ("student", "zh_hant"), ("teacher", "zh"), ("teacher", "zh_hant"),
+    ]  # fmt: skip
+    own, other = (
+        [each.caption for each in result.examples if (each.model, each.language) == ("student", language)]
+        for language in ("zh", "zh_hant")
+    )
+    assert len(own) > 10
+    assert [caption.translate(str.maketrans("张号只猫机", "張號隻貓機")) for caption in own] == other
+    assert "student-zh_hant/teacher-en" in {each.name for each in result.ratios}
+    with pytest.raises(UserError, match=r"--traditional: .* has no Chinese captions; leave it out"):
+        scored(flickr30k.PUBLISHED, *towers, "--data", files.csv, "--traditional", True)
+
+
 def test_the_published_coco_cn_file(real: Path) -> None:
     benchmark = read(str(real / "benchmarks" / "coco-cn_test.json"))
     assert (len(benchmark.images), len(benchmark.captions["zh"].texts)) == (1000, coco_cn.PUBLISHED.captions)
