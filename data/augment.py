@@ -72,7 +72,7 @@ def switcher(glosses: dict[str, str]) -> Callable[[Row, Draw], Row]:
     """Code-switching: a Chinese word whose dictionary gloss stands in the English side becomes that English.
 
     Words are the longest ones that the dictionary knows. Half of the rows have no spaces around the English: many type
-    none, and CLIP's tokenizer then sees one run of letters.
+    none, and not every student's tokenizer reads both alike.
     """
     longest = max(map(len, glosses), default=0)
 
