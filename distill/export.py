@@ -142,7 +142,8 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, slots: int
     own.save_pretrained(folder)
     told = read_json(folder / "tokenizer_config.json")
     if told["tokenizer_class"] == "TokenizersBackend":  # what only transformers 5 knows by this name
-        told["tokenizer_class"] = FAST
+        # transformers 4 would add token_type_ids, which a CLIP tower does not take.
+        told |= {"tokenizer_class": FAST, "model_input_names": tokenizer.model_input_names}
         (folder / "tokenizer_config.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     own.backend_tokenizer.model.save(str(folder))
 

@@ -174,7 +174,7 @@ def versions() -> dict[str, str]:
 def table(found: dict[str, Any]) -> str:
     """The comparison for the terminal."""
     lines = [", ".join(f"{name} {version}" for name, version in found["versions"].items())]
-    lines += [f"{name:32}{count} of {found['prompts']} prompts equal" for name, count in found["equal_ids"].items()]
+    lines += [f"{name:36}{count} of {found['prompts']} prompts equal" for name, count in found["equal_ids"].items()]
     lines.append(f"{'':8}{'states':>12}{'encoder':>12}{'features':>12}{'cosine':>12}")
     for name, row in found["precisions"].items():
         three = "".join(f"{row[key]:12.2e}" for key in ("states", "encoder", "features"))

@@ -25,7 +25,7 @@ from distill.student import variants
 END = "</w>"
 HAN_RUN = regex.compile(r"\p{Han}+")
 HAN_WORD = "[\u3005\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufa6d\ufa70-\ufad9]+"
-"""Its letters in the basic plane as ranges, which the regular expressions of Rust, Python and JavaScript read alike."""
+"""Its letters in the basic plane, as ranges, which every library of regular expressions reads alike."""
 # Full-width forms that prompts use, with the half-width twins whose meaning they share.
 PUNCTUATION_TWINS = {"，": ",", "。": ".", "、": ",", "！": "!", "？": "?", "：": ":", "；": ";", "（": "(", "）": ")"}
 _LEAD_BYTES = range(0xE3, 0xEA)  # U+3000 to U+9FFF: radicals, compatibility forms and Extension B on stay in bytes
@@ -89,7 +89,8 @@ def for_chinese(words: CLIPTokenizer) -> PreTrainedTokenizerFast:
         [pre_tokenizers.Split(Regex(HAN_WORD), behavior="isolated"), cut.pre_tokenizer]
     )
     cut.decoder = decoders.Sequence(
-        [decoders.Replace(END, spell(" ")), decoders.ByteLevel(), decoders.Strip(content=" ", left=0, right=1)]
+        # Not decoders.Strip, which panics where there is nothing to strip.
+        [decoders.Replace(END, spell(" ")), decoders.ByteLevel(), decoders.Replace(Regex(" $"), "")]
     )
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=cut,
@@ -98,7 +99,6 @@ def for_chinese(words: CLIPTokenizer) -> PreTrainedTokenizerFast:
         unk_token=words.unk_token,
         pad_token=words.pad_token,
         model_max_length=words.model_max_length,
-        model_input_names=["input_ids", "attention_mask"],  # a CLIP text tower takes no more
     )
 
 

@@ -2,7 +2,8 @@
 
 The corpora are simplified and of normal width (`data.clean`), so a student has seen no other. Its tokenizer therefore
 writes every prompt so, character by character, before it cuts it into tokens: 戴帽子拿劍的貓 gives the states of
-戴帽子拿剑的猫. Characters that share a simplified one (乾, 幹 and 干 share 干) become one, in training as later.
+戴帽子拿剑的猫. Characters that share a simplified one become one, in training as later: 乾, 幹 and 干 are 干, and 著, which
+Taiwan writes where 着 is meant, is 着 in 著名 too. Phrases are not looked at.
 """
 
 import tempfile
@@ -16,6 +17,9 @@ from tokenizers import normalizers
 
 _HAN = [*range(0x3400, 0x4DC0), *range(0x4E00, 0xA000)]
 _OF_THEIR_OWN = "么"  # traditional in OpenCC's eyes, and yet the simplified character of 什么
+_BY_PHRASE = dict(
+    zip("揹瞭彷藉妳牠", "背了仿借你它", strict=True)
+)  # everyday, and left alone by OpenCC where they stand alone
 _WIDE = [*range(0xFF10, 0xFF1A), *range(0xFF41, 0xFF5B)]  # digits and small letters; capitals are small by then
 _WIDE_TO_ASCII = 0xFF01 - 0x21
 
@@ -24,10 +28,12 @@ _WIDE_TO_ASCII = 0xFF01 - 0x21
 def written_as() -> dict[int, int]:
     """Code point to the code point that is read in its place; what is not there stays as it is."""
     found = {wide: wide - _WIDE_TO_ASCII for wide in _WIDE}
+    found |= {ord(character): ord(simple) for character, simple in _BY_PHRASE.items()}
     lines = "\n".join(map(chr, _HAN))
     for region in ("t2s", "hk2s", "tw2s"):  # the forms of Hong Kong and Taiwan where the general ones say nothing
         for character, simple in zip(_HAN, opencc.OpenCC(region).convert(lines).split("\n"), strict=True):
-            if simple != chr(character) and chr(character) not in _OF_THEIR_OWN:
+            # What lies beyond the basic plane has no token, and is not cut from other letters.
+            if simple != chr(character) and simple <= "\uffff" and chr(character) not in _OF_THEIR_OWN:
                 found.setdefault(character, ord(simple))
     return {character: found.get(read, read) for character, read in found.items()}  # 薴, 苧, 苎
 

@@ -37,9 +37,7 @@ def load_pipeline(source: str, device: torch.device) -> Pipeline:
     except UserError:
         raise
     except Exception as error:  # a damaged folder raises whatever diffusers stumbles over
-        raise UserError(
-            f"{key}: no Stable Diffusion 1.x or 2.x pipeline in safetensors ({one_line(error)})"
-        ) from error
+        raise UserError(f"{key}: no Stable Diffusion 1.x or 2.x pipeline in safetensors ({one_line(error)})") from error
     if pipeline.tokenizer is None or len(pipeline.tokenizer) < BYTES:  # transformers makes one out of nothing
         raise UserError(f"{key}: no vocabulary in its tokenizer/; fetch the pipeline again")
     pipeline.set_progress_bar_config(disable=True)

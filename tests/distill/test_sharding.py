@@ -58,6 +58,7 @@ def test_two_shares_are_one_whole(
         path.unlink()
     last.rmdir()
     two_processes(_step_gradients(arguments), tmp_path)  # from the third step's, spread again
-    again = _weights(tmp_path / "two", 6)
-    for key, weight in _weights(tmp_path / "one", 6).items():
-        torch.testing.assert_close(again[key], weight, atol=1e-4, rtol=1e-3)
+    for name in ("weights", "average"):
+        again = _weights(tmp_path / "two", 6, name)
+        for key, weight in _weights(tmp_path / "one", 6, name).items():
+            torch.testing.assert_close(again[key], weight, atol=1e-4, rtol=1e-3)

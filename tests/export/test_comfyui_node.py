@@ -30,7 +30,7 @@ def node(
     return module.NODE_CLASS_MAPPINGS["LoadYuqiaoStudent"]()
 
 
-@pytest.mark.parametrize("prompt", ["戴帽子拿剑的猫", "a 红色的 helicopter，8k", ""])
+@pytest.mark.parametrize("prompt", ["戴帽子拿剑的猫", "a 红色的helicopter，8k", ""])
 def test_the_node_gives_the_students_states(node: Any, student: Path, prompt: str) -> None:  # noqa: ANN401
     (clip,) = getattr(node, node.FUNCTION)(str(student))
     own = load_student(student)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import AutoTokenizer, CLIPTextModel
 
 from distill.api import load_student
 
@@ -14,7 +14,7 @@ PROMPTS = (
     "戴帽子拿剑的猫",
     "梵高星空",
     "阿拉斯加千年不化的雪山 一架红色直升机正在起飞",
-    "a 红色的 helicopter，8k",
+    "a 红色的helicopter，8k",
     "",
 )
 
@@ -24,7 +24,7 @@ def weighted(student: Path) -> Any:  # noqa: ANN401  compel is untyped
     """compel's own weighting of prompts, with the student's encoder and tokenizer."""
     compel: Any = pytest.importorskip("compel")
     return compel.Compel(
-        tokenizer=CLIPTokenizer.from_pretrained(student / "tokenizer"),
+        tokenizer=AutoTokenizer.from_pretrained(student / "tokenizer"),
         text_encoder=CLIPTextModel.from_pretrained(student / "text_encoder"),
         truncate_long_prompts=False,
     )
