@@ -2,8 +2,8 @@
 
 The corpora are simplified and of normal width (`data.clean`), so a student has seen no other. Its tokenizer therefore
 writes every prompt so, character by character, before it cuts it into tokens: 戴帽子拿劍的貓 gives the states of
-戴帽子拿剑的猫. Characters that share a simplified one become one, in training as later: 乾, 幹 and 干 are 干, and 著, which
-Taiwan writes where 着 is meant, is 着 in 著名 too. Phrases are not looked at.
+戴帽子拿剑的猫. Characters that share a simplified one become one, in training as later: 乾, 幹 and 干 are 干, and
+著, which Taiwan writes where 着 is meant, is 着 in 著名 too. Phrases are not looked at.
 """
 
 import tempfile
@@ -17,9 +17,7 @@ from tokenizers import normalizers
 
 _HAN = [*range(0x3400, 0x4DC0), *range(0x4E00, 0xA000)]
 _OF_THEIR_OWN = "么"  # traditional in OpenCC's eyes, and yet the simplified character of 什么
-_BY_PHRASE = dict(
-    zip("揹瞭彷藉妳牠", "背了仿借你它", strict=True)
-)  # everyday, and left alone by OpenCC where they stand alone
+_BY_PHRASE = {"揹": "背", "瞭": "了", "彷": "仿", "藉": "借", "妳": "你", "牠": "它"}  # alone, OpenCC leaves them
 _WIDE = [*range(0xFF10, 0xFF1A), *range(0xFF41, 0xFF5B)]  # digits and small letters; capitals are small by then
 _WIDE_TO_ASCII = 0xFF01 - 0x21
 

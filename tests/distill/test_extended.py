@@ -143,7 +143,7 @@ def test_gloss_rows_by_hand() -> None:
 
 
 def test_glosses_are_the_pairs_that_stand_alone(tmp_path: Path) -> None:
-    """The first four senses in the corpus's order; sentences, mixed text and long runs are no words; 貓 is read as 猫."""
+    """The first four senses in the corpus's order; sentences, mixed text and long runs are none; 貓 is read as 猫."""
     pairs = [("cat", "猫"), ("a cat", "猫咪"), ("moggy", "貓"), ("x", "一只猫。"), ("y", "猫cat"), ("z", "猫" * 9)]
     more = [("three", "猫"), ("four", "猫"), ("five", "猫")]
     write_shard(tmp_path / "train" / "part-00000.parquet", pairs + more, ["dictionary"] * 9)
