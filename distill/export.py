@@ -42,8 +42,8 @@ PROBES = (
     "龘 霸王别姬 “引号”、《书名》" * 20,
 )
 """Prompts on which the tokenizer must be the same before and after."""
-TOUCHING = "赛博朋克cyberpunk风格，一架helicopter"
-"""The same for what takes tokenizer.json as it stands; CLIP's own rule does not end a word before or after Chinese."""
+TOUCHING = "赛博朋克cyberpunk風格，一架helicopter"
+"""The same for what takes tokenizer.json as it stands: CLIP's own rules do not cut Chinese from English, or read 風."""
 
 
 FAST = "PreTrainedTokenizerFast"
