@@ -1,7 +1,8 @@
 """What every command line of the project shares: one clear line for a mistake that the user can mend."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from jsonargparse import ArgumentError
 
@@ -13,6 +14,17 @@ class UserError(Exception):
 def one_line(error: Exception) -> str:
     """What an error says on one line of at most 200 characters; its class where it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Make a panic of a library in Rust, as of tokenizers on a damaged file, a RuntimeError: it is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(str(error)) from error
 
 
 def command(main: Callable[[], None]) -> None:

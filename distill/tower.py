@@ -12,7 +12,7 @@ from transformers.activations import QuickGELUActivation
 from transformers.models.clip.modeling_clip import CLIPMLP
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from data.command import UserError, one_line
+from data.command import UserError, one_line, panics_as_errors
 from distill.states import States, up_to_end
 
 StateLayer = Literal["last", "penultimate", "penultimate_normed"]
@@ -79,7 +79,8 @@ def any_tokenizer(name: str, key: str, **settings: str) -> Any:  # noqa: ANN401 
     """The tokenizer of a local folder or a Hub id."""
     check_local(name, key)
     try:
-        return AutoTokenizer.from_pretrained(name, **settings)
+        with panics_as_errors():
+            return AutoTokenizer.from_pretrained(name, **settings)
     except Exception as error:  # the same
         raise UserError(f"{key}: {name!r} holds no tokenizer ({one_line(error)})") from error
 

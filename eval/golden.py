@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data.command import UserError, command, one_line
+from data.command import UserError, command, one_line, panics_as_errors
 from eval.result import refuse_unwritable, write_json
 
 PRECISIONS = {
@@ -160,7 +160,8 @@ def pipeline_states(folder: Path, prompts: list[str]) -> Tensor:
 
 def _loaded(kind: Any, folder: Path, **settings: object) -> Any:  # noqa: ANN401  whichever class is asked for
     try:
-        return kind.from_pretrained(folder, **settings)
+        with panics_as_errors():
+            return kind.from_pretrained(folder, **settings)
     except Exception as error:  # a damaged file raises whatever its reader stumbles over
         raise UserError(f"{folder}: cannot be loaded ({one_line(error)}); export it again") from error
 

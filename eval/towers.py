@@ -20,7 +20,7 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from data.command import UserError, one_line
+from data.command import UserError, one_line, panics_as_errors
 from distill.tower import refuse_broken_weights
 from eval.images import OPENAI_MEAN, OPENAI_STD, Pixels
 
@@ -163,6 +163,7 @@ def loaded(kind: Any, source: str, option: str, **settings: Any) -> Any:  # noqa
     """`kind.from_pretrained(source)`, with whatever goes wrong as one UserError that names `option`."""
     disable_progress_bar()  # type: ignore[no-untyped-call]  # bars of a second would hide the lines that matter
     try:
-        return kind.from_pretrained(source, **settings)
+        with panics_as_errors():
+            return kind.from_pretrained(source, **settings)
     except Exception as error:  # a missing id, no network, a wrong class; a damaged file raises whatever it likes
         raise UserError(f"{option} {source}: cannot be loaded as {kind.__name__} ({one_line(error)})") from error

@@ -1,15 +1,18 @@
 """The Python interface: three lines each."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.command import UserError
 from distill.api import load_student, plug_into
+from eval import golden
+from eval.towers import loaded
 
 PROMPT = "戴帽子拿剑的猫 and the dog，8k"
 
@@ -99,3 +102,17 @@ def test_a_textual_inversion_learned_for_the_teacher_still_loads(student: Path, 
     assert rows in pipeline.tokenizer("戴帽子的<my-cat>，8k").input_ids
     plain = load_student(student).states([PROMPT])
     assert torch.equal(pipeline.encode_prompt(PROMPT, "cpu", 1, do_classifier_free_guidance=False)[0], plain)
+
+
+def test_a_damaged_table_of_characters_is_one_line(student: Path) -> None:
+    """The tokenizers library panics on it, which no `except Exception` catches."""
+    for place in (student, student / "tokenizer"):
+        told = json.loads((place / "tokenizer.json").read_text())
+        told["normalizer"]["normalizers"][-1]["precompiled_charsmap"] = "AAAA"
+        (place / "tokenizer.json").write_text(json.dumps(told))
+    with pytest.raises(UserError, match=r"load_student: .* holds no tokenizer \(.*precompiled_charsmap"):
+        load_student(student)
+    with pytest.raises(UserError, match=r"--student .*: cannot be loaded as AutoTokenizer \(.*precompiled_charsmap"):
+        loaded(AutoTokenizer, str(student), "--student")
+    with pytest.raises(UserError, match=r"cannot be loaded \(.*precompiled_charsmap"):
+        golden.tokenizers(student)
