@@ -44,8 +44,6 @@ PROBES = (
 """Prompts on which the tokenizer must be the same before and after."""
 TOUCHING = "赛博朋克cyberpunk風格，一架helicopter"
 """The same for what takes tokenizer.json as it stands: CLIP's own rules do not cut Chinese from English, or read 風."""
-
-
 FAST = "PreTrainedTokenizerFast"
 """The class that takes tokenizer.json as it stands, in every release of transformers."""
 Part = Callable[[Path, CLIPTextModelWithProjection, PreTrainedTokenizerFast], None]

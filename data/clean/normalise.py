@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import opencc
 
+from data.clean.alone import changed_alone
 from data.clean.alphabet import mapping
 from data.clean.codepoints import UNICODE, Mask, Text, holding
 from data.clean.markup import edited, marked, unmarked
@@ -32,9 +33,6 @@ def converter() -> opencc.OpenCC:
 @cache
 def traditional() -> Mask:
     """True for each code point that OpenCC changes when it stands alone, [UNICODE + 1]."""
-    points = [*range(0x3400, 0x4DC0), *range(0x4E00, 0xA000), *range(0xF900, 0xFB00), *range(0x20000, 0x2A6E0)]
-    lines = "\n".join(map(chr, points))
-    changed = converter().convert(lines).split("\n")
     mask = np.zeros(UNICODE + 1, bool)
-    mask[[p for p, new in zip(points, changed, strict=True) if new != chr(p)]] = True
+    mask[list(changed_alone(converter()))] = True
     return mask

@@ -15,7 +15,9 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import normalizers
 
-_HAN = [*range(0x3400, 0x4DC0), *range(0x4E00, 0xA000)]
+from data.clean.alone import changed_alone
+
+_COMPATIBILITY = 0xF900  # from here on NFC, which comes first, has left none, or they lie beyond the basic plane
 _OF_THEIR_OWN = "么"  # traditional in OpenCC's eyes, and yet the simplified character of 什么
 _BY_PHRASE = {"揹": "背", "瞭": "了", "彷": "仿", "藉": "借", "妳": "你", "牠": "它"}  # alone, OpenCC leaves them
 _WIDE = [*range(0xFF10, 0xFF1A), *range(0xFF41, 0xFF5B)]  # digits and small letters; capitals are small by then
@@ -27,11 +29,10 @@ def written_as() -> dict[int, int]:
     """Code point to the code point that is read in its place; what is not there stays as it is."""
     found = {wide: wide - _WIDE_TO_ASCII for wide in _WIDE}
     found |= {ord(character): ord(simple) for character, simple in _BY_PHRASE.items()}
-    lines = "\n".join(map(chr, _HAN))
     for region in ("t2s", "hk2s", "tw2s"):  # the forms of Hong Kong and Taiwan where the general ones say nothing
-        for character, simple in zip(_HAN, opencc.OpenCC(region).convert(lines).split("\n"), strict=True):
+        for character, simple in changed_alone(opencc.OpenCC(region)).items():
             # What lies beyond the basic plane has no token, and is not cut from other letters.
-            if simple != chr(character) and simple <= "\uffff" and chr(character) not in _OF_THEIR_OWN:
+            if character < _COMPATIBILITY and simple <= "\uffff" and chr(character) not in _OF_THEIR_OWN:
                 found.setdefault(character, ord(simple))
     return {character: found.get(read, read) for character, read in found.items()}  # 薴, 苧, 苎
 
