@@ -1,1 +1,6 @@
 """Parallel corpora: sources, cleaning, tokens, batches."""
+
+
+
+
+

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
-from data.command import UserError, command
-from data.pair import CORPUS
+from data.cli import UserError, command
+from data.schema import CORPUS
 
 HALF = str.maketrans("，。！？；：（）", ",.!?;:()")
 FULL = str.maketrans(",!?;:()", "，！？；：（）")

@@ -1,5 +1,10 @@
-"""`python -m data.inspect CORPUS`: rows by reason, source and score band, in the terminal or as an HTML page."""
+"""`python -m data.inspect CORPUS`: rows by reason, source and score band, in the terminal or as an HTML page.
 
+The HTML page of a corpus: verdicts a source, a histogram of every score, samples; one file, no network.
+"""
+
+import html
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +16,96 @@ import pyarrow.parquet as pq
 from jsonargparse import ArgumentParser
 
 from data.clean.scores import SCORES
-from data.command import UserError, command
-from data.inspect_page import page
+from data.cli import UserError, command
+
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:auto;padding:1rem;color:#222}
+h1,h2,h3{line-height:1.2}table{border-collapse:collapse;width:100%;font-size:14px}td,th{padding:.25rem .5rem;
+border-bottom:1px solid #ddd;text-align:left;vertical-align:top}td.n{text-align:right;white-space:nowrap}
+.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));gap:1rem}figure{margin:0}
+figcaption{font-size:13px}svg{width:100%;height:auto;background:#f6f6f4}.wide{overflow-x:auto}
+.kept{fill:#3a7}.gone{fill:#c54}"""
+BINS = 30
+
+
+def page(corpus: Path, samples: "list[Sample]") -> str:
+    """The page of `corpus`."""
+    told = json.loads((corpus / "report.json").read_text(encoding="utf-8"))
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>Corpus {html.escape(corpus.name)}</title><style>{STYLE}</style>",
+        f"<h1>{html.escape(corpus.name)}</h1><p>{told['rows_in']:,} rows in, {told['rows_kept']:,} kept, "
+        f"{told['rows_rejected']:,} rejected.</p>",
+        "<h2>Sources</h2>" + _sources(told),
+        "<h2>Reasons</h2>" + _reasons(told),
+        "<h2>Scores</h2><p>Green: kept rows; red: rejected rows. Counts on a square-root scale.</p>" + _plots(corpus),
+        "<h2>Samples</h2>" + "".join(_sample(s) for s in samples),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _sources(told: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(s['name'])}<td>{s['domain']}<td>{html.escape(s['license'])}<td class=n>{s['rows_in']:,}"
+        f"<td class=n>{s['train']:,}<td class=n>{s['valid']:,}<td class=n>{sum(s['rejected'].values()):,}"
+        for s in told["sources"]
+    )
+    head = "<tr><th>source<th>domain<th>licence<th>read<th>train<th>held out<th>rejected"
+    return f"<div class=wide><table>{head}{rows}</table></div>"
+
+
+def _reasons(told: dict[str, Any]) -> str:
+    most = max((entry["rows"] for entry in told["rejects"].values()), default=1)
+    rows = "".join(
+        f"<tr><td>{html.escape(reason)}<td class=n>{entry['rows']:,}<td style='width:60%'>"
+        f"<svg viewBox='0 0 100 4' preserveAspectRatio=none style='height:.8rem'>"
+        f"<rect class=gone width={100 * entry['rows'] / most:.2f} height=4 /></svg>"
+        for reason, entry in told["rejects"].items()
+    )
+    return f"<table>{rows}</table>"
+
+
+def _plots(corpus: Path) -> str:
+    counts = {name: _histogram(corpus, name) for name in SCORES}
+    return "<div class=plots>" + "".join(_plot(name, *counts[name]) for name in SCORES) + "</div>"
+
+
+def _histogram(corpus: Path, score: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Bin edges [BINS + 1] and counts [2, BINS] of kept and rejected rows; the outer 0.1 % is left out."""
+    values, kept = list[npt.NDArray[np.float32]](), list[npt.NDArray[np.bool_]]()
+    for path in sorted((corpus / "scored").glob("*/verdicts.parquet")):
+        column = pq.read_table(path.with_name("rows.parquet"), columns=[score])[score].to_numpy()
+        step = max(1, len(column) // 100_000)
+        reasons = pq.read_table(path)["reason"].combine_chunks()
+        good = np.array([name in ("", "valid") for name in reasons.dictionary.to_pylist()])
+        values.append(column[::step])
+        kept.append(good[reasons.indices.to_numpy()][::step])
+    value, keep = np.concatenate(values), np.concatenate(kept)
+    low, high = np.quantile(value, [0.001, 0.999])
+    edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
+    return edges, np.stack([np.histogram(value[keep == side], edges)[0] for side in (True, False)])
+
+
+def _plot(name: str, edges: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> str:
+    tall = np.sqrt(counts / max(1, counts.max())) * 38
+    bars = "".join(
+        f"<rect class={kind} x={2 * i + shift:.1f} y={40 - h:.2f} width=.9 height={h:.2f} />"
+        for kind, shift, side in (("kept", 0, 0), ("gone", 0.9, 1))
+        for i, h in enumerate(tall[side])
+        if h
+    )
+    caption = f"{name}: {edges[0]:.3g} to {edges[-1]:.3g}"
+    picture = f"<svg viewBox='0 0 {2 * BINS} 40' preserveAspectRatio=none>{bars}</svg>"
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
+
+def _sample(sample: "Sample") -> str:
+    rows = "".join(
+        f"<tr><td class=n>{row['line']}<td>{html.escape(row['en'])}<td lang=zh>{html.escape(row['zh'])}"
+        for row in sample.rows
+    )
+    title = f"{html.escape(sample.source)}: {html.escape(sample.reason)} ({sample.total:,} rows)"
+    return f"<h3>{title}</h3><div class=wide><table>{rows}</table></div>"
+
 
 KEPT = "kept"
 

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
-from data.command import UserError, command
-from data.sources.lines import read_lines
+from data.cli import UserError, command
+from data.sources.io import read_lines
 
 PART = 16384  # lines a file of the output: what a killed run may lose
 Translate = Callable[[list[str]], list[str]]

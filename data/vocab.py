@@ -19,7 +19,7 @@ from jsonargparse import ArgumentParser
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tqdm import tqdm
 
-from data.command import UserError, command
+from data.cli import UserError, command
 
 UNKNOWN, START, PAD, END = "<unk>", "<s>", "<pad>", "</s>"
 """Ids 0 to 3 in this order: transformers reads an end-of-text id of 2 as "pool at the largest id"."""

@@ -1,4 +1,7 @@
-"""The student in three lines of Python: as an encoder of prompts, or inside a diffusers pipeline."""
+"""The student in three lines of Python: as an encoder of prompts, or inside a diffusers pipeline.
+
+What a UNet attends to: prompts as states, from a student's encoder or a pipeline's own.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +12,69 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
-from data.command import UserError
-from distill.conditioner import Conditioner, load_conditioner
-from distill.student.words import load_words
-from distill.tight import tight_batches
-from distill.tower import load_tower
+from data.cli import UserError, one_line
+from distill.student.tokenizer import load_words
+from distill.text_tower import any_tokenizer, check_local, load_tower, refuse_broken_weights, tight_batches
+
+
+@dataclass(frozen=True)
+class Conditioner:
+    """An encoder with its tokenizer."""
+
+    encoder: CLIPTextModel | CLIPTextModelWithProjection
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def slots(self) -> int:
+        """Tokens of a prompt, padding included."""
+        return int(self.encoder.config.max_position_embeddings)
+
+    @property
+    def width(self) -> int:
+        """Of the states."""
+        return int(self.encoder.config.hidden_size)
+
+    @torch.no_grad()
+    def states(self, texts: Sequence[str], batch_size: int = 64) -> torch.Tensor:
+        """Last hidden states [texts, slots, width], padding included; a text that is too long is cut."""
+        parts = []
+        for start in range(0, len(texts), batch_size):
+            some = list(texts[start : start + batch_size])
+            ids = self.tokenizer(
+                some, padding="max_length", max_length=self.slots, truncation=True, return_tensors="pt"
+            ).input_ids
+            parts.append(self.encoder(input_ids=ids.to(self.encoder.device)).last_hidden_state)
+        return torch.cat(parts)
+
+
+def load_conditioner(
+    source: str, key: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Conditioner:
+    """The `text_encoder/` of a student's folder or Hub id, with its tokenizer; `key` names the option in errors."""
+    check_local(source, key)
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # bars of a second would hide the lines that matter
+    try:
+        encoder: Any
+        info: dict[str, set[str]]
+        encoder, info = CLIPTextModel.from_pretrained(  # type: ignore[misc]
+            source, subfolder="text_encoder", dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # a damaged folder raises whatever its reader stumbles over
+        raise UserError(
+            f"{key}: {source!r} holds no text_encoder/ in safetensors, as an export has ({one_line(error)})"
+        ) from error
+    if info["missing_keys"]:
+        raise UserError(f"{key}: {source!r}: its text_encoder/ has no weight {min(info['missing_keys'])}; export again")
+    refuse_broken_weights(encoder, f"{key}: {source!r}")
+    inner = Path(source) / "tokenizer"  # a Hub id has the same tokenizer at its root
+    tokenizer = any_tokenizer(str(inner) if inner.is_dir() else source, key)
+    if len(tokenizer) > encoder.config.vocab_size:
+        known = f"{len(tokenizer)} tokens and its encoder {encoder.config.vocab_size}"
+        raise UserError(f"{key}: {source!r}: its tokenizer has {known}; they do not belong together")
+    return Conditioner(encoder.to(device).eval(), tokenizer)
 
 
 @dataclass(frozen=True)
@@ -44,7 +103,7 @@ class Encoder:
     def states(self, texts: Sequence[str]) -> torch.Tensor:
         """Last hidden states [texts, slots, width], padding included: what the UNet of Stable Diffusion 1.x reads.
 
-        That of 2.x reads the states of `text_encoder/`, which has a layer less: `distill.conditioner.load_conditioner`.
+        That of 2.x reads the states of `text_encoder/`, which has a layer less: `load_conditioner`.
         """
         _refuse_one_text(texts)
         conditioner = Conditioner(self.model, self.tokenizer)

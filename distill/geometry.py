@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from data.command import UserError
+from data.cli import UserError
 
 FORMAT = "yuqiao unet geometry 1"
 

@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import AutoTokenizer, CLIPTextModel
 
-from data.command import UserError, command
+from data.cli import UserError, command
 from distill.geometry import FORMAT, CrossAttention, Geometry, metric
 
 PROMPTS = (

@@ -1,14 +1,13 @@
-"""`python -m eval.flickr30k_cn`: zero-shot retrieval on Flickr30K-CN, or on any file in one of its layouts."""
+"""`python -m eval.flickr30k_cn ...`: short for `python -m eval.retrieval flickr30k-cn ...`."""
 
-from data.command import command
-from eval.benchmark_main import Published, run
-
-PUBLISHED = Published("eval.flickr30k_cn", "Flickr30K-CN", language="zh", images=1000, captions=5000)
+from data.cli import command
+from eval.datasets.benchmark import BENCHMARKS
+from eval.retrieval.__main__ import run
 
 
 def main() -> None:
-    """Score a student beside its teacher; the options are those of `eval.options`."""
-    run(PUBLISHED)
+    """Score Flickr30K-CN, or any file in one of its layouts; the options are those of `eval.retrieval.options`."""
+    run(BENCHMARKS["flickr30k-cn"])
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data.command import UserError, command, one_line, panics_as_errors
-from eval.result import refuse_unwritable, write_json
+from data.cli import UserError, command, one_line, panics_as_errors
+from data.files import refuse_unwritable, write_json
 
 PRECISIONS = {
     "fp32": (torch.float32, 1e-4),

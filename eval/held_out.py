@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
-from data.command import UserError, one_line
+from data.cli import UserError, one_line
 
 _READ = pa.schema([(name, pa.string()) for name in ("en", "zh", "domain")])
 

@@ -10,15 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.command import UserError, command
-from distill.json_file import read_json
-from eval.benchmark import Benchmark, Captions, no_picture
-from eval.datasets.lines import text_lines
-from eval.datasets.pictures import IMAGE_ENDINGS
-from eval.options import parse
-from eval.result import Result, result_json, write_json
-from eval.score import english_gallery, score
-from eval.table import table
+from data.cli import UserError, command
+from data.files import read_json, write_json
+from eval.datasets.benchmark import IMAGE_ENDINGS, Benchmark, Captions, no_picture, text_lines
+from eval.retrieval.options import parse
+from eval.retrieval.result import Result, result_json, table
+from eval.retrieval.score import english_gallery, score
 
 TEMPLATES = {"zh": "一张{}的照片。", "en": "a photo of a {}."}
 """Around each name where pictures are asked; OpenAI's first template and its translation."""

@@ -14,10 +14,10 @@ from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.command import UserError, command
+from data.cli import UserError, command
+from data.files import refuse_unwritable, write_json
 from distill.api import Encoder, load_student
 from eval.held_out import Pairs, held_out, joined
-from eval.result import refuse_unwritable, write_json
 
 LENGTHS = (8, 16, 32, 64, 77)
 """Upper bounds of the length bands, in the teacher's English tokens."""

@@ -31,7 +31,7 @@ def model_files(source: str) -> list[Path]:
 
 def command_line(module: str, arguments: list[str] | None) -> str:
     """The command that was typed, or that `arguments` stand for, as a shell takes it."""
-    return shlex.join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)])
+    return shlex.join(["python", "-m", *module.split(), *(sys.argv[1:] if arguments is None else arguments)])
 
 
 def commit() -> str:

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import yaml
 
-from data.miniature.corpus import write_lines
-from data.miniature.language import REGISTERS
+from data.cli import REPOSITORY, run_stage
+from data.miniature.corpus import REGISTERS, write_lines
 from data.miniature.scene import KINDS
 from data.miniature.words import NOUNS
-from eval.stage import REPOSITORY, run_stage
 
 ASSETS = REPOSITORY / "data" / "miniature" / "assets"
 DOMAINS = {"verse": "poetry"}  # the others are domains by their own name

@@ -3,32 +3,83 @@
 `--data` is a corpus; every domain of CORPUS/valid is scored by itself. Its gallery is what the teacher makes of the
 English sentences: text to image is then "Chinese finds its English", image to text the way back, in the rows of every
 benchmark. With `--run`, BLEU and chrF of what the decoder of that run says; with `--translator`, of its translations.
+
+A run's student together with its auxiliary decoder: what reads a sentence and says it.
 """
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import regex
+import torch
 from jsonargparse import Namespace
 from tqdm import tqdm
 
-from data.command import UserError, command
-from distill.decoder import Language
-from distill.speaker import Speaker
-from eval.benchmark import Benchmark, Captions, no_picture
-from eval.bleu import bleu_and_chrf
+from data.cli import UserError, command
+from data.files import write_json
+from distill.losses import Translation
+from distill.losses.translation import Decoder, Language
+from distill.text_tower import States
+from distill.train import checkpoint
+from distill.train.run_folder import open_run
+from eval.datasets.benchmark import Benchmark, Captions, no_picture
 from eval.held_out import Pairs, held_out
-from eval.options import Options, parser_of, shared
-from eval.protocol import OPENAI
+from eval.metrics import bleu_and_chrf
 from eval.provenance import command_line
-from eval.result import Ratio, Result, Row, result_json, write_json
-from eval.score import english_gallery, load_models, ratios_of, rows_of
-from eval.settings import settings
-from eval.table import table
-from eval.translate import translated
+from eval.retrieval.options import Options, parser_of, shared
+from eval.retrieval.preprocess import OPENAI
+from eval.retrieval.result import Ratio, Result, Row, result_json, table
+from eval.retrieval.score import english_gallery, load_models, ratios_of, rows_of, settings, translated
+
+_SPACES = regex.compile(r"(?<=[\p{Han}\u3000-\u303f\uff00-\uffef]) +| +(?=[\p{Han}\u3000-\u303f\uff00-\uffef])")
+
+
+class Speaker:
+    """Student and decoder of a checkpoint, float32, in evaluation mode, on `device`."""
+
+    def __init__(self, run: Path, step: int | None, device: torch.device) -> None:
+        """Load the run's checkpoint of `step`, or its newest; UserError where it has no decoder."""
+        opened = open_run(run, step)
+        asked = opened.config.losses.translation
+        if asked is None:
+            raise UserError(f"--run {run}: has no decoder; train one with losses.translation")
+        self.config, self.step, self.translation = opened.config, opened.step, asked
+        self.student, self.tokenizer, self._device = opened.student, opened.tokenizer, device
+        self._decoder = _decoder(asked, self.student.output_table().shape[1], opened.student.state_width, self.slots)
+        weights = {checkpoint.DECODER + name: weight for name, weight in checkpoint.trainable(self._decoder).items()}
+        every = {**checkpoint.trainable(self.student), **weights}
+        checkpoint.load_weights(run / "checkpoints", self.step, every, to_use=True)
+        self.student.to(device).eval()
+        self._decoder.to(device).eval()
+
+    @property
+    def slots(self) -> int:
+        """Most tokens of a sentence."""
+        return self.student.slots
+
+    @torch.inference_mode()
+    def read(self, texts: Sequence[str]) -> States:
+        """The student's states of `texts`, padded to the longest and cut at the student's slots."""
+        ids = self.tokenizer(list(texts), padding=True, truncation=True, max_length=self.slots, return_tensors="pt")
+        states: States = self.student(ids["input_ids"].to(self._device))
+        return states
+
+    @torch.inference_mode()
+    def say(self, states: States, language: Language) -> list[str]:
+        """The likeliest sentence for each row of `states`; without the spaces that stand beside Chinese."""
+        start, end = self.tokenizer("").input_ids[0], self.tokenizer("").input_ids[-1]
+        said = self._decoder.generate(self.student, states, start, end, language, self.slots - 1)
+        texts = self.tokenizer.batch_decode(said, skip_special_tokens=True)
+        return [_SPACES.sub("", text).strip() for text in texts]
+
+
+def _decoder(asked: Translation, width: int, state_width: int, slots: int) -> Decoder:
+    return Decoder(asked.decoder, width, state_width, slots)
+
 
 _MODULE = "eval.translation"
 _SAMPLES = 5  # translations a domain and direction that the JSON shows

@@ -5,16 +5,16 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[1])
 
-from data.command import UserError, command  # noqa: E402  # the path is set first
+from data.cli import UserError, command  # noqa: E402  # the path is set first
 
 
 def main() -> None:
     """Run the benchmark that the first argument names."""
     part = sys.argv.pop(1) if len(sys.argv) > 1 else ""
     if part == "data":
-        from data.throughput import main as run
+        from eval.speed.corpus import main as run
     elif part == "train":
-        from distill.throughput import main as run
+        from eval.speed.training import main as run
     else:
         raise UserError(f"benchmark {part!r} is not one of data, train")
     run()

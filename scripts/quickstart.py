@@ -7,7 +7,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # else scripts/ comes fi
 
 from jsonargparse import auto_cli  # noqa: E402
 
-from data.command import command  # noqa: E402
+from data.cli import command  # noqa: E402
 from eval import quickstart  # noqa: E402
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from diffusers import StableDiffusionPipeline
 
-from distill.export import export
+from distill.export.folder import export
 from tests.eval.tiny import text_half, tiny_clip, tiny_student_tokenizer
 from tests.miniature.random_pipeline import write_pipeline
 

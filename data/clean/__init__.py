@@ -1,1 +1,6 @@
 """Cleaning in character units: normalise, score, accept, deduplicate, decontaminate."""
+
+
+
+
+

@@ -1,20 +1,24 @@
-"""What benchmarks hold: their texts and image ids, read from whatever shape they were published in."""
+"""What benchmarks hold: their texts and image ids, read from whatever shape they were published in.
+
+Benchmarks by name: which files of a folder belong to them, whatever their publishers called these.
+"""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from data.clean.codepoints import decode
-from data.clean.keys import Keys, folded, row_keys
+from data.clean.hashing import Keys, folded, row_keys
 from data.clean.normalise import normalised
-from data.command import UserError
-from data.pair import TEXT
-from data.sources.csv_table import records
+from data.cli import UserError
+from data.schema import TEXT
+from data.sources.delimited import records
 from data.sources.documents import Json, load_json
-from data.sources.files import read_text
+from data.sources.io import read_text
 from data.sources.jsonl import parsed
 
 IMAGE_KEYS = (
@@ -141,3 +145,38 @@ def forbidden(benchmarks: list[Benchmark]) -> Forbidden:
     keys = [text_keys(b.texts) for b in benchmarks]
     joined = np.unique(np.concatenate(keys)) if keys else np.zeros(0, np.uint64)
     return Forbidden(np.setdiff1d(joined, empty), frozenset().union(*(b.images for b in benchmarks)))
+
+
+READ = r"\.(?:jsonl?|ndjson|csv|tsv|txt|token)(?:\.(?:gz|bz2|xz|zst))?$"
+NAMES = {  # name -> pattern of a path below the folder
+    "flickr30k-cn": r"flickr30k[-_]?cn",
+    "flickr30k": r"flickr30k(?![-_]?cn)|results_20130124",
+    "coco-cn": r"coco[-_]?cn",
+    "coco": r"(?<!x)(?<!flickr)coco(?![-_]?cn)|captions_(?:val|test)20\d\d",
+    "muge": r"muge|MR_(?:test|valid)_queries",
+    "xm3600": r"xm3600|crossmodal[-_]?3600",
+    "xflickrco": r"xflickrco",
+}
+
+
+def benchmark_paths(root: str, folder: str, written: tuple[str, ...]) -> list[str]:
+    """The files behind `benchmarks` of a recipe: names are looked up in `folder`, all else is a path, URL or hub id."""
+    paths = list[str]()
+    for name in written:
+        paths += _named(Path(root, folder), name) if folder and name in NAMES else [name]
+        if name in NAMES and not folder:
+            raise UserError(f"benchmarks: {name} is a name; say in `benchmark_folder` where its files are")
+    return list(dict.fromkeys(paths))
+
+
+def _named(folder: Path, name: str) -> list[str]:
+    if not folder.is_dir():
+        raise UserError(f"benchmark_folder: {folder}: no such folder; mend the path in the config")
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    found = [f for f in files if re.search(NAMES[name], f, re.IGNORECASE) and re.search(READ, f, re.IGNORECASE)]
+    if not found:
+        raise UserError(
+            f"benchmarks: {name}: no .json, .jsonl, .csv, .tsv or .txt below {folder} has a path like {NAMES[name]!r}; "
+            "fetch the benchmark there, or name its files"
+        )
+    return [str(folder / f) for f in found]

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data.compiled import compiled
-from data.pair import TEXT
+from data.jit import compiled
+from data.schema import TEXT
 
 Points = npt.NDArray[np.uint32]
 Ints = npt.NDArray[np.int64]

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data.clean.alphabet import HAN, LATIN, among, flags
+from data.clean.characters import HAN, LATIN, among, flags
 from data.clean.codepoints import Ints, Mask, Points, Text, decode
-from data.clean.keys import Keys, folded, folding
-from data.compiled import compiled
-from data.pair import TEXT
+from data.clean.hashing import Keys, folded, folding
+from data.jit import compiled
+from data.schema import TEXT
 
 ENGLISH = """
 the a an of to in is are was were be been and or with on at by for from that this these those it its he she his her

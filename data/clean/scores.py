@@ -1,18 +1,69 @@
-"""Scores of pairs: numbers that say how odd a row is, apart from what is then accepted."""
+"""Scores of pairs: numbers that say how odd a row is, apart from what is then accepted.
+
+Words that the user does not want in a corpus, such as a NSFW list: given as a file, none by default.
+"""
+
+import re
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
-from data.clean.banned import banned
-from data.clean.codepoints import Text
-from data.clean.contamination import Yardstick, overlap
-from data.clean.counts import Counts, counted
-from data.clean.ending import endings
-from data.clean.keys import folded, row_keys
+from data.clean.codepoints import Text, encode
+from data.clean.decontaminate import Index, overlap
+from data.clean.dedup import HASHES, signatures
+from data.clean.hashing import folded, row_keys
+from data.clean.heuristics import Counts, counted, disagreement, endings, periodic
 from data.clean.language import cantonese, foreignness
-from data.clean.minhash import HASHES, signatures
-from data.clean.numbers import disagreement
-from data.clean.repetition import periodic
+from data.cli import UserError
+from data.sources.io import read_text
+
+HAN = re.compile(r"[\u3400-\u9fff]")
+AT_ONCE = 500  # words a pattern: RE2 refuses very large ones
+
+
+@dataclass(frozen=True)
+class WordList:
+    """Patterns that no English side, and no Chinese side, may hold."""
+
+    en: tuple[str, ...] = ()
+    zh: tuple[str, ...] = ()
+
+
+def load_words(root: str, path: str) -> WordList:
+    """A word or phrase a line; Chinese ones are found anywhere, others as whole words in any case. `#` comments."""
+    lines = (line.strip() for line in read_text(root, path, "utf-8").splitlines())
+    words = [line for line in dict.fromkeys(lines) if line and not line.startswith("#")]
+    if not words:
+        raise UserError(f"{path}: no word in it; write one a line, or drop `banned_words`")
+    zh, en = ([re.escape(w) for w in words if bool(HAN.search(w)) == han] for han in (True, False))
+    return WordList(_patterns(en, r"(?i)\b(?:{})\b"), _patterns(zh, "(?:{})"))
+
+
+def _patterns(words: list[str], around: str) -> tuple[str, ...]:
+    return tuple(around.format("|".join(words[at : at + AT_ONCE])) for at in range(0, len(words), AT_ONCE))
+
+
+def banned(en: Text, zh: Text, words: WordList) -> npt.NDArray[np.float32]:
+    """1 where either side holds a word of the list, [rows]."""
+    found = np.zeros(en.rows, bool)
+    for text, patterns in ((en, words.en), (zh, words.zh)):
+        column = encode(text) if patterns else None
+        for pattern in patterns:
+            found |= np.asarray(pc.match_substring_regex(column, pattern))
+    return found.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What rows are measured against besides themselves."""
+
+    indices: tuple[Index, Index]  # English and Chinese benchmark texts
+    sha256: str  # of the files that they come from
+    near: bool = True  # whether signatures for near duplicates are wanted
+    banned: WordList = field(default_factory=WordList)
+
 
 Floats = npt.NDArray[np.float32]
 Count = npt.NDArray[np.int32]

@@ -5,9 +5,9 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from data.clean.alphabet import HAN, among, flags
+from data.clean.characters import HAN, among, flags
 from data.clean.codepoints import UNICODE, Ints, Mask, Points, Text
-from data.compiled import compiled
+from data.jit import compiled
 
 Kinds = npt.NDArray[np.uint8]
 SPACE, DOT, STOP, COMMA, PAUSE, ZERO, NINE = (ord(c) for c in " .。,，09")

@@ -1,1 +1,6 @@
 """The miniature: a controlled bilingual world of drawn scenes whose truth is known."""
+
+
+
+
+

@@ -5,7 +5,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 from PIL import Image
 
-from data.command import UserError, command
+from data.cli import UserError, command
 from data.miniature.corpus import unseen_scenes, write_pairs, write_test
 from data.miniature.render import render_batch
 

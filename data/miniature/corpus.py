@@ -1,16 +1,49 @@
-"""Files of the miniature: training pairs by register for `data.build`, and the two test sets."""
+"""Files of the miniature: training pairs by register for `data.build`, and the two test sets.
+
+Sentence pairs: the same scene said in English and in Chinese, in one register.
+"""
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from tqdm import tqdm
 
-from data.miniature.language import REGISTERS, say
-from data.miniature.scene import Scene, draw_scenes
-from data.miniature.scene_json import scene_json
-from data.miniature.words import Wording
+from data.miniature.chinese import say_chinese
+from data.miniature.english import say_english
+from data.miniature.scene import Scene, draw_scenes, scene_json
+from data.miniature.words import QUALITIES, Wording
+
+REGISTERS = ("caption", "prompt", "verse", "subtitle", "encyclopedia")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One scene in both languages; `zh` may hold English words when the pair is a mixed prompt."""
+
+    en: str
+    zh: str
+    register: str
+
+
+def say(
+    scene: Scene, register: str, seed: int, wording: Wording, complete: bool = True, mixed: bool | None = None
+) -> Pair:
+    """A pair that says the scene: a pure function of its arguments.
+
+    `complete=False` leaves the background out of one pair in ten. `mixed=None` mixes one prompt in six.
+    """
+    random = Random(f"{seed}/{register}/{wording}")
+    place = complete or random.random() > 0.1
+    mix = register == "prompt" and random.random() < 1 / 6 if mixed is None else mixed
+    tags = random.sample(QUALITIES, random.randint(0, 2)) if register == "prompt" else []
+    english = say_english(scene, register, random, wording, tuple(en for en, _ in tags), place)
+    chinese = say_chinese(scene, register, random, wording, tuple(zh for _, zh in tags), place, mix)
+    return Pair(english, chinese, register)
+
 
 TRAIN_SEED, TEST_SEED = 1, 2  # of the scenes: the models of the miniature and the student see the same training scenes
 TEST_SAYING = 10**9  # test sentences draw other lots than any training sentence

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from data.miniature import creatures, objects
 from data.miniature.backgrounds import PAINTERS
 from data.miniature.creatures import BODY, DARK, LIGHT, SHADE, Layer
-from data.miniature.layout import Item, place
-from data.miniature.scene import KINDS, Scene
+from data.miniature.scene import KINDS, Item, Scene, place
 from data.miniature.shapes import Field, union
 
 RGB = {

@@ -1,9 +1,14 @@
-"""What a picture of the miniature holds: the truth of a scene, and how scenes are drawn by lot and split."""
+"""What a picture of the miniature holds: the truth of a scene, and how scenes are drawn by lot and split.
+
+Where the objects of a scene stand: a coarse, nearly fixed placement, so that position carries meaning.
+
+Scenes as JSON values and back.
+"""
 
 import zlib
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 KINDS = (
     "cat", "dog", "rabbit", "fish", "bird", "butterfly", "snake", "turtle",
@@ -102,3 +107,75 @@ def draw_scenes(number: int, seed: int, split: Split) -> list[Scene]:
         if split_of(scene) == split:
             found[scene] = None
     return list(found)
+
+
+HALF_EXTENT = {"small": 0.127, "medium": 0.172, "large": 0.219}  # of the picture's width
+NEAR, FAR = 0.255, 0.745
+SOLO = {
+    1: ((0.5, 0.5),),
+    2: ((NEAR, 0.5), (FAR, 0.5)),
+    3: ((0.5, NEAR), (NEAR, FAR), (FAR, FAR)),
+    4: ((NEAR, NEAR), (FAR, NEAR), (NEAR, FAR), (FAR, FAR)),
+}
+ROW = {1: (0.5,), 2: (NEAR, FAR)}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One drawn object: indices of its thing, centre and half extent as shares of the picture's width."""
+
+    thing: int
+    x: float
+    y: float
+    half: float
+
+
+def _centres(scene: Scene) -> list[tuple[tuple[float, float], ...]]:
+    """The centres of every thing's objects, a tuple of (x, y) for each thing."""
+    counts = [thing.count for thing in scene.things]
+    if not scene.relations:
+        return [SOLO[counts[0]]]
+    relation = scene.relations[0]
+    if relation == "on":
+        lower, upper = (HALF_EXTENT[thing.size] for thing in reversed(scene.things))
+        bearer = 0.72
+        return [((0.5, bearer - 0.86 * (lower + upper)),), ((0.5, bearer),)]
+    first = NEAR if relation in ("left", "above") else FAR
+    sides = (first, NEAR + FAR - first)
+    if len(counts) == 3:
+        third = NEAR if scene.relations[1] == "above" else FAR
+        row = NEAR + FAR - third
+        return [((sides[0], row),), ((sides[1], row),), ((0.5, third),)]
+    along = [ROW[count] for count in counts]
+    if relation in ("left", "right"):
+        return [tuple((side, other) for other in row) for side, row in zip(sides, along, strict=True)]
+    return [tuple((other, side) for other in row) for side, row in zip(sides, along, strict=True)]
+
+
+def place(scene: Scene) -> list[Item]:
+    """The scene's objects in drawing order (what bears comes before what stands on it)."""
+    items = [
+        Item(index, x, y, HALF_EXTENT[thing.size])
+        for index, (thing, centres) in enumerate(zip(scene.things, _centres(scene), strict=True))
+        for x, y in centres
+    ]
+    return items[::-1] if scene.relations[:1] == ("on",) else items
+
+
+def scene_json(scene: Scene) -> dict[str, Any]:
+    """A scene as plain JSON values."""
+    things = [
+        {"kind": each.kind, "colour": each.colour, "size": each.size, "count": each.count} for each in scene.things
+    ]
+    return {"things": things, "background": scene.background, "relations": list(scene.relations)}
+
+
+def scene_of(value: dict[str, Any]) -> Scene:
+    """The scene of a JSON value; what is no scene raises ValueError."""
+    try:
+        things = tuple(
+            Thing(each["kind"], each["colour"], each["size"], int(each["count"])) for each in value["things"]
+        )
+        return Scene(things, value["background"], tuple(value["relations"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a scene: {error!r} in {value!r}") from error

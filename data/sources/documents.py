@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from data.command import UserError
-from data.sources.csv_table import verses
-from data.sources.files import read_text
-from data.sources.source import Pair, PairSource, TwoFiles, batches
+from data.cli import UserError
+from data.sources.base import Pair, PairSource, TwoFiles, batches
+from data.sources.delimited import verses
+from data.sources.io import read_text
 
 STACKED = re.compile(r"\({2,}|\){2,}|\{+|\}+")
 WEIGHT = re.compile(r"\(?([^():]+):\d+(?:\.\d+)?\)?")

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import orjson
 import pyarrow as pa
 
-from data.command import UserError
-from data.pair import TEXT, raw_batch
+from data.cli import UserError
+from data.schema import TEXT, raw_batch
+from data.sources.base import FileSource, Pair, batches
 from data.sources.documents import Json
-from data.sources.lines import Lines, read_lines
-from data.sources.source import FileSource, Pair, batches
+from data.sources.io import Lines, read_lines
 
 NUMBERED = re.compile(
     r"^(?:[\u4e00-\u9fff]{0,4}|[A-Z][A-Za-z ]{0,20})\s?[（(](?:[一二三四五六七八九十]+|[IVXL]+)[）)]\s*"

@@ -1,15 +1,52 @@
-"""Two subtitle files of one film, SRT or ASS, aligned by time; and bilingual ASS."""
+"""Two subtitle files of one film, SRT or ASS, aligned by time; and bilingual ASS.
+
+Bilingual SRT: cues whose lines are Chinese and English, with speaker marks.
+
+Sentences that subtitles cut into lines, put together again: the two languages cut them at different places.
+"""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from data.command import UserError
-from data.sources.files import read_text
-from data.sources.source import Pair, Source, batches
-from data.sources.srt import HAN, MARKS, TIMES
+from data.cli import UserError
+from data.schema import RAW, TEXT
+from data.sources.base import Pair, PairSource, Source, batches
+from data.sources.io import read_text
+
+TIMES = re.compile(r"^\s*\d{1,3}:\d\d:\d\d[,.]\d{1,3}\s*-->\s*\d{1,3}:\d\d:\d\d[,.]\d{1,3}")
+HAN = re.compile(r"[\u3400-\u9fff]")
+MARKS = re.compile(r"<[^<>]{0,120}>|\{\\[^{}]{0,120}\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Srt(PairSource):
+    """Each cue holds both languages, a line or more each; a line with Han characters is Chinese."""
+
+    def pairs(self, root: str, path: str) -> Iterator[Pair]:
+        """Yield one pair a cue; `line` is the line of its times."""
+        yield from srt_pairs(read_text(root, path, self.encoding), path)
+
+
+def srt_pairs(text: str, path: str) -> Iterator[Pair]:
+    """The pairs of one file of subtitles."""
+    lines = text.splitlines()
+    starts = [number for number, line in enumerate(lines) if TIMES.match(line)]
+    if not starts and text.strip():
+        raise UserError(f"{path}: no cue times (00:00:01,000 --> 00:00:02,000); is this SRT?")
+    for start, end in zip(starts, [*starts[1:], len(lines) + 1], strict=False):
+        body = [MARKS.sub("", line).strip() for line in lines[start + 1 : end]]
+        body = [line for line in body if line]
+        if end <= len(lines) and body and body[-1].isdigit():
+            body.pop()  # the next cue's number
+        zh = [line for line in body if HAN.search(line)]
+        en = [line for line in body if not HAN.search(line)]
+        yield Pair(" ".join(en), " ".join(zh), start + 1)
+
 
 STAMP = re.compile(r"(\d{1,3}):(\d\d):(\d\d)[,.](\d{1,3})")
 ASS = re.compile(r"^Dialogue:\s*[^,]*,([^,]*),([^,]*),(?:[^,]*,){6}(.*)$")
@@ -129,3 +166,35 @@ def aligned(en: list[Cue], zh: list[Cue], overlap: float) -> Iterator[Pair]:
 def _together(a: Cue, b: Cue, overlap: float) -> bool:
     shared = min(a.end, b.end) - max(a.start, b.start)
     return shared > 0 and shared >= overlap * max(min(a.end - a.start, b.end - b.start), 1e-3)
+
+
+STARTS_LOW = r"^[\s\-–'\".…]*[a-z]"  # an English line that goes on with a sentence
+ENDS_OPEN = r"[^.!?…\"'\s]\s*$"  # an English line that does not end one
+MOST_LINES = 4
+
+
+def continued(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Join each line that goes on with the one before it, both sides; the lines so used up are the reject `joined`."""
+    if batch.num_rows < 2:
+        return batch
+    en, line = batch.column("en"), batch.column("line").to_numpy()
+    low = np.asarray(pc.match_substring_regex(en, STARTS_LOW), bool)
+    open_end = np.asarray(pc.match_substring_regex(en, ENDS_OPEN), bool)
+    sound = np.asarray(pc.equal(batch.column("fault"), ""), bool)
+    goes_on = np.zeros(batch.num_rows, bool)
+    file = batch.column("file").to_numpy()
+    near = (line[1:] > line[:-1]) & (line[1:] - line[:-1] <= 5) & (file[1:] == file[:-1])  # a cue of SRT takes 4 or 5
+    goes_on[1:] = low[1:] & open_end[:-1] & sound[1:] & sound[:-1] & near
+    if not goes_on.any():
+        return batch
+    heads = np.maximum.accumulate(np.where(goes_on, 0, np.arange(len(goes_on))))
+    goes_on &= (np.arange(len(goes_on)) - heads) % MOST_LINES != 0
+    starts = np.append(np.flatnonzero(~goes_on), len(goes_on)).astype(np.int64)
+    columns = {name: batch.column(name) for name in RAW.names}
+    used = pa.array(goes_on)
+    for side in ("en", "zh"):
+        lists = pa.LargeListArray.from_arrays(pa.array(starts), columns[side])
+        whole = pc.binary_join(lists, pa.scalar(" ", TEXT))
+        columns[side] = pc.if_else(used, columns[side], whole.take(pa.array(np.cumsum(~goes_on) - 1)))
+    columns["fault"] = pc.if_else(used, "joined", columns["fault"]).cast(TEXT)
+    return pa.RecordBatch.from_arrays([columns[name] for name in RAW.names], schema=RAW)

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.command import UserError
-from data.pair import TEXT, raw_batch
+from data.cli import UserError
+from data.schema import TEXT, raw_batch
+from data.sources.base import ROWS, FileSource, Pair, PairSource, Source, batches
 from data.sources.documents import load_json
-from data.sources.files import opened
+from data.sources.io import opened
 from data.sources.jsonl import at, strings
-from data.sources.source import ROWS, FileSource, Pair, PairSource, Source, batches
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,9 @@ from xml.etree import ElementTree
 
 import pyarrow as pa
 
-from data.command import UserError
-from data.sources.files import BROKEN, broken, opened
-from data.sources.lines import read_lines
-from data.sources.source import Pair, Source, batches
+from data.cli import UserError
+from data.sources.base import Pair, Source, batches
+from data.sources.io import BROKEN, broken, opened, read_lines
 
 INSERT = re.compile(r"\((\d+),'((?:[^'\\]|\\.)*)','((?:[^'\\]|\\.)*)'\)")
 PAGE = re.compile(r"\((\d+),0,'((?:[^'\\]|\\.)*)',")

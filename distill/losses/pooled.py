@@ -1,12 +1,17 @@
-"""The projected end-of-text state against the teacher's."""
+"""The projected end-of-text state against the teacher's.
+
+How like each other the sentences of a batch are, to the student as to the teacher.
+
+InfoNCE over the global batch.
+"""
 
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 
-from distill.gather import mean_over_ranks
-from distill.losses.step import Schedule, Step, Terms, sides
+from distill.distributed import gather_rows, mean_over_ranks, own_rows
+from distill.losses.base import Schedule, Step, Terms, sides
 
 
 @dataclass(frozen=True)
@@ -33,3 +38,53 @@ class Pooled:
         if self.mse:
             loss = loss + self.mse * F.mse_loss(student, teacher) / mean_over_ranks(teacher.square().mean())
         return loss
+
+
+@dataclass(frozen=True)
+class Affinity:
+    """The in-batch similarity structure (Park et al. 2019, relational distillation, here on cosines).
+
+    With z the student's Chinese and t the teacher's English, pooled and normalised, over i != j of the global batch:
+    mean (z_i . z_j - t_i . t_j)^2. It says nothing of where a sentence lies, only of its distances to the others.
+    """
+
+    weight: float = 1.0
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def terms(self, step: Step) -> Terms:
+        """`affinity`: the mean over this rank's rows against the columns of all ranks; 0 for a batch of one."""
+        ours = F.normalize(step.chinese.pooled, dim=-1)
+        theirs = F.normalize(step.target.pooled, dim=-1)
+        apart = ours @ gather_rows(ours).T - theirs @ gather_rows(theirs).T
+        others = torch.ones_like(apart).scatter(1, own_rows(ours)[:, None], 0.0)
+        return {"affinity": self.weight * (apart.square() * others).sum() / others.sum().clamp(min=1)}
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """InfoNCE between Chinese and the teacher's English over the global batch, both ways.
+
+    Pairs whose English is the same to the teacher are not each other's negatives.
+    """
+
+    weight: float = 0.1
+    temperature: float = 0.05
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def __post_init__(self) -> None:
+        """Refuse a temperature that divides by nothing."""
+        if self.temperature <= 0:
+            raise ValueError(f"losses.contrastive.temperature: {self.temperature} is not above 0")
+
+    def terms(self, step: Step) -> Terms:
+        """`contrastive`: the mean over this rank's rows against the columns of all ranks."""
+        ours = F.normalize(step.chinese.pooled, dim=-1)
+        theirs = F.normalize(step.target.pooled, dim=-1)
+        all_ours, all_theirs = gather_rows(ours), gather_rows(theirs)
+        own = own_rows(ours)
+        same = (theirs @ all_theirs.T > 0.999).scatter(1, own[:, None], False)
+        losses = [
+            F.cross_entropy((query @ keys.T / self.temperature).masked_fill(same, float("-inf")), own)
+            for query, keys in ((ours, all_theirs), (theirs, all_ours))
+        ]
+        return {"contrastive": self.weight * (losses[0] + losses[1]) / 2}

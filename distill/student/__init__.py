@@ -1,1 +1,6 @@
 """Students: one file a kind, and the tokenizers that they read with."""
+
+
+
+
+

@@ -10,16 +10,16 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 from transformers import PreTrainedTokenizerFast
 
-from data.command import UserError
-from distill import tower
-from distill.pretrained import Pretrained
+from data.cli import UserError
+from distill import text_tower
+from distill.student.base import StudentTower
 from distill.student.chinese_bpe import extend_tokenizer, new_surfaces, twin_rows
 from distill.student.extended import ExtendedConfig, ExtendedStudent
-from distill.student.glosses import gloss_rows
-from distill.student.kind import StudentTower
+from distill.student.init_embeddings import gloss_rows
 from distill.student.multilingual import MultilingualConfig, MultilingualStudent, first_multilingual
-from distill.student.words import load_words, save_words
+from distill.student.tokenizer import load_words, save_words
 from distill.student.xlmr import XlmrConfig, XlmrStudent, load_encoder
+from distill.text_tower import Pretrained
 
 Kind = ExtendedConfig | MultilingualConfig | XlmrConfig
 _LONGEST_WORD = 8
@@ -41,7 +41,7 @@ def build_tokenizer(config: Kind, teacher: PreTrainedTokenizerFast, corpus: Path
 def load_student_tokenizer(config: Kind, folder: Path, key: str) -> PreTrainedTokenizerFast:
     """The tokenizer that `build_tokenizer` saved; `key` names the option in errors."""
     name = str(folder.absolute())
-    return tower.load_tokenizer(name, key) if isinstance(config, ExtendedConfig) else load_words(name, key)
+    return text_tower.load_tokenizer(name, key) if isinstance(config, ExtendedConfig) else load_words(name, key)
 
 
 def check_student(config: Kind) -> None:

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPTextModelWithProjection
 
-from distill import tower
-from distill.pretrained import Pretrained
+from distill import text_tower
+from distill.student.base import ClipStudent
 from distill.student.chinese_bpe import VocabularyConfig
-from distill.student.kind import ClipStudent
+from distill.text_tower import Pretrained
 
 Freeze = Literal["none", "embeddings", "transformer"]
 
@@ -65,7 +65,7 @@ class ExtendedStudent(ClipStudent):
         on_cpu: bool,
     ) -> None:
         """Start as `teacher`; `twins` and `first_rows` are keyed by token id."""
-        super().__init__(tower.prepare(teacher.copied(), on_cpu), teacher.states)
+        super().__init__(text_tower.prepare(teacher.copied(), on_cpu), teacher.states)
         old = self.text.text_model.embeddings.token_embedding.weight.detach()
         owners = [token for token in range(len(old), vocabulary) if token not in twins]
         row_of_id = torch.arange(vocabulary)

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from distill import tower
-from distill.student.glosses import gloss_rows
-from distill.student.kind import ClipStudent
-from distill.student.words import surfaces
-from distill.tower import StateLayer
+from distill import text_tower
+from distill.student.base import ClipStudent
+from distill.student.init_embeddings import gloss_rows
+from distill.student.tokenizer import surfaces
+from distill.text_tower import StateLayer
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class MultilingualStudent(ClipStudent):
 
     def __init__(self, model: CLIPTextModelWithProjection, states: StateLayer, on_cpu: bool) -> None:
         """Train `model`, whose vocabulary is the student's; it is changed."""
-        super().__init__(tower.prepare(model, on_cpu), states)
+        super().__init__(text_tower.prepare(model, on_cpu), states)
 
     @property
     def embedding(self) -> nn.Embedding:

@@ -9,10 +9,9 @@ from torch import nn
 from transformers import AutoModel, CLIPTextModelWithProjection
 from transformers.utils.logging import disable_progress_bar
 
-from data.command import UserError, one_line
-from distill.states import States, up_to_end
-from distill.student.kind import StudentTower
-from distill.tower import check_local
+from data.cli import UserError, one_line
+from distill.student.base import StudentTower
+from distill.text_tower import States, check_local, up_to_end
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,6 @@
 """Readers of retrieval benchmarks: from each published layout to one `Benchmark`."""
+
+
+
+
+

@@ -8,9 +8,8 @@ import binascii
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.command import UserError
-from eval.benchmark import Benchmark, Caption, Picture, assemble
-from eval.datasets.lines import captions_of, json_rows
+from data.cli import UserError
+from eval.datasets.benchmark import Benchmark, Caption, Picture, assemble, captions_of, json_rows
 
 TEXTS = "test_texts.jsonl"
 ENDINGS = ("_texts.jsonl", "_queries.jsonl")

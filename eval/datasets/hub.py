@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.command import UserError, one_line
-from eval.benchmark import Benchmark, Caption, Picture, assemble
-from eval.datasets.lines import captions_of
+from data.cli import UserError, one_line
+from eval.datasets.benchmark import Benchmark, Caption, Picture, assemble, captions_of
 
 LANGUAGE_COLUMNS = {
     "zh": ("zh", "caption_zh", "zh_caption", "captions_zh", "zh_captions", "chinese"),

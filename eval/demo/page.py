@@ -15,12 +15,12 @@ from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.command import UserError
-from eval.demo.world import Album, Painter, agreement, load_album, load_painter
-from eval.device import chosen
-from eval.report.svg import chart
-from eval.twins.prompts import refuse_unsound
-from eval.twins.sampling import Drawing
+from data.cli import UserError
+from eval.demo.backend import Album, Painter, agreement, load_album, load_painter
+from eval.generation.pipeline import Drawing
+from eval.generation.prompts import refuse_unsound
+from eval.report.charts import chart
+from eval.retrieval.models import chosen
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "data" / "miniature" / "assets"

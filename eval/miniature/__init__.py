@@ -1,1 +1,6 @@
 """How the miniature's own models are made: recogniser, CLIP, autoencoder, denoiser."""
+
+
+
+
+

@@ -1,1 +1,6 @@
 """The report card: results, runs, drawings and pairs on one page that loads nothing."""
+
+
+
+
+

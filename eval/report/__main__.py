@@ -7,12 +7,12 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from data.command import UserError, command
-from eval.datasets.pictures import folder_pictures
+from data.cli import UserError, command
+from data.files import write_json, write_text
+from eval.datasets.benchmark import folder_pictures
+from eval.report.inputs import Sources, gather
 from eval.report.page import page
-from eval.report.retrieval import Picture
-from eval.report.sources import Sources, gather
-from eval.result import write_json, write_text
+from eval.report.sections import Picture
 
 
 def main(arguments: list[str] | None = None) -> None:

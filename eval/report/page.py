@@ -1,12 +1,61 @@
-"""The report as one HTML page that loads nothing: no script, no font, no request; pictures are inside it."""
+"""The report as one HTML page that loads nothing: no script, no font, no request; pictures are inside it.
 
-from collections.abc import Mapping
+The section of a run: what training logged, as charts.
+
+The section of held-out pairs: cosines by domain, length and slot, and the worst pairs.
+"""
+
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from eval.report import curves, held_out, retrieval, translation, twins
-from eval.report.retrieval import Picture
-from eval.report.sources import Sources
+from eval.report import sections
+from eval.report.charts import chart, table
+from eval.report.inputs import Sources
+from eval.report.sections import Picture
+
+GROUPS = {"lr": "learning rate", "grad_norm": "gradient norm", "pairs_per_second": "pairs a second"}
+
+
+def curves_section(name: str, rows: Sequence[Mapping[str, float]]) -> str:
+    """A chart for each group of values; held-out values apart, by what they measure."""
+    groups: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        if key not in ("step", "pairs"):
+            groups.setdefault(_group(key), []).append(key)
+    charts = [
+        chart(group, "step", {_short(key): [(float(r["step"]), float(r[key])) for r in rows if key in r and "step" in r]
+                              for key in members})
+        for group, members in groups.items()
+    ]  # fmt: skip
+    return f"<h2>Training <small>{escape(name)}</small></h2><div class='charts'>{''.join(charts)}</div>"
+
+
+def _group(key: str) -> str:
+    return f"held out: {key.rsplit('/', 1)[1]}" if key.startswith("valid/") else GROUPS.get(key, "losses")
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("valid/").rsplit("/", 1)[0] if key.startswith("valid/") else key
+
+
+def held_out_section(name: str, value: Mapping[str, Any]) -> str:
+    """Everything that `eval.pairs` wrote."""
+    parts = [f"<h2>Held-out pairs <small>{escape(name)}</small></h2>",
+             "<p>Cosine with the teacher's English: of the student's Chinese, and of its English.</p>"]  # fmt: skip
+    for title, key in (("domain", "by_domain"), ("English tokens", "by_length")):
+        rows = [
+            f"<tr><td>{escape(each)}</td><td>{told['pairs']}</td><td>{told['zh']:.4f}</td><td>{told['en']:.4f}</td></tr>"
+            for each, told in value[key].items()
+        ]
+        parts.append(table([title, "pairs", "Chinese", "English"], rows))
+    slots = {each: list(enumerate(map(float, values))) for each, values in value["by_slot"].items()}
+    parts.append(chart("Cosine of the states by slot, padding included", "slot", slots))
+    rows = [f"<tr><td>{row['cosine']:.3f}</td><td>{escape(row['domain'])}</td><td class='text'>{escape(row['zh'])}</td>"
+            f"<td class='text'>{escape(row['en'])}</td></tr>" for row in value["worst"]]  # fmt: skip
+    worst = table(["cosine", "domain", "Chinese", "English"], rows)
+    return "".join([*parts, f"<details><summary>The {len(rows)} worst pairs</summary>{worst}</details>"])
+
 
 STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8882}
@@ -31,12 +80,12 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 def page(title: str, sources: Sources, picture: Picture) -> str:
     """The whole page; every text from a file is escaped."""
-    sections = [
-        *(retrieval.section(name, result, picture) for name, result in sources.results.items()),
-        *(translation.section(name, result) for name, result in sources.translations.items()),
-        *(twins.section(name, drawn.result, drawn.pictures) for name, drawn in sources.drawn.items()),
-        *(curves.section(name, rows) for name, rows in sources.curves.items()),
-        *(held_out.section(name, value) for name, value in sources.pairs.items()),
+    parts = [
+        *(sections.retrieval_section(name, result, picture) for name, result in sources.results.items()),
+        *(sections.translation_section(name, result) for name, result in sources.translations.items()),
+        *(sections.twins_section(name, drawn.result, drawn.pictures) for name, drawn in sources.drawn.items()),
+        *(curves_section(name, rows) for name, rows in sources.curves.items()),
+        *(held_out_section(name, value) for name, value in sources.pairs.items()),
         _settings(
             {**sources.results, **sources.translations, **{name: drawn.result for name, drawn in sources.drawn.items()}}
         ),
@@ -46,7 +95,7 @@ def page(title: str, sources: Sources, picture: Picture) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1>"
-        f"{''.join(sections)}</body></html>\n"
+        f"{''.join(parts)}</body></html>\n"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import yaml
 
-from data.build import build
+from data.build.__main__ import build
 
 PAIRS = [
     ("A dog runs on the grass.", "一只狗在草地上奔跑。"),

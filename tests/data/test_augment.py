@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.augment import Augmentation, Row, augment, half_width, main, reordered, respaced, switcher
-from data.command import UserError
+from data.cli import UserError
 from tests.data.corpora import PAIRS, built, write_config, write_tsv
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.build import build, main
-from data.command import UserError, command
+from data.build.__main__ import build, main
+from data.cli import UserError, command
 from tests.data.corpora import PAIRS, built, tsv_config, write_config, write_tsv
 
 TSV: dict[str, Any] = {"name": "pairs", "format": "tsv", "files": ["pairs.tsv"]}

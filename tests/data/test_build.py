@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.build import build
-from data.command import UserError
+from data.build.__main__ import build
+from data.cli import UserError
 from tests.data.corpora import PAIRS, built, rows, tsv_config, write_config, write_tsv
 
 REPOSITORY = Path(__file__).parents[2]
@@ -131,7 +131,7 @@ def test_thresholds_are_chosen_again_without_reading_the_sources(
     tsv_config(tmp_path, PAIRS, valid_per_domain=0, limits={"min_en_chars": 28})
     os.utime(tmp_path / "pairs.tsv", ns=(1, 1))
     _restamp(tmp_path)
-    monkeypatch.setattr("data.scored.scored_batches", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("data.build.cache.scored_batches", lambda *_: pytest.fail("read again"))
     with pytest.raises(pytest.fail.Exception, match="read again"):  # the file changed: it must be read
         built(config, overwrite=True)
 
@@ -145,7 +145,7 @@ def test_unchanged_sources_are_reused_by_a_new_threshold(tmp_path: Path, monkeyp
     built(config)
     write_config(tmp_path, [{"name": "pairs", "format": "tsv", "files": ["pairs.tsv"]}],
                  valid_per_domain=0, limits={"min_en_chars": 28})  # fmt: skip
-    monkeypatch.setattr("data.scored.scored_batches", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("data.build.cache.scored_batches", lambda *_: pytest.fail("read again"))
     assert built(config, overwrite=True)["rows_kept"] == 8
 
 
@@ -157,7 +157,7 @@ def test_a_killed_build_goes_on_with_what_was_finished(tmp_path: Path) -> None:
 import os, signal, sys
 sys.path.insert(0, {str(REPOSITORY)!r})
 from pathlib import Path
-import data.build as b
+import data.build.__main__ as b
 inner = b.score_source
 def once(source, *rest):
     if source.name == "b":

@@ -8,19 +8,14 @@ from hypothesis import strategies as st
 
 from data.clean.benchmarks import Benchmark, image_id
 from data.clean.codepoints import Text, decode, encode
-from data.clean.contamination import build_index, build_indices, overlap
-from data.clean.counts import counted
-from data.clean.grams import grams
-from data.clean.keys import folded, row_keys
+from data.clean.decontaminate import build_index, build_indices, overlap
+from data.clean.dedup import first_rows, held_out, near_repeats, signatures
+from data.clean.hashing import folded, grams, row_keys
+from data.clean.heuristics import counted, disagreement, periodic
 from data.clean.language import cantonese, foreignness
-from data.clean.minhash import near_repeats, signatures
-from data.clean.normalise import normalised
-from data.clean.numbers import disagreement
-from data.clean.repetition import periodic
+from data.clean.normalise import normalised, without_speakers
 from data.clean.scores import han_share
-from data.clean.subtitles import without_speakers
-from data.clean.verdict import first_rows, held_out
-from data.pair import TEXT
+from data.schema import TEXT
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 

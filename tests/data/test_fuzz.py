@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.command import UserError
-from data.pair import RAW
-from data.sources.continued import continued
-from data.sources.source import Source
+from data.cli import UserError
+from data.schema import RAW
+from data.sources.base import Source
+from data.sources.subtitles import continued
 from tests.data.test_readers import source
 
 

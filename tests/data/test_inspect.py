@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.command import UserError
+from data.cli import UserError
 from data.inspect import Query, main, samples
 from tests.data.corpora import PAIRS, built, tsv_config
 from tests.data.test_build import DIRTY

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.command import UserError
+from data.cli import UserError
 from tests.data.test_readers import pairs, read, source
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from data.scoring import in_order
+from data.build.scoring import in_order
 from tests.data.corpora import PAIRS, rows, write_config, write_tsv
 
 REPOSITORY = Path(__file__).parents[2]

@@ -9,10 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from data.command import UserError
-from data.recipe import parsed
-from data.sources.formats import FORMATS
-from data.sources.source import Source
+from data.build.config import FORMATS, parsed
+from data.cli import UserError
+from data.sources.base import Source
 
 
 def source(kind: str, **fields: Any) -> Source:  # noqa: ANN401
@@ -70,7 +69,7 @@ def test_zip_members_are_named_after_an_exclamation_mark(tmp_path: Path) -> None
 
 
 def test_lines_split_across_blocks_keep_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.sources.lines.BLOCK", 7)
+    monkeypatch.setattr("data.sources.io.BLOCK", 7)
     written = [(f"word {n}", "字" * (n % 5 + 1)) for n in range(50)]
     (tmp_path / "a.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in written), encoding="utf-8")
     found = read(source("tsv", files=["a.tsv"]), tmp_path)
@@ -230,8 +229,8 @@ def test_bilingual_srt(tmp_path: Path) -> None:
 
 
 def test_lines_of_one_sentence_are_joined() -> None:
-    from data.pair import RAW
-    from data.sources.continued import continued
+    from data.schema import RAW
+    from data.sources.subtitles import continued
 
     en = ["Hey, we were able to confirm", "that he left", "on Friday.", "Really?", "and how", "Cut", "b", "c", "d", "e"]
     rows = [

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from data.build import build
+from data.build.__main__ import build
+from data.build.config import load_plan
 from data.clean.benchmarks import image_id, load_benchmark
-from data.recipe import load_plan
 from tests.data.corpora import rows
 
 REPOSITORY = Path(__file__).parents[2]

@@ -7,14 +7,13 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from data.clean.banned import banned, load_words
-from data.clean.benchmark_names import benchmark_paths
+from data.clean.benchmarks import benchmark_paths
 from data.clean.codepoints import Text, decode, encode
-from data.clean.ending import endings
-from data.clean.mojibake import garbled
-from data.clean.normalise import normalised
-from data.command import UserError
-from data.pair import TEXT
+from data.clean.heuristics import endings
+from data.clean.normalise import garbled, normalised
+from data.clean.scores import banned, load_words
+from data.cli import UserError
+from data.schema import TEXT
 from tests.data.corpora import PAIRS, built, tsv_config
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import similarity
-from data.similarity import compared
+from data.build import similarity
+from data.build.similarity import compared
 from tests.data.corpora import PAIRS, built, tsv_config, write_config, write_tsv
 
 

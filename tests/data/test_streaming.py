@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data import scoring
-from data.clean.contamination import Yardstick, build_indices
-from data.pair import TEXT, raw_batch
-from data.scoring import scored_batches
-from data.sources.source import FileSource
+from data.build import scoring
+from data.build.scoring import scored_batches
+from data.clean.decontaminate import build_indices
+from data.clean.scores import Yardstick
+from data.schema import TEXT, raw_batch
+from data.sources.base import FileSource
 
 BATCH, BATCHES = 256, 120
 

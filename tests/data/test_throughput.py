@@ -4,7 +4,7 @@ import stat
 import sys
 from pathlib import Path
 
-from data.opusfilter_peer import compare
+from eval.speed.peer_opusfilter import compare
 from tests.data.corpora import PAIRS, write_tsv
 
 PEER = """#!{python}

@@ -10,7 +10,7 @@ import sentencepiece
 from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
 from data import translate
-from data.command import UserError
+from data.cli import UserError
 from data.translate import translate_lines, write_parts
 from tests.data.corpora import PAIRS, built, rows, write_config
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.command import UserError
-from data.mixture import MixtureConfig, Quota, StageConfig, StagedQuota, draw, shares, stages
+from data.cli import UserError
+from data.loader.mixture import MixtureConfig, Quota, StageConfig, StagedQuota, draw, shares, stages
 
 SIZES = {"caption": 100, "news": 400, "empty": 0}
 

@@ -12,12 +12,12 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, processors
 
-from data import tokens as tokens_module
-from data.batches import Batch, Batches, Schedule
-from data.command import UserError
-from data.mixture import Stage
-from data.tokens import VIEWS, DomainTokens, Ids, TokenStore, write_token_store
-from distill import tower
+from data.cli import UserError
+from data.loader import token_store as tokens_module
+from data.loader.batches import Batch, Batches, Schedule
+from data.loader.mixture import Stage
+from data.loader.token_store import VIEWS, DomainTokens, Ids, TokenStore, write_token_store
+from distill import text_tower
 from tests.distill.tiny_clip import captions, teacher_model, teacher_tokenizer, write_corpus, write_shard
 
 SLOTS = 30
@@ -267,11 +267,11 @@ def test_tiny_shares_and_tiny_windows(train: dict[str, DomainTokens]) -> None:
 
 @torch.no_grad()
 def test_tight_states_equal_those_on_all_slots(train: dict[str, DomainTokens]) -> None:
-    model = tower.prepare(teacher_model(522), on_cpu=True)
+    model = text_tower.prepare(teacher_model(522), on_cpu=True)
     tight = _batches(train, Schedule(seed=1, batch_size=8, window=3, full_share=0))[0]
     full = _batches(train, Schedule(seed=1, batch_size=8, window=3, full_share=1))[0]
     assert tight.teacher_en.shape[1] < full.teacher_en.shape[1] == SLOTS
-    ours, theirs = tower.run(model, tight.teacher_en), tower.run(model, full.teacher_en)
+    ours, theirs = text_tower.run(model, tight.teacher_en), text_tower.run(model, full.teacher_en)
     torch.testing.assert_close(ours.pooled, theirs.pooled, atol=2e-6, rtol=0)
     slots = tight.teacher_en.shape[1]
     torch.testing.assert_close(ours.tokens, theirs.tokens[:, :slots], atol=2e-5, rtol=0)

@@ -7,7 +7,7 @@ import sentencepiece
 from transformers import AutoTokenizer
 
 from data import vocab
-from data.command import UserError
+from data.cli import UserError
 from tests.distill.tiny_clip import write_corpus
 
 TEXTS = ["A red cat", "草地上的一只红色的猫 ，b", "龘 naïve  ﬁ ☕ 1+1", "", "  ", "a photo of ２ dogs\tand\u3000狗"]

@@ -11,12 +11,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from data.command import UserError
-from distill import main
-from distill.config import parse
-from distill.extras import check_losses
+from data.cli import UserError
 from distill.geometry import CrossAttention, Geometry
-from distill.student.saved import load_run
+from distill.train import main
+from distill.train.config import parse
+from distill.train.run_folder import load_run
+from distill.train.setup import check_losses
 from distill.unet_geometry import write
 from tests.distill.tiny_clip import run_options, write_config
 

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from distill import checkpoint, trainer
-from distill.average import Average
-from distill.spikes import is_spike
-from distill.student.saved import load_run
+from distill.train import checkpoint, trainer
+from distill.train.optim import Average, is_spike
+from distill.train.run_folder import load_run
 from tests.distill.forked import two_processes
 from tests.distill.test_training import _records, _step_gradients, _train, _weights
 from tests.distill.tiny_clip import run_options, write_config

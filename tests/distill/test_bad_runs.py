@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from data.command import command
-from distill import checkpoint, main, prepare
-from distill.config import parse
-from distill.run_folder import locked
+from data.cli import command
+from data.files import locked
+from distill.train import checkpoint, main, setup
+from distill.train.config import parse
 from tests.conftest import REPOSITORY
 from tests.distill.tiny_clip import run_options, teacher_model, teacher_tokenizer, write_config, write_corpus
 
@@ -208,7 +208,7 @@ def test_a_folder_of_something_else_is_left_alone(tree: dict[str, Any], refused:
 def test_batches_that_do_not_divide_among_processes(
     tree: dict[str, Any], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = prepare.prepare
+    whole = setup.prepare
     monkeypatch.setattr(main, "prepare", lambda resolved, processes: whole(resolved, 3))
     line = refused(write_config(tmp_path / "c.yaml", tree))
     assert line == "error: train.batch_size: 8 pairs do not divide among 3 processes"
@@ -217,7 +217,7 @@ def test_batches_that_do_not_divide_among_processes(
 def test_english_that_does_not_divide_among_processes(
     tree: dict[str, Any], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = prepare.prepare
+    whole = setup.prepare
     monkeypatch.setattr(main, "prepare", lambda resolved, processes: whole(resolved, 4))
     line = refused(write_config(tmp_path / "c.yaml", _changed(tree, "train.english_every", 4)))
     assert line.startswith("error: train.english_every: 2 pairs a process are no multiple of 4")

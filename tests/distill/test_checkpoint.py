@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from data.command import UserError
-from distill import checkpoint
-from distill.checkpoint import Progress
+from data.cli import UserError
+from distill.train import checkpoint
+from distill.train.checkpoint import Progress
 
 
 def _module(width: int = 4) -> tuple[dict[str, nn.Parameter], torch.optim.AdamW]:

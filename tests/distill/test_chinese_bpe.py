@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, CLIPTokenizer, PreTrainedTokenizerFast
 
-from data.command import UserError
+from data.cli import UserError
 from distill.student.chinese_bpe import (
     HAN_WORD,
     PUNCTUATION_TWINS,
@@ -26,8 +26,8 @@ from distill.student.chinese_bpe import (
     spell,
     twin_rows,
 )
-from distill.student.variants import written_as
-from distill.tower import load_tokenizer
+from distill.student.tokenizer import written_as
+from distill.text_tower import load_tokenizer
 from tests.distill.tiny_clip import captions, teacher_tokenizer
 
 # Han, and what shares its first two bytes: CJK punctuation (E3 80), full-width ASCII (EF BC), hexagrams; and full-width

@@ -8,14 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill import checkpoint, main, tower
-from distill.decoder import Decoder, DecoderConfig
-from distill.pretrained import load_pretrained
-from distill.states import States
+from distill import text_tower
+from distill.losses.translation import Decoder, DecoderConfig
 from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig, spell
 from distill.student.extended import ExtendedConfig, ExtendedStudent
-from distill.student.saved import load_run
+from distill.text_tower import States, load_pretrained
+from distill.train import checkpoint, main
+from distill.train.run_folder import load_run
 from tests.distill.forked import two_processes
 from tests.distill.tiny_clip import run_options, write_config
 
@@ -26,7 +26,7 @@ CHINESE = ["草地上的一只红色的猫", "红色，蓝色,狗", "大海"]
 def tokens(teacher: Path, corpus: Path, tmp_path: Path) -> Path:
     build_tokenizer(
         ExtendedConfig(VocabularyConfig(12, 1)),
-        tower.load_tokenizer(str(teacher), "t"),
+        text_tower.load_tokenizer(str(teacher), "t"),
         corpus,
         77,
         tmp_path / "tokenizer",
@@ -36,7 +36,7 @@ def tokens(teacher: Path, corpus: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def student(teacher: Path, tokens: Path) -> ExtendedStudent:
-    words = tower.load_tokenizer(str(tokens), "t")
+    words = text_tower.load_tokenizer(str(tokens), "t")
     made = build_student(ExtendedConfig(VocabularyConfig(12, 1)), load_pretrained(str(teacher)), words, {}, on_cpu=True)
     with torch.no_grad():
         made.embedding.new.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
@@ -45,7 +45,7 @@ def student(teacher: Path, tokens: Path) -> ExtendedStudent:
 
 @pytest.fixture
 def ids(tokens: Path) -> torch.Tensor:
-    words = tower.load_tokenizer(str(tokens), "t")
+    words = text_tower.load_tokenizer(str(tokens), "t")
     found: torch.Tensor = words(CHINESE, padding=True, return_tensors="pt")["input_ids"]
     return found
 
@@ -79,7 +79,7 @@ def test_the_loss_is_the_mean_over_asked_tokens(student: ExtendedStudent, ids: t
 
 
 def test_twins_share_a_row_and_are_told_apart(student: ExtendedStudent, tokens: Path) -> None:
-    vocab = tower.load_tokenizer(str(tokens), "t").get_vocab()
+    vocab = text_tower.load_tokenizer(str(tokens), "t").get_vocab()
     wide, narrow, inside, at_end = vocab[spell("，")], vocab[","], vocab[spell("猫")], vocab[spell("猫") + "</w>"]
     assert student.twins()[[wide, narrow, inside, at_end]].tolist() == [True, False, False, True]
     assert student.output_table().equal(student.embedding.table())
@@ -124,7 +124,7 @@ def test_it_learns_to_say_it(student: ExtendedStudent, ids: torch.Tensor) -> Non
 
 
 def _step(folder: Path, tokens: Path, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    words = tower.load_tokenizer(str(tokens), "t")
+    words = text_tower.load_tokenizer(str(tokens), "t")
     texts = [*CHINESE, "猫"]
     ids: torch.Tensor = words(texts, padding=True, return_tensors="pt")["input_ids"]
     student = build_student(

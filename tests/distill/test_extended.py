@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill import checkpoint, tower
-from distill.pretrained import load_pretrained
+from distill import text_tower
 from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig, spell
 from distill.student.extended import ExtendedConfig, ExtendedStudent, Freeze
-from distill.student.glosses import gloss_rows, glosses
+from distill.student.init_embeddings import gloss_rows, glosses
+from distill.text_tower import load_pretrained
+from distill.train import checkpoint
 from tests.distill.tiny_clip import SLOTS, teacher_model, teacher_tokenizer, write_shard
 
 ENGLISH = ["a red cat on the grass", "", "naïve ❤️ 42!", "the dog, the dog"]
@@ -21,31 +22,32 @@ CHINESE = ["草地上的一只红色的猫", "红色，蓝色。", "a 猫 and a 
 def tokens(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student") / "tokenizer"
     build_tokenizer(
-        ExtendedConfig(VocabularyConfig(12, 1)), tower.load_tokenizer(str(teacher), "t"), corpus, 77, folder
+        ExtendedConfig(VocabularyConfig(12, 1)), text_tower.load_tokenizer(str(teacher), "t"), corpus, 77, folder
     )
     return folder
 
 
 def _student(teacher: Path, tokens: Path, corpus: Path | None = None, freeze: Freeze = "embeddings") -> ExtendedStudent:
     senses = glosses(corpus) if corpus else {}
-    words = tower.load_tokenizer(str(tokens), "out_dir")
+    words = text_tower.load_tokenizer(str(tokens), "out_dir")
     return build_student(
         ExtendedConfig(VocabularyConfig(12, 1), freeze), load_pretrained(str(teacher)), words, senses, on_cpu=True
     )
 
 
 def _ids(folder: Path, texts: list[str]) -> torch.Tensor:
-    words = tower.load_tokenizer(str(folder), "teacher")
+    words = text_tower.load_tokenizer(str(folder), "teacher")
     ids: torch.Tensor = words(texts, padding="max_length", max_length=SLOTS, return_tensors="pt")["input_ids"]
     return ids
 
 
 @torch.no_grad()
 def test_at_step_0_english_is_bit_identical_to_the_teachers(teacher: Path, tokens: Path, corpus: Path) -> None:
-    student, original = _student(teacher, tokens, corpus), tower.prepare(tower.load_tower(str(teacher), "t"), True)
+    student = _student(teacher, tokens, corpus)
+    original = text_tower.prepare(text_tower.load_tower(str(teacher), "t"), True)
     ids = _ids(tokens, ENGLISH)
     assert torch.equal(ids, _ids(teacher, ENGLISH))
-    ours, theirs = student(ids), tower.run(original, ids)
+    ours, theirs = student(ids), text_tower.run(original, ids)
     assert torch.equal(ours.tokens, theirs.tokens)
     assert torch.equal(ours.pooled, theirs.pooled)
 
@@ -54,8 +56,8 @@ def test_at_step_0_english_is_bit_identical_to_the_teachers(teacher: Path, token
 def test_the_fast_path_is_the_published_function(teacher: Path) -> None:
     """Eager attention and the fused QuickGELU against transformers' own."""
     ids = _ids(teacher, ENGLISH)
-    fast = tower.run(tower.prepare(tower.load_tower(str(teacher), "t"), on_cpu=True), ids)
-    stock = tower.load_tower(str(teacher), "t")(input_ids=ids)
+    fast = text_tower.run(text_tower.prepare(text_tower.load_tower(str(teacher), "t"), on_cpu=True), ids)
+    stock = text_tower.load_tower(str(teacher), "t")(input_ids=ids)
     assert torch.allclose(fast.tokens, stock.last_hidden_state, atol=1e-5)
     assert torch.allclose(fast.pooled, stock.text_embeds, atol=1e-5)
 
@@ -65,9 +67,9 @@ def test_stock_equals_the_student(teacher: Path, tokens: Path, corpus: Path, tmp
     student = _student(teacher, tokens, corpus)
     student.embedding.new.normal_()
     student.stock().save_pretrained(tmp_path)
-    stock = tower.load_tower(str(tmp_path), "student")
+    stock = text_tower.load_tower(str(tmp_path), "student")
     assert stock.config.eos_token_id == len(teacher_tokenizer()) - 1
-    assert stock.config.vocab_size == len(tower.load_tokenizer(str(tokens), "t")) > len(teacher_tokenizer())
+    assert stock.config.vocab_size == len(text_tower.load_tokenizer(str(tokens), "t")) > len(teacher_tokenizer())
     for texts in (ENGLISH, CHINESE):
         ids = _ids(tokens, texts)
         ours, theirs = student(ids), stock(input_ids=ids)
@@ -77,7 +79,7 @@ def test_stock_equals_the_student(teacher: Path, tokens: Path, corpus: Path, tmp
 
 @torch.no_grad()
 def test_twins_read_the_same(teacher: Path, tokens: Path) -> None:
-    student, ids = _student(teacher, tokens), tower.load_tokenizer(str(tokens), "t").get_vocab()
+    student, ids = _student(teacher, tokens), text_tower.load_tokenizer(str(tokens), "t").get_vocab()
     student.embedding.new.normal_()
     table = student.embedding.table()
     assert torch.equal(table[ids[spell("，")]], student.embedding.teacher[ids[","]])
@@ -151,7 +153,7 @@ def test_glosses_are_the_pairs_that_stand_alone(tmp_path: Path) -> None:
 
 
 def test_new_rows_start_at_their_gloss(teacher: Path, tokens: Path, corpus: Path) -> None:
-    student, ids = _student(teacher, tokens, corpus), tower.load_tokenizer(str(tokens), "t").get_vocab()
+    student, ids = _student(teacher, tokens, corpus), text_tower.load_tokenizer(str(tokens), "t").get_vocab()
     table = student.embedding.table()
     assert torch.allclose(table[ids[spell("猫")]], table[ids["cat</w>"]])
     half = table[ids[spell("猫")[:2]]]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from data.command import UserError
-from distill import checkpoint, in_parts, main
+from data.cli import UserError
+from distill.train import checkpoint, main, task
 from tests.distill.forked import two_processes
 from tests.distill.test_training import _records, _step_gradients, _train, _weights
 from tests.distill.tiny_clip import run_options, write_config
@@ -34,13 +34,13 @@ def _same(one: Path, other: Path) -> None:
 def test_parts_are_the_whole(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """8 pairs at once, 4 x 2 pairs, and on two processes 2 x 2 pairs each."""
     asked: list[int] = []
-    backward = in_parts.backward_in_parts
+    backward = task.backward_in_parts
 
     def counted(task: Any, reading: Any, targets: Any, done: float, count: int, autocast: Any) -> Any:  # noqa: ANN401
         asked.append(len(reading.chinese) // count)
         return backward(task, reading, targets, done, count, autocast)
 
-    monkeypatch.setattr("distill.trainer.backward_in_parts", counted)
+    monkeypatch.setattr("distill.train.trainer.backward_in_parts", counted)
     for name, parts in (("whole", 1), ("parts", 4)):
         _train(write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / name, parts)), monkeypatch)
     assert asked == [2] * 6, "two pairs at a time, each step"

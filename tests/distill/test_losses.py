@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill.gather import gather_rows, mean_over_ranks
+from distill.distributed import gather_rows, mean_over_ranks
 from distill.losses import Contrastive, Hidden, LossesConfig, Pooled, Step
-from distill.reading import Reading, Targets
-from distill.states import States, up_to_end
-from distill.task import Task, total
+from distill.text_tower import States, up_to_end
+from distill.train.batch import Reading, Targets
+from distill.train.task import Task, total
 from tests.distill.forked import two_processes
 
 

@@ -23,10 +23,10 @@ from distill.losses import (
     Step,
     Translation,
 )
-from distill.losses.alignment import transport
-from distill.losses.readout import read
-from distill.states import States
-from distill.task import total
+from distill.losses.hidden import transport
+from distill.losses.unet import read
+from distill.text_tower import States
+from distill.train.task import total
 from tests.distill.forked import two_processes
 
 

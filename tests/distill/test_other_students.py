@@ -13,18 +13,19 @@ from transformers import AutoTokenizer, BertTokenizer, CLIPTextModelWithProjecti
 from transformers import XLMRobertaModel as Encoder
 
 from data import vocab
-from data.command import UserError
-from distill import main, tower
-from distill.config import parse
-from distill.export import export
-from distill.export_main import main as export_main
-from distill.extras import check_losses
-from distill.pretrained import load_pretrained
+from data.cli import UserError
+from distill import text_tower
+from distill.export.folder import export
+from distill.export.main import main as export_main
 from distill.student.build import build_student, check_student
 from distill.student.multilingual import MultilingualConfig, MultilingualStudent, taken_layers
-from distill.student.saved import load_run, open_run
-from distill.student.words import load_words, surfaces
+from distill.student.tokenizer import load_words, surfaces
 from distill.student.xlmr import XlmrConfig, XlmrStudent
+from distill.text_tower import load_pretrained
+from distill.train import main
+from distill.train.config import parse
+from distill.train.run_folder import load_run, open_run
+from distill.train.setup import check_losses
 from tests.distill.tiny_clip import run_options, write_config
 
 WORDS = [
@@ -95,12 +96,12 @@ def test_layers_are_taken_evenly() -> None:
 def test_wordpiece_starts_from_the_teacher(teacher: Path, bert: Path) -> None:
     """All weights but the embedding are the teacher's; rows are those of the same text and of the gloss."""
     student = _multilingual(teacher, bert, {"猫": ["cat"]})
-    original = tower.load_tower(str(teacher), "t")
+    original = text_tower.load_tower(str(teacher), "t")
     theirs = original.state_dict()
     for name, weight in student.text.state_dict().items():
         if "token_embedding" not in name:
             assert weight.equal(theirs[name]), name
-    vocab_of = tower.load_tokenizer(str(teacher), "t").get_vocab()
+    vocab_of = text_tower.load_tokenizer(str(teacher), "t").get_vocab()
     old, row = original.text_model.embeddings.token_embedding.weight, student.embedding.weight
     for word in ("cat", "red", "the"):
         torch.testing.assert_close(row[WORDS.index(word)], old[vocab_of[f"{word}</w>"]])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from data.batches import Batch
-from distill import tower
+from data.loader.batches import Batch
+from distill import text_tower
 from distill.losses import (
     Affinity,
     Alignment,
@@ -19,13 +19,12 @@ from distill.losses import (
     Readout,
     Translation,
 )
-from distill.pretrained import Pretrained, load_pretrained
-from distill.reading import Readings
 from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig
 from distill.student.extended import ExtendedConfig
-from distill.task import Extras, Task
-from distill.teacher import Teacher
+from distill.text_tower import Pretrained, load_pretrained
+from distill.train.batch import Readings, Teacher
+from distill.train.task import Extras, Task
 from tests.distill.tiny_clip import SLOTS
 
 ENGLISH = ["a red cat on the grass", "a dog", "the blue bird on the sea in the snow", "cat"]
@@ -50,8 +49,8 @@ class _One:
 def words(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
     folder = tmp_path_factory.mktemp("words") / "tokenizer"
     config = ExtendedConfig(VocabularyConfig(12, 1))
-    build_tokenizer(config, tower.load_tokenizer(str(teacher), "t"), corpus, SLOTS, folder)
-    return tower.load_tokenizer(str(folder), "t")
+    build_tokenizer(config, text_tower.load_tokenizer(str(teacher), "t"), corpus, SLOTS, folder)
+    return text_tower.load_tokenizer(str(folder), "t")
 
 
 @pytest.mark.parametrize("every", [1, 2])

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from distill import checkpoint, sharding
+from distill import distributed
+from distill.train import checkpoint
 from tests.distill.forked import two_processes
 from tests.distill.test_training import _records, _step_gradients, _train, _weights
 from tests.distill.tiny_clip import run_options, write_config
@@ -34,13 +35,13 @@ def test_two_shares_are_one_whole(
     _train(write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / "one", train)), monkeypatch)
 
     def checked(student: nn.Module, layers: Iterable[nn.Module], decoder: nn.Module) -> None:
-        sharding.shard(student, layers, decoder)
+        distributed.shard(student, layers, decoder)
         for weight in (*student.parameters(), *decoder.parameters()):
             assert isinstance(weight, DTensor)
             assert weight.to_local().numel() <= (len(weight) + 1) // 2 * weight.numel() // len(weight)
         (tmp_path / f"spread-{torch.distributed.get_rank()}").touch()
 
-    monkeypatch.setattr("distill.trainer.shard", checked)
+    monkeypatch.setattr("distill.train.trainer.shard", checked)
     arguments = write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / "two", train))
     results: list[Any] = two_processes(_step_gradients(arguments), tmp_path)
     assert [result["processes"].tolist() for result in results] == [[2], [2]]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from distill import checkpoint
-from distill.config import parse
 from distill.geometry import CrossAttention, Geometry
-from distill.shapes import Shape, random_teacher
+from distill.train import checkpoint
+from distill.train.config import parse
 from distill.unet_geometry import write
+from eval.speed.measure import Shape, random_teacher
 from tests.conftest import REPOSITORY
 from tests.distill.tiny_clip import teacher_tokenizer, write_corpus
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from data.command import UserError
-from data.tokens import TokenStore, write_token_store
-from distill.metrics import MetricsFile, Running
-from distill.prefetch import Prefetch
-from distill.rate import rate
-from distill.states import States
-from distill.validation import bitext_accuracy, validate
+from data.cli import UserError
+from data.loader.token_store import TokenStore, write_token_store
+from distill.text_tower import States
+from distill.train.batch import Prefetch
+from distill.train.metrics import MetricsFile, Running
+from distill.train.optim import rate
+from distill.train.validation import bitext_accuracy, validate
 from tests.distill.tiny_clip import SLOTS, teacher_tokenizer
 
 

@@ -6,15 +6,14 @@ import pytest
 import torch
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from data.command import UserError
-from distill import tower
-from distill.export import export
-from distill.pretrained import load_pretrained
+from data.cli import UserError
+from distill import text_tower
+from distill.export.folder import export
 from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig
 from distill.student.extended import ExtendedConfig
-from distill.teacher import Teacher
-from distill.tower import StateLayer
+from distill.text_tower import StateLayer, load_pretrained
+from distill.train.batch import Teacher
 from tests.distill.tiny_clip import SLOTS, teacher_model, teacher_tokenizer
 
 TEXTS = ["a red cat", "", "a dog on the grass!"]
@@ -28,13 +27,13 @@ def _ids(words: PreTrainedTokenizerFast) -> torch.Tensor:
 @torch.no_grad()
 def test_the_states_of_each_layer(teacher: Path) -> None:
     """By hand: the model's own layers, one after the other; the pooled state is that of the last layer always."""
-    model, ids = tower.load_tower(str(teacher), "t"), _ids(teacher_tokenizer())
+    model, ids = text_tower.load_tower(str(teacher), "t"), _ids(teacher_tokenizer())
     hidden = model(input_ids=ids, output_hidden_states=True)
     short = CLIPTextModel(type(model.config).from_dict({**model.config.to_dict(), "num_hidden_layers": 1}))
     short.load_state_dict({k.removeprefix("text_model."): v for k, v in model.state_dict().items()
                            if ".layers.1." not in k and "projection" not in k})  # fmt: skip
     normed = short(input_ids=ids).last_hidden_state
-    found = {layer: tower.run(model, ids, layer) for layer in ("last", "penultimate", "penultimate_normed")}
+    found = {layer: text_tower.run(model, ids, layer) for layer in ("last", "penultimate", "penultimate_normed")}
     torch.testing.assert_close(found["last"].tokens, hidden.last_hidden_state)
     torch.testing.assert_close(found["penultimate_normed"].tokens, normed)
     torch.testing.assert_close(model.text_model.final_layer_norm(found["penultimate"].tokens), normed)
@@ -51,7 +50,7 @@ def test_a_student_starts_as_its_teacher_and_is_exported_for_its_pipeline(
     pretrained = load_pretrained(str(teacher), layer, padding="!")
     config = ExtendedConfig(VocabularyConfig(12, 1))
     build_tokenizer(config, pretrained.tokenizer, corpus, SLOTS, tmp_path / "tokenizer")
-    words = tower.load_tokenizer(str(tmp_path / "tokenizer"), "t")
+    words = text_tower.load_tokenizer(str(tmp_path / "tokenizer"), "t")
     ids = _ids(pretrained.tokenizer)
     assert torch.equal(_ids(words), ids)
     assert ids[1, 2:].eq(words.get_vocab()["!"]).all()
@@ -74,9 +73,9 @@ def test_a_tower_without_projection_pools_the_state_itself(tmp_path: Path) -> No
     teacher_tokenizer().save_pretrained(tmp_path)
     whole = teacher_model(522)
     whole.text_model.save_pretrained(tmp_path)
-    model, ids = tower.load_tower(str(tmp_path), "t"), _ids(teacher_tokenizer())
+    model, ids = text_tower.load_tower(str(tmp_path), "t"), _ids(teacher_tokenizer())
     assert not model.text_projection.weight.requires_grad
-    states = tower.run(model, ids)
+    states = text_tower.run(model, ids)
     assert states.pooled.shape == (3, 32)
     for row, length in enumerate(states.is_text.sum(dim=1).tolist()):
         torch.testing.assert_close(states.pooled[row], states.tokens[row, length - 1])

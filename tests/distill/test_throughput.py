@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import CLIPTextConfig
 
-from data.command import UserError
-from distill import stopwatch, throughput
-from distill.flops import step_flops, tokens, tower_flops
-from distill.reading import Reading
+from data.cli import UserError
+from distill.train.batch import Reading
+from eval.speed import measure, training
+from eval.speed.measure import step_flops, tokens, tower_flops
 
 SHAPE = CLIPTextConfig(hidden_size=2, intermediate_size=8, num_hidden_layers=3, num_attention_heads=1, projection_dim=5)
 TOKEN, PAIR, POOLED = 3 * 2 * (4 * 4 + 2 * 2 * 8), 3 * 4 * 2, 2 * 2 * 5
@@ -44,8 +44,8 @@ def test_the_clock_and_the_machine() -> None:
     def work() -> None:
         torch.randn(200, 200) @ torch.randn(200, 200)
 
-    assert 0 < stopwatch.seconds(work) < 60
-    assert stopwatch.peak_flops() > 1e9
+    assert 0 < measure.seconds(work) < 60
+    assert measure.peak_flops() > 1e9
 
 
 def test_the_command(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +53,7 @@ def test_the_command(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: p
     given = ["--teacher", str(teacher), "--corpus", str(corpus), "--work", str(tmp_path), "--batch-size", "8"]
     given += ["--steps", "2", "--full-share", "0.5", "--rounds", "2"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *given])
-    throughput.main()
+    training.main()
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert result.keys() == {"machine", "settings", "steps", "peer"}
     assert result["machine"]["commit"]
@@ -77,4 +77,4 @@ def test_mistakes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ):
         monkeypatch.setattr(sys, "argv", [*common, *wrong])
         with pytest.raises(UserError, match=said):
-            throughput.main()
+            training.main()

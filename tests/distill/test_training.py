@@ -15,9 +15,9 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from data.command import UserError, command
-from distill import checkpoint, losses, main, prepare, tower, trainer
-from distill.student import saved
+from data.cli import UserError, command
+from distill import losses, text_tower
+from distill.train import checkpoint, main, run_folder, setup, trainer
 from tests.conftest import REPOSITORY
 from tests.distill.forked import two_processes
 from tests.distill.tiny_clip import run_options, write_config
@@ -175,7 +175,7 @@ def _step_gradients(arguments: list[str]) -> Callable[[int], dict[str, torch.Ten
     def work(rank: int) -> dict[str, torch.Tensor]:
         counted: list[int] = []
         patch = pytest.MonkeyPatch()
-        parts = prepare.make_parts
+        parts = setup.make_parts
 
         def count(config: Any, accelerator: Any, *rest: Any) -> Any:  # noqa: ANN401
             counted.append(accelerator.num_processes)
@@ -231,12 +231,13 @@ def test_a_run_goes_on_with_another_number_of_processes(
 def test_the_teacher_is_read_once(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fresh run makes teacher and student of one reading of the file."""
     read: list[str] = []
+    load_tower = text_tower.load_tower
 
     def counted(name: str, key: str) -> Any:  # noqa: ANN401
         read.append(name)
-        return tower.load_tower(name, key)
+        return load_tower(name, key)
 
-    monkeypatch.setattr("distill.pretrained.load_tower", counted)
+    monkeypatch.setattr("distill.text_tower.load_tower", counted)
     tree = run_options(teacher, corpus, tmp_path / "run")
     tree["train"]["steps"] = 1
     _train(write_config(tmp_path / "c.yaml", tree), monkeypatch)
@@ -245,7 +246,7 @@ def test_the_teacher_is_read_once(teacher: Path, corpus: Path, tmp_path: Path, m
 
 def test_the_student_of_a_run_folder(whole: Path) -> None:
     """Newest or named; the frozen rows come from the teacher again."""
-    newest, third = saved.load_run(whole), saved.load_run(whole, 3)
+    newest, third = run_folder.load_run(whole), run_folder.load_run(whole, 3)
     table = newest.model.text_model.embeddings.token_embedding.weight
     assert len(table) == len(newest.tokenizer)
     rows = _weights(whole, 6)["text.text_model.embeddings.token_embedding.new"]
@@ -253,9 +254,9 @@ def test_the_student_of_a_run_folder(whole: Path) -> None:
     assert (rows == table[cat]).all(dim=1).any()
     assert not torch.equal(third.model.text_projection.weight, newest.model.text_projection.weight)
     with pytest.raises(UserError, match=r"--step 5: .* has checkpoints 3, 6"):
-        saved.load_run(whole, 5)
+        run_folder.load_run(whole, 5)
     with pytest.raises(UserError, match=r"no config\.yaml"):
-        saved.load_run(whole / "tokenizer")
+        run_folder.load_run(whole / "tokenizer")
 
 
 def test_freeze_transformer_leaves_english_bit_exact(
@@ -266,8 +267,8 @@ def test_freeze_transformer_leaves_english_bit_exact(
     _train(write_config(tmp_path / "c.yaml", tree), monkeypatch)
     assert all(line["pooled_en"] == pytest.approx(0, abs=1e-6) for line in _records(tmp_path / "run") if "loss" in line)
     assert _weights(tmp_path / "run", 6).keys() == {"text.text_model.embeddings.token_embedding.new"}
-    trained = saved.load_run(tmp_path / "run")
-    original = tower.load_tower(str(teacher), "teacher")
+    trained = run_folder.load_run(tmp_path / "run")
+    original = text_tower.load_tower(str(teacher), "teacher")
     for name, weight in original.state_dict().items():
         if "token_embedding" not in name:
             assert torch.equal(trained.model.state_dict()[name], weight), name

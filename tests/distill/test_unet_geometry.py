@@ -9,11 +9,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 
-from data.command import UserError
-from distill.config import parse
-from distill.extras import check_losses
+from data.cli import UserError
 from distill.geometry import metric, read_geometry
-from distill.losses.readout import read
+from distill.losses.unet import read
+from distill.train.config import parse
+from distill.train.setup import check_losses
 from distill.unet_geometry import (
     PROMPTS,
     cross_attentions,

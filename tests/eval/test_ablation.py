@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from data.command import UserError
+from data.cli import UserError
 from eval import ablation
-from eval.ablation_table import picture, results, spread, table
-from eval.dots import dots
+from eval.ablation import picture, results, spread, table
+from eval.report.charts import dots
 from tests.conftest import REPOSITORY
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from data.command import UserError
-from eval import coco_cn, flickr30k, flickr30k_cn, muge, nouns, translation, xm3600
-from eval.benchmark_main import Published, run
-from eval.datasets.read import read
-from eval.options import PUBLISHED_TITLES
-from eval.result import Result
+from data.cli import UserError
+from eval import flickr30k_cn, nouns, translation
+from eval.datasets.benchmark import BENCHMARKS, Published
+from eval.datasets.readers import read
+from eval.retrieval import __main__ as retrieval_main
+from eval.retrieval.__main__ import run
+from eval.retrieval.result import Result
 from tests.distill.tiny_clip import write_shard
 from tests.eval import files as small
 from tests.eval.files import Files
@@ -55,14 +56,14 @@ def test_coco_json_with_english_from_another_file(clip: Path, student: Path, fil
     )
     shutil.copytree(files.csv.parent / "flickr30k-images", tmp_path / "images")
     towers = ("--student", student, "--clip", clip)
-    result = scored(coco_cn.PUBLISHED, *towers, "--data", own, "--english", english)
-    same = scored(coco_cn.PUBLISHED, *towers, "--data", files.jsonl)
+    result = scored(BENCHMARKS["coco-cn"], *towers, "--data", own, "--english", english)
+    same = scored(BENCHMARKS["coco-cn"], *towers, "--data", files.jsonl)
     assert [row.scores.tolist() for row in result.rows] == [row.scores.tolist() for row in same.rows]
 
 
 def test_traditional_captions_stand_beside_their_own(clip: Path, student: Path, files: Files) -> None:
     towers = ("--student", student, "--clip", clip)
-    result = scored(coco_cn.PUBLISHED, *towers, "--data", files.jsonl, "--traditional", True)
+    result = scored(BENCHMARKS["coco-cn"], *towers, "--data", files.jsonl, "--traditional", True)
     assert [(row.model, row.language) for row in result.rows if row.language[:2] == "zh"] == [
         ("student", "zh"), ("student", "zh_hant"), ("teacher", "zh"), ("teacher", "zh_hant"),
     ]  # fmt: skip
@@ -74,12 +75,12 @@ def test_traditional_captions_stand_beside_their_own(clip: Path, student: Path, 
     assert [caption.translate(str.maketrans("张号只猫机", "張號隻貓機")) for caption in own] == other
     assert "student-zh_hant/teacher-en" in {each.name for each in result.ratios}
     with pytest.raises(UserError, match=r"--traditional: .* has no Chinese captions; leave it out"):
-        scored(flickr30k.PUBLISHED, *towers, "--data", files.csv, "--traditional", True)
+        scored(BENCHMARKS["flickr30k"], *towers, "--data", files.csv, "--traditional", True)
 
 
 def test_the_published_coco_cn_file(real: Path) -> None:
     benchmark = read(str(real / "benchmarks" / "coco-cn_test.json"))
-    assert (len(benchmark.images), len(benchmark.captions["zh"].texts)) == (1000, coco_cn.PUBLISHED.captions)
+    assert (len(benchmark.images), len(benchmark.captions["zh"].texts)) == (1000, BENCHMARKS["coco-cn"].captions)
     assert benchmark.images[0] == "train2014/COCO_train2014_000000573854.jpg"
     assert benchmark.captions["zh"].texts[0] == "机场跑道的喷气式飞机正准备起飞。"
 
@@ -127,23 +128,19 @@ def test_muge_as_it_is_published(clip: Path, student: Path, tmp_path: Path) -> N
     lines(tmp_path / "valid_queries.jsonl", rows)
     pictures = [f"{n}\t{base64.b64encode(small.picture(n)).decode()}\n" for n in range(12)]
     (tmp_path / "valid_imgs.tsv").write_text("".join(pictures))
-    result = scored(muge.PUBLISHED, "--student", student, "--clip", clip, "--data", tmp_path)
+    result = scored(BENCHMARKS["muge"], "--student", student, "--clip", clip, "--data", tmp_path)
     assert (result.rows[0].captions, result.rows[0].images) == (5, 6)
     assert result.settings["images"] == 12
-
-
-def test_no_other_set_may_have_the_name_of_a_published_one() -> None:
-    assert {each.PUBLISHED.title for each in (flickr30k_cn, flickr30k, coco_cn, xm3600, muge)} == {*PUBLISHED_TITLES}
 
 
 def test_plain_captions_of_an_english_benchmark(clip: Path, student: Path, files: Files, tmp_path: Path) -> None:
     rows = [{"id": "x", "img_path": small.name(n), "sentences": small.english(n)} for n in range(small.IMAGES)]
     data = lines(tmp_path / "flickr30k.jsonl", rows)
     images = files.csv.parent / "flickr30k-images"
-    result = scored(flickr30k.PUBLISHED, "--student", student, "--clip", clip, "--data", data, "--images", images)
+    result = scored(BENCHMARKS["flickr30k"], "--student", student, "--clip", clip, "--data", data, "--images", images)
     assert [(row.model, row.language) for row in result.rows] == [("student", "en"), ("teacher", "en")]
     assert [ratio.name for ratio in result.ratios] == ["student-en/teacher-en"]
-    assert xm3600.PUBLISHED.captions is None
+    assert BENCHMARKS["xm3600"].captions is None
 
 
 def test_nouns_there_and_back(clip: Path, teacher: Path, student: Path, tmp_path: Path) -> None:
@@ -204,7 +201,7 @@ def test_translate_then_teacher_adds_its_row(translator: Path, clip: Path, stude
     assert "mt+teacher-zh/teacher-en" in [ratio.name for ratio in result.ratios]
 
 
-@pytest.mark.parametrize("benchmark", [flickr30k_cn, flickr30k, coco_cn, xm3600, muge, nouns, translation])
+@pytest.mark.parametrize("benchmark", [flickr30k_cn, nouns, translation])
 def test_every_benchmark_takes_a_translator(
     benchmark: ModuleType, student: Path, clip: Path, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,4 +230,25 @@ def test_nothing_to_translate(translator: Path, clip: Path, student: Path, files
     data = lines(tmp_path / "flickr30k.jsonl", rows)
     arguments = ("--student", student, "--clip", clip, "--data", data, "--translator", translator)
     with pytest.raises(UserError, match=r"--translator: .*has no Chinese captions to translate"):
-        scored(flickr30k.PUBLISHED, *arguments)
+        scored(BENCHMARKS["flickr30k"], *arguments)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_is_a_name_of_one_command(
+    name: str, student: Path, clip: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = BENCHMARKS[name]
+    words = [name, "--student", str(student), "--clip", str(clip), "--data", str(files.jsonl)]
+    monkeypatch.setattr(sys, "argv", ["eval.retrieval", *words])
+    with pytest.raises(UserError, match=rf"not the {published.images} images .*of {published.title}'s test set"):
+        retrieval_main.main()
+    monkeypatch.setattr(sys, "argv", ["eval.retrieval", *words, "--title", published.title])
+    with pytest.raises(UserError, match="name another set than a published one"):
+        retrieval_main.main()
+
+
+@pytest.mark.parametrize("words", [[], ["flickr8k"], ["--help"]])
+def test_an_unknown_benchmark_is_one_line(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["eval.retrieval", *words])
+    with pytest.raises(UserError, match="is not one of flickr30k-cn, flickr30k, coco-cn, xm3600, muge"):
+        retrieval_main.main()

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.command import UserError
-from eval.benchmark import Benchmark
+from data.cli import UserError
+from eval.datasets.benchmark import Benchmark
 from eval.datasets.hub import is_hub_id
-from eval.datasets.read import read
+from eval.datasets.readers import read
 from tests.eval import files as small
 from tests.eval.files import Files
 
@@ -164,7 +164,7 @@ def test_missing_pictures_are_named(files: Files, tmp_path: Path) -> None:
 
 
 def test_an_english_file_joins_by_image(files: Files, tmp_path: Path) -> None:
-    from eval.benchmark_main import with_english
+    from eval.retrieval.__main__ import with_english
 
     lines = [{"id": "9", "img_path": "9.jpg", "sentences": ["of no image here"]}]
     lines += [{"id": "x", "img_path": small.name(n), "sentences": [f"a {n}", f"b {n}"]} for n in (3, 1)]

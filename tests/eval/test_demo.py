@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from data.command import UserError
-from distill.export import export
+from data.cli import UserError
+from distill.export.folder import export
 from eval.demo import page
-from eval.demo.world import load_album, load_painter
-from eval.twins.sampling import Drawing
+from eval.demo.backend import load_album, load_painter
+from eval.generation.pipeline import Drawing
 from tests.eval.files import picture
 from tests.eval.tiny import save_clip, text_half, tiny_clip, tiny_student_tokenizer
 from tests.miniature.random_pipeline import write_pipeline

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from eval.encode import text_features, token_ids
-from eval.protocol import CHINESE_CLIP, OPENAI, prepared
-from eval.retrieval import normalised
-from eval.towers import TextTower, load_image_tower, load_text_tower
+from eval.metrics import normalised
+from eval.retrieval.features import text_features, token_ids
+from eval.retrieval.models import TextTower, load_image_tower, load_text_tower
+from eval.retrieval.preprocess import CHINESE_CLIP, OPENAI, prepared
 
 TEXTS = ["the cat", "", "机械狗在月亮上", "the dog, the cat, the dog and a very long sentence of many bytes", "x"]
 

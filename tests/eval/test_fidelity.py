@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from eval.retrieval import normalised, ranks, recalls
+from eval.metrics import normalised, ranks, recalls
 
 
 def chinese_clip_recalls(

@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 
-from data.command import UserError, command
-from eval.benchmark_main import run
-from eval.datasets.read import read
-from eval.encode import image_features, text_features
-from eval.feature_file import stored_features
-from eval.flickr30k_cn import PUBLISHED, main
-from eval.protocol import OPENAI, PROTOCOLS, Name
-from eval.result import METRICS, Result
-from eval.retrieval import ranks, recalls
-from eval.towers import load_image_tower, load_text_tower
+from data.cli import UserError, command
+from eval.datasets.benchmark import BENCHMARKS
+from eval.datasets.readers import read
+from eval.flickr30k_cn import main
+from eval.metrics import ranks, recalls
+from eval.retrieval.__main__ import run
+from eval.retrieval.features import image_features, stored_features, text_features
+from eval.retrieval.models import load_image_tower, load_text_tower
+from eval.retrieval.preprocess import OPENAI, PROTOCOLS, Name
+from eval.retrieval.result import METRICS, Result
 from tests.eval import files as small
 from tests.eval.files import Files
 from tests.eval.tiny import save_text_half
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def score(*arguments: object) -> Result:
-    return run(PUBLISHED, [str(argument) for argument in (*arguments, "--title", "A few pictures")])
+    return run(BENCHMARKS["flickr30k-cn"], [str(argument) for argument in (*arguments, "--title", "A few pictures")])
 
 
 def scores(result: Result) -> dict[tuple[str, str], list[float]]:
@@ -157,7 +157,7 @@ def test_another_count_than_published_is_refused(
     """Unless it is said to be another set, its scores would be read beside the peers'."""
     arguments = ("--student", student, "--clip", clip, "--data", files.jsonl, "--out", tmp_path / "result.json", *title)
     with pytest.raises(UserError, match=said):
-        run(PUBLISHED, [str(argument) for argument in arguments])
+        run(BENCHMARKS["flickr30k-cn"], [str(argument) for argument in arguments])
     assert not (tmp_path / "result.json").exists()
 
 

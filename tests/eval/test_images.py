@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageDraw
 from transformers import CLIPImageProcessorPil
 
-from data.command import UserError
-from eval.images import Pixels, cropped, opened, pixel_values, squashed
+from data.cli import UserError
+from eval.retrieval.preprocess import Pixels, cropped, opened, pixel_values, squashed
 
 
 def encoded(image: Image.Image, form: str, **settings: Any) -> bytes:  # noqa: ANN401  options of PIL's writers

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.command import UserError
+from data.cli import UserError
 from distill.api import load_student
 from eval.held_out import held_out, joined
 from eval.pairs import by_slot, main

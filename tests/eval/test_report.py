@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from data.command import UserError
-from eval import flickr30k_cn, translation
-from eval.benchmark_main import run
+from data.cli import UserError
+from eval import translation
+from eval.datasets.benchmark import BENCHMARKS
 from eval.report.__main__ import at_hand
 from eval.report.__main__ import main as report
-from eval.report.peers import CEILING, FLICKR30K_CN
-from eval.report.sources import gather
-from eval.report.svg import chart
+from eval.report.charts import chart
+from eval.report.inputs import gather
+from eval.report.sections import CEILING, FLICKR30K_CN
+from eval.retrieval.__main__ import run
 from tests.distill.tiny_clip import write_shard
 from tests.eval import files as small
 from tests.eval.files import Files
@@ -91,7 +92,7 @@ def made(clip: Path, student: Path, files: Files, tmp_path_factory: pytest.TempP
     images = files.jsonl.parent / "flickr30k-images"
     result = folder / "result.json"
     arguments = ("--student", student, "--clip", clip, "--data", hostile, "--images", images, "--out", result)
-    run(flickr30k_cn.PUBLISHED, [*(str(each) for each in arguments), "--title", "A few pictures"])
+    run(BENCHMARKS["flickr30k-cn"], [*(str(each) for each in arguments), "--title", "A few pictures"])
     value = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     (folder / "other.json").write_text(json.dumps(value), encoding="utf-8")
     value["settings"]["benchmark"] = "Flickr30K-CN"  # as if it had the published size

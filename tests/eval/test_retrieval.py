@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from eval.bootstrap import image_table, interval, replicates
-from eval.retrieval import normalised, ranks, recalls
+from eval.metrics import image_table, normalised, percentile_interval, ranks, recalls, replicates
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -95,13 +94,13 @@ def test_bootstrap_repeats_brackets_the_score_and_narrows_with_images() -> None:
 
     wide, narrow = drawn(20), drawn(2000)
     assert np.array_equal(wide, drawn(20))
-    low, high = interval(narrow[:, 0])
+    low, high = percentile_interval(narrow[:, 0])
     assert low < 50 < high
     # A binomial share of 1/2 over n images has the deviation 50 / sqrt(n) percent.
     assert narrow[:, 0].std() == pytest.approx(50 / 2000**0.5, rel=0.15)
     assert wide[:, 0].std() == pytest.approx(50 / 20**0.5, rel=0.15)
     assert np.allclose(narrow[:, 6], narrow[:, :6].mean(axis=1))
-    assert interval(narrow[:, 2]) == (100.0, 100.0)
+    assert percentile_interval(narrow[:, 2]) == (100.0, 100.0)
 
 
 def test_bootstrap_moves_all_captions_of_an_image_together() -> None:

@@ -12,16 +12,16 @@ import pytest
 from accelerate.state import AcceleratorState, PartialState
 from sacrebleu import corpus_bleu
 
-from data.command import UserError
-from distill import main as distill_main
-from distill.export import export
-from distill.speaker import _SPACES
-from distill.student.saved import load_run
-from eval import benchmark_main, flickr30k_cn
-from eval.bleu import bleu_and_chrf
+from data.cli import UserError
+from distill.export.folder import export
+from distill.train import main as distill_main
+from distill.train.run_folder import load_run
+from eval.datasets.benchmark import BENCHMARKS
 from eval.held_out import Pairs, held_out
-from eval.result import METRICS, result_json
-from eval.translation import bitext, run
+from eval.metrics import bleu_and_chrf
+from eval.retrieval import __main__ as retrieval_main
+from eval.retrieval.result import METRICS, result_json
+from eval.translation import _SPACES, bitext, run
 from tests.distill.tiny_clip import run_options, write_config, write_corpus, write_shard, write_teacher
 from tests.eval.files import Files
 
@@ -96,7 +96,7 @@ def test_the_result_is_that_of_a_benchmark(
     assert "caption: student-zh/teacher-en" in whole["ratios"]
     assert [(each["model"], each["direction"]) for each in whole["translations"]] == [("mt", "en_from_zh")]
     flickr = ["--student", student, "--clip", clip, "--data", files.jsonl, "--translator", translator, "--title", "few"]
-    other = result_json(benchmark_main.run(flickr30k_cn.PUBLISHED, [str(each) for each in flickr]))
+    other = result_json(retrieval_main.run(BENCHMARKS["flickr30k-cn"], [str(each) for each in flickr]))
     assert set(whole["rows"][0]) - {"domain"} == set(other["rows"][0])
     assert set(whole["settings"]) - {"rows_per_domain"} == set(other["settings"])
     assert set(whole) - {"translations"} == set(other)

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from distill.export import export
+from distill.export.folder import export
 from tests.eval.tiny import text_half, tiny_clip, tiny_student_tokenizer, tiny_tokenizer
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from data.command import UserError
+from data.cli import UserError
 from distill.api import load_student, plug_into
 from eval import golden
-from eval.towers import loaded
+from eval.retrieval.models import loaded
 
 PROMPT = "戴帽子拿剑的猫 and the dog，8k"
 

@@ -10,14 +10,14 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from data.command import UserError
-from distill.export import export
-from distill.export_card import card, read_origin
-from distill.export_golden import write_golden
-from distill.export_onnx import write_onnx
-from distill.export_scores import METRICS, model_index, read_results, section
-from distill.export_single import write_single_files
-from eval import benchmark_main, flickr30k_cn
+from data.cli import UserError
+from distill.export.folder import export
+from distill.export.formats import write_golden, write_single_files
+from distill.export.model_card import card, read_origin
+from distill.export.onnx import write_onnx
+from distill.export.results import METRICS, model_index, read_results, section
+from eval.datasets.benchmark import BENCHMARKS
+from eval.retrieval import __main__ as retrieval_main
 from tests.eval.files import write_files
 from tests.eval.tiny import save_clip
 
@@ -110,7 +110,7 @@ def test_the_int8_file_has_a_score_of_its_own(
     for student in (out, out / "onnx" / "model_int8.onnx"):
         results.append(tmp_path / f"{student.stem}.json")
         words = ["--student", student, "--clip", clip, "--data", files.jsonl, "--title", "Drawn", "--out", results[-1]]
-        benchmark_main.run(flickr30k_cn.PUBLISHED, [str(word) for word in words])
+        retrieval_main.run(BENCHMARKS["flickr30k-cn"], [str(word) for word in words])
     origin = read_origin("student", "other", run, results)
     export(model, tokenizer, out, [write_onnx, card(origin)])
     read = ModelCard.load(out / "README.md")

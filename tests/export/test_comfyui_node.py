@@ -9,7 +9,7 @@ import torch
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from distill.api import load_student
-from distill.export_single import write_single_files
+from distill.export.formats import write_single_files
 from tests.export.comfyui_stub import ROWS, install
 
 

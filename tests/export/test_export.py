@@ -18,10 +18,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from data.command import UserError
-from distill.export import PROBES, export, sound_config, write_tokenizer
-from distill.export_main import main
-from distill.replace_folder import replace_folder, whole_folder
+from data.cli import UserError
+from data.files import replace_folder, whole_folder
+from distill.export.folder import PROBES, export, sound_config, write_tokenizer
+from distill.export.main import main
 from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -161,7 +161,7 @@ def test_weights_that_came_back_different_are_not_an_export(
         tensors["text_model.final_layer_norm.bias"][0] += 1e-6
         save_file(tensors, path, metadata)
 
-    monkeypatch.setattr("distill.export.save_file", spoiled)
+    monkeypatch.setattr("distill.export.folder.save_file", spoiled)
     with pytest.raises(RuntimeError, match=r"final_layer_norm\.bias differs"):
         export(model, tokenizer, tmp_path / "student")
     assert names_in(tmp_path) == []
@@ -178,7 +178,7 @@ def test_a_tokenizer_that_came_back_different_is_not_an_export(
         merges = folder / "merges.txt"
         merges.write_text("".join(merges.read_text().splitlines(keepends=True)[:-1]))
 
-    monkeypatch.setattr("distill.export.write_tokenizer", spoiled)
+    monkeypatch.setattr("distill.export.folder.write_tokenizer", spoiled)
     with pytest.raises(RuntimeError, match=r"vocab.json and merges.txt differs"):
         export(model, tokenizer, tmp_path / "student")
     assert names_in(tmp_path) == []
@@ -191,7 +191,7 @@ def test_a_tokenizer_that_would_not_cut_chinese_is_not_an_export(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """CLIPTokenizer makes its rules from code: named in the config, it would break the English of mixed prompts."""
-    monkeypatch.setattr("distill.export.FAST", "CLIPTokenizer")
+    monkeypatch.setattr("distill.export.folder.FAST", "CLIPTokenizer")
     with pytest.raises(RuntimeError, match=r"the tokenizer of the root differs"):
         export(model, tokenizer, tmp_path / "student")
 
@@ -235,7 +235,7 @@ def test_foreign_things_at_out_are_never_touched(
 @pytest.mark.parametrize("exchange", [True, False])
 def test_replace_folder(exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not exchange:
-        monkeypatch.setattr("distill.replace_folder._exchange", lambda new, old: False)
+        monkeypatch.setattr("data.files._exchange", lambda new, old: False)
     for name in ("new", "old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "which").write_text(name)
@@ -269,9 +269,9 @@ def test_command_line(
         asked.append((run, step))
         return SimpleNamespace(model=model, tokenizer=tokenizer, states="last")
 
-    monkeypatch.setattr("distill.export_main.load_run", load_run)
+    monkeypatch.setattr("distill.export.main.load_run", load_run)
     config = SimpleNamespace(student=SimpleNamespace(xlmr=None))
-    monkeypatch.setattr("distill.export_main.read_config", lambda run: config)
+    monkeypatch.setattr("distill.export.main.read_config", lambda run: config)
 
     with pytest.raises(UserError, match="no such folder; train first"):
         main(["--run", str(tmp_path / "absent"), "--out", str(tmp_path / "student")])

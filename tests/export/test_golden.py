@@ -11,10 +11,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from data.command import UserError
-from distill.export import export
-from distill.export_golden import write_golden
-from distill.export_pipeline import write_pipeline
+from data.cli import UserError
+from distill.export.folder import export
+from distill.export.formats import write_golden
+from distill.export.pipeline import write_pipeline
 from eval import golden
 
 ROOT = Path(__file__).parents[2]

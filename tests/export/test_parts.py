@@ -11,16 +11,14 @@ from diffusers.loaders import single_file_utils
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from data.command import UserError
-from distill import export_onnx
-from distill.export import export
-from distill.export_golden import PROMPTS, write_golden
-from distill.export_onnx import OPSET, TOLERANCE, write_onnx
-from distill.export_sentences import write_sentence_modules
-from distill.export_single import write_single_files
-from eval.encode import text_features
-from eval.protocol import OPENAI
-from eval.towers import load_text_tower
+from data.cli import UserError
+from distill.export import onnx
+from distill.export.folder import export
+from distill.export.formats import PROMPTS, write_golden, write_sentence_modules, write_single_files
+from distill.export.onnx import OPSET, TOLERANCE, write_onnx
+from eval.retrieval.features import text_features
+from eval.retrieval.models import load_text_tower
+from eval.retrieval.preprocess import OPENAI
 
 Model = CLIPTextModelWithProjection
 
@@ -163,7 +161,7 @@ def test_an_onnx_file_too_far_away_is_not_an_export(
 
     with torch.no_grad():
         model.text_projection.weight[0, 0] += 0.01
-    monkeypatch.setattr("distill.export_onnx.trace", other)
+    monkeypatch.setattr("distill.export.onnx.trace", other)
     with pytest.raises(RuntimeError, match=r"model\.onnx: differs from the trained model by .*, over 0\.0001"):
         export(model, tokenizer, tmp_path / "student", [write_onnx])
     assert list(tmp_path.iterdir()) == []
@@ -172,4 +170,4 @@ def test_an_onnx_file_too_far_away_is_not_an_export(
 def test_onnx_without_its_packages_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs the package onnx; .*yuqiao\[onnx\]"):
-        export_onnx.require_packages()
+        onnx.require_packages()

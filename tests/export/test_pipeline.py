@@ -10,9 +10,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from data.command import UserError
-from distill.export_main import parse
-from distill.export_pipeline import write_pipeline
+from data.cli import UserError
+from distill.export.main import parse
+from distill.export.pipeline import write_pipeline
 
 PROMPT = "戴帽子拿剑的cat and the dog，8k"
 

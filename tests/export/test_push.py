@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from transformers import CLIPTextModelWithProjection
 
-from data.command import UserError
-from distill.export_main import parse
-from distill.export_push import Target, push
+from data.cli import UserError
+from distill.export.hub import Target, push
+from distill.export.main import parse
 from tests.export.hub_server import TOKEN, Hub, running
 
 
@@ -110,6 +110,6 @@ def test_ids_and_tokens_that_cannot_work(hub: Hub, student: Path, monkeypatch: p
     with pytest.raises(UserError, match="not a repository id; write user/name"):
         push(student, Target("no good/name", public=False, revision=None, message="", endpoint=hub.address))
     monkeypatch.delenv("HF_TOKEN")
-    monkeypatch.setattr("distill.export_push.get_token", lambda: None)
+    monkeypatch.setattr("distill.export.hub.get_token", lambda: None)
     with pytest.raises(UserError, match="no token; run `hf auth login` or set HF_TOKEN"):
         sent(hub, student)

@@ -11,8 +11,8 @@ import torch
 
 from data.miniature.corpus import write_test
 from data.miniature.scene import draw_scenes
-from eval.generation import run
-from eval.miniature.world import pictures
+from eval.generation.__main__ import run
+from eval.miniature.dataset import pictures
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -10,17 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from data.command import UserError
-from data.miniature.scene import Scene, Thing
-from data.miniature.scene_json import scene_json
-from distill.conditioner import load_conditioner
-from eval.generation import run
-from eval.recogniser import Recogniser, load_recogniser
-from eval.twins.conditioning import load_pipeline
-from eval.twins.measures import LIMIT_DB, distances, interval, prediction_errors, psnr, ratio
-from eval.twins.prompts import read_prompts
-from eval.twins.sampling import Drawing, draw, noise, pictures
-from eval.twins.sampling import Path as Trajectory
+from data.cli import UserError
+from data.miniature.scene import Scene, Thing, scene_json
+from distill.api import load_conditioner
+from eval.generation.__main__ import run
+from eval.generation.compare import LIMIT_DB, distances, prediction_errors, psnr, ratio
+from eval.generation.pipeline import Drawing, draw, load_pipeline, noise, pictures
+from eval.generation.pipeline import Path as Trajectory
+from eval.generation.prompts import read_prompts
+from eval.generation.recogniser import Recogniser, load_recogniser
+from eval.metrics import mean_interval
 from tests.miniature.random_pipeline import write_encoder, write_pipeline
 
 FAST = ["--drawing.steps", "3", "--seeds", "2", "--drawing.batch", "3"]
@@ -231,7 +230,7 @@ def test_measures_by_hand() -> None:
     one = Trajectory(torch.tensor([[[9.0, 9.0]], [[3.0, 4.0]]])[..., None, None], torch.tensor([1]))
     two = Trajectory(torch.tensor([[[9.0, 9.0]], [[3.0, 3.0]]])[..., None, None], torch.tensor([1]))
     np.testing.assert_allclose(distances(one, two), [[0.2]])
-    low, high = interval(np.array([0.0, 1.0] * 200))
+    low, high = mean_interval(np.array([0.0, 1.0] * 200))
     assert low == pytest.approx(0.45, abs=0.02)
     assert high == pytest.approx(0.55, abs=0.02)
 
@@ -275,7 +274,7 @@ def test_drawings_appear_whole_and_replace_only_drawings(
     (out / "pictures" / "999.student-zh.png").write_bytes(b"of an earlier run")
     before = sorted(tmp_path.rglob("*"))
     with monkeypatch.context() as patch:
-        patch.setattr("eval.generation.write_json", lambda value, path: 1 / 0)  # the last file of all
+        patch.setattr("eval.generation.__main__.write_json", lambda value, path: 1 / 0)  # the last file of all
         with pytest.raises(ZeroDivisionError):
             run([*words, *FAST])
     assert sorted(tmp_path.rglob("*")) == before

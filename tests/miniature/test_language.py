@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.command import UserError
+from data.cli import UserError
 from data.miniature.__main__ import run
 from data.miniature.chinese import TEMPLATES as CHINESE
+from data.miniature.corpus import REGISTERS, say
 from data.miniature.english import TEMPLATES as ENGLISH
 from data.miniature.english import plural
-from data.miniature.language import REGISTERS, say
-from data.miniature.scene import KINDS, Scene, Thing, draw_scenes
-from data.miniature.scene_json import scene_of
+from data.miniature.scene import KINDS, Scene, Thing, draw_scenes, scene_of
 from data.miniature.words import (
     CHINESE_COLOURS,
     CHINESE_RELATIONS,

@@ -4,7 +4,7 @@ from pathlib import Path
 import pyarrow.dataset
 import pytest
 
-from data.build import build
+from data.build.__main__ import build
 from data.miniature.corpus import write_pairs, write_test
 from eval import quickstart
 

@@ -7,13 +7,11 @@ import torch
 
 from data.miniature.render import render_batch
 from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene, Thing, draw_scenes
-from eval.miniature.captions import caption, english, phrase_ends
-from eval.miniature.contrast import PLACES, code
-from eval.miniature.fit import Plan, fit, rate_at
-from eval.miniature.recognition import cell_losses
-from eval.miniature.tokens import learn_tokenizer
-from eval.miniature.world import backgrounds, draw_rows, truths
-from eval.recogniser import FIELDS, Group, Reading, _decode, agree, load_recogniser, read, stands
+from eval.generation.recogniser import FIELDS, Group, Reading, _decode, agree, load_recogniser, read, stands
+from eval.miniature.dataset import backgrounds, caption, draw_rows, english, learn_tokenizer, phrase_ends, truths
+from eval.miniature.train_clip import PLACES, code
+from eval.miniature.train_recogniser import cell_losses
+from eval.miniature.training_loop import Plan, fit, rate_at
 
 ASSETS = Path(__file__).parents[2] / "data" / "miniature" / "assets"
 

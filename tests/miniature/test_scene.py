@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.miniature.layout import HALF_EXTENT, place
 from data.miniature.render import RGB, render, render_batch, uniform
 from data.miniature.scene import (
     BACKGROUNDS,
     CARRIERS,
     COLOURS,
+    HALF_EXTENT,
     KINDS,
     RELATIONS,
     SIZES,
@@ -18,9 +18,11 @@ from data.miniature.scene import (
     Thing,
     draw_scenes,
     is_held_out,
+    place,
+    scene_json,
+    scene_of,
     split_of,
 )
-from data.miniature.scene_json import scene_json, scene_of
 
 CAT, BOAT = Thing("cat", "red"), Thing("boat", "blue", "large")
 

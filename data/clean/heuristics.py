@@ -1,0 +1,222 @@
+"""What a row is made of, counted in one pass over its characters.
+
+How the sides end: a question beside a statement, a sentence beside one that was cut off.
+
+Numbers that disagree: the two sides write digits and share none of them.
+
+Text that repeats itself: "ha ha ha ha", "la la la", an alphabet of dashes.
+"""
+
+from dataclasses import dataclass, fields
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data.clean.characters import DIGIT, HAN, KANA, LATIN, MARK, OTHER, among, flags
+from data.clean.codepoints import UNICODE, Ints, Mask, Points, Text, encode, holding, rows_of
+from data.clean.hashing import Keys
+from data.jit import compiled
+
+Count = npt.NDArray[np.int32]
+QUOTES = ".,\"'“”‘’《》「」"  # marks that any sentence has
+OPENING, CLOSING = "([{（【《「“", ")]}）】》」”"
+SPACE = ord(" ")
+KINDS = (HAN, LATIN, KANA, OTHER, DIGIT, MARK)  # in the order of the first fields of Counts
+LATIN_PLACE, OTHER_PLACE, DIGIT_PLACE, MARK_PLACE = 1, 3, 4, 5
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts a row, [rows] each."""
+
+    han: Count
+    latin: Count
+    kana: Count
+    other: Count  # letters of other scripts
+    digits: Count
+    words: Count  # runs of letters that are not Han
+    marks: Count  # punctuation and symbols but QUOTES, a run of one and the same counted once
+    visible: Count  # characters but spaces
+    run: Count  # the longest run of one character, digits apart
+    unbalanced: Count  # brackets that open without closing or the other way round
+
+
+@cache
+def _brackets() -> npt.NDArray[np.int8]:
+    """n for the opening and -n for the closing sign of pair n, from 1; 0 elsewhere, [UNICODE + 1]."""
+    table = np.zeros(UNICODE + 1, np.int8)
+    for number, (left, right) in enumerate(zip(OPENING, CLOSING, strict=True), 1):
+        table[ord(left)], table[ord(right)] = number, -number
+    return table
+
+
+@cache
+def _classes() -> npt.NDArray[np.uint8]:
+    """Place of each code point's flag in KINDS, or len(KINDS), [UNICODE + 1]."""
+    table = np.full(UNICODE + 1, len(KINDS), np.uint8)
+    for place, kind in enumerate(KINDS):
+        table[flags() == kind] = place
+    return table
+
+
+def counted(text: Text) -> Counts:
+    """Count the characters of every row."""
+    table = np.zeros((len(fields(Counts)), text.rows), np.int32)
+    _count(text.points, text.starts, _classes(), among(QUOTES), _brackets(), table)
+    return Counts(*table)
+
+
+@compiled
+def _count(
+    points: Points,
+    starts: Ints,
+    classes: npt.NDArray[np.uint8],
+    quotes: Mask,
+    brackets: npt.NDArray[np.int8],
+    out: Count,
+) -> None:
+    tally, opened = np.zeros(7, np.int32), np.zeros(len(OPENING) + 1, np.int32)
+    for row in range(out.shape[1]):
+        tally[:], opened[:] = 0, 0
+        words = marks = spaces = run = longest = 0
+        before, inside = np.int64(-1), False
+        for place in range(starts[row], starts[row + 1]):
+            point = np.int64(points[place])
+            kind = classes[point]
+            again = point == before
+            before = point
+            tally[kind] += 1
+            letter = LATIN_PLACE <= kind <= OTHER_PLACE
+            words += letter and not inside
+            inside = letter
+            run = run + 1 if again and kind != DIGIT_PLACE else 1
+            longest = max(longest, run)
+            if kind == MARK_PLACE:
+                marks += not (again or quotes[point])
+                bracket = brackets[point]
+                opened[abs(bracket)] += np.sign(bracket)
+            else:
+                spaces += point == SPACE
+        out[: DIGIT_PLACE + 1, row] = tally[: DIGIT_PLACE + 1]
+        out[5, row] = words
+        out[6, row] = marks
+        out[7, row] = starts[row + 1] - starts[row] - spaces
+        out[8, row] = longest
+        out[9, row] = np.abs(opened).sum()
+
+
+CLOSING_AFTER_STOP = "\"'”’)）」』》】]"  # may stand after the stop
+STOPS, QUESTIONS = ".!。！…", "?？"
+NONE, STOP, QUESTION = 0, 1, 2
+
+
+def endings(en: Text, zh: Text) -> npt.NDArray[np.float32]:
+    """1 where one side asks and the other does not, 0.5 where only one side ends in a stop, else 0, [rows]."""
+    left, right = _kinds(en), _kinds(zh)
+    asks = (left == QUESTION) != (right == QUESTION)
+    return np.where(asks, 1, np.where(left != right, 0.5, 0)).astype(np.float32)
+
+
+def _kinds(text: Text) -> npt.NDArray[np.int8]:
+    kinds = np.zeros(text.rows, np.int8)
+    _look_at_ends(text.points, text.starts, among(CLOSING_AFTER_STOP), among(STOPS), among(QUESTIONS), kinds)
+    return kinds
+
+
+@compiled
+def _look_at_ends(
+    points: Points, starts: Ints, closing: Mask, stops: Mask, questions: Mask, kinds: npt.NDArray[np.int8]
+) -> None:
+    for row in range(len(kinds)):
+        place = starts[row + 1] - 1
+        while place >= starts[row] and closing[points[place]]:
+            place -= 1
+        if place >= starts[row]:
+            kinds[row] = QUESTION if questions[points[place]] else STOP if stops[points[place]] else NONE
+
+
+UNITS = "万亿千百十两一二三四五六七八九零纪代半点分厘米斤公里磅尺度时初月第届℃°%折"  # "1 million" is 100万, "6th" 第六
+WORDS = (
+    r"(?i)\b(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|[a-z]+teen|twenty|thirty|[a-z]+ty|first|"
+    r"second|third|[a-z]+th|dozen|hundreds?|thousands?|millions?|billions?|trillions?|grand|half|quarter|feet|foot|miles?|"
+    r"pounds?|inches|inch|acres?|january|february|march|april|may|june|july|august|september|october|november|december)\b|"
+    r"\d-\d|\d:\d|\d ?(st|nd|rd|th|s|k|m|g'?s|hundred)\b|\d['/.]\d"
+)
+MOST = 64  # numbers of a side that are compared
+COMMA, ZERO, NINE = ord(","), ord("0"), ord("9")
+
+
+def disagreement(en: Text, zh: Text) -> npt.NDArray[np.float32]:
+    """1 where both sides write numbers in digits, share none of them, and speak of no unit that would explain it."""
+    apart = np.zeros(en.rows, bool)
+    _apart(en.points, en.starts, zh.points, zh.starts, apart)
+    if apart.any():
+        apart &= ~holding(zh, among(UNITS))
+        rows = np.flatnonzero(apart)
+        english, chinese = encode(rows_of(en, rows)), encode(rows_of(zh, rows))
+        odd = ~np.asarray(pc.match_substring_regex(english, WORDS), bool)
+        apart[rows] = odd & _unlike(english, chinese)
+    return apart.astype(np.float32)
+
+
+def _unlike(en: pa.Array, zh: pa.Array) -> Mask:
+    """False where the digits of one side stand inside those of the other ('76 and 1976, 9-1-1 and 911); few rows."""
+    digits = [pc.replace_substring_regex(side, r"\D", "").to_pylist() for side in (en, zh)]
+    return np.array([a not in b and b not in a for a, b in zip(*digits, strict=True)], bool)
+
+
+@compiled
+def _apart(en: Points, en_starts: Ints, zh: Points, zh_starts: Ints, apart: Mask) -> None:
+    """True where both sides have numbers and none of them in common."""
+    left, right = np.empty(MOST, np.uint64), np.empty(MOST, np.uint64)
+    for row in range(len(apart)):
+        ours = numbers(en[en_starts[row] : en_starts[row + 1]], left)
+        theirs = numbers(zh[zh_starts[row] : zh_starts[row + 1]], right) if ours else 0
+        shared = False
+        for one in range(ours):
+            for other in range(theirs):
+                shared |= left[one] == right[other]
+        apart[row] = theirs > 0 and not shared
+
+
+@compiled
+def numbers(points: Points, keys: Keys) -> int:
+    """Fill `keys` with a key of every run of ASCII digits, return how many; commas join, zeros in front are nothing."""
+    count, key = 0, np.uint64(0)
+    for place in range(len(points) + 1):
+        point = points[place] if place < len(points) else np.uint32(0)
+        if ZERO <= point <= NINE:
+            if point != ZERO or key != 0:
+                key = (key + np.uint64(point)) * np.uint64(0x9E3779B97F4A7C15)
+        elif key != 0 and not (point == COMMA and place + 1 < len(points) and ZERO <= points[place + 1] <= NINE):
+            if count < len(keys):
+                keys[count] = key
+                count += 1
+            key = np.uint64(0)
+    return count
+
+
+PERIODS, SHORTEST = 8, 24  # characters
+
+
+def periodic(text: Text) -> npt.NDArray[np.float32]:
+    """Largest share, over periods of 1 to 8, of characters that equal the one a period before; rows under 24 are 0."""
+    best = np.zeros(text.rows, np.float32)
+    _periodic(text.points, text.starts, best)
+    return best
+
+
+@compiled
+def _periodic(points: Points, starts: Ints, best: npt.NDArray[np.float32]) -> None:
+    for row in range(len(best)):
+        part = points[starts[row] : starts[row + 1]]
+        if len(part) < SHORTEST:
+            continue
+        for period in range(1, PERIODS + 1):
+            same = 0
+            for place in range(len(part) - period):
+                same += part[place] == part[place + period]
+            best[row] = max(best[row], np.float32(same / (len(part) - period)))

@@ -1,0 +1,126 @@
+"""Batches as a pure function of (seed, step): resume is an integer, and any number of ranks see the same order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+
+from data.loader.mixture import Quota, Stage, StagedQuota, draw
+from data.loader.token_store import VIEWS, DomainTokens, Ids
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's share of a step; every tensor is int64 [pairs, slots], padded with the tower's padding id."""
+
+    teacher_en: torch.Tensor
+    student_en: torch.Tensor
+    student_zh: torch.Tensor
+    full: bool
+    """All the tower's slots, as a UNet reads them; otherwise tight, padded to the longest of the global batch."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on `device`."""
+        move = partial(torch.Tensor.to, device=device, non_blocking=True)
+        return Batch(move(self.teacher_en), move(self.student_en), move(self.student_zh), self.full)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a step draws, whoever draws it."""
+
+    seed: int
+    batch_size: int
+    """Pairs in a step, over all ranks."""
+    window: int
+    """Steps whose pairs are drawn together, sorted by length and cut into batches, so that a batch pads little."""
+    full_share: float
+    """Share of steps that run on all slots."""
+
+
+class Batches:
+    """The batches of one rank."""
+
+    def __init__(
+        self,
+        domains: Mapping[str, DomainTokens],
+        stages: Sequence[Stage],
+        schedule: Schedule,
+        pad: int,
+        slots: int,
+        rank: int = 0,
+        ranks: int = 1,
+        student_pad: int | None = None,
+    ) -> None:
+        """Draw from `domains` by `stages` of shares; the global batch must divide among the ranks.
+
+        A stage begins with its step, but inside the window of that step pairs of both mixtures are sorted together.
+
+        `pad` is the teacher's padding id, `student_pad` the student's where it is another.
+        """
+        if schedule.batch_size % ranks:
+            raise ValueError(f"train.batch_size: {schedule.batch_size} pairs do not divide among {ranks} processes")
+        names = sorted({name for stage in stages for name in stage.shares})
+        self._domains = [domains[name] for name in names]
+        self._quota = StagedQuota(
+            [stage.start * schedule.batch_size for stage in stages],
+            [Quota([stage.shares.get(name, 0) for name in names]) for stage in stages],
+        )
+        self._schedule, self._slots, self._rank, self._ranks = schedule, slots, rank, ranks
+        own = pad if student_pad is None else student_pad
+        self._pads = {view: pad if view == "teacher_en" else own for view in VIEWS}
+        self._window = lru_cache(maxsize=2)(self._draw_window)
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of `step`, counted from 0."""
+        window, place = divmod(step, self._schedule.window)
+        domain, row = self._window(window)[place]
+        full = self._is_full(step)
+        # A run of rows, so that every n-th pair of a rank's share is every n-th of the batch, however many ranks.
+        each = self._schedule.batch_size // self._ranks
+        mine = slice(self._rank * each, (self._rank + 1) * each)
+        views = []
+        for view in VIEWS:
+            ids = self._gather(view, domain, row)
+            padded = ids.padded(self._pads[view], self._slots if full else None)
+            views.append(torch.from_numpy(padded[mine]))
+        teacher_en, student_en, student_zh = views
+        return Batch(teacher_en, student_en, student_zh, full)
+
+    def _is_full(self, step: int) -> bool:
+        """Full steps lie evenly: the k-th comes where step * share first reaches k."""
+        share = self._schedule.full_share
+        return int((step + 1) * share) > int(step * share)
+
+    def _gather(self, view: str, domain: np.ndarray, row: np.ndarray) -> Ids:
+        out: list[np.ndarray] = [np.empty(0, np.int32)] * len(row)
+        for code in np.unique(domain):
+            where = np.flatnonzero(domain == code)
+            for place, ids in zip(where.tolist(), self._domains[code].gather(view, row[where]), strict=True):
+                out[place] = ids
+        return Ids(np.concatenate(out), np.fromiter(map(len, out), dtype=np.int64, count=len(out)))
+
+    def _draw_window(self, window: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The batches of a window: for each, the domain code and the row of every pair."""
+        pairs = self._schedule.batch_size * self._schedule.window
+        taken, upto = self._quota.taken(pairs * window), self._quota.taken(pairs * (window + 1))
+        domain = np.repeat(np.arange(len(self._domains)), upto - taken)
+        row = np.concatenate(
+            [
+                draw(len(tokens), int(start), int(stop - start), key=self._schedule.seed * 1009 + code)
+                for code, (tokens, start, stop) in enumerate(zip(self._domains, taken, upto, strict=True))
+            ]
+        )
+        rng = np.random.default_rng([self._schedule.seed, window])
+        shuffled = rng.permutation(len(row))  # ties in length fall at random, not by domain
+        domain, row = domain[shuffled], row[shuffled]
+        length = np.empty((2, len(row)), dtype=np.int64)
+        for code, tokens in enumerate(self._domains):
+            where = np.flatnonzero(domain == code)
+            length[:, where] = [tokens.lengths(view, row[where]) for view in ("student_zh", "teacher_en")]
+        # By the longer side: measured on real pairs, a batch pads 21 % this way, 37 % when sorted by one side first.
+        order = np.lexsort((length.sum(axis=0), length.max(axis=0)))
+        cuts = order.reshape(self._schedule.window, self._schedule.batch_size)
+        return [(domain[cuts[k]], row[cuts[k]]) for k in rng.permutation(self._schedule.window)]

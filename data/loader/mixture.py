@@ -1,0 +1,154 @@
+"""Which rows, in which order: an endless stream over domains that is a pure function of (seed, position)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.cli import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """How often each domain is drawn from a step on; the fields are those of MixtureConfig."""
+
+    from_step: int
+    weights: dict[str, float] | None = None
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse a mixture that draws nothing, or a stage where the run itself starts."""
+        if self.from_step < 1:
+            raise ValueError(f"data.mixture.stages: from_step {self.from_step} is not above 0")
+        _check(self.weights, self.temperature, "data.mixture.stages")
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """How often each domain is drawn."""
+
+    weights: dict[str, float] | None = None
+    """Share of each domain, normalised to one; None: by temperature over the domains' sizes."""
+    temperature: float = 2.0
+    """Shares proportional to size ** (1 / temperature): 1 follows the sizes, more evens them out."""
+    stages: list[StageConfig] = field(default_factory=list)
+    """Other mixtures from later steps on, in the order of their steps."""
+
+    def __post_init__(self) -> None:
+        """Refuse a mixture that draws nothing."""
+        _check(self.weights, self.temperature, "data.mixture")
+        steps = [stage.from_step for stage in self.stages]
+        if any(late <= early for early, late in pairwise(steps)):
+            raise ValueError(f"data.mixture.stages: from_step {steps} does not rise")
+
+
+def _check(weights: dict[str, float] | None, temperature: float, where: str) -> None:
+    if temperature <= 0:
+        raise ValueError(f"{where}.temperature: {temperature} is not above 0")
+    if weights is not None and (min(weights.values(), default=0) < 0 or sum(weights.values()) <= 0):
+        raise ValueError(f"{where}.weights: need shares >= 0 of which one is above 0")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The shares that are drawn from `start`, a step, until the next stage."""
+
+    start: int
+    shares: Mapping[str, float]
+
+
+def stages(sizes: Mapping[str, int], config: MixtureConfig) -> list[Stage]:
+    """The stages of a run, the first from step 0; `sizes` counts the rows of each domain."""
+    later = [Stage(stage.from_step, shares(sizes, stage)) for stage in config.stages]
+    return [Stage(0, shares(sizes, config)), *later]
+
+
+def shares(sizes: Mapping[str, int], config: MixtureConfig | StageConfig) -> dict[str, float]:
+    """The share of every domain that is drawn, summing to 1; `sizes` counts the rows of each domain."""
+    if config.weights is None:
+        weights = {domain: size ** (1 / config.temperature) for domain, size in sizes.items() if size}
+    else:
+        missing = sorted(domain for domain in config.weights if not sizes.get(domain))
+        if missing:
+            raise UserError(
+                f"data.mixture.weights.{missing[0]}: the corpus has no such domain; it has {', '.join(sorted(sizes))}"
+            )
+        weights = {domain: weight for domain, weight in config.weights.items() if weight > 0}
+    total = sum(weights.values())
+    return {domain: weights[domain] / total for domain in sorted(weights)}
+
+
+_PERIOD = 1 << 20  # pairs after which the order of domains repeats; shares are exact to one in as many
+_BLOCK = 1 << 12  # pairs between places where the counts are known
+_STRIDE = 648_055  # odd, and _PERIOD over the golden ratio: multiples of it fill the period evenly
+
+
+class Quota:
+    """How many of the first pairs of the stream belong to each domain, a pure function of their number."""
+
+    def __init__(self, shares: Sequence[float]) -> None:
+        """Lay out one period; over any stretch every domain has its share to within a few pairs."""
+        edges = np.round(np.cumsum(shares) * _PERIOD).astype(np.int64)
+        edges[-1] = _PERIOD
+        lattice = np.arange(_PERIOD, dtype=np.int64) * _STRIDE % _PERIOD
+        self._domain = np.searchsorted(edges, lattice, side="right").astype(np.uint16)
+        self._domains = len(edges)
+        blocks = self._domain.reshape(-1, _BLOCK).astype(np.int64) + np.arange(_PERIOD // _BLOCK)[:, None] * len(edges)
+        counts = np.bincount(blocks.ravel(), minlength=_PERIOD // _BLOCK * len(edges)).reshape(-1, len(edges))
+        self._before = np.concatenate([np.zeros((1, len(edges)), np.int64), np.cumsum(counts, axis=0)])
+
+    def taken(self, pairs: int) -> NDArray[np.int64]:
+        """Pairs of each domain among the first `pairs`, int64 [domains]; never falls as `pairs` grows."""
+        periods, rest = divmod(pairs, _PERIOD)
+        return periods * self._count(_PERIOD) + self._count(rest)
+
+    def _count(self, pairs: int) -> NDArray[np.int64]:
+        block = pairs // _BLOCK
+        rest = np.bincount(self._domain[block * _BLOCK : pairs], minlength=self._domains)
+        return np.asarray(self._before[block] + rest)
+
+
+class StagedQuota:
+    """Quotas one after the other, each from its pair on; with one it is that one."""
+
+    def __init__(self, starts: Sequence[int], quotas: Sequence[Quota]) -> None:
+        """Quota k counts the pairs from `starts[k]` to `starts[k + 1]`; the first start is 0."""
+        self._spans = list(zip(starts, [*starts[1:], None], quotas, strict=True))
+
+    def taken(self, pairs: int) -> NDArray[np.int64]:
+        """Pairs of each domain among the first `pairs`, int64 [domains]; never falls as `pairs` grows."""
+        inside = [(q, (pairs if end is None else min(pairs, end)) - start) for start, end, q in self._spans]
+        return np.asarray(np.sum([quota.taken(count) for quota, count in inside if count >= 0], axis=0))
+
+
+@np.errstate(over="ignore")
+def draw(size: int, start: int, count: int, key: int) -> NDArray[np.int64]:
+    """Rows at positions start .. start+count of an endless stream of permutations of `size` rows, int64 [count].
+
+    Every epoch is a permutation of its own, found without being stored: a Feistel network over the smallest even
+    number of bits that holds `size`, walked until it falls inside (Black and Rogaway, 2002).
+    """
+    position = np.arange(start, start + count, dtype=np.int64)
+    epoch, value = np.divmod(position, size)
+    half = np.uint64(max(1, (int(size - 1).bit_length() + 1) // 2))
+    mask = np.uint64((1 << int(half)) - 1)
+    keys = [_mix(epoch.astype(np.uint64) * np.uint64(4) + np.uint64(r) + _mix(np.uint64(key))) for r in range(4)]
+    value = value.astype(np.uint64)
+    outside = np.arange(count)
+    while len(outside):
+        left, right = value[outside] >> half, value[outside] & mask
+        for round_keys in keys:
+            left, right = right, left ^ (_mix(right + round_keys[outside]) & mask)
+        value[outside] = (left << half) | right
+        outside = outside[value[outside] >= np.uint64(size)]
+    return value.astype(np.int64)
+
+
+def _mix(x: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
+    """SplitMix64's finaliser (Steele, Lea and Flood, 2014): every bit of the input reaches every bit of the output."""
+    mixed = np.asarray(x, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))

@@ -1,0 +1,103 @@
+"""The student as ONNX, in float32 and in int8, each run and compared before it counts."""
+
+import importlib
+import importlib.util
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
+
+from data.cli import UserError
+from distill.export.formats import padded_ids
+
+OPSET = 18
+TOLERANCE = 1e-4
+"""The largest difference from the trained model that any state or feature may have."""
+SINGLE_FILE_BYTES = 1_500_000_000
+"""Above it the weights go to a file of their own: a protobuf cannot exceed 2 GB."""
+
+
+def require_packages() -> None:
+    """Raise UserError unless the packages of the extra `onnx` are there."""
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"ONNX needs the package {name}; install the extra: pip install 'yuqiao[onnx]'")
+
+
+class Traced(torch.nn.Module):
+    """ids [batch, length] to (last_hidden_state [batch, length, width], text_embeds [batch, dim])."""
+
+    def __init__(self, model: CLIPTextModelWithProjection) -> None:
+        """Take the weights of `model` as they are."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two outputs that prompts and retrieval need."""
+        found: Any = self.model(input_ids=input_ids)
+        return found.last_hidden_state, found.text_embeds
+
+
+def write_onnx(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write `onnx/model.onnx` and `onnx/model_int8.onnx`; float32 further than TOLERANCE away raises RuntimeError."""
+    require_packages()
+    place = folder / "onnx"
+    place.mkdir()
+    slots = int(model.config.max_position_embeddings)
+    trace(model, slots, place / "model.onnx")
+    far = difference(place / "model.onnx", model, tokenizer)
+    if far > TOLERANCE:
+        raise RuntimeError(f"{place / 'model.onnx'}: differs from the trained model by {far:.2e}, over {TOLERANCE}")
+    quantise(place / "model.onnx", place / "model_int8.onnx")
+    difference(place / "model_int8.onnx", model, tokenizer)
+
+
+def trace(model: CLIPTextModelWithProjection, slots: int, path: Path) -> None:
+    """Export with opset OPSET; batch and length (up to `slots`) are free."""
+    size = sum(weight.numel() for weight in model.parameters()) * 4
+    ids = torch.ones((2, 9), dtype=torch.int64)  # any two rows of any length: only the shape is traced
+    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=2, max=slots)}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Traced(model).eval(),
+            (ids,),
+            path,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["input_ids"],
+            output_names=["last_hidden_state", "text_embeds"],
+            dynamic_shapes={"input_ids": free},
+            external_data=size > SINGLE_FILE_BYTES,
+            verbose=False,
+        )
+
+
+def quantise(path: Path, target: Path) -> None:
+    """Write int8 weights, one scale a channel; activations are quantised as they come."""
+    quantization: Any = importlib.import_module("onnxruntime.quantization")
+    root, level = logging.getLogger(), logging.getLogger().level
+    root.setLevel(logging.ERROR)  # it advises at length on pre-processing that changes nothing here
+    try:
+        quantization.quantize_dynamic(path, target, weight_type=quantization.QuantType.QInt8, per_channel=True)
+    finally:
+        root.setLevel(level)
+
+
+def difference(path: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> float:
+    """The largest difference of any output on the golden prompts, whole, one by one tight, and as one tight batch."""
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    whole = padded_ids(tokenizer, int(model.config.max_position_embeddings))
+    farthest = 0.0
+    for ids in (whole, whole[:3, :20].contiguous(), whole[1:2, :6].contiguous()):
+        theirs = session.run(None, {"input_ids": ids.numpy()})
+        with torch.inference_mode():
+            ours = Traced(model)(ids)
+        farthest = max(farthest, *(float(np.abs(a - b.numpy()).max()) for a, b in zip(theirs, ours, strict=True)))
+    return farthest

@@ -1,0 +1,184 @@
+"""A run's whole configuration: frozen dataclasses, read from YAML with dotted overrides on the command line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from data.cli import UserError, check_file, readable
+from data.loader.mixture import MixtureConfig
+from distill.losses import LossesConfig
+from distill.student.extended import ExtendedConfig
+from distill.student.multilingual import MultilingualConfig
+from distill.student.xlmr import XlmrConfig
+from distill.text_tower import Pretrained, StateLayer, load_pretrained
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """Which student; the key names the kind, `extended` where there is none."""
+
+    extended: ExtendedConfig | None = None
+    multilingual: MultilingualConfig | None = None
+    xlmr: XlmrConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two kinds at once."""
+        if sum(kind is not None for kind in (self.extended, self.multilingual, self.xlmr)) > 1:
+            raise ValueError("student: give one kind: extended, multilingual or xlmr")
+
+    @property
+    def kind(self) -> ExtendedConfig | MultilingualConfig | XlmrConfig:
+        """The one that is asked for."""
+        return self.multilingual or self.xlmr or self.extended or ExtendedConfig()
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What the student learns from."""
+
+    corpus: Path
+    """A folder that `python -m data.build` wrote."""
+    token_store: Path | None = None
+    """Where the tokenised corpus is kept; null: below `out_dir`. Runs on one corpus may share it."""
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    window: int = 32
+    """Steps whose pairs are drawn together and sorted by length."""
+
+    def __post_init__(self) -> None:
+        """Refuse a window without a step."""
+        if self.window < 1:
+            raise ValueError(f"data.window: {self.window} is below 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop."""
+
+    steps: int = 1000
+    batch_size: int = 512
+    """Pairs in a step, over all processes."""
+    full_share: float = 0.25
+    """Share of steps on all 77 slots, as Stable Diffusion reads them; the others are tight."""
+    english_every: int = 4
+    """The student reads the English of every n-th pair."""
+    lr: float = 4e-4
+    embedding_lr: float = 2e-3
+    warmup: int = 50
+    final_lr: float = 0.01
+    """Where the cosine ends, as a share of the peak."""
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    precision: Literal["bf16", "fp32"] = "bf16"
+    recompute: bool = False
+    """Keep no activations of the student's layers, compute them again in the backward pass: less memory, more time."""
+    accumulate: int = 1
+    """Parts that a process computes its share of a step in, one after the other: less memory, one forward pass more,
+    the same gradients, those of the contrastive loss over the whole batch too."""
+    compile: bool = False
+    """Let torch compile both towers: minutes at the start."""
+    shard: bool = False
+    """Spread weights, gradients and moments over the processes (FSDP2) instead of keeping all on each (DDP)."""
+    ema: float | None = None
+    """Decay of a running mean of the weights, such as 0.999, which is then evaluated and exported; null: none."""
+    spike: float | None = None
+    """Skip steps whose gradient norm lies this many robust deviations above the last 128, such as 8; null: none."""
+    seed: int = 0
+    log_every: int = 10
+    eval_every: int = 200
+    save_every: int = 200
+    keep: int = 2
+    """Newest checkpoints that stay."""
+    trackers: list[Literal["tensorboard", "trackio", "wandb"]] = field(default_factory=list)
+    """Of accelerate."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot run."""
+        for name in (
+            "steps",
+            "batch_size",
+            "english_every",
+            "accumulate",
+            "log_every",
+            "eval_every",
+            "save_every",
+            "keep",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name}: {getattr(self, name)} is below 1")
+        for name in ("lr", "embedding_lr", "warmup", "final_lr", "weight_decay", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name}: {getattr(self, name)} is below 0")
+        if self.clip_norm <= 0:
+            raise ValueError(f"train.clip_norm: {self.clip_norm} is not above 0")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"train.ema: {self.ema} is not between 0 and 1")
+        if self.spike is not None and self.spike <= 0:
+            raise ValueError(f"train.spike: {self.spike} is not above 0")
+        if not 0 <= self.full_share <= 1:
+            raise ValueError(f"train.full_share: {self.full_share} is not between 0 and 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One distillation run."""
+
+    teacher: str
+    """Folder or Hub id of a CLIP model: text tower, projection, tokenizer."""
+    data: DataConfig
+    out_dir: Path
+    states: StateLayer = "last"
+    """Of the teacher, which a UNet reads: last (SD 1.x), penultimate_normed (SD 2.x), penultimate (SDXL)."""
+    padding: str | None = None
+    """The token that fills a prompt's slots in the UNet's pipeline ('!' in SD 2.x); null: the teacher tokenizer's."""
+    student: StudentConfig = field(default_factory=StudentConfig)
+    losses: LossesConfig = field(default_factory=LossesConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def load_teacher(self) -> Pretrained:
+        """The teacher, as it is before anything is done with it."""
+        return load_pretrained(self.teacher, self.states, self.padding)
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """A parsed configuration and the YAML that gives it again."""
+
+    run: RunConfig
+    yaml: str
+
+
+def parse(arguments: Sequence[str] | None = None) -> ResolvedConfig:
+    """Read `--config FILE.yaml` and dotted overrides; an unknown key or a value out of range is a `UserError`."""
+    parser = ArgumentParser(prog="distill", description="Teach a CLIP text tower Chinese.", exit_on_error=False)
+    parser.add_argument("--config", action="config", help="a YAML file; later options win over it")
+    parser.add_class_arguments(RunConfig)
+    for file in _config_files(sys.argv[1:] if arguments is None else arguments):
+        check_file(Path(file), RunConfig)
+    try:
+        parsed: Namespace = parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise UserError(readable(str(error))) from error
+    del parsed["config"]
+    # Absolute, so that the run's folder can be used from anywhere.
+    if (teacher := Path(parsed["teacher"]).expanduser()).is_dir():
+        parsed["teacher"] = str(teacher.absolute())
+    for key in ("data.corpus", "data.token_store", "losses.unet_geometry", "out_dir"):
+        if parsed[key] is not None:
+            parsed[key] = parsed[key].expanduser().absolute()
+    yaml = parser.dump(parsed, skip_none=False)
+    try:
+        run = RunConfig(**vars(parser.instantiate(parsed)))
+    except ValueError as error:
+        raise UserError(readable(str(error))) from error
+    return ResolvedConfig(run=run, yaml=yaml)
+
+
+def _config_files(arguments: Sequence[str]) -> list[str]:
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config", action="append", default=[], nargs="?")
+    return [file for file in finder.parse_known_args(arguments)[0].config if file is not None]

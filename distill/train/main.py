@@ -1,0 +1,69 @@
+"""`scripts/distill.py`: parse, prepare, train, close."""
+
+from contextlib import nullcontext
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import broadcast_object_list, set_seed
+
+from data.cli import UserError
+from data.files import locked
+from distill.train.config import ResolvedConfig, RunConfig, parse
+from distill.train.setup import make_parts, prepare
+from distill.train.trainer import DivergedError, Trainer
+
+_PATIENCE = timedelta(days=1)  # the other ranks wait while the main process tokenises, hours for a large corpus
+
+
+def main() -> None:
+    """Train the run of `--config FILE.yaml`; the same command resumes it."""
+    resolved = parse()
+    config = resolved.run
+    for tracker in config.train.trackers:
+        if find_spec(tracker) is None:
+            raise UserError(f"train.trackers: {tracker} is not installed; pip install {tracker}, or leave it out")
+    accelerator = make_accelerator(config)
+    with locked(config.out_dir) if accelerator.is_main_process else nullcontext():
+        _run(resolved, accelerator)
+
+
+def make_accelerator(config: RunConfig) -> Accelerator:
+    """The run's precision and trackers on whatever was launched."""
+    # Where no loss looks at the pooled state, the projection has no gradient, and DDP must be told; xlmr's projection
+    # of the states has none on tight steps.
+    blind = not config.losses.looks_at_pooled or config.student.xlmr is not None
+    return Accelerator(
+        mixed_precision="bf16" if config.train.precision == "bf16" else "no",
+        log_with=config.train.trackers or None,
+        project_dir=config.out_dir,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=blind, gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=_PATIENCE),
+        ],
+    )
+
+
+def _run(resolved: ResolvedConfig, accelerator: Accelerator) -> None:
+    """Prepare on the main process, then train on all."""
+    config = resolved.run
+    set_seed(config.train.seed)
+    # The main process alone prepares; where that fails it exits, and the launcher ends the others.
+    prepared = prepare(resolved, accelerator.num_processes) if accelerator.is_main_process else None
+    store = [str(prepared.store) if prepared else ""]
+    broadcast_object_list(store)
+    pretrained = prepared.pretrained if prepared else config.load_teacher()
+    if config.train.trackers:
+        accelerator.init_trackers("yuqiao", config={"config": resolved.yaml})
+    parts = make_parts(config, accelerator, Path(store[0]), pretrained)
+    trainer = Trainer(parts, config.train, accelerator, config.out_dir)
+    try:
+        progress = trainer.train()
+    except DivergedError as error:
+        raise UserError(str(error)) from error
+    finally:
+        accelerator.end_training()
+    if accelerator.is_main_process:
+        print(f"{config.out_dir}: step {progress.step} of {config.train.steps}, {progress.pairs} pairs")
+        print(f"next: python scripts/export.py --run {config.out_dir} --out STUDENT")

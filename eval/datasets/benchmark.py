@@ -1,0 +1,185 @@
+"""A retrieval benchmark in memory: image ids, captions by language, and where the pictures' bytes are.
+
+What must hold of every benchmark before it is scored, and files that are known to be wrong.
+
+Text files of benchmarks, line by line, with the file and line in every complaint.
+
+Where the bytes of a benchmark's pictures come from.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.cli import UserError, one_line
+
+Picture = Callable[[str], bytes]
+"""From an image id to the bytes of its file; raises UserError naming the image where it is missing."""
+
+
+def no_picture(image: str) -> bytes:
+    """The `picture` of a benchmark whose gallery is made of texts."""
+    raise AssertionError(f"{image} is no picture")
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Captions of one language in file order; pairs [pairs, 2] holds (caption, image) for every right pair."""
+
+    texts: tuple[str, ...]
+    pairs: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Images and captions in file order, which decides ties; `files` are the files that were read, for their hashes."""
+
+    images: tuple[str, ...]
+    captions: Mapping[str, Captions]
+    picture: Picture
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One row of a benchmark file: its language, its text, and the ids of the images that it describes."""
+
+    language: str
+    text: str
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published benchmark: the language of its captions, and how many images and captions it has.
+
+    A file of another size needs a title of its own: published scores never stand beside it.
+    """
+
+    name: str
+    title: str
+    language: str
+    images: int
+    captions: int | None
+
+
+BENCHMARKS = {
+    published.name: published
+    for published in (
+        Published("flickr30k-cn", "Flickr30K-CN", language="zh", images=1000, captions=5000),
+        Published("flickr30k", "Flickr30K", language="en", images=1000, captions=5000),  # the usual English split
+        Published("coco-cn", "COCO-CN", language="zh", images=1000, captions=1053),  # English by --english
+        Published("xm3600", "XM3600", language="zh", images=3600, captions=None),  # all captions of both languages
+        Published("muge", "MUGE", language="zh", images=29806, captions=5008),  # published: text to image only
+    )
+}
+"""The benchmarks of `python -m eval.retrieval NAME`, by name."""
+
+
+def assemble(
+    rows: Iterable[Caption], picture: Picture, files: tuple[Path, ...], images: Iterable[str] = ()
+) -> Benchmark:
+    """Number images in order of first sight, those of `images` first, and sort the captions by language."""
+    number = {image: position for position, image in enumerate(dict.fromkeys(images))}
+    texts: dict[str, list[str]] = {}
+    pairs: dict[str, list[tuple[int, int]]] = {}
+    for row in rows:
+        mine = texts.setdefault(row.language, [])
+        for image in row.images:
+            pairs.setdefault(row.language, []).append((len(mine), number.setdefault(image, len(number))))
+        mine.append(row.text)
+    captions = {
+        language: Captions(tuple(texts[language]), np.array(pairs[language], dtype=np.int64).reshape(-1, 2))
+        for language in texts
+    }
+    return Benchmark(tuple(number), captions, picture, files)
+
+
+PART_OF_SPEECH = re.compile(r"(\S[/_][A-Za-z]{1,3}\d?(\s|$)){2}")
+
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def checked(benchmark: Benchmark, name: str) -> Benchmark:
+    """`benchmark` itself, where its captions are text without part-of-speech tags; else UserError."""
+    if not benchmark.captions:
+        raise UserError(f"{name}: no captions; the file is empty")
+    for language, captions in benchmark.captions.items():
+        broken = next((text for text in captions.texts if SURROGATE.search(text)), None)
+        if broken is not None:
+            raise UserError(f"{name}: a caption is no text, it holds half a character: {broken[:40]!r}; write it again")
+        tagged = sum(PART_OF_SPEECH.search(text) is not None for text in captions.texts[:1000])
+        if tagged > 0.3 * min(len(captions.texts), 1000):
+            example = next(text for text in captions.texts if PART_OF_SPEECH.search(text))
+            raise UserError(
+                f"{name}: its {language} captions carry part-of-speech tags ({example[:40]!r}), as CLIP_benchmark's "
+                "Chinese Flickr30K does; use the human captions of Flickr30K-CN"
+            )
+    return benchmark
+
+
+def text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield ("file:line", text without its line end) for each line that is not blank; bad UTF-8 raises UserError."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            where = f"{path}:{number}"
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise UserError(f"{where}: not valid UTF-8 at byte {error.start}; save the file as UTF-8") from error
+            if line.strip():
+                yield where, line
+
+
+def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("file:line", object) for each line of a JSON Lines file; anything but an object raises UserError."""
+    for where, line in text_lines(path):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:  # no JSON, a number of 5,000 digits; nested without end
+            raise UserError(f"{where}: not JSON ({one_line(error)}); is the file cut short?") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: a JSON {type(row).__name__} where an object is needed")
+        yield where, row
+
+
+def captions_of(value: object, where: str, key: str) -> tuple[str, ...]:
+    """`value` as captions: one string or a list of strings, none of them empty; anything else raises UserError."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{where}: {key} must be a string or a list of strings")
+    if any(not text.strip() for text in texts):
+        raise UserError(f"{where}: {key} holds an empty caption; remove it")
+    return tuple(texts)
+
+
+IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+FOLDERS = ("images", "Images", "flickr30k-images", "flickr30k_images", "imgs")
+
+
+def folder_pictures(table: Path, images: Path | None) -> Picture:
+    """Pictures as files in `images`, or in a folder of a usual name beside `table`, or beside `table` itself.
+
+    An id is a file name, with or without `.jpg`, with or without its folder.
+    """
+    if images is not None and not images.is_dir():
+        raise UserError(f"--images {images}: no such folder")
+    beside = [table.parent / name for name in FOLDERS if (table.parent / name).is_dir()]
+    folder = images or next(iter(beside), table.parent)
+
+    def picture(image: str) -> bytes:
+        for name in (image, f"{image}.jpg", Path(image).name):
+            if (folder / name).is_file():
+                return (folder / name).read_bytes()
+        raise UserError(
+            f"image {image}: no such file in {folder}; name the folder of pictures with --images, "
+            "or give ready features with --image-features"
+        )
+
+    return picture

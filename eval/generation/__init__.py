@@ -1,0 +1,6 @@
+"""Twin pictures: the same seeds and the same UNet under two encoders."""
+
+
+
+
+

@@ -1,0 +1,191 @@
+"""The recogniser: reads the things and the background of a miniature picture back from its pixels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.cli import UserError, one_line
+from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene
+
+GRID = 8  # cells on a side; a cell says whether an object's centre lies in it, and what that object is
+FIELDS = [1, 2, len(KINDS), len(COLOURS), len(SIZES)]  # presence, offset, kind, colour, size
+WHOLE = 0.42  # two things nearer than this, one above the other, touch: the upper one is on the lower one
+
+
+@dataclass(frozen=True)
+class Group:
+    """Equal objects found in a picture; x and y are their mean centre in shares of the width."""
+
+    kind: str
+    colour: str
+    size: str
+    count: int
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a picture shows."""
+
+    groups: tuple[Group, ...]
+    background: str
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a reading compares with the truth; every field but `found` and `things` is for the whole scene."""
+
+    things: int  # things in the truth
+    found: int  # of these, how many the picture shows in the right kind and colour
+    exact: bool  # kinds and colours are all there and nothing else is
+    counts: bool
+    sizes: bool
+    relations: bool
+    background: bool
+
+    @property
+    def all_but_size(self) -> bool:
+        """Kinds, colours, counts, relations and background are right."""
+        return self.exact and self.counts and self.relations and self.background
+
+
+def _block(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels),
+    )  # fmt: skip
+
+
+class Recogniser(nn.Module):
+    """A residual network from pictures [n, 3, 64, 64] in -1..1 to cells [n, fields, 8, 8] and backgrounds [n, 8]."""
+
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 112)) -> None:
+        """Widths of the feature maps of 32x32, 16x16 and 8x8."""
+        super().__init__()
+        first, second, third = widths
+        self.stem = nn.Sequential(nn.Conv2d(3, first, 5, 2, 2, bias=False), nn.BatchNorm2d(first), nn.ReLU())
+        self.halve = nn.Sequential(nn.Conv2d(first, second, 3, 2, 1, bias=False), nn.BatchNorm2d(second), nn.ReLU())
+        self.middle = _block(second)
+        self.shrink = nn.Sequential(nn.Conv2d(second, third, 3, 2, 1, bias=False), nn.BatchNorm2d(third), nn.ReLU())
+        self.deep = nn.ModuleList(_block(third) for _ in range(3))
+        self.cells = nn.Conv2d(third, sum(FIELDS), 1)
+        self.background = nn.Linear(third, len(BACKGROUNDS))
+
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        """Activations at strides 2, 4 and 8, for a loss on what a picture looks like."""
+        half = self.stem(pictures)
+        quarter = self.halve(half)
+        quarter = F.relu(quarter + self.middle(quarter))
+        eighth = self.shrink(quarter)
+        for block in self.deep:
+            eighth = F.relu(eighth + block(eighth))
+        return [half, quarter, eighth]
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Cell scores and background scores."""
+        deep = self.features(pictures)[-1]
+        return self.cells(deep), self.background(deep.mean((2, 3)))
+
+
+def load_recogniser(folder: Path) -> Recogniser:
+    """The committed recogniser, on the CPU in fp32."""
+    network = Recogniser()
+    path = folder / "model.safetensors"
+    try:
+        network.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{path}: not the recogniser's weights ({one_line(error)})") from error
+    return network.eval()
+
+
+def as_input(pictures: NDArray[np.uint8]) -> Tensor:
+    """[n, 64, 64, 3] bytes as [n, 3, 64, 64] in -1..1."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def read(network: Recogniser, pictures: NDArray[np.uint8], chunk: int = 256) -> list[Reading]:
+    """A reading for each of the pictures [n, 64, 64, 3]."""
+    readings: list[Reading] = []
+    for start in range(0, len(pictures), chunk):
+        cells, backgrounds = network(as_input(pictures[start : start + chunk]))
+        readings += _decode(cells, backgrounds)
+    return readings
+
+
+def _decode(cells: Tensor, backgrounds: Tensor) -> list[Reading]:
+    """Objects are the cells whose presence is above one half and the highest of the nine around."""
+    presence, offset, kind, colour, size = torch.split(cells, FIELDS, dim=1)
+    peak = (presence > 0) & (presence >= F.max_pool2d(presence, 3, 1, 1))
+    picture, _, row, column = peak.nonzero(as_tuple=True)
+    moved = offset[picture, :, row, column]
+    x = ((column + 0.5 + moved[:, 0]) / GRID).tolist()
+    y = ((row + 0.5 + moved[:, 1]) / GRID).tolist()
+    named = [field[picture, :, row, column].argmax(1).tolist() for field in (kind, colour, size)]
+    found: list[list[tuple[int, int, int, float, float]]] = [[] for _ in cells]
+    for index, *rest in zip(picture.tolist(), *named, x, y, strict=True):
+        found[index].append(tuple(rest))
+    return [
+        Reading(_groups(objects), BACKGROUNDS[background])
+        for objects, background in zip(found, backgrounds.argmax(1).tolist(), strict=True)
+    ]
+
+
+def _groups(objects: Sequence[tuple[int, int, int, float, float]]) -> tuple[Group, ...]:
+    """Objects of one kind and colour make a group; its size is that of most of its objects."""
+    groups = []
+    for kind, colour in dict.fromkeys((one[0], one[1]) for one in objects):
+        same = [one for one in objects if one[:2] == (kind, colour)]
+        sizes = [one[2] for one in same]
+        size = max(sorted(set(sizes)), key=sizes.count)
+        x, y = (sum(one[axis] for one in same) / len(same) for axis in (3, 4))
+        groups.append(Group(KINDS[kind], COLOURS[colour], SIZES[size], len(same), x, y))
+    return tuple(groups)
+
+
+def stands(relation: str, subject: Group, landmark: Group) -> bool:
+    """Whether the subject is where the relation says, as seen from the landmark."""
+    dx, dy = subject.x - landmark.x, subject.y - landmark.y
+    touching = abs(dx) < 0.2 and -WHOLE < dy < 0
+    if relation == "on":
+        return touching
+    along = {"left": -dx, "right": dx, "above": -dy, "below": dy}[relation]
+    across = dy if relation in ("left", "right") else dx
+    return along > abs(across) and not (relation == "above" and touching)
+
+
+def agree(scene: Scene, reading: Reading) -> Agreement:
+    """Compare a reading with the truth."""
+    shown = {(group.kind, group.colour): group for group in reading.groups}
+    wanted = [shown.get((thing.kind, thing.colour)) for thing in scene.things]
+    pairs = [(thing, group) for thing, group in zip(scene.things, wanted, strict=True) if group is not None]
+    complete = [group for group in wanted if group is not None]
+    whole = len(complete) == len(scene.things)
+    relations = whole
+    if whole and scene.relations:
+        if len(complete) == 2:
+            relations = stands(scene.relations[0], complete[0], complete[1])
+        else:
+            first, second, third = complete
+            sign = 1 if scene.relations[0] == "left" else -1
+            upper = third.y < min(first.y, second.y) - 0.2
+            lower = third.y > max(first.y, second.y) + 0.2
+            relations = sign * (second.x - first.x) > 0.2 and (upper if scene.relations[1] == "above" else lower)
+    return Agreement(
+        things=len(scene.things),
+        found=len(complete),
+        exact=whole and len(shown) == len(scene.things),
+        counts=whole and all(thing.count == group.count for thing, group in pairs),
+        sizes=whole and all(thing.size == group.size for thing, group in pairs),
+        relations=relations,
+        background=scene.background == reading.background,
+    )

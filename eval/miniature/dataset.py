@@ -1,0 +1,168 @@
+"""The English captions that the miniature's CLIP and denoiser learn from, with the places of their noun phrases.
+
+The miniature CLIP's own tokenizer: byte-level BPE in CLIP's form, learned on the world's English.
+
+The training pictures, rendered once and kept on disk, and the truths of their cells.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import pre_tokenizers, trainers
+from torch import Tensor
+from tqdm import tqdm
+from transformers import CLIPTokenizer
+
+from data.miniature.corpus import REGISTERS, say
+from data.miniature.english import plural
+from data.miniature.render import render_batch
+from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene, place
+from data.miniature.words import NOUNS
+from eval.generation.recogniser import GRID
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+SLOTS = 77
+
+
+def learn_tokenizer(texts: Iterable[str], size: int, folder: Path) -> CLIPTokenizer:
+    """A CLIPTokenizer of at most `size` ids, saved to `folder`: 256 bytes, the same ending a word, merges, two marks.
+
+    As in CLIP's own vocabulary every byte can stand inside and at the end of a word, so that any text can be said.
+    """
+    blank = CLIPTokenizer().backend_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - 258, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), end_of_word_suffix="</w>",
+        min_frequency=20, show_progress=False,
+    )  # fmt: skip
+    blank.train_from_iterator(texts, trainer)
+    merges: Any = [tuple(pair) for pair in json.loads(blank.to_str())["model"]["merges"]]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = letters + [letter + "</w>" for letter in letters]
+    tokens += dict.fromkeys("".join(pair) for pair in merges)
+    vocabulary = {token: index for index, token in enumerate([*tokens, START, END])}
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=SLOTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tokenizer
+
+
+NAMES = {
+    name: kind
+    for kind in KINDS
+    for single in (*NOUNS[kind].en.common, *NOUNS[kind].en.fresh)
+    for name in (single, plural(single))
+}
+# Longest names first (top hat before hat); what stands in brackets after a noun belongs to it; places are no things.
+NOUN = re.compile(
+    r"(?:starry|starlit|night sky|stars of|city towers|snow field|snowy \w+|sunset)"
+    r"|\b(" + "|".join(sorted(map(re.escape, NAMES), key=len, reverse=True)) + r")\b(?: \([^)]*\))?"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Captions:
+    """`ids` [n, 77] padded with end-of-text; `length` [n] with both marks; `noun` [n, 3] the slot where a thing's
+    phrase ends, -1 where there is no such thing."""
+
+    texts: list[str]
+    ids: torch.Tensor
+    length: torch.Tensor
+    noun: torch.Tensor
+
+
+def english(scenes: list[Scene], seed: int, rows: NDArray[np.intp] | None = None) -> list[str]:
+    """One English caption for each of the scenes, or of their `rows`: a register by lot, every word, a place or none.
+
+    A pure function of (scenes, seed) row by row: what a row is called does not depend on which others are asked for.
+    """
+    lots = np.random.default_rng(seed).integers(len(REGISTERS), size=len(scenes))
+    asked = range(len(scenes)) if rows is None else rows.tolist()
+    return [say(scenes[row], REGISTERS[lots[row]], seed + row, "any", complete=False).en for row in asked]
+
+
+def phrase_ends(text: str, scene: Scene) -> list[int]:
+    """The character after each thing's noun phrase, or -1."""
+    ends: dict[str, int] = {}
+    for match in NOUN.finditer(text.lower()):
+        if match.group(1):
+            ends.setdefault(NAMES[match.group(1)], match.end())
+    return [ends.get(thing.kind, -1) for thing in scene.things]
+
+
+def caption(scenes: list[Scene], texts: list[str], tokenizer: CLIPTokenizer) -> Captions:
+    """Tokenise texts and find the slots of their things."""
+    ids = np.full((len(texts), SLOTS), tokenizer.eos_token_id, np.int16)
+    length = np.zeros(len(texts), np.int16)
+    noun = np.full((len(texts), 3), -1, np.int16)
+    for row, found in enumerate(tokenizer.backend_tokenizer.encode_batch(texts)):
+        length[row] = min(len(found.ids), SLOTS)
+        ids[row, : length[row]] = found.ids[:SLOTS]
+        _mark(noun[row], texts[row], scenes[row], found.offsets)
+    return Captions(texts, torch.from_numpy(ids).long(), torch.from_numpy(length), torch.from_numpy(noun))
+
+
+def _mark(noun: NDArray[np.int16], text: str, scene: Scene, offsets: list[tuple[int, int]]) -> None:
+    """Write the slot of the last token of each thing's phrase."""
+    for index, end in enumerate(phrase_ends(text, scene)):
+        slots = [slot for slot, (_, stop) in enumerate(offsets[:SLOTS]) if 0 < stop <= end]
+        if end > 0 and slots:
+            noun[index] = slots[-1]
+
+
+CHUNK = 256
+
+
+def pictures(scenes: list[Scene], seed: int, path: Path) -> NDArray[np.uint8]:
+    """[n, 64, 64, 3], read from `path` or rendered into it; picture i has the seed `seed + i`."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npy")
+        found = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(scenes), 64, 64, 3))
+        for start in tqdm(range(0, len(scenes), CHUNK), desc=f"render {path.stem}", mininterval=5):
+            some = scenes[start : start + CHUNK]
+            found[start : start + CHUNK] = render_batch(some, range(seed + start, seed + start + len(some)))
+        found.flush()
+        partial.replace(path)
+    loaded: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if len(loaded) != len(scenes):
+        raise ValueError(f"{path} holds {len(loaded)} pictures, not {len(scenes)}; remove it")
+    return loaded
+
+
+def truths(scenes: list[Scene]) -> Tensor:
+    """[n, 8, 8, 6] int8: presence, x and y offset of the centre in hundredths of a cell, kind, colour, size."""
+    found = np.zeros((len(scenes), GRID, GRID, 6), np.int8)
+    for index, scene in enumerate(scenes):
+        for item in place(scene):
+            thing = scene.things[item.thing]
+            column, row = int(item.x * GRID), int(item.y * GRID)
+            dx, dy = item.x * GRID - column - 0.5, item.y * GRID - row - 0.5
+            found[index, row, column] = (
+                1, round(100 * dx), round(100 * dy),
+                KINDS.index(thing.kind), COLOURS.index(thing.colour), SIZES.index(thing.size),
+            )  # fmt: skip
+    return torch.from_numpy(found)
+
+
+def backgrounds(scenes: list[Scene]) -> Tensor:
+    """[n] indices into BACKGROUNDS."""
+    return torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes])
+
+
+def draw_rows(number: int, batch: int, seed: int, step: int) -> NDArray[np.intp]:
+    """The rows of a step: a pure function of its arguments; every row once before any comes again."""
+    steps = number // batch
+    epoch, at = divmod(step, steps)
+    order = np.random.default_rng((seed, epoch)).permutation(number)
+    return order[at * batch : (at + 1) * batch]

@@ -1,0 +1,170 @@
+"""Trains the miniature's CLIP on pictures and English captions, and measures its retrieval."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+
+from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene
+from eval.generation.recogniser import FIELDS, GRID, as_input
+from eval.miniature.dataset import backgrounds, caption, draw_rows, english, truths
+from eval.miniature.train_recogniser import cell_losses
+from eval.miniature.training_loop import Plan, fit
+
+BATCH = 256
+WIDTH = 256  # of the text tower's states and of the shared space
+VISION_WIDTH = 160
+PLACES = ("left", "right", "top", "bottom", "bearing")
+FACTS = 1 + len(COLOURS) + len(SIZES) + 4 + len(PLACES)  # what the code says of every kind
+
+
+def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
+    """A stock CLIPModel: 77 slots and 4 layers of text, 64 patches of 8x8 and 4 layers of picture."""
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=4,
+        num_attention_heads=4, max_position_embeddings=77, projection_dim=WIDTH,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    vision = CLIPVisionConfig(
+        hidden_size=VISION_WIDTH, intermediate_size=3 * VISION_WIDTH, num_hidden_layers=4,
+        num_attention_heads=4, image_size=64,
+        patch_size=64 // GRID, projection_dim=WIDTH,
+    )  # fmt: skip
+    return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=WIDTH))
+
+
+def code(scenes: list[Scene]) -> Tensor:
+    """[n, kinds, facts] of 0 and 1: whether a kind is there, and its colour, size, count and place."""
+    found = np.zeros((len(scenes), len(KINDS), FACTS), np.uint8)
+    for index, scene in enumerate(scenes):
+        for thing, place in zip(scene.things, _places(scene), strict=True):
+            facts = [0, 1 + COLOURS.index(thing.colour), 9 + SIZES.index(thing.size), 11 + thing.count]
+            found[index, KINDS.index(thing.kind), [*facts, *(16 + PLACES.index(where) for where in place)]] = 1
+    return torch.from_numpy(found)
+
+
+def _places(scene: Scene) -> list[tuple[str, ...]]:
+    other = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
+    if not scene.relations:
+        return [()]
+    if scene.relations == ("on",):
+        return [("top", "bearing"), ("bottom", "bearing")]
+    first = {"above": "top", "below": "bottom"}.get(scene.relations[0], scene.relations[0])
+    if len(scene.things) == 2:
+        return [(first,), (other[first],)]
+    third = {"above": "top", "below": "bottom"}[scene.relations[1]]
+    return [(first, other[third]), (other[first], other[third]), (third,)]
+
+
+class Learner(nn.Module):
+    """The CLIP and the read-outs that teach its towers the truth of a scene; the read-outs are thrown away."""
+
+    def __init__(self, clip: CLIPModel) -> None:
+        """Read-outs for patches, for noun slots and for both pooled vectors."""
+        super().__init__()
+        self.clip = clip
+        self.cells = nn.Linear(VISION_WIDTH, sum(FIELDS))
+        self.nouns = nn.Linear(WIDTH, len(KINDS) + len(COLOURS) + len(SIZES) + 4)
+        self.code = nn.Linear(WIDTH, len(KINDS) * FACTS)
+        self.background = nn.Linear(WIDTH, len(BACKGROUNDS))
+
+    def losses(
+        self, inputs: Tensor, ids: Tensor, noun: Tensor, kinds: Tensor, cells: Tensor, truth: Tensor, place: Tensor
+    ) -> dict[str, Tensor]:
+        """All terms for pictures [n, 3, 64, 64] with captions [n, slots] on one batch."""
+        with torch.autocast("cpu", torch.bfloat16):
+            vision = self.clip.vision_model(inputs)
+            image = self.clip.visual_projection(vision.pooler_output).float()
+            states = self.clip.text_model(ids)
+            text = self.clip.text_projection(states.pooler_output).float()
+            patches = self.cells(vision.last_hidden_state[:, 1:]).float()
+        logits = self.clip.logit_scale.exp() * F.normalize(text) @ F.normalize(image).T
+        same = torch.arange(len(ids))
+        parts = cell_losses(patches.transpose(1, 2).unflatten(2, (GRID, GRID)), cells)
+        both = torch.cat([image, text])
+        said = self.code(both)
+        return {
+            "contrast": F.cross_entropy(logits, same) / 2 + F.cross_entropy(logits.T, same) / 2,
+            "code": 60 * F.binary_cross_entropy_with_logits(said, truth.flatten(1).float().repeat(2, 1)),
+            "background": 0.3 * F.cross_entropy(self.background(both), place.repeat(2)),
+            "cells": 0.3 * torch.stack(list(parts.values())).sum(),
+            "nouns": self._nouns(states.last_hidden_state.float(), noun, kinds, truth),
+        }
+
+    def _nouns(self, states: Tensor, noun: Tensor, kinds: Tensor, truth: Tensor) -> Tensor:
+        """The state where a thing's phrase ends says which kind, colour, size and number it is."""
+        row, thing = (noun >= 0).nonzero(as_tuple=True)
+        slots = noun[row, thing].long()
+        named, colours, sizes, counts = self.nouns(states[row, slots]).split(
+            (len(KINDS), len(COLOURS), len(SIZES), 4), 1
+        )
+        kind = kinds[row, thing]
+        facts = truth[row, kind].long()
+        return 0.3 * (
+            F.cross_entropy(named, kind) + F.cross_entropy(colours, facts[:, 1:9].argmax(1))
+            + F.cross_entropy(sizes, facts[:, 9:12].argmax(1)) + F.cross_entropy(counts, facts[:, 12:16].argmax(1))
+        )  # fmt: skip
+
+
+def train_clip(
+    scenes: list[Scene],
+    images: NDArray[np.uint8],
+    tokenizer: CLIPTokenizer,
+    plan: Plan,
+    seed: int,
+    folder: Path,
+    editions: int = 4,
+) -> tuple[CLIPModel, float]:
+    """A trained CLIP; every scene is said in `editions` ways, one after the other over the epochs."""
+    torch.manual_seed(seed)
+    learner = Learner(new_clip(tokenizer))
+    learner.clip.set_attn_implementation("eager")  # on a CPU in bf16 its backward pass takes half of sdpa's time
+    cells, truth, places = truths(scenes), code(scenes), backgrounds(scenes)
+    kinds = torch.tensor([[KINDS.index(t.kind) for t in s.things] + [0] * (3 - len(s.things)) for s in scenes])
+
+    def losses(step: int) -> dict[str, Tensor]:
+        rows = np.sort(draw_rows(len(scenes), BATCH, seed, step))
+        edition = (step * BATCH // len(scenes) + step) % editions + 1
+        said = caption([scenes[row] for row in rows], english(scenes, seed + 10**8 * edition, rows), tokenizer)
+        slots = int(said.length.max())  # causal and read at the first end-of-text: what follows it changes nothing
+        return learner.losses(
+            as_input(images[rows]),
+            said.ids[:, :slots],
+            said.noun,
+            kinds[rows],
+            cells[rows],
+            truth[rows],
+            places[rows],
+        )
+
+    seconds = fit("clip", learner, plan, losses, folder)
+    return learner.clip, seconds
+
+
+@torch.no_grad()
+def image_features(clip: CLIPModel, images: NDArray[np.uint8], chunk: int = 256) -> Tensor:
+    """L2-normalised [n, 256] of pictures [n, 64, 64, 3]."""
+    starts = range(0, len(images), chunk)
+    parts = [clip.get_image_features(as_input(images[start : start + chunk])).pooler_output for start in starts]
+    return F.normalize(torch.cat(parts))
+
+
+@torch.no_grad()
+def text_features(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], chunk: int = 256) -> Tensor:
+    """L2-normalised [n, 256] of texts, padded to 77 slots."""
+    parts = []
+    for start in range(0, len(texts), chunk):
+        ids = tokenizer(
+            texts[start : start + chunk], padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+        parts.append(clip.get_text_features(ids).pooler_output)
+    return F.normalize(torch.cat(parts))
+
+
+def recall_at_1(queries: Tensor, gallery: Tensor, owner: Tensor) -> float:
+    """The share of queries whose nearest row of the gallery is their owner."""
+    return float((queries @ gallery.T).argmax(1).eq(owner).float().mean())

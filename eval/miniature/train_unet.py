@@ -1,0 +1,166 @@
+"""Trains the denoiser on cached latents and cached text states of English prompts, one in ten of them empty.
+
+What a pipeline draws of scenes said in its own English, read back by the recogniser.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import CLIPModel, CLIPTokenizer
+
+from data.miniature.corpus import TEST_SAYING, say
+from data.miniature.scene import BACKGROUNDS, Scene
+from eval.generation.pipeline import Drawing, Pipeline, draw, noise, own_conditioner, pictures
+from eval.generation.recogniser import FIELDS, Agreement, Recogniser, agree, read
+from eval.miniature.dataset import SLOTS, backgrounds, draw_rows, truths
+from eval.miniature.train_autoencoder import CHANNELS
+from eval.miniature.train_clip import WIDTH
+from eval.miniature.train_recogniser import cell_losses
+from eval.miniature.training_loop import Plan, fit
+
+Unet = Any  # diffusers.UNet2DConditionModel; diffusers has no types
+Scheduler = Any  # diffusers.DDPMScheduler
+BATCH = 128
+EMPTY = 0.1  # of the prompts, so that guidance works
+GAMMA = 5.0  # min-SNR weighting
+READING = 0.1  # weight of the read-out
+
+
+def new_unet() -> Unet:
+    """A stock denoiser of latents [n, 16, 8, 8] attending to text at 4x4, where objects are placed."""
+    kind: Any = diffusers.UNet2DConditionModel
+    return kind(
+        sample_size=8, in_channels=CHANNELS, out_channels=CHANNELS, block_out_channels=(128, 192), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH, attention_head_dim=4, norm_num_groups=16,
+    )  # fmt: skip
+
+
+def new_scheduler() -> Scheduler:
+    """Stable Diffusion's noise schedule, predicting velocity."""
+    kind: Any = diffusers.DDPMScheduler
+    return kind(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
+        timestep_spacing="trailing", clip_sample=False, steps_offset=1,
+    )  # fmt: skip
+
+
+def cached_states(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], path: Path) -> NDArray[np.float16]:
+    """[n, 77, 256] last hidden states, kept on disk; they are what the UNet attends to."""
+    if not path.exists():
+        partial = path.with_suffix(".partial.npy")
+        found = np.lib.format.open_memmap(partial, "w+", np.float16, (len(texts), SLOTS, WIDTH))
+        for start in tqdm(range(0, len(texts), 128), desc="text states", mininterval=5):
+            some = texts[start : start + 128]
+            ids = tokenizer(some, padding="max_length", truncation=True, return_tensors="pt").input_ids
+            with torch.no_grad():
+                found[start : start + 128] = clip.text_model(ids).last_hidden_state.numpy()
+        found.flush()
+        partial.replace(path)
+    loaded: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return loaded
+
+
+class Learner(nn.Module):
+    """The denoiser and a read-out of its middle, which is thrown away.
+
+    The read-out says what will stand in each cell: a shorter way from the words to the place than the picture's error
+    (representation alignment, Yu et al. 2024, with the scene's truth in the place of another network's features).
+    """
+
+    def __init__(self, unet: Unet) -> None:
+        """Keeps the middle's output [n, 192, 4, 4] of the last call."""
+        super().__init__()
+        self.unet = unet
+        middle = unet.config.block_out_channels[-1]
+        self.cells = nn.Sequential(nn.Conv2d(middle, 4 * sum(FIELDS), 1), nn.PixelShuffle(2))
+        self.background = nn.Linear(middle, len(BACKGROUNDS))
+        self._middle: Tensor
+        unet.mid_block.register_forward_hook(self._keep)
+
+    def _keep(self, _module: nn.Module, _given: object, found: Tensor) -> None:
+        self._middle = found
+
+    def forward(self, noisy: Tensor, times: Tensor, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The velocity [n, 16, 8, 8], the cells [n, fields, 8, 8] and the background [n, 8]."""
+        found = self.unet(noisy.contiguous(memory_format=torch.channels_last), times, read).sample
+        return found.float(), self.cells(self._middle).float(), self.background(self._middle.mean((2, 3))).float()
+
+
+def train_unet(
+    latents: Tensor,
+    states: NDArray[np.float16],
+    empty: Tensor,
+    scenes: list[Scene],
+    plan: Plan,
+    seed: int,
+    folder: Path,
+) -> tuple[Unet, float]:
+    """A trained denoiser of latents [n, 16, 8, 8] under states [n, 77, 256]; `empty` [77, 256] is for no text."""
+    torch.manual_seed(seed)
+    unet = new_unet().to(memory_format=torch.channels_last)
+    unet.set_attn_processor(AttnProcessor())  # on a CPU in bf16 faster to train than the fused kind
+    learner = Learner(unet)
+    kept = new_scheduler().alphas_cumprod
+    cells, places = truths(scenes), backgrounds(scenes)
+
+    def losses(step: int) -> dict[str, Tensor]:
+        lots = torch.Generator().manual_seed(seed * 10**9 + step)
+        rows = draw_rows(len(latents), BATCH, seed, step)
+        times = ((torch.randperm(BATCH, generator=lots) + torch.rand(BATCH, generator=lots)) * len(kept) / BATCH).long()
+        read = torch.from_numpy(states[rows].astype(np.float32))
+        said = torch.rand(BATCH, generator=lots) >= EMPTY
+        read = torch.where(said[:, None, None], read, empty)
+        clean, noise = latents[rows], torch.randn(BATCH, *latents.shape[1:], generator=lots)
+        share = kept[times][:, None, None, None]
+        noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
+        wanted = share.sqrt() * noise - (1 - share).sqrt() * clean
+        with torch.autocast("cpu", torch.bfloat16):
+            found, shown, place = learner(noisy, times, read)
+        error = F.mse_loss(found, wanted, reduction="none").mean((1, 2, 3))
+        ratio = kept[times] / (1 - kept[times])
+        told = cell_losses(shown[said], cells[rows][said])
+        return {
+            "velocity": (error * ratio.clamp(max=GAMMA) / (ratio + 1)).mean() * 4,
+            "cells": READING * torch.stack(list(told.values())).sum(),
+            "background": READING * F.cross_entropy(place[said], places[rows][said]),
+        }
+
+    seconds = fit("unet", learner, plan, losses, folder)
+    return unet.to(memory_format=torch.contiguous_format), seconds  # the only form that safetensors writes
+
+
+def drawing_scores(
+    pipeline: Pipeline,
+    recogniser: Recogniser,
+    scenes: list[Scene],
+    seeds: int,
+    how: Drawing | None = None,
+) -> dict[str, float]:
+    """Shares of things drawn in the right kind and colour and of scenes read right, `seeds` pictures a scene."""
+    how = how or Drawing(steps=20, guidance=4.0)
+    teacher = own_conditioner(pipeline)
+    said = [say(s, ("caption", "prompt")[i % 2], TEST_SAYING + i, "train").en for i, s in enumerate(scenes)]
+    states, empty = teacher.states(said), teacher.states([""])
+    found: list[Agreement] = []
+    cases = [(row, seed) for seed in range(seeds) for row in range(len(scenes))]
+    for start in tqdm(range(0, len(cases), how.batch), desc="pictures", mininterval=5):
+        some = cases[start : start + how.batch]
+        begin = noise(pipeline, [seed * 1_000_003 + row for row, seed in some])
+        rows = [row for row, _ in some]
+        drawn = pictures(pipeline, draw(pipeline, begin, states[rows], empty, how).latents[-1])
+        found += [agree(scenes[row], one) for row, one in zip(rows, read(recogniser, drawn), strict=True)]
+    shares = {
+        key: float(np.mean([getattr(one, key) for one in found]))
+        for key in ("exact", "counts", "sizes", "relations", "background", "all_but_size")
+    }
+    return {"things": sum(one.found for one in found) / sum(one.things for one in found), **shares}

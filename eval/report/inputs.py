@@ -1,0 +1,159 @@
+"""What a report is made of: results, drawings, curves of runs, comparisons of pairs; known by their content.
+
+What the report relies on in the files of eval.generation and eval.pairs.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
+
+from data.cli import UserError, one_line
+from data.files import read_json, shaped
+from distill.export.results import FIX, Interval, Result
+from eval.datasets.benchmark import text_lines
+
+
+class Measure(TypedDict):
+    """Of one conditioning."""
+
+    mean: float
+    ci95: Interval
+
+
+class Shown(TypedDict):
+    """A prompt whose pictures are kept."""
+
+    en: str
+    zh: str
+    mixed: NotRequired[str | None]
+
+
+class DrawingSettings(TypedDict):
+    """What the measures depend on."""
+
+    prompts: int
+    seeds: int
+    sha256: dict[str, str]
+
+
+class Drawing(TypedDict):
+    """The result.json of eval.generation: each measure by conditioning."""
+
+    psnr: dict[str, Measure]
+    latent_distance: NotRequired[dict[str, Measure]]
+    prediction_error: NotRequired[dict[str, Measure]]
+    things: NotRequired[dict[str, Measure]]
+    read_exact: NotRequired[dict[str, Measure]]
+    shown: list[Shown]
+    settings: DrawingSettings
+
+
+class Cosines(TypedDict):
+    """Mean cosine with the teacher's English over some pairs."""
+
+    pairs: int
+    zh: float
+    en: float
+
+
+class Worst(TypedDict):
+    """A pair that is far from the teacher."""
+
+    cosine: float
+    domain: str
+    zh: str
+    en: str
+
+
+class PairsFile(TypedDict):
+    """The JSON of eval.pairs."""
+
+    by_domain: dict[str, Cosines]
+    by_length: dict[str, Cosines]
+    by_slot: dict[str, list[float]]
+    worst: list[Worst]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A result of eval.generation, and the folder of its pictures."""
+
+    result: Drawing
+    pictures: Path
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything that was found, each under the name of its file or run."""
+
+    results: dict[str, Result] = field(default_factory=dict)
+    translations: dict[str, Result] = field(default_factory=dict)
+    drawn: dict[str, Drawn] = field(default_factory=dict)
+    curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    pairs: dict[str, PairsFile] = field(default_factory=dict)
+
+
+def gather(paths: Sequence[Path]) -> Sources:
+    """Read files of results, drawings and pairs; of folders metrics.jsonl and every JSON that is one of these."""
+    found = Sources()
+    for path, name in zip(paths, _told_apart(paths), strict=True):
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; give result files, or folders of runs")
+        metrics = path / "metrics.jsonl"
+        if metrics.is_file():
+            found.curves[name] = _lines(metrics)
+        files = [path] if path.is_file() else sorted(path.glob("*.json"))
+        known = [_take(found, file, name if path.is_file() else f"{name}/{file.stem}") for file in files]
+        if not any(known) and not metrics.is_file():
+            raise UserError(f"{path}: no result of a benchmark, no drawings, no pairs and no metrics.jsonl in it")
+    return found
+
+
+def _told_apart(paths: Sequence[Path]) -> list[str]:
+    """A name for each path: its last part, or as many from the end as tell all of them apart."""
+    whole = [(path.with_suffix("") if path.is_file() else path).absolute().parts for path in paths]
+    count = 1
+    while len({parts[-count:] for parts in whole}) < len(set(whole)):
+        count += 1
+    return ["/".join(parts[-count:]) for parts in whole]
+
+
+def _take(found: Sources, file: Path, name: str) -> bool:
+    """Put what `file` holds where it belongs; False where it is something else, UserError where it is damaged."""
+    value = read_json(file)
+    if not isinstance(value, dict):
+        return False
+    if _is_result(value):
+        kind = found.translations if "translations" in value else found.results
+        kind[name] = shaped(value, Result, str(file), FIX)
+    elif {"psnr", "shown", "settings"} <= set(value):
+        drawing = shaped(value, Drawing, str(file), "draw again with python -m eval.generation")
+        found.drawn[name] = Drawn(drawing, file.parent / "pictures")
+    elif value.get("kind") == "pairs":
+        found.pairs[name] = shaped(value, PairsFile, str(file), "write it again with python -m eval.pairs")
+    else:
+        return False
+    return True
+
+
+def _is_result(value: dict[str, Any]) -> bool:
+    return isinstance(value.get("rows"), list) and isinstance(value.get("settings"), dict)
+
+
+def _lines(path: Path) -> list[dict[str, float]]:
+    """Rows of metrics.jsonl; a last line that a killed run left half-written is dropped."""
+    lines = list(text_lines(path))
+    rows = []
+    for number, (where, line) in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and isinstance(error, json.JSONDecodeError):
+                break
+            raise UserError(f"{where}: not JSON ({one_line(error)}); remove the line") from error
+        rows.append(shaped(row, dict[str, float], where, "remove the line"))
+    return rows

@@ -1,0 +1,123 @@
+"""The command line that the benchmarks share."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+
+from data.cli import UserError
+from data.files import refuse_unwritable
+from eval.datasets.benchmark import BENCHMARKS
+from eval.provenance import command_line
+from eval.retrieval.models import chosen
+from eval.retrieval.preprocess import CHINESE_CLIP, OPENAI, PROTOCOLS, Name, Protocol
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+PUBLISHED_TITLES = tuple(published.title for published in BENCHMARKS.values())
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to score, on what, and how; see `--help` for each."""
+
+    student: str
+    clip: str
+    data: str
+    translator: str | None
+    out: Path | None
+    protocol: Protocol
+    max_length: int
+    title: str | None
+    examples: int
+    precision: Precision
+    device: torch.device
+    command: str
+    image_features: Path | None = None
+    images: Path | None = None
+    english: str | None = None
+    traditional: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision in which the towers run; features are always float32."""
+        return DTYPES[self.precision]
+
+
+def parse(module: str, description: str, arguments: list[str] | None = None) -> Options:
+    """Read the command line of `python -m MODULE`, a benchmark of pictures or what stands for them.
+
+    A wrong one raises ArgumentError or UserError, as does `shared`.
+    """
+    parser = parser_of(module, description)
+    parser.add_argument("--image-features", type=Path | None, help=".npz with `ids` and `features` of --clip's tower")
+    parser.add_argument("--images", type=Path | None, help="folder of pictures, where it is not beside the captions")
+    parser.add_argument("--english", type=str | None, help="English captions of the same images, where --data has none")
+    parser.add_argument(
+        "--traditional", type=bool, default=False, help="score the Chinese captions in traditional characters as well"
+    )
+    given = parser.parse_args(arguments)
+    usual = OPENAI if given.image_features else CHINESE_CLIP
+    return dataclasses.replace(
+        shared(given, usual, command_line(module, arguments)),
+        image_features=given.image_features,
+        images=given.images,
+        english=given.english,
+        traditional=given.traditional,
+    )
+
+
+def parser_of(module: str, description: str) -> ArgumentParser:
+    """A parser of the options that every benchmark has."""
+    parser = ArgumentParser(prog=f"python -m {module}", description=description, exit_on_error=False)
+    parser.add_argument("--student", type=str, required=True, help="folder or Hub id of the student, as exported")
+    parser.add_argument(
+        "--clip",
+        type=str,
+        required=True,
+        help="folder or Hub id of the teacher's CLIPModel; where no picture is read its text tower is enough",
+    )
+    parser.add_argument("--data", type=str, required=True, help="benchmark: a file, a folder, or a Hub data set id")
+    parser.add_argument("--translator", type=str | None, help="translation model zh to en: adds translate-then-teacher")
+    parser.add_argument("--out", type=Path | None, help="result JSON to write")
+    parser.add_argument("--title", type=str | None, help="name of the set in --data, where it is another one")
+    parser.add_argument(
+        "--protocol",
+        type=Name | None,
+        help="chinese-clip (squashed pictures, 52 tokens, lower case) or openai (cropped, 77 tokens); "
+        "by default chinese-clip; openai with --image-features, made ready elsewhere, and in eval.translation",
+    )
+    parser.add_argument("--max-length", type=int | None, help="tokens a caption may have; by default the protocol's")
+    parser.add_argument("--examples", type=int, default=12, help="captions to keep with the images that they found")
+    parser.add_argument("--precision", type=Precision, default="fp32", help="of the towers; the protocol is fp32")
+    parser.add_argument("--device", type=str | None, help="cpu, cuda, cuda:1 ...; by default cuda where there is one")
+    return parser
+
+
+def shared(given: Namespace, usual: Protocol, command: str) -> Options:
+    """The options that every benchmark has, checked; `usual` is the protocol where none was asked for."""
+    protocol = PROTOCOLS[given.protocol] if given.protocol else usual
+    if given.max_length is not None and given.max_length < 3:
+        raise UserError(f"--max-length {given.max_length}: start, end and one token between need 3")
+    if given.title is not None and given.title.strip() in {"", *PUBLISHED_TITLES}:
+        raise UserError(f"--title {given.title!r}: name another set than a published one, or leave it out")
+    if given.out is not None:
+        refuse_unwritable(given.out)
+    return Options(
+        student=given.student,
+        clip=given.clip,
+        data=given.data,
+        translator=given.translator,
+        out=given.out,
+        protocol=protocol,
+        max_length=given.max_length or protocol.max_length,
+        title=given.title,
+        examples=max(0, given.examples),
+        precision=given.precision,
+        device=chosen(given.device),
+        command=command,
+    )

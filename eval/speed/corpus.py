@@ -1,0 +1,134 @@
+"""`python scripts/benchmark.py data`: speed and memory of a whole build, and OpusFilter beside it on the same rows."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from data.schema import TEXT
+from eval.speed.peer_opusfilter import compare
+from eval.speed.token_store import index_speed
+
+PLAIN = ("caption", "general", "subtitle", "encyclopedia", "news")  # domains whose rows are sentences
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One build: what it took."""
+
+    rows: int
+    kept: int
+    seconds: float
+    pairs_a_second: float
+    cpu_seconds: float  # of all threads: what the work costs, whatever else the machine does
+    peak_gib: float  # resident, of the whole process
+    phases: dict[str, float]  # seconds of reading-to-scoring, the rest is deciding and writing
+
+
+def sentences(corpus: Path) -> tuple[pa.Array, pa.Array]:
+    """English and Chinese of a built corpus, raw scored rows of the sentence domains."""
+    told = json.loads((corpus / "report.json").read_text(encoding="utf-8"))
+    names = [s["name"] for s in told["sources"] if s["domain"] in PLAIN]
+    table = ds.dataset([corpus / "scored" / name / "rows.parquet" for name in names]).to_table(columns=["en", "zh"])
+    good = pc.and_(pc.not_equal(table["en"], ""), pc.not_equal(table["zh"], ""))
+    table = table.filter(good)
+    return table["en"].combine_chunks(), table["zh"].combine_chunks()
+
+
+def write_rows(path: Path, en: pa.Array, zh: pa.Array, rows: int) -> None:
+    """`rows` pairs as TSV: the real ones in random order, then real ones joined two and two, all different."""
+    draw = np.random.default_rng(0)
+    order = draw.permutation(len(en))
+    with path.open("wb") as file:
+        for start in range(0, rows, 200_000):
+            count = min(200_000, rows - start)
+            first = order[np.arange(start, start + count) % len(en)]
+            left, right = en.take(pa.array(first)), zh.take(pa.array(first))
+            if start + count > len(en):
+                second = pa.array(draw.integers(0, len(en), count))
+                left = pc.binary_join_element_wise(left, en.take(second), pa.scalar(" ", TEXT))
+                right = pc.binary_join_element_wise(right, zh.take(second), pa.scalar("", TEXT))
+            lines = pc.binary_join_element_wise(left, right, pa.scalar("\t", TEXT))
+            file.write("\n".join(lines.to_pylist()).encode() + b"\n")
+
+
+def measure(config: Path, out: Path, rows: int) -> Measured:
+    """Run one build in a process of its own and watch its time and its largest resident size."""
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "data.build", str(config), "--out", str(out)]
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    errors = process.stderr.read() if process.stderr else b""
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - started
+    if status:
+        raise RuntimeError(errors.decode()[-2000:])
+    told = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    scoring = sum(s["seconds"] for s in told["sources"])
+    peak = usage.ru_maxrss / 2**20
+    cpu = round(usage.ru_utime + usage.ru_stime, 1)
+    speed, kept = round(rows / seconds), told["rows_kept"]
+    return Measured(rows, kept, round(seconds, 1), speed, cpu, round(peak, 2), {"scoring": scoring})
+
+
+def build_config(folder: Path, tsv: Path, benchmarks: list[str]) -> Path:
+    """Everything on but similarity: cleaning, exact and near duplicates, benchmarks."""
+    source = {"name": "rows", "domain": "general", "license": "mixed", "format": "tsv", "files": [str(tsv)],
+              "speakers": True, "spaces": "comma"}  # fmt: skip
+    path = folder / f"{tsv.stem}.yaml"
+    path.write_text(yaml.safe_dump({"sources": [source], "benchmarks": benchmarks}), encoding="utf-8")
+    return path
+
+
+def main() -> None:
+    """Measure and print; with --opusfilter also the peer."""
+    parser = ArgumentParser(prog="benchmark.py data", description=__doc__, exit_on_error=False)
+    parser.add_argument("--corpus", type=Path, default=None, help="a corpus that data.build wrote: its rows are used")
+    parser.add_argument("--benchmarks", type=list[str], default=[], help="benchmark files to keep out")
+    parser.add_argument("--rows", type=list[int], default=[1_000_000, 10_000_000])
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmark-data"))
+    parser.add_argument("--opusfilter", type=Path, default=None, help="python of an environment that has opusfilter")
+    parser.add_argument("--opusfilter_rows", type=list[int], default=[50_000])
+    parser.add_argument("--opusfilter_runs", type=int, default=1, help="of the peer; one more of ours around them")
+    parser.add_argument("--index_rows", type=int, default=0, help="rows of a synthetic token store to draw from")
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
+    if given.index_rows:
+        result["index"] = index_speed(given.work, given.index_rows)
+        print(json.dumps(result["index"], indent=1), flush=True)
+    if given.corpus:
+        _measure_builds(given, result)
+    (given.work / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _measure_builds(given: Namespace, result: dict[str, Any]) -> None:
+    """Builds of each size, and the peer where it is named."""
+    en, zh = sentences(given.corpus)
+    result["builds"] = []
+    for rows in given.rows:
+        tsv = given.work / f"rows-{rows}.tsv"
+        write_rows(tsv, en, zh, rows)
+        config = build_config(given.work, tsv.resolve(), [str(Path(b).resolve()) for b in given.benchmarks])
+        found = measure(config, given.work / f"corpus-{rows}", rows)
+        print(f"{rows:>12,} rows: {json.dumps(asdict(found))}", flush=True)
+        result["builds"].append(asdict(found))
+        tsv.unlink()
+    result["opusfilter"] = []
+    for rows in given.opusfilter_rows if given.opusfilter else []:
+        tsv = given.work / "peer.tsv"
+        write_rows(tsv, en, zh, rows)
+        result["opusfilter"].append(compare(given.opusfilter, tsv, given.work, given.opusfilter_runs))
+        print(json.dumps(result["opusfilter"][-1], indent=1, ensure_ascii=False), flush=True)

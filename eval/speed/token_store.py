@@ -1,0 +1,107 @@
+"""A synthetic token store of many rows: how long it takes to open, what it holds in memory, how fast a batch comes."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jsonargparse import ArgumentParser
+
+from data.loader.token_store import VIEWS
+
+CHUNK = 1 << 18  # rows a record batch, as the store writes them
+DOMAINS = ("general", "caption", "news")
+STEPS = 200  # drawn at random places of a long run, and as many one after the other
+
+
+@dataclass(frozen=True)
+class IndexSpeed:
+    """One store; times in seconds, over STEPS batches of 512 pairs."""
+
+    rows: int
+    gigabytes: float  # of the store's files
+    open_seconds: float
+    open_gib: float  # resident when open, torch included
+    drawn_gib: float  # private memory after all batches; pages of the mapped file may be dropped and do not count
+    anywhere_median: float  # a batch at a random step: its window is drawn first
+    anywhere_p99: float
+    anywhere_worst: float
+    onward_median: float  # the next step's batch
+    onward_p99: float
+    onward_worst: float
+
+
+def write_store(folder: Path, rows: int) -> None:
+    """A store of `rows` rows of 2 to 8 tokens: the same record batch again and again."""
+    draw = np.random.default_rng(0)
+    columns = []
+    for _ in VIEWS:
+        offsets = np.concatenate([[0], np.cumsum(draw.integers(2, 9, CHUNK))])
+        values = draw.integers(0, 49408, offsets[-1]).astype(np.int32)
+        columns.append(pa.LargeListArray.from_arrays(offsets, values))
+    batch = pa.record_batch(columns, names=list(VIEWS))
+    (folder / "train").mkdir(parents=True, exist_ok=True)
+    for number, domain in enumerate(DOMAINS):
+        left = rows * (number + 1) // len(DOMAINS) - rows * number // len(DOMAINS)
+        with pa.ipc.new_stream(str(folder / "train" / f"{domain}.arrow"), batch.schema) as writer:
+            for start in range(0, left, CHUNK):
+                writer.write_batch(batch.slice(0, min(CHUNK, left - start)))
+
+
+def measure(folder: Path) -> IndexSpeed:
+    """Open the store in this process and draw."""
+    from data.loader.batches import Batches, Schedule
+    from data.loader.mixture import MixtureConfig, stages
+    from data.loader.token_store import TokenStore
+
+    started = time.perf_counter()
+    store = TokenStore(folder)
+    sizes = {name: len(tokens) for name, tokens in store.train.items()}
+    schedule = Schedule(seed=0, batch_size=512, window=32, full_share=0.25)
+    batches = Batches(store.train, stages(sizes, MixtureConfig()), schedule, pad=49407, slots=77)
+    opened, resident = time.perf_counter() - started, _gib("VmRSS")
+    batches[0]
+    anywhere = np.random.default_rng(1).integers(0, 2_000_000, STEPS)
+    times = []
+    for step in [*anywhere.tolist(), *range(STEPS)]:
+        started = time.perf_counter()
+        batches[step]
+        times.append(time.perf_counter() - started)
+    cold, warm = np.array(times[:STEPS]), np.array(times[STEPS:])
+    size = sum(path.stat().st_size for path in (folder / "train").iterdir()) / 1e9
+    drawn = [round(float(value), 4) for side in (cold, warm) for value in np.percentile(side, [50, 99, 100])]
+    return IndexSpeed(sum(sizes.values()), round(size, 1), round(opened, 4), resident, _gib("RssAnon"), *drawn)
+
+
+def _gib(kind: str) -> float:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return round(int(status.split(f"{kind}:")[1].split()[0]) / 2**20, 2)
+
+
+def index_speed(folder: Path, rows: int) -> dict[str, Any]:
+    """Write a store of `rows` below `folder`, measure it in a process of its own, remove it."""
+    store = folder / "index"
+    write_store(store, rows)
+    try:
+        command = [sys.executable, "-m", "eval.speed.token_store", str(store)]
+        found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        return found
+    finally:
+        shutil.rmtree(store)
+
+
+def main() -> None:
+    """Measure the store that is named."""
+    parser = ArgumentParser(prog="eval.speed.token_store", description=__doc__)
+    parser.add_argument("store", type=Path)
+    print(json.dumps(asdict(measure(parser.parse_args().store))))
+
+
+if __name__ == "__main__":
+    main()

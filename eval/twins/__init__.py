@@ -1,1 +1,0 @@
-"""Twin pictures: the same seeds and the same UNet under two encoders."""
