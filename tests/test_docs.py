@@ -14,8 +14,8 @@ import pytest
 from diffusers import StableDiffusionPipeline
 
 from distill.export.folder import export
+from tests.eval.random_pipeline import write_pipeline
 from tests.eval.tiny import text_half, tiny_clip, tiny_student_tokenizer
-from tests.miniature.random_pipeline import write_pipeline
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "data").rglob("CARD.md"))]

@@ -16,11 +16,11 @@ import pytest
 import yaml
 from accelerate.state import AcceleratorState, PartialState
 
+from tests.distill.export.hub_server import TOKEN, running
 from tests.distill.tiny_clip import captions, run_options
 from tests.eval.files import ENGLISH, IMAGES, KINDS, name, write_files
+from tests.eval.random_pipeline import write_pipeline
 from tests.eval.tiny import save_clip, save_translator
-from tests.export.hub_server import TOKEN, running
-from tests.miniature.random_pipeline import write_pipeline
 from tests.test_docs import OWN, ROOT, told
 
 MAKING = (

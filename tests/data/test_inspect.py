@@ -8,8 +8,8 @@ import pytest
 
 from data.cli import UserError
 from data.inspect import Query, main, samples
+from tests.data.build.test_build import DIRTY
 from tests.data.corpora import PAIRS, built, tsv_config
-from tests.data.test_build import DIRTY
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from data.build.scoring import in_order
 from tests.data.corpora import PAIRS, rows, write_config, write_tsv
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def test_results_in_any_order_come_back_in_row_order() -> None:

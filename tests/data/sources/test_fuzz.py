@@ -20,7 +20,7 @@ from data.cli import UserError
 from data.schema import RAW
 from data.sources.base import Source
 from data.sources.subtitles import continued
-from tests.data.test_readers import source
+from tests.data.sources.test_readers import source
 
 
 def _parquet() -> bytes:

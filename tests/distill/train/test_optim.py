@@ -14,8 +14,8 @@ from distill.train import checkpoint, trainer
 from distill.train.optim import Average, is_spike
 from distill.train.run_folder import load_run
 from tests.distill.forked import two_processes
-from tests.distill.test_training import _records, _step_gradients, _train, _weights
 from tests.distill.tiny_clip import run_options, write_config
+from tests.distill.train.test_training import _records, _step_gradients, _train, _weights
 
 
 def test_the_mean_by_hand() -> None:

@@ -13,7 +13,7 @@ from eval.miniature.train_clip import PLACES, code
 from eval.miniature.train_recogniser import cell_losses
 from eval.miniature.training_loop import Plan, fit, rate_at
 
-ASSETS = Path(__file__).parents[2] / "data" / "miniature" / "assets"
+ASSETS = Path(__file__).parents[3] / "data" / "miniature" / "assets"
 
 
 def perfect(scenes: list[Scene]) -> list[Reading]:

@@ -25,7 +25,7 @@ from tests.eval import files as small
 from tests.eval.files import Files
 from tests.eval.tiny import save_text_half
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def score(*arguments: object) -> Result:

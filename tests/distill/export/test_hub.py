@@ -11,7 +11,7 @@ from transformers import CLIPTextModelWithProjection
 from data.cli import UserError
 from distill.export.hub import Target, push
 from distill.export.main import parse
-from tests.export.hub_server import TOKEN, Hub, running
+from tests.distill.export.hub_server import TOKEN, Hub, running
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from distill.export.formats import write_golden
 from distill.export.pipeline import write_pipeline
 from eval import golden
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from data.miniature.scene import draw_scenes
 from eval.generation.__main__ import run
 from eval.miniature.dataset import pictures
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def test_pictures_are_rendered_once(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from data.build.config import load_plan
 from data.clean.benchmarks import image_id, load_benchmark
 from tests.data.corpora import rows
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 CONFIGS = [
     *sorted((REPOSITORY / "configs" / "corpus").glob("*.yaml")),
     *sorted((REPOSITORY / "tests/real").glob("corpus*")),

@@ -21,10 +21,10 @@ from eval.demo import page
 from eval.demo.backend import load_album, load_painter
 from eval.generation.pipeline import Drawing
 from tests.eval.files import picture
+from tests.eval.random_pipeline import write_pipeline
 from tests.eval.tiny import save_clip, text_half, tiny_clip, tiny_student_tokenizer
-from tests.miniature.random_pipeline import write_pipeline
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 
 

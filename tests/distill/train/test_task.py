@@ -9,8 +9,8 @@ import torch
 from data.cli import UserError
 from distill.train import checkpoint, main, task
 from tests.distill.forked import two_processes
-from tests.distill.test_training import _records, _step_gradients, _train, _weights
 from tests.distill.tiny_clip import run_options, write_config
+from tests.distill.train.test_training import _records, _step_gradients, _train, _weights
 
 
 def _options(teacher: Path, corpus: Path, out: Path, parts: int) -> dict[str, Any]:

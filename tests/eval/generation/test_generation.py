@@ -20,7 +20,7 @@ from eval.generation.pipeline import Path as Trajectory
 from eval.generation.prompts import read_prompts
 from eval.generation.recogniser import Recogniser, load_recogniser
 from eval.metrics import mean_interval
-from tests.miniature.random_pipeline import write_encoder, write_pipeline
+from tests.eval.random_pipeline import write_encoder, write_pipeline
 
 FAST = ["--drawing.steps", "3", "--seeds", "2", "--drawing.batch", "3"]
 

@@ -12,8 +12,8 @@ from torch.distributed.tensor import DTensor
 from distill import distributed
 from distill.train import checkpoint
 from tests.distill.forked import two_processes
-from tests.distill.test_training import _records, _step_gradients, _train, _weights
 from tests.distill.tiny_clip import run_options, write_config
+from tests.distill.train.test_training import _records, _step_gradients, _train, _weights
 
 
 def _options(teacher: Path, corpus: Path, out: Path, train: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from distill.export.folder import PROBES, export, sound_config, write_tokenizer
 from distill.export.main import main
 from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROMPT = "戴帽子拿剑的猫 and the dog，8k"
 
 

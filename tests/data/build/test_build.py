@@ -14,7 +14,7 @@ from data.build.__main__ import build
 from data.cli import UserError
 from tests.data.corpora import PAIRS, built, rows, tsv_config, write_config, write_tsv
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 DIRTY = [
     ("A dog runs on the grass!", "一只狗在草地上奔跑"),  # a duplicate once folded
     ("one column",),

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.cli import UserError
-from tests.data.test_readers import pairs, read, source
+from tests.data.sources.test_readers import pairs, read, source
 
 
 def test_scored_tsv_of_wikimatrix(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from distill.api import load_student
 from distill.export.formats import write_single_files
-from tests.export.comfyui_stub import ROWS, install
+from tests.distill.export.comfyui_stub import ROWS, install
 
 
 @pytest.fixture

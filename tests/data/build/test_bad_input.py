@@ -15,7 +15,7 @@ from data.cli import UserError, command
 from tests.data.corpora import PAIRS, built, tsv_config, write_config, write_tsv
 
 TSV: dict[str, Any] = {"name": "pairs", "format": "tsv", "files": ["pairs.tsv"]}
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def refused(config: Path, match: str) -> None:
