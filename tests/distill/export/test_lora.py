@@ -14,7 +14,7 @@ PROMPT = "戴帽子拿剑的猫 and the dog，8k"
 
 
 def config(*modules: str) -> Any:  # noqa: ANN401  an optional package
-    peft: Any = pytest.importorskip("peft")
+    peft: Any = pytest.importorskip("peft", reason="needs the extra `dev`: make install")
     return peft.LoraConfig(r=4, lora_alpha=8, target_modules=list(modules), init_lora_weights=False)
 
 
@@ -32,7 +32,7 @@ def test_an_adapter_of_the_teachers_encoder_is_the_same_update_on_the_student(
     student: Path, teachers: Path, tmp_path: Path
 ) -> None:
     wrapping = config("q_proj", "v_proj", "fc1")
-    peft: Any = pytest.importorskip("peft")
+    peft: Any = pytest.importorskip("peft", reason="needs the extra `dev`: make install")
     torch.manual_seed(3)
     peft.get_peft_model(CLIPTextModel.from_pretrained(teachers / "text_encoder"), wrapping).save_pretrained(tmp_path)
     ids = torch.tensor([[518, 3, 4, 521, 519]])  # 521: a token that the teacher does not have
@@ -53,7 +53,7 @@ def test_a_lora_file_of_the_teachers_pipeline_loads_in_the_students(
     student: Path, teachers: Path, tmp_path: Path
 ) -> None:
     """Made with diffusers for encoder and UNet; the encoder's moves the student, the UNet's is the teacher's own."""
-    peft: Any = pytest.importorskip("peft")
+    peft: Any = pytest.importorskip("peft", reason="needs the extra `dev`: make install")
     torch.manual_seed(4)
     teacher = opened(teachers)
     layers = {}

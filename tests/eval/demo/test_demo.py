@@ -84,7 +84,7 @@ def test_mistakes_are_one_line(made: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def address(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The running demo."""
-    pytest.importorskip("gradio")
+    pytest.importorskip("gradio", reason="needs the extra `demo`: make install")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -106,9 +106,9 @@ def address(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         log.close()
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser: apt-get install chromium fonts-noto-cjk")
 def test_typing_and_clicking(address: str, tmp_path: Path) -> None:
-    play: Any = pytest.importorskip("playwright.sync_api")
+    play: Any = pytest.importorskip("playwright.sync_api", reason="needs the extra `dev`: make install")
     with play.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 390, "height": 844})

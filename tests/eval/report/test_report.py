@@ -150,7 +150,7 @@ def test_json_beside_it(made: Path) -> None:
         assert set(each["right"]) <= {small.name(n) for n in range(small.IMAGES)}
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser: apt-get install chromium fonts-noto-cjk")
 def test_in_a_real_browser(made: Path, tmp_path: Path) -> None:
     """No console line, no request, and nothing wider than a phone: a frame of 390 pixels says so itself."""
     probe = tmp_path / "probe.html"

@@ -74,7 +74,9 @@ class Ready:
 @pytest.mark.parametrize("seed", range(3))
 def test_equal_to_clip_benchmarks_own_metric(seed: int) -> None:
     """Its package itself; it knows nothing of ties, so here there are none."""
-    metric = pytest.importorskip("clip_benchmark.metrics.zeroshot_retrieval")
+    metric = pytest.importorskip(
+        "clip_benchmark.metrics.zeroshot_retrieval", reason="needs clip-benchmark: make install"
+    )
     generator = np.random.default_rng(seed)
     pictures = normalised(generator.normal(size=(100, 16)).astype(np.float32))
     texts = normalised((np.repeat(pictures, 5, axis=0) + generator.normal(size=(500, 16)) * 0.6).astype(np.float32))
