@@ -1,6 +1,1 @@
 """Parallel corpora: sources, cleaning, tokens, batches."""
-
-
-
-
-

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
-from data.cli import UserError, command
+from data.cli import UserError, run_cli
 from data.schema import CORPUS
 
-HALF = str.maketrans("，。！？；：（）", ",.!?;:()")
-FULL = str.maketrans(",!?;:()", "，！？；：（）")
+TO_HALF_WIDTH = str.maketrans("，。！？；：（）", ",.!?;:()")
+TO_FULL_WIDTH = str.maketrans(",!?;:()", "，！？；：（）")
 HAN_EDGE = re.compile(r"(?<=[\u4e00-\u9fff])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?=[\u4e00-\u9fff])")
 TAG_BREAK = re.compile(r"\s*[,，]\s*")
-MARK = "augmented:"  # before the name of the source of a variant
+SOURCE_PREFIX = "augmented:"  # before the name of the source of a variant
 Draw = np.random.Generator
 
 
@@ -44,7 +44,7 @@ class Row:
 
 def half_width(row: Row, draw: Draw) -> Row:
     """Chinese with ASCII punctuation, as many type it."""
-    return Row(row.en, row.zh.translate(HALF if draw.random() < 0.7 else FULL))
+    return Row(row.en, row.zh.translate(TO_HALF_WIDTH if draw.random() < 0.7 else TO_FULL_WIDTH))
 
 
 def respaced(row: Row, draw: Draw) -> Row:
@@ -68,7 +68,7 @@ def reordered(row: Row, draw: Draw) -> Row:
     return Row(", ".join(en[i] for i in order), "，".join(zh[i] for i in order))
 
 
-def switcher(glosses: dict[str, str]) -> Callable[[Row, Draw], Row]:
+def make_code_switcher(glosses: dict[str, str]) -> Callable[[Row, Draw], Row]:
     """Code-switching: a Chinese word whose dictionary gloss stands in the English side becomes that English.
 
     Words are the longest ones that the dictionary knows. Half of the rows have no spaces around the English: many type
@@ -95,35 +95,41 @@ def switcher(glosses: dict[str, str]) -> Callable[[Row, Draw], Row]:
     return switched
 
 
-def dictionary(tables: Iterator[pa.Table]) -> dict[str, str]:
+def load_glosses(tables: Iterator[pa.Table]) -> dict[str, str]:
     """Chinese word to one short English gloss, from rows of the dictionary domain; the first gloss stays."""
-    found = dict[str, str]()
+    glosses = dict[str, str]()
     for table in tables:
         words = table.filter(pa.compute.equal(table["domain"], "dictionary"))
         for en, zh in zip(words["en"].to_pylist(), words["zh"].to_pylist(), strict=True):
             gloss = en.lower().removeprefix("to ").removeprefix("a ").removeprefix("an ")
             if 1 <= len(zh) <= 6 and gloss.isascii() and len(gloss.split()) <= 2:
-                found.setdefault(zh, gloss)
-    return found
+                glosses.setdefault(zh, gloss)
+    return glosses
 
 
-def variants(table: pa.Table, augmentation: Augmentation, glosses: dict[str, str], draw: Draw) -> pa.Table:
+def augmented_rows(table: pa.Table, augmentation: Augmentation, glosses: dict[str, str], draw: Draw) -> pa.Table:
     """New rows made of `table`; `source` and `id` say what they are."""
-    makers = ((augmentation.punctuation, half_width), (augmentation.spacing, respaced), (augmentation.case, recased),
-              (augmentation.tags, reordered), (augmentation.switched, switcher(glosses)))  # fmt: skip
-    edges = np.cumsum([share for share, _ in makers])
+    transforms = (
+        (augmentation.punctuation, half_width),
+        (augmentation.spacing, respaced),
+        (augmentation.case, recased),
+        (augmentation.tags, reordered),
+        (augmentation.switched, make_code_switcher(glosses)),
+    )
+    edges = np.cumsum([share for share, _ in transforms])
     chosen = np.searchsorted(edges, draw.random(table.num_rows), side="right")
-    made = list[dict[str, Any]]()
-    picked = np.flatnonzero(chosen < len(makers))
+    new_rows = list[dict[str, Any]]()
+    picked = np.flatnonzero(chosen < len(transforms))
     for kind, row in zip(chosen[picked].tolist(), table.take(pa.array(picked)).to_pylist(), strict=True):
         old = Row(row["en"], row["zh"])
-        new = makers[kind][1](old, draw)
+        new = transforms[kind][1](old, draw)
         if new != old and row["domain"] != "dictionary":
-            name = makers[kind][1].__name__
-            made.append(
-                row | {"en": new.en, "zh": new.zh, "source": f"{MARK}{row['source']}", "id": f"{row['id']}~{name}"}
+            name = transforms[kind][1].__name__
+            new_rows.append(
+                row
+                | {"en": new.en, "zh": new.zh, "source": f"{SOURCE_PREFIX}{row['source']}", "id": f"{row['id']}~{name}"}
             )
-    return pa.Table.from_pylist(made, CORPUS)
+    return pa.Table.from_pylist(new_rows, CORPUS)
 
 
 def augment(corpus: Path, augmentation: Augmentation, seed: int) -> int:
@@ -134,9 +140,9 @@ def augment(corpus: Path, augmentation: Augmentation, seed: int) -> int:
     if sum((augmentation.punctuation, augmentation.spacing, augmentation.case, augmentation.tags,
             augmentation.switched)) > 1:  # fmt: skip
         raise UserError("the shares of the variants add up to more than 1; lower them")
-    glosses, total = dictionary(pq.read_table(shard) for shard in shards), 0
+    glosses, total = load_glosses(pq.read_table(shard) for shard in shards), 0
     for number, shard in enumerate(tqdm(shards, desc="augment", unit=" shards")):
-        table = variants(pq.read_table(shard), augmentation, glosses, np.random.default_rng([seed, number]))
+        table = augmented_rows(pq.read_table(shard), augmentation, glosses, np.random.default_rng([seed, number]))
         path = shard.with_name(shard.name.replace("part-", "augmented-"))
         partial = path.with_suffix(".partial")
         pq.write_table(table, partial, compression="zstd")
@@ -151,10 +157,10 @@ def main() -> None:
     parser.add_argument("corpus", type=Path, help="folder that data.build wrote")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_class_arguments(Augmentation, as_group=False)
-    given = parser.parse_args()
-    shares = Augmentation(**{name: getattr(given, name) for name in Augmentation.__dataclass_fields__})
-    print(f"{augment(given.corpus, shares, given.seed):,} rows made, marked {MARK}SOURCE")
+    args = parser.parse_args()
+    shares = Augmentation(**{name: getattr(args, name) for name in Augmentation.__dataclass_fields__})
+    print(f"{augment(args.corpus, shares, args.seed):,} rows made, marked {SOURCE_PREFIX}SOURCE")
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

@@ -40,7 +40,7 @@ def panics_as_errors() -> Iterator[None]:
         raise RuntimeError(str(error)) from error
 
 
-def command(main: Callable[[], None]) -> None:
+def run_cli(main: Callable[[], None]) -> None:
     """Run `main`; print a user's mistake as one line on stderr and exit with code 2.
 
     Parsers passed to jsonargparse must be built with `exit_on_error=False` for their errors to come here.
@@ -123,18 +123,20 @@ def readable(message: str) -> str:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # What libraries say of themselves while loading would hide the lines that matter.
-QUIET = {
+QUIET_ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }
 
 
-def run_stage(*arguments: str) -> None:
+def run_subcommand(*arguments: str) -> None:
     """`python ARGUMENTS` in the repository; a mistake, which its own line has told, ends this process too."""
     print(f"\n$ python {' '.join(arguments)}", flush=True)
-    done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, env=QUIET | os.environ, check=False)
-    if done.returncode == 2:
+    completed = subprocess.run(
+        [sys.executable, *arguments], cwd=REPOSITORY, env=QUIET_ENVIRONMENT | os.environ, check=False
+    )
+    if completed.returncode == 2:
         sys.exit(2)
-    if done.returncode:
-        raise UserError(f"`python {' '.join(arguments)}` ended with code {done.returncode}")
+    if completed.returncode:
+        raise UserError(f"`python {' '.join(arguments)}` ended with code {completed.returncode}")

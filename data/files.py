@@ -24,7 +24,7 @@ _EXCHANGE = 2  # RENAME_EXCHANGE
 
 
 @contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
+def atomic_folder(out: Path) -> Iterator[Path]:
     """The path of a folder to make and fill, not there yet; it becomes `out` when the block ends, or never was."""
     place = out.resolve()  # a link keeps pointing at it
     partial = place.with_name(f".{place.name}.partial-{os.getpid()}")
@@ -105,7 +105,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401  any JSON
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def file_lock(folder: Path) -> Iterator[None]:
     """Hold the run's folder for this process alone; the lock goes with the process, however it ends.
 
     The lock lies beside the folder, so that a folder of something else stays as it is.
@@ -121,7 +121,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def refuse_unwritable(out: Path) -> None:
+def check_writable(out: Path) -> None:
     """Say that a result cannot be written to the file `out` before it is computed."""
     if out.is_dir():
         raise UserError(f"--out {out}: a folder; name a file, such as {out / 'result.json'}")

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from jsonargparse import ArgumentParser
 
 from data.clean.scores import SCORES
-from data.cli import UserError, command
+from data.cli import UserError, run_cli
 
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:auto;padding:1rem;color:#222}
+INSPECT_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:auto;padding:1rem;color:#222}
 h1,h2,h3{line-height:1.2}table{border-collapse:collapse;width:100%;font-size:14px}td,th{padding:.25rem .5rem;
 border-bottom:1px solid #ddd;text-align:left;vertical-align:top}td.n{text-align:right;white-space:nowrap}
 .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));gap:1rem}figure{margin:0}
@@ -27,39 +27,39 @@ figcaption{font-size:13px}svg{width:100%;height:auto;background:#f6f6f4}.wide{ov
 BINS = 30
 
 
-def page(corpus: Path, samples: "list[Sample]") -> str:
+def render_page(corpus: Path, samples: "list[SampleGroup]") -> str:
     """The page of `corpus`."""
-    told = json.loads((corpus / "report.json").read_text(encoding="utf-8"))
+    report_json = json.loads((corpus / "report.json").read_text(encoding="utf-8"))
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>Corpus {html.escape(corpus.name)}</title><style>{STYLE}</style>",
-        f"<h1>{html.escape(corpus.name)}</h1><p>{told['rows_in']:,} rows in, {told['rows_kept']:,} kept, "
-        f"{told['rows_rejected']:,} rejected.</p>",
-        "<h2>Sources</h2>" + _sources(told),
-        "<h2>Reasons</h2>" + _reasons(told),
+        f"<title>Corpus {html.escape(corpus.name)}</title><style>{INSPECT_STYLE}</style>",
+        f"<h1>{html.escape(corpus.name)}</h1><p>{report_json['rows_in']:,} rows in, {report_json['rows_kept']:,} kept, "
+        f"{report_json['rows_rejected']:,} rejected.</p>",
+        "<h2>Sources</h2>" + _sources(report_json),
+        "<h2>Reasons</h2>" + _reasons(report_json),
         "<h2>Scores</h2><p>Green: kept rows; red: rejected rows. Counts on a square-root scale.</p>" + _plots(corpus),
         "<h2>Samples</h2>" + "".join(_sample(s) for s in samples),
     ]
     return "\n".join(parts) + "\n"
 
 
-def _sources(told: dict[str, Any]) -> str:
+def _sources(report_json: dict[str, Any]) -> str:
     rows = "".join(
         f"<tr><td>{html.escape(s['name'])}<td>{s['domain']}<td>{html.escape(s['license'])}<td class=n>{s['rows_in']:,}"
         f"<td class=n>{s['train']:,}<td class=n>{s['valid']:,}<td class=n>{sum(s['rejected'].values()):,}"
-        for s in told["sources"]
+        for s in report_json["sources"]
     )
     head = "<tr><th>source<th>domain<th>licence<th>read<th>train<th>held out<th>rejected"
     return f"<div class=wide><table>{head}{rows}</table></div>"
 
 
-def _reasons(told: dict[str, Any]) -> str:
-    most = max((entry["rows"] for entry in told["rejects"].values()), default=1)
+def _reasons(report_json: dict[str, Any]) -> str:
+    most = max((entry["rows"] for entry in report_json["rejects"].values()), default=1)
     rows = "".join(
         f"<tr><td>{html.escape(reason)}<td class=n>{entry['rows']:,}<td style='width:60%'>"
         f"<svg viewBox='0 0 100 4' preserveAspectRatio=none style='height:.8rem'>"
         f"<rect class=gone width={100 * entry['rows'] / most:.2f} height=4 /></svg>"
-        for reason, entry in told["rejects"].items()
+        for reason, entry in report_json["rejects"].items()
     )
     return f"<table>{rows}</table>"
 
@@ -98,7 +98,7 @@ def _plot(name: str, edges: npt.NDArray[np.float64], counts: npt.NDArray[np.int6
     return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
-def _sample(sample: "Sample") -> str:
+def _sample(sample: "SampleGroup") -> str:
     rows = "".join(
         f"<tr><td class=n>{row['line']}<td>{html.escape(row['en'])}<td lang=zh>{html.escape(row['zh'])}"
         for row in sample.rows
@@ -107,7 +107,7 @@ def _sample(sample: "Sample") -> str:
     return f"<h3>{title}</h3><div class=wide><table>{rows}</table></div>"
 
 
-KEPT = "kept"
+KEPT_LABEL = "kept"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleGroup:
     """Some rows of one source with one verdict."""
 
     source: str
@@ -133,7 +133,7 @@ class Sample:
     rows: list[dict[str, Any]]
 
 
-def samples(corpus: Path, query: Query) -> list[Sample]:
+def samples(corpus: Path, query: Query) -> list[SampleGroup]:
     """Rows that answer the query, largest groups first."""
     folders = sorted(path.parent for path in (corpus / "scored").glob("*/verdicts.parquet"))
     if not folders:
@@ -143,16 +143,16 @@ def samples(corpus: Path, query: Query) -> list[Sample]:
         raise UserError(f"{corpus}: no source {query.source!r}; it has {', '.join(names)}")
     if query.score and query.score not in SCORES:
         raise UserError(f"no score {query.score!r}; the scores are {', '.join(SCORES)}")
-    found = [s for f in folders if query.source in ("", f.name) for s in _of_source(f, query)]
-    known = {s.reason for s in found}
-    if query.reason and not found:
+    groups = [s for f in folders if query.source in ("", f.name) for s in _of_source(f, query)]
+    known = {s.reason for s in groups}
+    if query.reason and not groups:
         raise UserError(f"{corpus}: no row with reason {query.reason!r} and this score band; reasons: {sorted(known)}")
-    return sorted(found, key=lambda s: (-s.total, s.source, s.reason))
+    return sorted(groups, key=lambda s: (-s.total, s.source, s.reason))
 
 
-def _of_source(folder: Path, query: Query) -> list[Sample]:
+def _of_source(folder: Path, query: Query) -> list[SampleGroup]:
     reasons = pq.read_table(folder / "verdicts.parquet")["reason"].combine_chunks()
-    names = [name or KEPT for name in reasons.dictionary.to_pylist()]
+    names = [name or KEPT_LABEL for name in reasons.dictionary.to_pylist()]
     codes = reasons.indices.to_numpy()
     inside = np.ones(len(codes), bool)
     value: npt.NDArray[np.float32] | None = None
@@ -169,7 +169,7 @@ def _of_source(folder: Path, query: Query) -> list[Sample]:
     shown = np.unique(np.concatenate([rows for _, rows in chosen.values()]))
     texts = dict(zip(shown.tolist(), _read(folder / "rows.parquet", shown), strict=True))
     return [
-        Sample(folder.name, names[code], total, [texts[row] for row in rows.tolist()])
+        SampleGroup(folder.name, names[code], total, [texts[row] for row in rows.tolist()])
         for code, (total, rows) in chosen.items()
     ]
 
@@ -182,19 +182,19 @@ def _pick(rows: npt.NDArray[np.int64], value: npt.NDArray[np.float32] | None, qu
 
 def _read(path: Path, rows: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
     """Some rows of a Parquet file in their order; only their row groups are read."""
-    found, start = list[dict[str, Any]](), 0
+    records, start = list[dict[str, Any]](), 0
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             count = file.metadata.row_group(group).num_rows
             inside = rows[(rows >= start) & (rows < start + count)] - start
             if len(inside):
                 table = file.read_row_group(group, columns=["en", "zh", "line", *SCORES])
-                found += table.take(pa.array(inside)).to_pylist()
+                records += table.take(pa.array(inside)).to_pylist()
             start += count
-    return found
+    return records
 
 
-def told(sample: Sample, score: str) -> str:
+def sample_lines(sample: SampleGroup, score: str) -> str:
     """A group of rows as terminal lines."""
     lines = [f"== {sample.source}  {sample.reason}  {sample.total:,} rows"]
     for row in sample.rows:
@@ -209,17 +209,17 @@ def main() -> None:
     parser.add_argument("corpus", type=Path, help="folder that data.build wrote")
     parser.add_class_arguments(Query, as_group=False)
     parser.add_argument("--html", type=Path, default=None, help="write a page with plots here, besides")
-    given = parser.parse_args()
-    query = Query(**{name: getattr(given, name) for name in Query.__dataclass_fields__})
-    found = samples(given.corpus, query)
-    for sample in found:
-        print(told(sample, query.score))
-    if given.html:
-        partial = given.html.with_name(given.html.name + ".partial")
-        partial.write_text(page(given.corpus, found), encoding="utf-8")
-        partial.replace(given.html)
-        print(f"wrote {given.html}")
+    args = parser.parse_args()
+    query = Query(**{name: getattr(args, name) for name in Query.__dataclass_fields__})
+    groups = samples(args.corpus, query)
+    for sample in groups:
+        print(sample_lines(sample, query.score))
+    if args.html:
+        partial = args.html.with_name(args.html.name + ".partial")
+        partial.write_text(render_page(args.corpus, groups), encoding="utf-8")
+        partial.replace(args.html)
+        print(f"wrote {args.html}")
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

@@ -8,10 +8,10 @@ import numba
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
-def compiled(loop: Loop) -> Loop:
+def njit(function: Loop) -> Loop:
     """`loop` compiled at its first call.
 
     Numba's integers: uint64 with a plain int becomes a float, so hashes wrap every constant in np.uint64. Constants of
     other modules are passed as arguments, because the cache looks at the loop's own file alone.
     """
-    return cast(Loop, numba.njit(cache=True, nogil=True)(loop))
+    return cast(Loop, numba.njit(cache=True, nogil=True)(function))

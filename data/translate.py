@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
-from data.cli import UserError, command
+from data.cli import UserError, run_cli
 from data.sources.io import read_lines
 
-PART = 16384  # lines a file of the output: what a killed run may lose
+LINES_PER_PART = 16384  # lines a file of the output: what a killed run may lose
 Translate = Callable[[list[str]], list[str]]
 
 
-def translator(model: str, device: str, longest: int) -> Translate:
+def load_translator(model: str, device: str, max_tokens: int) -> Translate:
     """A function from texts to translations by a transformers sequence-to-sequence model (Marian, NLLB, M2M)."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -27,9 +27,9 @@ def translator(model: str, device: str, longest: int) -> Translate:
         raise UserError(f"--model {model}: not a translation model that transformers loads ({error})") from error
 
     def translate(texts: list[str]) -> list[str]:
-        inputs = tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=longest).to(device)
-        made = network.generate(**inputs, max_new_tokens=longest, num_beams=1, do_sample=False)
-        return [text.strip() for text in tokenizer.batch_decode(made, skip_special_tokens=True)]
+        inputs = tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=max_tokens).to(device)
+        generated = network.generate(**inputs, max_new_tokens=max_tokens, num_beams=1, do_sample=False)
+        return [text.strip() for text in tokenizer.batch_decode(generated, skip_special_tokens=True)]
 
     return translate
 
@@ -37,16 +37,16 @@ def translator(model: str, device: str, longest: int) -> Translate:
 def translate_lines(lines: list[str], translate: Translate, batch: int) -> list[str]:
     """Translations in the order of `lines`; lines of like length go together, an empty one stays empty."""
     order = sorted((n for n, line in enumerate(lines) if line.strip()), key=lambda n: (len(lines[n]), n))
-    found = [""] * len(lines)
+    translations = [""] * len(lines)
     for start in range(0, len(order), batch):
-        some = order[start : start + batch]
-        for place, text in zip(some, translate([lines[n] for n in some]), strict=True):
-            found[place] = text
-    return found
+        indices = order[start : start + batch]
+        for index, text in zip(indices, translate([lines[n] for n in indices]), strict=True):
+            translations[index] = text
+    return translations
 
 
 def write_parts(
-    text: Path, out: Path, side: Literal["en", "zh"], translate: Translate, batch: int = 32, part: int = PART
+    text: Path, out: Path, side: Literal["en", "zh"], translate: Translate, batch: int = 32, part: int = LINES_PER_PART
 ) -> int:
     """Translate the lines of `text`, whose language is `side`, into `out/part-NNNNN.parquet`; rows in `out`.
 
@@ -59,8 +59,8 @@ def write_parts(
         path = out / f"part-{number:05d}.parquet"
         if path.exists():
             continue
-        given = lines[start : start + part]
-        table = pa.table({side: given, other: translate_lines(given, translate, batch)}).select(["en", "zh"])
+        part_lines = lines[start : start + part]
+        table = pa.table({side: part_lines, other: translate_lines(part_lines, translate, batch)}).select(["en", "zh"])
         partial = path.with_suffix(".partial")
         pq.write_table(table, partial, compression="zstd")
         partial.replace(path)
@@ -77,13 +77,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--device", type=str, default="cpu")
     parser.add_argument("--longest", type=int, default=128, help="tokens of a text, on either side")
-    given = parser.parse_args()
+    args = parser.parse_args()
     rows = write_parts(
-        given.text, given.out, given.side, translator(given.model, given.device, given.longest), given.batch
+        args.text, args.out, args.side, load_translator(args.model, args.device, args.longest), args.batch
     )
-    example = f"{{format: parquet, machine: {given.model}, files: [{given.out}/part-00000.parquet, ...]}}"
-    print(f"{rows:,} rows in {given.out}; in a corpus config: {example}")
+    example = f"{{format: parquet, machine: {args.model}, files: [{args.out}/part-00000.parquet, ...]}}"
+    print(f"{rows:,} rows in {args.out}; in a corpus config: {example}")
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

@@ -19,11 +19,11 @@ from jsonargparse import ArgumentParser
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tqdm import tqdm
 
-from data.cli import UserError, command
+from data.cli import UserError, run_cli
 
-UNKNOWN, START, PAD, END = "<unk>", "<s>", "<pad>", "</s>"
+UNK_TOKEN, BOS_TOKEN, PAD_TOKEN, EOS_TOKEN = "<unk>", "<s>", "<pad>", "</s>"
 """Ids 0 to 3 in this order: transformers reads an end-of-text id of 2 as "pool at the largest id"."""
-SLOTS = 77
+MAX_LENGTH = 77
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,59 +34,59 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=32_000, help="pieces, bytes and special tokens included")
     parser.add_argument("--coverage", type=float, default=0.9995, help="share of characters that are pieces; 1: all")
     parser.add_argument("--sentences", type=int, default=2_000_000, help="sentences trained on, drawn from all")
-    given = parser.parse_args(arguments)
-    if given.out.exists():
-        raise UserError(f"--out {given.out}: exists already; name a new folder")
-    if not given.out.absolute().parent.is_dir():
-        raise UserError(f"--out {given.out}: no folder {given.out.parent}; make it first")
-    shards = sorted((given.corpus / "train").glob("*.parquet"))
+    args = parser.parse_args(arguments)
+    if args.out.exists():
+        raise UserError(f"--out {args.out}: exists already; name a new folder")
+    if not args.out.absolute().parent.is_dir():
+        raise UserError(f"--out {args.out}: no folder {args.out.parent}; make it first")
+    shards = sorted((args.corpus / "train").glob("*.parquet"))
     if not shards:
-        raise UserError(f"--corpus {given.corpus}: no train/*.parquet there; build one with python -m data.build")
-    model = train(sentences(shards), given.size, given.coverage, given.sentences)
-    partial = given.out.absolute().with_name(f".{given.out.name}.partial-{os.getpid()}")
+        raise UserError(f"--corpus {args.corpus}: no train/*.parquet there; build one with python -m data.build")
+    model = train_unigram(corpus_sentences(shards), args.size, args.coverage, args.sentences)
+    partial = args.out.absolute().with_name(f".{args.out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     (partial / "sentencepiece.model").write_bytes(model)
-    tokenizer(model).save(str(partial / "tokenizer.json"))
-    told = {
+    unigram_tokenizer(model).save(str(partial / "tokenizer.json"))
+    tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": SLOTS,
+        "model_max_length": MAX_LENGTH,
         "clean_up_tokenization_spaces": False,
     }
-    told |= {"unk_token": UNKNOWN, "bos_token": START, "pad_token": PAD, "eos_token": END}
-    (partial / "tokenizer_config.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    partial.rename(given.out)
-    print(f"{given.out}: {tokenizer(model).get_vocab_size()} pieces")
+    tokenizer_config |= {"unk_token": UNK_TOKEN, "bos_token": BOS_TOKEN, "pad_token": PAD_TOKEN, "eos_token": EOS_TOKEN}
+    (partial / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=2) + "\n", encoding="utf-8")
+    partial.rename(args.out)
+    print(f"{args.out}: {unigram_tokenizer(model).get_vocab_size()} pieces")
 
 
-def normalise(text: str) -> str:
+def normalise_for_vocab(text: str) -> str:
     """What the tokenizer makes of `text` before it splits it: compatibility forms, lower case, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
 
 
-def sentences(shards: list[Path]) -> Iterator[str]:
+def corpus_sentences(shards: list[Path]) -> Iterator[str]:
     """Both sides of every pair, normalised; read as they are asked for."""
     rows = pa.dataset.dataset(shards, format="parquet")
     with tqdm(total=rows.count_rows(), desc="read", unit=" pairs", unit_scale=True, leave=False) as bar:
         for batch in rows.to_batches(columns=["en", "zh"]):
             for side in ("en", "zh"):
-                yield from filter(None, map(normalise, batch[side].to_pylist()))
+                yield from filter(None, map(normalise_for_vocab, batch[side].to_pylist()))
             bar.update(len(batch))
 
 
-def train(texts: Iterator[str], size: int, coverage: float, most: int) -> bytes:
+def train_unigram(texts: Iterator[str], size: int, coverage: float, max_sentences: int) -> bytes:
     """A SentencePiece unigram model with byte fallback; UserError where `size` does not fit the texts."""
-    written = io.BytesIO()
+    model_file = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=texts,
-            model_writer=written,
+            model_writer=model_file,
             vocab_size=size,
             model_type="unigram",
             character_coverage=coverage,
             byte_fallback=True,
             normalization_rule_name="identity",  # `normalise` has done it
-            input_sentence_size=most,
+            input_sentence_size=max_sentences,
             shuffle_input_sentence=True,
             unk_id=0,
             bos_id=1,
@@ -97,25 +97,31 @@ def train(texts: Iterator[str], size: int, coverage: float, most: int) -> bytes:
         )
     except RuntimeError as error:
         raise UserError(f"--size {size}: SentencePiece refuses it for this corpus ({error})") from error
-    return written.getvalue()
+    return model_file.getvalue()
 
 
-def tokenizer(model: bytes) -> Tokenizer:
+def unigram_tokenizer(model: bytes) -> Tokenizer:
     """The model as a fast tokenizer that wraps every text in start and end."""
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
     vocabulary = [(pieces.id_to_piece(i), pieces.get_score(i)) for i in range(pieces.get_piece_size())]
-    made = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
-    made.normalizer = normalizers.Sequence(
+    fast_tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
+    fast_tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
     )
-    made.pre_tokenizer = pre_tokenizers.Metaspace()
-    made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
-    made.add_special_tokens([AddedToken(token, special=True) for token in (UNKNOWN, START, PAD, END)])
-    made.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}", special_tokens=[(START, made.token_to_id(START)), (END, made.token_to_id(END))]
+    fast_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    fast_tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    fast_tokenizer.add_special_tokens(
+        [AddedToken(token, special=True) for token in (UNK_TOKEN, BOS_TOKEN, PAD_TOKEN, EOS_TOKEN)]
     )
-    return made
+    fast_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS_TOKEN} $A {EOS_TOKEN}",
+        special_tokens=[
+            (BOS_TOKEN, fast_tokenizer.token_to_id(BOS_TOKEN)),
+            (EOS_TOKEN, fast_tokenizer.token_to_id(EOS_TOKEN)),
+        ],
+    )
+    return fast_tokenizer
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

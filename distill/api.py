@@ -16,50 +16,56 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedT
 from transformers.utils.logging import disable_progress_bar
 
 from data.cli import UserError, one_line
-from distill.student.tokenizer import load_words
-from distill.text_tower import any_tokenizer, check_local, load_tower, refuse_broken_weights, tight_batches
+from distill.student.tokenizer import load_fast_tokenizer
+from distill.text_tower import (
+    check_finite_weights,
+    check_local_folder,
+    length_sorted_batches,
+    load_any_tokenizer,
+    load_tower,
+)
 
 
 @dataclass(frozen=True)
-class Conditioner:
+class TextEncoder:
     """An encoder with its tokenizer."""
 
-    encoder: CLIPTextModel | CLIPTextModelWithProjection
+    model: CLIPTextModel | CLIPTextModelWithProjection
     tokenizer: PreTrainedTokenizerBase
 
     @property
-    def slots(self) -> int:
+    def max_length(self) -> int:
         """Tokens of a prompt, padding included."""
-        return int(self.encoder.config.max_position_embeddings)
+        return int(self.model.config.max_position_embeddings)
 
     @property
-    def width(self) -> int:
+    def hidden_size(self) -> int:
         """Of the states."""
-        return int(self.encoder.config.hidden_size)
+        return int(self.model.config.hidden_size)
 
     @torch.no_grad()
     def states(self, texts: Sequence[str], batch_size: int = 64) -> torch.Tensor:
         """Last hidden states [texts, slots, width], padding included; a text that is too long is cut."""
-        parts = []
+        hidden_states = []
         for start in range(0, len(texts), batch_size):
-            some = list(texts[start : start + batch_size])
+            batch = list(texts[start : start + batch_size])
             ids = self.tokenizer(
-                some, padding="max_length", max_length=self.slots, truncation=True, return_tensors="pt"
+                batch, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
             ).input_ids
-            parts.append(self.encoder(input_ids=ids.to(self.encoder.device)).last_hidden_state)
-        return torch.cat(parts)
+            hidden_states.append(self.model(input_ids=ids.to(self.model.device)).last_hidden_state)
+        return torch.cat(hidden_states)
 
 
-def load_conditioner(
+def load_text_encoder(
     source: str, key: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-) -> Conditioner:
+) -> TextEncoder:
     """The `text_encoder/` of a student's folder or Hub id, with its tokenizer; `key` names the option in errors."""
-    check_local(source, key)
+    check_local_folder(source, key)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # bars of a second would hide the lines that matter
     try:
-        encoder: Any
+        model: Any
         info: dict[str, set[str]]
-        encoder, info = CLIPTextModel.from_pretrained(  # type: ignore[misc]
+        model, info = CLIPTextModel.from_pretrained(  # type: ignore[misc]
             source, subfolder="text_encoder", dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # a damaged folder raises whatever its reader stumbles over
@@ -68,13 +74,13 @@ def load_conditioner(
         ) from error
     if info["missing_keys"]:
         raise UserError(f"{key}: {source!r}: its text_encoder/ has no weight {min(info['missing_keys'])}; export again")
-    refuse_broken_weights(encoder, f"{key}: {source!r}")
-    inner = Path(source) / "tokenizer"  # a Hub id has the same tokenizer at its root
-    tokenizer = any_tokenizer(str(inner) if inner.is_dir() else source, key)
-    if len(tokenizer) > encoder.config.vocab_size:
-        known = f"{len(tokenizer)} tokens and its encoder {encoder.config.vocab_size}"
-        raise UserError(f"{key}: {source!r}: its tokenizer has {known}; they do not belong together")
-    return Conditioner(encoder.to(device).eval(), tokenizer)
+    check_finite_weights(model, f"{key}: {source!r}")
+    tokenizer_folder = Path(source) / "tokenizer"  # a Hub id has the same tokenizer at its root
+    tokenizer = load_any_tokenizer(str(tokenizer_folder) if tokenizer_folder.is_dir() else source, key)
+    if len(tokenizer) > model.config.vocab_size:
+        sizes = f"{len(tokenizer)} tokens and its encoder {model.config.vocab_size}"
+        raise UserError(f"{key}: {source!r}: its tokenizer has {sizes}; they do not belong together")
+    return TextEncoder(model.to(device).eval(), tokenizer)
 
 
 @dataclass(frozen=True)
@@ -90,14 +96,16 @@ class Encoder:
         They are comparable by dot product with the image features of the teacher's CLIP. What goes beyond the tower's
         slots is cut, the end-of-text kept.
         """
-        _refuse_one_text(texts)
-        slots = int(self.model.config.max_position_embeddings)
-        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=slots).input_ids if texts else []
+        _check_text_list(texts)
+        max_length = int(self.model.config.max_position_embeddings)
+        ids: list[list[int]] = (
+            self.tokenizer(list(texts), truncation=True, max_length=max_length).input_ids if texts else []
+        )
         features = np.zeros((len(ids), int(self.model.text_projection.out_features)), dtype=np.float32)
-        for batch in tight_batches(ids, int(self.tokenizer.eos_token_id), batch_size):
+        for batch in length_sorted_batches(ids, int(self.tokenizer.eos_token_id), batch_size):
             with torch.inference_mode():
-                found = self.model(input_ids=torch.from_numpy(batch.ids).to(self.model.device)).text_embeds
-            features[batch.rows] = F.normalize(found.float(), dim=-1).cpu().numpy()
+                text_embeds = self.model(input_ids=torch.from_numpy(batch.ids).to(self.model.device)).text_embeds
+            features[batch.rows] = F.normalize(text_embeds.float(), dim=-1).cpu().numpy()
         return features
 
     def states(self, texts: Sequence[str]) -> torch.Tensor:
@@ -105,12 +113,14 @@ class Encoder:
 
         That of 2.x reads the states of `text_encoder/`, which has a layer less: `load_conditioner`.
         """
-        _refuse_one_text(texts)
-        conditioner = Conditioner(self.model, self.tokenizer)
-        return conditioner.states(texts) if texts else torch.zeros(0, conditioner.slots, conditioner.width)
+        _check_text_list(texts)
+        text_encoder = TextEncoder(self.model, self.tokenizer)
+        return (
+            text_encoder.states(texts) if texts else torch.zeros(0, text_encoder.max_length, text_encoder.hidden_size)
+        )
 
 
-def _refuse_one_text(texts: Sequence[str]) -> None:
+def _check_text_list(texts: Sequence[str]) -> None:
     """A string is a sequence of strings too, but nobody means its letters."""
     if isinstance(texts, str):
         raise TypeError(f"{texts!r} is one text where a list is needed; put the one text into a list")
@@ -118,7 +128,7 @@ def _refuse_one_text(texts: Sequence[str]) -> None:
 
 def load_student(source: str | Path, device: str | torch.device = "cpu", key: str = "load_student") -> Encoder:
     """The student of an exported folder or a Hub id; anything else raises UserError, which `key` heads."""
-    tokenizer = load_words(str(source), key)
+    tokenizer = load_fast_tokenizer(str(source), key)
     model: Any = load_tower(str(source), key)
     if len(tokenizer) > model.config.vocab_size or model.config.eos_token_id != tokenizer.eos_token_id:
         raise UserError(f"{key}: {str(source)!r} has a tokenizer and a model that do not belong together")
@@ -131,12 +141,16 @@ def plug_into(pipeline: Any, source: str | Path) -> Any:  # noqa: ANN401  diffus
     Its encoder takes the device and the precision of the pipeline's. A pipeline with two encoders, or whose UNet reads
     states of another width, raises UserError and stays as it was.
     """
-    kind = type(pipeline).__name__
+    class_name = type(pipeline).__name__
     if getattr(pipeline, "text_encoder_2", None) is not None or getattr(pipeline, "unet", None) is None:
-        raise UserError(f"plug_into: a {kind} is not a pipeline of Stable Diffusion 1.x or 2.x with one text encoder")
-    student = load_conditioner(str(source), "plug_into", pipeline.dtype, pipeline.device)
-    wanted = pipeline.unet.config.cross_attention_dim
-    if student.width != wanted:
-        raise UserError(f"plug_into: the UNet reads states of width {wanted}, the student's have {student.width}")
-    pipeline.register_modules(text_encoder=student.encoder, tokenizer=student.tokenizer)
+        raise UserError(
+            f"plug_into: a {class_name} is not a pipeline of Stable Diffusion 1.x or 2.x with one text encoder"
+        )
+    student = load_text_encoder(str(source), "plug_into", pipeline.dtype, pipeline.device)
+    expected = pipeline.unet.config.cross_attention_dim
+    if student.hidden_size != expected:
+        raise UserError(
+            f"plug_into: the UNet reads states of width {expected}, the student's have {student.hidden_size}"
+        )
+    pipeline.register_modules(text_encoder=student.model, tokenizer=student.tokenizer)
     return pipeline

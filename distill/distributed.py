@@ -50,7 +50,7 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     return gathered
 
 
-def own_rows(rows: torch.Tensor) -> torch.Tensor:
+def global_row_indices(rows: torch.Tensor) -> torch.Tensor:
     """Where this rank's `rows` lie among those that `gather_rows` returns, int64 [n]."""
     rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
     return torch.arange(len(rows), device=rows.device) + rank * len(rows)
@@ -79,18 +79,18 @@ def shard(student: nn.Module, layers: Iterable[nn.Module], decoder: nn.Module | 
         fully_shard(decoder)
 
 
-def let_go(student: nn.Module) -> None:
+def reshard(student: nn.Module) -> None:
     """Forget the whole weights that a pass left behind, so that the next one gathers what the shares are by then."""
     if isinstance(student, FSDPModule):
         student.reshard()
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """The whole of a tensor that may be spread; every process has to ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def spread_like(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def distribute_like(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """`value` as `weight` lies: on its device, and spread as it is if they have the same shape."""
     if isinstance(weight, DTensor) and value.shape == weight.shape:
         return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)

@@ -37,7 +37,7 @@ class Geometry:
         return len(self.metric)
 
 
-def metric(keys_and_values: list[torch.Tensor]) -> torch.Tensor:
+def kv_quadratic_form(keys_and_values: list[torch.Tensor]) -> torch.Tensor:
     """Mean of W^T W over maps [inner, width], each scaled to trace 1, then scaled to trace `width`."""
     width = keys_and_values[0].shape[1]
     parts = [weight.T @ weight / weight.square().sum() for weight in keys_and_values]
@@ -53,14 +53,14 @@ def read_geometry(path: Path, device: torch.device) -> Geometry:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            told = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f"losses.unet_geometry: {path} is not readable ({error}); write it again") from error
-    if told.get("format") != FORMAT:
+    if metadata.get("format") != FORMAT:
         raise UserError(f"losses.unet_geometry: {path} is no UNet geometry; python -m distill.unet_geometry writes one")
     layers = tuple(
         CrossAttention(**layer, **{part: tensors[f"{i}.{part}"] for part in ("query", "key", "value")})
-        for i, layer in enumerate(json.loads(told["layers"]))
+        for i, layer in enumerate(json.loads(metadata["layers"]))
     )
     return Geometry(tensors["metric"], layers)

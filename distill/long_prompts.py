@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROUND, SQUARE = 1.1, 1 / 1.1
+ROUND_WEIGHT, SQUARE_WEIGHT = 1.1, 1 / 1.1
 BACKTRACK = 20
 """How many tokens of a full chunk may move to the next, for the chunk to end behind a comma."""
-_PARTS = re.compile(r"\\[()\[\]\\]|:\s*([+-]?[.\d]+)\s*\)|[()\[\]]|\bBREAK\b|[^\\()\[\]:B]+|.", re.DOTALL)
-_CLAUSES = re.compile(r"[^,，、。;；]*[,，、。;；]*")
+_TOKEN_PATTERN = re.compile(r"\\[()\[\]\\]|:\s*([+-]?[.\d]+)\s*\)|[()\[\]]|\bBREAK\b|[^\\()\[\]:B]+|.", re.DOTALL)
+_CLAUSE_PATTERN = re.compile(r"[^,，、。;；]*[,，、。;；]*")
 
 
 @dataclass(frozen=True)
-class Piece:
+class WeightedText:
     """Text of one weight; `text` None is a BREAK."""
 
     text: str | None
@@ -37,77 +37,79 @@ class Token:
     ends_clause: bool
 
 
-def pieces(prompt: str) -> list[Piece]:
+def parse_weights(prompt: str) -> list[WeightedText]:
     """The prompt without its brackets; one that is never closed holds to the end, one never opened is text."""
-    found: list[list[Any]] = []
-    opened: dict[str, list[int]] = {"(": [], "[": []}
+    spans: list[list[Any]] = []
+    open_brackets: dict[str, list[int]] = {"(": [], "[": []}
 
-    def weigh(start: int, factor: float) -> None:
-        for piece in found[start:]:
+    def scale_from(start: int, factor: float) -> None:
+        for piece in spans[start:]:
             piece[1] *= factor
 
-    for match in _PARTS.finditer(prompt):
-        part, said = match[0], match[1]
-        if part in opened:
-            opened[part].append(len(found))
-        elif said is not None and opened["("] and _number(said) is not None:
-            weigh(opened["("].pop(), float(said))
-        elif part == ")" and opened["("]:
-            weigh(opened["("].pop(), ROUND)
-        elif part == "]" and opened["["]:
-            weigh(opened["["].pop(), SQUARE)
-        elif part == "BREAK":
-            found.append([None, 1.0])
+    for match in _TOKEN_PATTERN.finditer(prompt):
+        token, weight_text = match[0], match[1]
+        if token in open_brackets:
+            open_brackets[token].append(len(spans))
+        elif weight_text is not None and open_brackets["("] and _parse_number(weight_text) is not None:
+            scale_from(open_brackets["("].pop(), float(weight_text))
+        elif token == ")" and open_brackets["("]:
+            scale_from(open_brackets["("].pop(), ROUND_WEIGHT)
+        elif token == "]" and open_brackets["["]:
+            scale_from(open_brackets["["].pop(), SQUARE_WEIGHT)
+        elif token == "BREAK":
+            spans.append([None, 1.0])
         else:
-            found.append([part[1:] if part.startswith("\\") and len(part) > 1 else part, 1.0])
-    for kind, factor in (("(", ROUND), ("[", SQUARE)):
-        for start in opened[kind]:
-            weigh(start, factor)
-    return _joined(found)
+            spans.append([token[1:] if token.startswith("\\") and len(token) > 1 else token, 1.0])
+    for kind, factor in (("(", ROUND_WEIGHT), ("[", SQUARE_WEIGHT)):
+        for start in open_brackets[kind]:
+            scale_from(start, factor)
+    return _merge_equal_weights(spans)
 
 
-def _number(said: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     try:
-        return float(said)
+        return float(text)
     except ValueError:
         return None
 
 
-def _joined(found: list[list[Any]]) -> list[Piece]:
+def _merge_equal_weights(spans: list[list[Any]]) -> list[WeightedText]:
     """Neighbours of one weight as one piece, so that words are not cut where the parser read them in parts."""
-    joined: list[Piece] = []
-    for text, weight in found:
-        last = joined[-1] if joined else None
+    merged: list[WeightedText] = []
+    for text, weight in spans:
+        last = merged[-1] if merged else None
         if text is not None and last is not None and last.text is not None and last.weight == weight:
-            joined[-1] = Piece(last.text + text, weight)
+            merged[-1] = WeightedText(last.text + text, weight)
         else:
-            joined.append(Piece(text, weight if text is not None else 1.0))
-    return joined
+            merged.append(WeightedText(text, weight if text is not None else 1.0))
+    return merged
 
 
-def chunks(prompt: str, tokenizer: Any, room: int) -> list[list[Token]]:  # noqa: ANN401  any tokenizer
+def split_chunks(prompt: str, tokenizer: Any, chunk_length: int) -> list[list[Token]]:  # noqa: ANN401  any tokenizer
     """Tokens in chunks of at most `room`; at least one chunk, which is empty for an empty prompt."""
-    parts: list[list[Token]] = [[]]
-    for piece in pieces(prompt):
+    sections: list[list[Token]] = [[]]
+    for piece in parse_weights(prompt):
         if piece.text is None:
-            parts.append([])
+            sections.append([])
         else:
-            parts[-1] += _tokens(piece.text, piece.weight, tokenizer)
-    return [chunk for part in parts for chunk in _filled(part, room)]
+            sections[-1] += _tokens(piece.text, piece.weight, tokenizer)
+    return [chunk for part in sections for chunk in _fill_chunks(part, chunk_length)]
 
 
 def _tokens(text: str, weight: float, tokenizer: Any) -> Iterator[Token]:  # noqa: ANN401
-    for clause in _CLAUSES.findall(text):
+    for clause in _CLAUSE_PATTERN.findall(text):
         ids = tokenizer(clause, add_special_tokens=False, verbose=False).input_ids
-        ended = clause[-1:] in set(",，、。;；")
-        for place, number in enumerate(ids, 1):
-            yield Token(number, weight, ended and place == len(ids))
+        ends_clause = clause[-1:] in set(",，、。;；")
+        for index, token_id in enumerate(ids, 1):
+            yield Token(token_id, weight, ends_clause and index == len(ids))
 
 
-def _filled(tokens: list[Token], room: int) -> Iterator[list[Token]]:
-    while len(tokens) > room:
-        ends = (place for place in range(room, room - BACKTRACK, -1) if tokens[place - 1].ends_clause)
-        cut = next(ends, room)
+def _fill_chunks(tokens: list[Token], chunk_length: int) -> Iterator[list[Token]]:
+    while len(tokens) > chunk_length:
+        clause_ends = (
+            place for place in range(chunk_length, chunk_length - BACKTRACK, -1) if tokens[place - 1].ends_clause
+        )
+        cut = next(clause_ends, chunk_length)
         yield tokens[:cut]
         tokens = tokens[cut:]
     yield tokens
@@ -120,23 +122,26 @@ def prompt_states(pipeline: Any, prompt: str, negative: str = "") -> dict[str, T
     by the weights of their tokens, then all of them to their former norm (AUTOMATIC1111 takes the mean, which may be
     zero). Without weights, and within the slots, they are what the pipeline makes of the prompt itself.
     """
-    tokenizer, slots = pipeline.tokenizer, int(pipeline.text_encoder.config.max_position_embeddings)
-    both = [chunks(pipeline.maybe_convert_prompt(text, tokenizer), tokenizer, slots - 2) for text in (prompt, negative)]
-    most = max(map(len, both))
-    filled = [[*some, *([[]] * (most - len(some)))] for some in both]
+    tokenizer, max_length = pipeline.tokenizer, int(pipeline.text_encoder.config.max_position_embeddings)
+    prompt_chunks = [
+        split_chunks(pipeline.maybe_convert_prompt(text, tokenizer), tokenizer, max_length - 2)
+        for text in (prompt, negative)
+    ]
+    num_chunks = max(map(len, prompt_chunks))
+    padded = [[*some, *([[]] * (num_chunks - len(some)))] for some in prompt_chunks]
     names = ("prompt_embeds", "negative_prompt_embeds")
-    return {name: _states(pipeline, some, slots) for name, some in zip(names, filled, strict=True)}
+    return {name: _encode_chunks(pipeline, some, max_length) for name, some in zip(names, padded, strict=True)}
 
 
 @torch.no_grad()
-def _states(pipeline: Any, some: list[list[Token]], slots: int) -> Tensor:  # noqa: ANN401
+def _encode_chunks(pipeline: Any, chunk_tokens: list[list[Token]], max_length: int) -> Tensor:  # noqa: ANN401
     tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
     start, end, padding = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    ids = torch.full((len(some), slots), padding)
-    weights = torch.ones(len(some), slots)
-    for row, tokens in enumerate(some):
-        known = [start, *(token.id for token in tokens), end]
-        ids[row, : len(known)] = torch.tensor(known)
+    ids = torch.full((len(chunk_tokens), max_length), padding)
+    weights = torch.ones(len(chunk_tokens), max_length)
+    for row, tokens in enumerate(chunk_tokens):
+        row_ids = [start, *(token.id for token in tokens), end]
+        ids[row, : len(row_ids)] = torch.tensor(row_ids)
         weights[row, 1 : len(tokens) + 1] = torch.tensor([token.weight for token in tokens])
     states: Tensor = encoder(ids.to(encoder.device)).last_hidden_state
     if not torch.equal(weights, torch.ones_like(weights)):

@@ -30,25 +30,25 @@ from data.cli import UserError, one_line, panics_as_errors
 
 
 @dataclass(frozen=True)
-class States:
+class EncoderOutput:
     """A tower's output on one batch.
 
     tokens: [batch, slots, width] final hidden states; pooled: [batch, projection] projected end-of-text state;
     is_text: [batch, slots] bool, true from start-of-text up to the first end-of-text.
     """
 
-    tokens: torch.Tensor
+    hidden_states: torch.Tensor
     pooled: torch.Tensor
-    is_text: torch.Tensor
+    text_mask: torch.Tensor
 
-    def rows(self, chosen: slice) -> "States":
+    def rows(self, chosen: slice) -> "EncoderOutput":
         """The states of some rows."""
-        return States(self.tokens[chosen], self.pooled[chosen], self.is_text[chosen])
+        return EncoderOutput(self.hidden_states[chosen], self.pooled[chosen], self.text_mask[chosen])
 
 
-def up_to_end(ids: torch.Tensor, end_of_text: int) -> torch.Tensor:
+def text_mask(ids: torch.Tensor, eos_id: int) -> torch.Tensor:
     """True up to and including the first end-of-text of each row, bool [batch, slots]; padding uses the same id."""
-    ends = ids == end_of_text
+    ends = ids == eos_id
     return ends.cumsum(dim=1) - ends.int() == 0
 
 
@@ -77,7 +77,7 @@ class QuickMlp(nn.Module):
 
 def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
     """The text tower with its projection, float32, of a local folder or a Hub id; `key` names the option in errors."""
-    check_local(name, key)
+    check_local_folder(name, key)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # ours say more
     set_verbosity_error()  # type: ignore[no-untyped-call]  # what is missing is one line of ours, below
     try:
@@ -89,32 +89,32 @@ def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
     except Exception as error:  # a damaged folder raises whatever its reader stumbles over
         raise UserError(f"{key}: {name!r} holds no CLIP text tower in safetensors ({one_line(error)})") from error
     if info["missing_keys"] == {"text_projection.weight"}:
-        _project_nothing(model)
+        _add_identity_projection(model)
     elif info["missing_keys"]:
         missing = sorted(info["missing_keys"])[0]
         raise UserError(f"{key}: {name!r} has no weight {missing}; name a CLIP model with a text tower")
-    refuse_broken_weights(model, f"{key}: {name!r}")
-    _name_end_of_text(model)
+    check_finite_weights(model, f"{key}: {name!r}")
+    _set_eos_token_id(model)
     return model
 
 
-def load_tokenizer(name: str, key: str, **settings: str) -> PreTrainedTokenizerFast:
+def load_clip_tokenizer(name: str, key: str, **settings: str) -> PreTrainedTokenizerFast:
     """The tokenizer of a local folder or a Hub id: a CLIPTokenizer, or one that spells as it does (`extended`'s)."""
-    tokenizer = any_tokenizer(name, key, **settings)
-    if not isinstance(tokenizer, PreTrainedTokenizerFast) or not spells_as_clip(tokenizer):
+    tokenizer = load_any_tokenizer(name, key, **settings)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or not is_clip_bpe(tokenizer):
         raise UserError(f"{key}: {name!r} has a {type(tokenizer).__name__}; a CLIPTokenizer is needed")
     return tokenizer
 
 
-def spells_as_clip(tokenizer: PreTrainedTokenizerFast) -> bool:
+def is_clip_bpe(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Whether words are spelled by merges of bytes, the last piece with `</w>`."""
     model = tokenizer.backend_tokenizer.model
     return isinstance(model, BPE) and model.end_of_word_suffix == "</w>"
 
 
-def any_tokenizer(name: str, key: str, **settings: str) -> Any:  # noqa: ANN401  # whichever class the folder names
+def load_any_tokenizer(name: str, key: str, **settings: str) -> Any:  # noqa: ANN401  # whichever class the folder names
     """The tokenizer of a local folder or a Hub id."""
-    check_local(name, key)
+    check_local_folder(name, key)
     try:
         with panics_as_errors():
             return AutoTokenizer.from_pretrained(name, **settings)
@@ -122,7 +122,7 @@ def any_tokenizer(name: str, key: str, **settings: str) -> Any:  # noqa: ANN401 
         raise UserError(f"{key}: {name!r} holds no tokenizer ({one_line(error)})") from error
 
 
-def prepare(model: CLIPTextModelWithProjection, on_cpu: bool) -> CLIPTextModelWithProjection:
+def optimize_for_device(model: CLIPTextModelWithProjection, on_cpu: bool) -> CLIPTextModelWithProjection:
     """The same function on the fastest path of the device, set in place.
 
     On a CPU the backward pass of fused attention is several times slower than plain products at caption length.
@@ -135,7 +135,7 @@ def prepare(model: CLIPTextModelWithProjection, on_cpu: bool) -> CLIPTextModelWi
     return model
 
 
-def run(model: CLIPTextModelWithProjection, ids: torch.Tensor, layer: StateLayer = "last") -> States:
+def encode_ids(model: CLIPTextModelWithProjection, ids: torch.Tensor, layer: StateLayer = "last") -> EncoderOutput:
     """States of `ids` [batch, slots]; no mask: the tower is causal, and Stable Diffusion reads its padding."""
     out = model(input_ids=ids, output_hidden_states=layer != "last")
     tokens: torch.Tensor = out.last_hidden_state if layer == "last" else out.hidden_states[-2]
@@ -143,18 +143,18 @@ def run(model: CLIPTextModelWithProjection, ids: torch.Tensor, layer: StateLayer
         tokens = model.text_model.final_layer_norm(tokens)
     end_of_text = model.config.eos_token_id
     assert isinstance(end_of_text, int)
-    text = up_to_end(ids, end_of_text)
-    return States(tokens=tokens.float(), pooled=out.text_embeds.float(), is_text=text)
+    text = text_mask(ids, end_of_text)
+    return EncoderOutput(hidden_states=tokens.float(), pooled=out.text_embeds.float(), text_mask=text)
 
 
-def refuse_broken_weights(model: nn.Module, place: str) -> None:
+def check_finite_weights(model: nn.Module, place: str) -> None:
     """UserError where a weight is not a finite number: a training that broke, or a conversion to fp16 that did."""
     broken = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
     if broken is not None:
         raise UserError(f"{place}: the weight {broken} is not finite; export an earlier step")
 
 
-def _name_end_of_text(model: CLIPTextModelWithProjection) -> None:
+def _set_eos_token_id(model: CLIPTextModelWithProjection) -> None:
     """Make `eos_token_id` explicit, in place.
 
     Configs of the first CLIP release say 2 (or nothing), by which transformers pools at the largest id: the teacher's
@@ -164,7 +164,7 @@ def _name_end_of_text(model: CLIPTextModelWithProjection) -> None:
         model.config.eos_token_id = model.text_model.eos_token_id = model.config.vocab_size - 1
 
 
-def _project_nothing(model: CLIPTextModelWithProjection) -> None:
+def _add_identity_projection(model: CLIPTextModelWithProjection) -> None:
     """Pool the end-of-text state itself, in place: the text encoders of SD 2.x pipelines come without projection."""
     width = model.config.hidden_size
     model.config.projection_dim = width
@@ -172,7 +172,7 @@ def _project_nothing(model: CLIPTextModelWithProjection) -> None:
     nn.init.eye_(model.text_projection.weight).requires_grad_(False)
 
 
-def check_local(name: str, key: str) -> None:
+def check_local_folder(name: str, key: str) -> None:
     """Refuse a name that looks like a local folder where there is none."""
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise UserError(f"{key}: no folder {name!r} (looked in {Path.cwd()})")
@@ -184,10 +184,10 @@ class Pretrained:
 
     model: CLIPTextModelWithProjection
     tokenizer: PreTrainedTokenizerFast
-    states: StateLayer = "last"
+    state_layer: StateLayer = "last"
 
     @property
-    def slots(self) -> int:
+    def max_length(self) -> int:
         """Most tokens of a prompt."""
         return int(self.model.config.max_position_embeddings)
 
@@ -196,36 +196,38 @@ class Pretrained:
         """Width of the states."""
         return int(self.model.config.hidden_size)
 
-    def copied(self) -> CLIPTextModelWithProjection:
+    def copy_model(self) -> CLIPTextModelWithProjection:
         """The model again, to be changed."""
         return copy.deepcopy(self.model)
 
 
-def load_pretrained(name: str, states: StateLayer = "last", padding: str | None = None) -> Pretrained:
+def load_pretrained(name: str, state_layer: StateLayer = "last", padding: str | None = None) -> Pretrained:
     """The teacher of a folder or Hub id; `padding` is the token that fills a prompt, None for the tokenizer's own."""
-    tokenizer = load_tokenizer(name, "teacher")
+    tokenizer = load_clip_tokenizer(name, "teacher")
     if padding is not None:
         if padding not in tokenizer.get_vocab():
             raise UserError(f"padding: {padding!r} is no token of {name!r}; Stable Diffusion 2 and SDXL pad with '!'")
         # As the pipeline's own tokenizer is made: where a text has the token, it is read as a special one too.
-        tokenizer = load_tokenizer(name, "teacher", pad_token=padding)
-    return Pretrained(load_tower(name, "teacher"), tokenizer, states)
+        tokenizer = load_clip_tokenizer(name, "teacher", pad_token=padding)
+    return Pretrained(load_tower(name, "teacher"), tokenizer, state_layer)
 
 
 @dataclass(frozen=True)
-class Batch:
+class PaddedBatch:
     """`rows` [batch] say which texts these are; `ids` [batch, length] are filled up with the end-of-text."""
 
     rows: list[int]
     ids: NDArray[np.int64]
 
 
-def tight_batches(ids: Sequence[Sequence[int]], end: int, batch_size: int) -> list[Batch]:
+def length_sorted_batches(ids: Sequence[Sequence[int]], eos_id: int, batch_size: int) -> list[PaddedBatch]:
     """All texts, shortest first."""
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
     batches = []
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         longest = len(ids[rows[-1]])
-        batches.append(Batch(rows, np.array([[*ids[row], *[end] * (longest - len(ids[row]))] for row in rows])))
+        batches.append(
+            PaddedBatch(rows, np.array([[*ids[row], *[eos_id] * (longest - len(ids[row]))] for row in rows]))
+        )
     return batches

@@ -20,10 +20,10 @@ from torch import nn
 from tqdm import tqdm
 from transformers import AutoTokenizer, CLIPTextModel
 
-from data.cli import UserError, command
-from distill.geometry import FORMAT, CrossAttention, Geometry, metric
+from data.cli import UserError, run_cli
+from distill.geometry import FORMAT, CrossAttention, Geometry, kv_quadratic_form
 
-PROMPTS = (
+GEOMETRY_PROMPTS = (
     "",
     "a photo of a cat",
     "a red helicopter taking off over snowy mountains",
@@ -50,23 +50,25 @@ def main(arguments: list[str] | None = None) -> None:
         help="START:STOP, one encoder's share of the states' width (SDXL: 0:768, 768:2048)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the latents and of the choice of queries")
-    given = parser.parse_args(arguments)
-    if given.queries < 1 or not given.timesteps:
+    args = parser.parse_args(arguments)
+    if args.queries < 1 or not args.timesteps:
         raise UserError("--queries and --timesteps: at least one of each")
-    if not given.out.absolute().parent.is_dir():
-        raise UserError(f"--out {given.out}: no folder {given.out.parent}; make it first")
-    unet = load_unet(given.unet)
-    if given.columns is not None:
-        part = metric_of_columns(unet, given.columns)
-        write(part, given.out, {"unet": given.unet, "columns": given.columns})
-        print(f"{given.out}: the metric of the columns {given.columns}; it serves losses.kv_metric")
+    if not args.out.absolute().parent.is_dir():
+        raise UserError(f"--out {args.out}: no folder {args.out.parent}; make it first")
+    unet = load_unet(args.unet)
+    if args.columns is not None:
+        part = metric_of_columns(unet, args.columns)
+        write_geometry(part, args.out, {"unet": args.unet, "columns": args.columns})
+        print(f"{args.out}: the metric of the columns {args.columns}; it serves losses.kv_metric")
         return
-    refuse_more_than_states(unet, given.unet)
-    states = prompt_states(given.teacher or given.unet, "text_encoder" if given.teacher is None else None)
-    found = geometry(unet, states, given.timesteps, given.queries, given.seed)
-    source = {"unet": given.unet, "teacher": given.teacher or given.unet, "seed": given.seed}
-    write(found, given.out, {**source, "timesteps": given.timesteps, "prompts": PROMPTS})
-    print(f"{given.out}: {len(found.layers)} cross-attentions of width {found.width}, {given.queries} queries each")
+    check_single_encoder(unet, args.unet)
+    states = teacher_states(args.teacher or args.unet, "text_encoder" if args.teacher is None else None)
+    collected = collect_geometry(unet, states, args.timesteps, args.queries, args.seed)
+    source = {"unet": args.unet, "teacher": args.teacher or args.unet, "seed": args.seed}
+    write_geometry(collected, args.out, {**source, "timesteps": args.timesteps, "prompts": GEOMETRY_PROMPTS})
+    print(
+        f"{args.out}: {len(collected.layers)} cross-attentions of width {collected.width}, {args.queries} queries each"
+    )
 
 
 def load_unet(name: str) -> nn.Module:
@@ -85,7 +87,7 @@ def load_unet(name: str) -> nn.Module:
     return found
 
 
-def refuse_more_than_states(unet: Any, name: str) -> None:  # noqa: ANN401  # diffusers has no types
+def check_single_encoder(unet: Any, name: str) -> None:  # noqa: ANN401  # diffusers has no types
     """Raise UserError for a UNet that cannot be run on a prompt's states alone: SDXL's."""
     if unet.config.addition_embed_type is not None:
         raise UserError(
@@ -103,14 +105,14 @@ def metric_of_columns(unet: nn.Module, columns: str) -> Geometry:
         linear.weight.detach() for module in cross_attentions(unet).values() for linear in (module.to_k, module.to_v)
     ]
     width = weights[0].shape[1]
-    found = re.fullmatch(r"(\d+):(\d+)", columns)
-    if found is None or not 0 <= int(found[1]) < int(found[2]) <= width:
+    bounds = re.fullmatch(r"(\d+):(\d+)", columns)
+    if bounds is None or not 0 <= int(bounds[1]) < int(bounds[2]) <= width:
         raise UserError(f"--columns {columns!r}: give START:STOP within the width {width} that the UNet reads")
-    return Geometry(metric([weight[:, int(found[1]) : int(found[2])] for weight in weights]), ())
+    return Geometry(kv_quadratic_form([weight[:, int(bounds[1]) : int(bounds[2])] for weight in weights]), ())
 
 
 @torch.no_grad()
-def prompt_states(name: str, subfolder: str | None) -> torch.Tensor:
+def teacher_states(name: str, subfolder: str | None) -> torch.Tensor:
     """States [prompts, slots, width] of PROMPTS by the text encoder of a folder or Hub id."""
     tokens = "tokenizer" if subfolder else None
     try:
@@ -120,13 +122,17 @@ def prompt_states(name: str, subfolder: str | None) -> torch.Tensor:
         fix = "name its text encoder with --teacher" if subfolder else "it needs tokenizer and safetensors"
         raise UserError(f"--teacher: {name!r} holds no CLIP text encoder; {fix}") from error
     slots = model.config.max_position_embeddings
-    ids = tokenizer(list(PROMPTS), padding="max_length", truncation=True, max_length=slots, return_tensors="pt")
+    ids = tokenizer(
+        list(GEOMETRY_PROMPTS), padding="max_length", truncation=True, max_length=slots, return_tensors="pt"
+    )
     states: torch.Tensor = model.float().eval()(input_ids=ids.input_ids).last_hidden_state
     return states
 
 
 @torch.no_grad()
-def geometry(unet: nn.Module, states: torch.Tensor, timesteps: Sequence[int], queries: int, seed: int) -> Geometry:
+def collect_geometry(
+    unet: nn.Module, states: torch.Tensor, timesteps: Sequence[int], num_queries: int, seed: int
+) -> Geometry:
     """The key and value maps of `unet`, and queries that it asks of `states` [prompts, slots, width].
 
     Each timestep sees every prompt with a latent of its own; of all queries of a cross-attention, `queries` are drawn.
@@ -135,65 +141,67 @@ def geometry(unet: nn.Module, states: torch.Tensor, timesteps: Sequence[int], qu
     if states.shape[2] != modules[next(iter(modules))].to_k.in_features:
         width = modules[next(iter(modules))].to_k.in_features
         raise UserError(f"--teacher: its states are {states.shape[2]} wide, the UNet reads {width}")
-    random = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     config: Any = unet.config
     size = config.sample_size
     shape = (config.in_channels, *((size, size) if isinstance(size, int) else size))
-    with _collecting(modules) as asked:
+    with _recording_queries(modules) as queries_by_layer:
         for timestep in tqdm(timesteps, desc="queries", unit=" timesteps", leave=False):
             for row in states:  # one by one: a full-size UNet's activations are large
-                latent = torch.randn(1, *shape, generator=random)
+                latent = torch.randn(1, *shape, generator=generator)
                 unet(latent, timestep, encoder_hidden_states=row[None])
     layers = []
     for name, module in modules.items():
-        every = torch.cat(asked[name])
-        chosen = torch.randperm(len(every), generator=random)[:queries]
+        every = torch.cat(queries_by_layer[name])
+        chosen = torch.randperm(len(every), generator=generator)[:num_queries]
         key, value = module.to_k.weight, module.to_v.weight
         layers.append(CrossAttention(name, module.heads, module.scale, every[chosen], key.detach(), value.detach()))
-    return Geometry(metric([weight for layer in layers for weight in (layer.key, layer.value)]), tuple(layers))
+    return Geometry(
+        kv_quadratic_form([weight for layer in layers for weight in (layer.key, layer.value)]), tuple(layers)
+    )
 
 
 def cross_attentions(unet: nn.Module) -> dict[str, Any]:
     """The UNet's attentions to the prompt, by name, in the order of its modules."""
-    found = {name: module for name, module in unet.named_modules() if name.endswith(".attn2")}
-    if not found:
+    attentions = {name: module for name, module in unet.named_modules() if name.endswith(".attn2")}
+    if not attentions:
         raise UserError("--unet: it has no cross-attention (no module attn2)")
-    for name, module in found.items():
+    for name, module in attentions.items():
         if module.norm_q is not None or module.norm_cross is not None or module.to_k.bias is not None:
             raise UserError(f"--unet: {name} normalises its queries or keys, or adds a bias; that is not known here")
-    return found
+    return attentions
 
 
 @contextmanager
-def _collecting(modules: dict[str, Any]) -> Iterator[dict[str, list[torch.Tensor]]]:
+def _recording_queries(modules: dict[str, Any]) -> Iterator[dict[str, list[torch.Tensor]]]:
     """While open, the queries [tokens, inner] of every module are kept by its name."""
-    asked: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
+    queries_by_layer: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
 
     def keep(name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
-        return lambda _module, _given, query: asked[name].append(query.flatten(0, -2).clone())
+        return lambda _module, _given, query: queries_by_layer[name].append(query.flatten(0, -2).clone())
 
     hooks = [module.to_q.register_forward_hook(keep(name)) for name, module in modules.items()]
     try:
-        yield asked
+        yield queries_by_layer
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def write(found: Geometry, path: Path, source: dict[str, Any]) -> None:
+def write_geometry(geometry: Geometry, path: Path, source: dict[str, Any]) -> None:
     """Write `found` as safetensors with `source` in its metadata, whole or not at all."""
-    tensors = {"metric": found.metric}
-    for i, layer in enumerate(found.layers):
+    tensors = {"metric": geometry.metric}
+    for i, layer in enumerate(geometry.layers):
         tensors.update({f"{i}.query": layer.query, f"{i}.key": layer.key, f"{i}.value": layer.value})
-    layers = [{"name": layer.name, "heads": layer.heads, "scale": layer.scale} for layer in found.layers]
-    told = {"format": FORMAT, "layers": json.dumps(layers), "source": json.dumps(source)}
+    layers = [{"name": layer.name, "heads": layer.heads, "scale": layer.scale} for layer in geometry.layers]
+    metadata = {"format": FORMAT, "layers": json.dumps(layers), "source": json.dumps(source)}
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, partial, told)
+        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, partial, metadata)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

@@ -17,13 +17,13 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from data.cli import UserError, command, run_stage
+from data.cli import UserError, run_cli, run_subcommand
 from data.files import write_json, write_text
 from eval.provenance import commit, hashes
-from eval.report.charts import dots
+from eval.report.charts import dot_plot
 
 T975 = dict(enumerate((12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262), 2))  # Student's t by seeds
-MEASURES = {
+ABLATION_MEASURES = {
     "zh/teacher en, MR %": ("retrieval", "student-zh/teacher-en"),
     "en/teacher en, MR %": ("retrieval", "student-en/teacher-en"),
     "zh things/teacher's %": ("drawn", "things_share.student-zh"),
@@ -36,51 +36,55 @@ MEASURES = {
 Results = Mapping[str, Mapping[str, list[float]]]
 
 
-def results(out: Path, names: Iterable[str]) -> Results:
+def load_results(out: Path, names: Iterable[str]) -> Results:
     """[row][measure] = values by seed, of the rows that have a ROW.SEED.json in `out`, in the order of `names`."""
-    found = {}
+    values_by_row = {}
     for name in names:
         seeds = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob(f"{name}.[0-9]*.json"))]
         if seeds:
-            found[name] = {measure: _values(seeds, *where) for measure, where in MEASURES.items()}
-    return found
+            values_by_row[name] = {measure: _values(seeds, *where) for measure, where in ABLATION_MEASURES.items()}
+    return values_by_row
 
 
 def _values(seeds: Iterable[Mapping[str, Any]], part: str, key: str) -> list[float]:
     return [each[part][key] for each in seeds if key in each.get(part, {})]
 
 
-def table(found: Results) -> str:
+def markdown_table(values: Results) -> str:
     """A Markdown line for each row."""
-    lines = ["| row | seeds | " + " | ".join(MEASURES) + " |", "|---|---|" + "---|" * len(MEASURES)]
-    for name, measures in found.items():
+    lines = ["| row | seeds | " + " | ".join(ABLATION_MEASURES) + " |", "|---|---|" + "---|" * len(ABLATION_MEASURES)]
+    for name, measures in values.items():
         seeds = max(map(len, measures.values()))
-        lines.append(f"| {name} | {seeds} | " + " | ".join(map(spread, measures.values())) + " |")
+        lines.append(f"| {name} | {seeds} | " + " | ".join(map(mean_and_half_width, measures.values())) + " |")
     return "\n".join(lines) + "\n"
 
 
-def picture(found: Results) -> str:
+def dot_plot_svg(values: Results) -> str:
     """The same as dots, SVG: the measures that have values."""
-    shown = [measure for measure in MEASURES if any(measures[measure] for measures in found.values())]
-    panels = {measure: {name: measures[measure] for name, measures in found.items()} for measure in shown}
-    return dots(panels, list(found), half_width)
+    measures_with_values = [
+        measure for measure in ABLATION_MEASURES if any(measures[measure] for measures in values.values())
+    ]
+    panels = {
+        measure: {name: measures[measure] for name, measures in values.items()} for measure in measures_with_values
+    }
+    return dot_plot(panels, list(values), t_half_width)
 
 
-def spread(values: Sequence[float]) -> str:
+def mean_and_half_width(values: Sequence[float]) -> str:
     """The mean, and from two seeds on the half width of its interval."""
     if not values:
         return "-"
     digits = 1 if abs(mean(values)) >= 10 else 3
-    found = f"{mean(values):.{digits}f}"
-    return f"{found} ± {half_width(values):.{digits}f}" if len(values) in T975 else found
+    text = f"{mean(values):.{digits}f}"
+    return f"{text} ± {t_half_width(values):.{digits}f}" if len(values) in T975 else text
 
 
-def half_width(values: Sequence[float]) -> float:
+def t_half_width(values: Sequence[float]) -> float:
     """Of the 95 % interval of the mean by Student's t; 0 where there is no telling (one value, or more than ten)."""
     return T975[len(values)] * stdev(values) / math.sqrt(len(values)) if len(values) in T975 else 0.0
 
 
-def parse(arguments: list[str] | None) -> Namespace:
+def parse_args(arguments: list[str] | None) -> Namespace:
     """The command line."""
     parser = ArgumentParser(prog="python -m eval.ablation", description=__doc__, exit_on_error=False)
     parser.add_argument("--rows", type=Path, required=True, help="folder of base.yaml and of a YAML file for each row")
@@ -98,73 +102,74 @@ def parse(arguments: list[str] | None) -> Namespace:
     parser.add_argument("--drawn", type=int, default=100, help="prompts to draw, one picture each")
     parser.add_argument("--only", type=list[str] | None, help="rows to run; by default all")
     parser.add_argument("--seeds", type=list[int], default=[0, 1, 2])
-    given = parser.parse_args(arguments)
-    if (given.images is None) is (given.image_features is None):
+    args = parser.parse_args(arguments)
+    if (args.images is None) is (args.image_features is None):
         raise UserError("--images, --image-features: the benchmark needs one of them")
-    if given.pipeline and not (given.prompts and given.recogniser):
+    if args.pipeline and not (args.prompts and args.recogniser):
         raise UserError("--pipeline: needs --prompts to draw and the --recogniser that reads the pictures")
-    return given
+    return args
 
 
-def run(arguments: list[str] | None = None) -> str:
+def run_ablation(arguments: list[str] | None = None) -> str:
     """Run what is missing, seed by seed, and write and return the table."""
-    given = parse(arguments)
-    if not (given.rows / "base.yaml").is_file():
-        raise UserError(f"--rows {given.rows}: no base.yaml in it")
-    names = ["base", *sorted({path.stem for path in given.rows.glob("*.yaml")} - {"base"})]
-    if unknown := set(given.only or ()) - set(names):
-        raise UserError(f"--only {sorted(unknown)[0]}: no such row in {given.rows}; there are {', '.join(names)}")
-    given.out.mkdir(parents=True, exist_ok=True)
-    for seed in given.seeds:
-        for name in given.only or names:
-            if not (given.out / f"{name}.{seed}.json").is_file():
-                write_json(_row(given, name, seed), given.out / f"{name}.{seed}.json")
-    found = results(given.out, names)
-    write_text(table(found), given.out / "table.md")
-    write_text(picture(found), given.out / "table.svg")
-    return table(found)
+    args = parse_args(arguments)
+    if not (args.rows / "base.yaml").is_file():
+        raise UserError(f"--rows {args.rows}: no base.yaml in it")
+    names = ["base", *sorted({path.stem for path in args.rows.glob("*.yaml")} - {"base"})]
+    if unknown := set(args.only or ()) - set(names):
+        raise UserError(f"--only {sorted(unknown)[0]}: no such row in {args.rows}; there are {', '.join(names)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for seed in args.seeds:
+        for name in args.only or names:
+            if not (args.out / f"{name}.{seed}.json").is_file():
+                write_json(_run_row(args, name, seed), args.out / f"{name}.{seed}.json")
+    seed_values = load_results(args.out, names)
+    write_text(markdown_table(seed_values), args.out / "table.md")
+    write_text(dot_plot_svg(seed_values), args.out / "table.svg")
+    return markdown_table(seed_values)
 
 
-def _row(given: Namespace, name: str, seed: int) -> dict[str, Any]:
+def _run_row(args: Namespace, name: str, seed: int) -> dict[str, Any]:
     """Distil, export and score one row with one seed."""
-    folder = given.out / f"{name}.{seed}"
-    student, files = folder / "student", [given.rows / "base.yaml"]
-    files += [given.rows / f"{name}.yaml"] if name != "base" else []
+    folder = args.out / f"{name}.{seed}"
+    student, files = folder / "student", [args.rows / "base.yaml"]
+    files += [args.rows / f"{name}.yaml"] if name != "base" else []
     seconds = _call("scripts/distill.py", *(each for file in files for each in ("--config", str(file))),
-          "--teacher", given.teacher, "--data.corpus", str(given.corpus), "--train.seed", str(seed),
-          "--data.token_store", str(given.out / "tokens"), "--out_dir", str(folder / "run"))  # fmt: skip
+          "--teacher", args.teacher, "--data.corpus", str(args.corpus), "--train.seed", str(seed),
+          "--data.token_store", str(args.out / "tokens"), "--out_dir", str(folder / "run"))  # fmt: skip
     _call("scripts/export.py", "--run", str(folder / "run"), "--out", str(student))
-    shown = ["--images", str(given.images)] if given.images else ["--image-features", str(given.image_features)]
-    _call("-m", "eval.flickr30k_cn", "--student", str(student), "--clip", given.teacher,
-          "--title", given.data.stem, "--data", str(given.data), *shown,
+    image_arguments = ["--images", str(args.images)] if args.images else ["--image-features", str(args.image_features)]
+    _call("-m", "eval.flickr30k_cn", "--student", str(student), "--clip", args.teacher,
+          "--title", args.data.stem, "--data", str(args.data), *image_arguments,
           "--out", str(folder / "retrieval.json"))  # fmt: skip
     retrieval = json.loads((folder / "retrieval.json").read_text(encoding="utf-8"))
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "row": name, "seed": seed, "files": {file.name: file.read_text(encoding="utf-8") for file in files},
         "retrieval": {key: value["percent"] for key, value in retrieval["ratios"].items()},
         "interval": {key: value["ci95"] for key, value in retrieval["ratios"].items()},
-        "sha256": {**hashes([*files, given.corpus / "report.json"]), **retrieval["settings"]["sha256"]},
+        "sha256": {**hashes([*files, args.corpus / "report.json"]), **retrieval["settings"]["sha256"]},
         "commit": commit(), "cost": {"seconds": seconds},
     }  # fmt: skip
-    if given.pipeline:
-        _call("-m", "eval.generation", "--pipeline", given.pipeline, "--student", str(student),
-              "--prompts", str(given.prompts), "--recogniser", str(given.recogniser), "--limit", str(given.drawn),
+    if args.pipeline:
+        _call("-m", "eval.generation", "--pipeline", args.pipeline, "--student", str(student),
+              "--prompts", str(args.prompts), "--recogniser", str(args.recogniser), "--limit", str(args.drawn),
               "--seeds", "1", "--drawing.steps", "12", "--out", str(folder / "drawn"))  # fmt: skip
-        drawn = json.loads((folder / "drawn" / "result.json").read_text(encoding="utf-8"))
-        found["drawn"] = {
+        generation = json.loads((folder / "drawn" / "result.json").read_text(encoding="utf-8"))
+        record["drawn"] = {
             f"{measure}.{who}": value["mean"]
-            for measure in ("psnr", "prediction_error", "things", "read_exact") for who, value in drawn[measure].items()
+            for measure in ("psnr", "prediction_error", "things", "read_exact") for who,
+                value in generation[measure].items()
         }  # fmt: skip
-        found["drawn"] |= {
-            f"things_share.{who}": 100 * share for who, share in drawn["things_share_of_teacher"].items()
+        record["drawn"] |= {
+            f"things_share.{who}": 100 * share for who, share in generation["things_share_of_teacher"].items()
         }
-    return found
+    return record
 
 
 def _call(*arguments: str) -> float:
     """Run one of the project's commands; returns its CPU seconds."""
     before = _children_seconds()
-    run_stage(*arguments)
+    run_subcommand(*arguments)
     return _children_seconds() - before
 
 
@@ -175,8 +180,8 @@ def _children_seconds() -> float:
 
 def main() -> None:
     """Run an ablation and print its table."""
-    print(run())
+    print(run_ablation())
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

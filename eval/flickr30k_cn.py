@@ -1,14 +1,14 @@
 """`python -m eval.flickr30k_cn ...`: short for `python -m eval.retrieval flickr30k-cn ...`."""
 
-from data.cli import command
+from data.cli import run_cli
 from eval.datasets.benchmark import BENCHMARKS
-from eval.retrieval.__main__ import run
+from eval.retrieval.__main__ import run_benchmark
 
 
 def main() -> None:
     """Score Flickr30K-CN, or any file in one of its layouts; the options are those of `eval.retrieval.options`."""
-    run(BENCHMARKS["flickr30k-cn"])
+    run_benchmark(BENCHMARKS["flickr30k-cn"])
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

@@ -18,8 +18,8 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data.cli import UserError, command, one_line, panics_as_errors
-from data.files import refuse_unwritable, write_json
+from data.cli import UserError, one_line, panics_as_errors, run_cli
+from data.files import check_writable, write_json
 
 PRECISIONS = {
     "fp32": (torch.float32, 1e-4),
@@ -35,45 +35,53 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("student", type=Path, help="folder of an export that has golden/")
     parser.add_argument("--pipeline", type=Path | None, help="pipeline that --pipeline-out of the export wrote")
     parser.add_argument("--out", type=Path | None, help="JSON to write")
-    given = parser.parse_args(arguments)
-    if given.out is not None:
-        refuse_unwritable(given.out)
-    if given.pipeline is not None and not (given.pipeline / "model_index.json").is_file():
-        raise UserError(f"--pipeline {given.pipeline}: no model_index.json; give the folder of --pipeline-out")
+    args = parser.parse_args(arguments)
+    if args.out is not None:
+        check_writable(args.out)
+    if args.pipeline is not None and not (args.pipeline / "model_index.json").is_file():
+        raise UserError(f"--pipeline {args.pipeline}: no model_index.json; give the folder of --pipeline-out")
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # bars would hide what matters
-    found = compared(given.student, given.pipeline)
-    if given.out is not None:
-        write_json(found, given.out)
-    print(table(found))
-    if not found["holds"]:
+    report = check_export(args.student, args.pipeline)
+    if args.out is not None:
+        write_json(report, args.out)
+    print(golden_report(report))
+    if not report["holds"]:
         raise SystemExit(1)
 
 
-def compared(student: Path, pipeline: Path | None = None) -> dict[str, Any]:
+def check_export(student: Path, pipeline: Path | None = None) -> dict[str, Any]:
     """Versions, equal ids by tokenizer, the largest differences by precision, and whether all of them hold."""
-    prompts, vectors = golden(student)
+    prompts, vectors = load_golden(student)
     ids, states, features = (vectors[name] for name in ("input_ids", "last_hidden_state", "text_embeds"))
     equal = {name: _equal_ids(loaded, prompts, ids) for name, loaded in tokenizers(student).items()}
     rows = {}
     for name, (dtype, bound) in PRECISIONS.items():
-        found = outputs(student, ids, dtype)
-        told = {
-            "states": _farthest(found["states"], states),
-            "encoder": _farthest(found["encoder"], states),
-            "features": _farthest(found["features"], features),
-            "cosine": float(torch.cosine_similarity(found["features"], features).min()),
+        loaded_outputs = outputs(student, ids, dtype)
+        differences = {
+            "states": _max_difference(loaded_outputs["states"], states),
+            "encoder": _max_difference(loaded_outputs["encoder"], states),
+            "features": _max_difference(loaded_outputs["features"], features),
+            "cosine": float(torch.cosine_similarity(loaded_outputs["features"], features).min()),
         }
-        rows[name] = {**told, "holds": max(told["states"], told["encoder"]) <= bound * float(states.abs().max())}
-    result: dict[str, Any] = {"versions": versions(), "prompts": len(prompts), "equal_ids": equal, "precisions": rows}
+        rows[name] = {
+            **differences,
+            "holds": max(differences["states"], differences["encoder"]) <= bound * float(states.abs().max()),
+        }
+    result: dict[str, Any] = {
+        "versions": library_versions(),
+        "prompts": len(prompts),
+        "equal_ids": equal,
+        "precisions": rows,
+    }
     holds = all(row["holds"] for row in rows.values()) and min(equal.values()) == len(prompts)
     if pipeline is not None:
-        far = _farthest(pipeline_states(pipeline, prompts), states)
-        result["pipeline"] = far
-        holds = holds and far <= PRECISIONS["fp32"][1] * float(states.abs().max())
+        pipeline_difference = _max_difference(pipeline_states(pipeline, prompts), states)
+        result["pipeline"] = pipeline_difference
+        holds = holds and pipeline_difference <= PRECISIONS["fp32"][1] * float(states.abs().max())
     return {**result, "holds": holds}
 
 
-def golden(student: Path) -> tuple[list[str], dict[str, Tensor]]:
+def load_golden(student: Path) -> tuple[list[str], dict[str, Tensor]]:
     """The recorded prompts and vectors of an export, if they are of a model of its config."""
     folder = student / "golden"
     try:
@@ -81,18 +89,18 @@ def golden(student: Path) -> tuple[list[str], dict[str, Tensor]]:
         "".join(prompts).encode()  # they are texts, and of whole signs
         vectors: dict[str, Tensor] = load_file(folder / "vectors.safetensors")
     except Exception as error:  # a damaged file raises whatever its reader stumbles over
-        said = f"no golden vectors to read ({one_line(error)})"
-        raise UserError(f"{student}: {said}; export with --parts golden") from error
+        problem = f"no golden vectors to read ({one_line(error)})"
+        raise UserError(f"{student}: {problem}; export with --parts golden") from error
     if not isinstance(prompts, list) or not prompts:
         raise UserError(f"{folder / 'prompts.json'}: no list of prompts; export again with --parts golden")
     kinds: Any = transformers
-    wrong = _misfit(vectors, len(prompts), _loaded(kinds.CLIPTextConfig, student))
+    wrong = _vector_problem(vectors, len(prompts), _load(kinds.CLIPTextConfig, student))
     if wrong is not None:
         raise UserError(f"{folder / 'vectors.safetensors'}: {wrong}; export again with --parts golden")
     return prompts, vectors
 
 
-def _misfit(vectors: dict[str, Tensor], prompts: int, config: Any) -> str | None:  # noqa: ANN401  of any release
+def _vector_problem(vectors: dict[str, Tensor], prompts: int, config: Any) -> str | None:  # noqa: ANN401  of any release
     """What is wrong with the recorded vectors of so many prompts, for a model of `config`."""
     slots = config.max_position_embeddings
     recorded = {
@@ -103,9 +111,9 @@ def _misfit(vectors: dict[str, Tensor], prompts: int, config: Any) -> str | None
     for name, (dtype, shape) in recorded.items():
         if name not in vectors:
             return f"no {name}"
-        found = vectors[name]
-        if (found.dtype, list(found.shape)) != (dtype, shape):
-            return f"{name} is {list(found.shape)} of {found.dtype}, not {shape} of {dtype}"
+        vector = vectors[name]
+        if (vector.dtype, list(vector.shape)) != (dtype, shape):
+            return f"{name} is {list(vector.shape)} of {vector.dtype}, not {shape} of {dtype}"
     ids = vectors["input_ids"]
     if ids.min() < 0 or ids.max() >= config.vocab_size:
         return f"input_ids from {int(ids.min())} to {int(ids.max())}, where the model has {config.vocab_size} rows"
@@ -120,9 +128,9 @@ def tokenizers(student: Path) -> dict[str, Any]:
     """
     kinds: Any = transformers
     return {
-        "AutoTokenizer": _loaded(kinds.AutoTokenizer, student),
-        "AutoTokenizer, tokenizer/": _loaded(kinds.AutoTokenizer, student / "tokenizer"),
-        "PreTrainedTokenizerFast, tokenizer/": _loaded(kinds.PreTrainedTokenizerFast, student / "tokenizer"),
+        "AutoTokenizer": _load(kinds.AutoTokenizer, student),
+        "AutoTokenizer, tokenizer/": _load(kinds.AutoTokenizer, student / "tokenizer"),
+        "PreTrainedTokenizerFast, tokenizer/": _load(kinds.PreTrainedTokenizerFast, student / "tokenizer"),
     }
 
 
@@ -130,16 +138,16 @@ def tokenizers(student: Path) -> dict[str, Any]:
 def outputs(student: Path, ids: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     """States and features of the root's model, and states of `text_encoder/`, computed in `dtype`."""
     kinds: Any = transformers
-    whole = _loaded(kinds.CLIPTextModelWithProjection, student, use_safetensors=True).to(dtype).eval()
-    inside = _loaded(kinds.CLIPTextModel, student / "text_encoder", use_safetensors=True).to(dtype).eval()
+    model = _load(kinds.CLIPTextModelWithProjection, student, use_safetensors=True).to(dtype).eval()
+    text_encoder = _load(kinds.CLIPTextModel, student / "text_encoder", use_safetensors=True).to(dtype).eval()
     try:
-        found, encoder = whole(input_ids=ids), inside(input_ids=ids).last_hidden_state
+        model_outputs, encoder = model(input_ids=ids), text_encoder(input_ids=ids).last_hidden_state
     except Exception as error:  # a config that loads may still ask for what cannot be computed
         said = one_line(error)
         raise UserError(f"{student}: its model or text_encoder/ cannot run ({said}); export it again") from error
     return {
-        "states": found.last_hidden_state.float(),
-        "features": found.text_embeds.float(),
+        "states": model_outputs.last_hidden_state.float(),
+        "features": model_outputs.text_embeds.float(),
         "encoder": encoder.float(),
     }
 
@@ -150,7 +158,7 @@ def pipeline_states(folder: Path, prompts: list[str]) -> Tensor:
     diffusers: Any = importlib.import_module("diffusers")
     diffusers.utils.logging.set_verbosity_error()  # else it prints what it cuts of the long prompt
     diffusers.utils.logging.disable_progress_bar()
-    pipeline = _loaded(
+    pipeline = _load(
         diffusers.StableDiffusionPipeline, folder,
         safety_checker=None, requires_safety_checker=False, use_safetensors=True,
     )  # fmt: skip
@@ -158,7 +166,7 @@ def pipeline_states(folder: Path, prompts: list[str]) -> Tensor:
     return found.float()
 
 
-def _loaded(kind: Any, folder: Path, **settings: object) -> Any:  # noqa: ANN401  whichever class is asked for
+def _load(kind: Any, folder: Path, **settings: object) -> Any:  # noqa: ANN401  whichever class is asked for
     try:
         with panics_as_errors():
             return kind.from_pretrained(folder, **settings)
@@ -166,34 +174,34 @@ def _loaded(kind: Any, folder: Path, **settings: object) -> Any:  # noqa: ANN401
         raise UserError(f"{folder}: cannot be loaded ({one_line(error)}); export it again") from error
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Of what decides the numbers."""
     names = ("torch", "transformers", "tokenizers", "diffusers")
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def table(found: dict[str, Any]) -> str:
+def golden_report(report: dict[str, Any]) -> str:
     """The comparison for the terminal."""
-    lines = [", ".join(f"{name} {version}" for name, version in found["versions"].items())]
-    lines += [f"{name:36}{count} of {found['prompts']} prompts equal" for name, count in found["equal_ids"].items()]
+    lines = [", ".join(f"{name} {version}" for name, version in report["versions"].items())]
+    lines += [f"{name:36}{count} of {report['prompts']} prompts equal" for name, count in report["equal_ids"].items()]
     lines.append(f"{'':8}{'states':>12}{'encoder':>12}{'features':>12}{'cosine':>12}")
-    for name, row in found["precisions"].items():
+    for name, row in report["precisions"].items():
         three = "".join(f"{row[key]:12.2e}" for key in ("states", "encoder", "features"))
         lines.append(f"{name:8}{three}{row['cosine']:12.7f}{'' if row['holds'] else '  too far'}")
-    if "pipeline" in found:
-        lines.append(f"pipeline{found['pipeline']:12.2e}")
-    return "\n".join([*lines, "holds" if found["holds"] else "DOES NOT HOLD"])
+    if "pipeline" in report:
+        lines.append(f"pipeline{report['pipeline']:12.2e}")
+    return "\n".join([*lines, "holds" if report["holds"] else "DOES NOT HOLD"])
 
 
 def _equal_ids(tokenizer: Any, prompts: list[str], ids: Tensor) -> int:  # noqa: ANN401  any tokenizer
-    made = tokenizer(prompts, padding="max_length", truncation=True, max_length=ids.shape[1], return_tensors="pt")
-    return int((made.input_ids == ids).all(dim=1).sum())
+    encoding = tokenizer(prompts, padding="max_length", truncation=True, max_length=ids.shape[1], return_tensors="pt")
+    return int((encoding.input_ids == ids).all(dim=1).sum())
 
 
-def _farthest(found: Tensor, recorded: Tensor) -> float:
+def _max_difference(computed: Tensor, recorded: Tensor) -> float:
     """Infinity where they are not of one shape."""
-    return float((found - recorded).abs().max()) if found.shape == recorded.shape else math.inf
+    return float((computed - recorded).abs().max()) if computed.shape == recorded.shape else math.inf
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

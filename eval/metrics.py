@@ -19,7 +19,7 @@ from distill.losses.translation import Language
 CUTOFFS = (1, 5, 10)
 
 
-def normalised(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def l2_normalise(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows of `features` [rows, dim] at length 1, in float32; a zero or non-finite row raises ValueError."""
     lengths = np.linalg.norm(features.astype(np.float32), axis=1, keepdims=True)
     if not np.isfinite(lengths).all() or (lengths == 0).any():
@@ -28,7 +28,7 @@ def normalised(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return unit
 
 
-def ranks(
+def positive_ranks(
     queries: NDArray[np.float32], gallery: NDArray[np.float32], pairs: NDArray[np.int64], chunk: int = 1024
 ) -> NDArray[np.int64]:
     """The place, from 0, of each query's first positive when the gallery is sorted by falling score.
@@ -40,33 +40,33 @@ def ranks(
     """
     best = np.full(len(queries), np.iinfo(np.int64).max)
     order = np.argsort(pairs[:, 0], kind="stable")
-    earlier = np.arange(len(gallery))
+    gallery_index = np.arange(len(gallery))
     for start in range(0, len(order), chunk):
         query, item = pairs[order[start : start + chunk]].T
         distinct, row = np.unique(query, return_inverse=True)
         scores = (queries[distinct] @ gallery.T)[row]
-        own = scores[np.arange(len(query)), item][:, None]
-        before = (scores > own) | ((scores == own) & (earlier < item[:, None]))
-        np.minimum.at(best, query, before.sum(axis=1))
+        positive_scores = scores[np.arange(len(query)), item][:, None]
+        ranked_above = (scores > positive_scores) | ((scores == positive_scores) & (gallery_index < item[:, None]))
+        np.minimum.at(best, query, ranked_above.sum(axis=1))
     return np.where(best == np.iinfo(np.int64).max, -1, best)
 
 
-def hits(places: NDArray[np.int64]) -> NDArray[np.float64]:
+def hits(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     """[queries, 3]: 1 where the first positive is in the top 1, 5, 10; 0 where not, and where there is no positive."""
-    within = (places[:, None] >= 0) & (places[:, None] < np.array(CUTOFFS))
+    within = (ranks[:, None] >= 0) & (ranks[:, None] < np.array(CUTOFFS))
     return within.astype(np.float64)
 
 
-def recalls(places: NDArray[np.int64]) -> NDArray[np.float64]:
+def recalls(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     """[3]: recall at 1, 5, 10 in percent, over the queries that have a positive; no such query raises ValueError."""
-    asked = int((places >= 0).sum())
-    if asked == 0:
+    num_queries = int((ranks >= 0).sum())
+    if num_queries == 0:
         raise ValueError("no query has a positive")
-    found: NDArray[np.float64] = hits(places).sum(axis=0)
-    return 100 * found / asked
+    hit_counts: NDArray[np.float64] = hits(ranks).sum(axis=0)
+    return 100 * hit_counts / num_queries
 
 
-SEED = 20260101
+BOOTSTRAP_SEED = 20260101
 DRAWS = 2000
 
 
@@ -75,29 +75,29 @@ class ImageTable:
     """What each image adds to the six recalls: hits [images, 6] and queries asked [images, 6], text to image first."""
 
     hits: NDArray[np.float64]
-    asked: NDArray[np.float64]
+    num_queries: NDArray[np.float64]
 
 
-def image_table(
-    text_places: NDArray[np.int64], image_places: NDArray[np.int64], pairs: NDArray[np.int64]
-) -> ImageTable:
+def image_table(text_ranks: NDArray[np.int64], image_ranks: NDArray[np.int64], pairs: NDArray[np.int64]) -> ImageTable:
     """Sum the queries by image; a text with several images counts with the first of them.
 
     text_places [texts] and image_places [images] are places of the first positive; pairs [pairs, 2] is (text, image).
     """
-    owner = np.full(len(text_places), len(image_places))
+    owner = np.full(len(text_ranks), len(image_ranks))
     np.minimum.at(owner, pairs[:, 0], pairs[:, 1])
-    texts_asked = text_places >= 0
-    found = np.zeros((len(image_places), 6))
-    asked = np.zeros((len(image_places), 6))
-    np.add.at(found[:, :3], owner[texts_asked], hits(text_places)[texts_asked])
-    np.add.at(asked[:, :3], owner[texts_asked], 1.0)
-    found[:, 3:] = hits(image_places)
-    asked[:, 3:] = (image_places >= 0)[:, None]
-    return ImageTable(found, asked)
+    has_positive = text_ranks >= 0
+    hit_sums = np.zeros((len(image_ranks), 6))
+    num_queries = np.zeros((len(image_ranks), 6))
+    np.add.at(hit_sums[:, :3], owner[has_positive], hits(text_ranks)[has_positive])
+    np.add.at(num_queries[:, :3], owner[has_positive], 1.0)
+    hit_sums[:, 3:] = hits(image_ranks)
+    num_queries[:, 3:] = (image_ranks >= 0)[:, None]
+    return ImageTable(hit_sums, num_queries)
 
 
-def replicates(table: ImageTable, seed: int = SEED, draws: int = DRAWS, chunk: int = 250) -> NDArray[np.float64]:
+def bootstrap_recalls(
+    table: ImageTable, seed: int = BOOTSTRAP_SEED, draws: int = DRAWS, chunk: int = 250
+) -> NDArray[np.float64]:
     """[draws, 7]: the six recalls and their mean, in percent, on images drawn with replacement.
 
     Tables of equally many images meet the same draws under the same seed, so a difference or ratio of two results is
@@ -105,13 +105,13 @@ def replicates(table: ImageTable, seed: int = SEED, draws: int = DRAWS, chunk: i
     """
     generator = np.random.default_rng(seed)
     images = len(table.hits)
-    parts = []
+    chunks = []
     for start in range(0, draws, chunk):
         weights = generator.multinomial(images, np.full(images, 1 / images), size=min(chunk, draws - start))
         with np.errstate(invalid="ignore", divide="ignore"):
-            six = (weights @ table.hits) / (weights @ table.asked) * 100
-        parts.append(np.concatenate([six, six.mean(axis=1, keepdims=True)], axis=1))
-    return np.concatenate(parts)
+            recall_values = (weights @ table.hits) / (weights @ table.num_queries) * 100
+        chunks.append(np.concatenate([recall_values, recall_values.mean(axis=1, keepdims=True)], axis=1))
+    return np.concatenate(chunks)
 
 
 def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -138,16 +138,16 @@ class _ChrF(CHRF):
         return super()._compute_score_from_stats(np.asarray(stats).tolist())
 
 
-def bleu_and_chrf(said: Sequence[str], references: Sequence[str], language: Language) -> dict[str, Any]:
+def bleu_and_chrf(hypotheses: Sequence[str], references: Sequence[str], language: Language) -> dict[str, Any]:
     """Both scores of `said`, lower-cased as the student's tokenizers are, by bootstrap over sentences."""
-    scores: dict[str, Any] = {"sentences": len(said)}
+    scores: dict[str, Any] = {"sentences": len(hypotheses)}
     for name, metric in (
         ("bleu", _Bleu(tokenize=TOKENIZERS[language], lowercase=True)),
         ("chrf", _ChrF(lowercase=True)),
     ):
-        found = metric.corpus_score(list(said), [list(references)], n_bootstrap=BLEU_DRAWS)
-        scores[name] = round(found.score, 4)
-        scores[f"{name}_ci95"] = [round(float(found._mean + side * found._ci), 4) for side in (-1, 1)]
+        metric_score = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=BLEU_DRAWS)
+        scores[name] = round(metric_score.score, 4)
+        scores[f"{name}_ci95"] = [round(float(metric_score._mean + side * metric_score._ci), 4) for side in (-1, 1)]
         scores[f"{name}_signature"] = str(metric.get_signature())
     return scores
 

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from data.cli import UserError, command
+from data.cli import UserError, run_cli
 from data.files import read_json, write_json
-from eval.datasets.benchmark import IMAGE_ENDINGS, Benchmark, Captions, no_picture, text_lines
-from eval.retrieval.options import parse
-from eval.retrieval.result import Result, result_json, table
-from eval.retrieval.score import english_gallery, score
+from eval.datasets.benchmark import IMAGE_ENDINGS, CaptionSet, RetrievalBenchmark, no_image, text_lines
+from eval.retrieval.options import parse_options
+from eval.retrieval.result import RetrievalResult, result_json, terminal_table
+from eval.retrieval.score import score, teacher_text_gallery
 
 TEMPLATES = {"zh": "一张{}的照片。", "en": "a photo of a {}."}
 """Around each name where pictures are asked; OpenAI's first template and its translation."""
 
 
-def names(path: Path) -> tuple[str, ...]:
+def class_names(path: Path) -> tuple[str, ...]:
     """Class names: one a line, or a JSON list, or CLIP_benchmark's JSON with the key imagenet1k."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a file with one class name a line")
@@ -34,17 +34,17 @@ def names(path: Path) -> tuple[str, ...]:
     return tuple(listed)
 
 
-def label_benchmark(files: tuple[Path, Path]) -> Benchmark:
+def label_benchmark(files: tuple[Path, Path]) -> RetrievalBenchmark:
     """Names in both languages; the "images" are the classes themselves."""
-    zh, en = (names(path) for path in files)
+    zh, en = (class_names(path) for path in files)
     if len(zh) != len(en) or not zh:
         raise UserError(f"{files[0]}: {len(zh)} names, {files[1]}: {len(en)}; both must name the same classes in order")
     pairs = np.repeat(np.arange(len(zh))[:, None], 2, axis=1)
     numbered = tuple(f"{number}: {name}" for number, name in enumerate(en))
-    return Benchmark(numbered, {"zh": Captions(zh, pairs), "en": Captions(en, pairs)}, no_picture, files)
+    return RetrievalBenchmark(numbered, {"zh": CaptionSet(zh, pairs), "en": CaptionSet(en, pairs)}, no_image, files)
 
 
-def picture_benchmark(labels: Benchmark, folder: Path) -> Benchmark:
+def picture_benchmark(labels: RetrievalBenchmark, folder: Path) -> RetrievalBenchmark:
     """Pictures of `folder`/CLASS/, with the names of `labels` in a template as their captions."""
     classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if len(classes) != len(labels.images):
@@ -55,16 +55,18 @@ def picture_benchmark(labels: Benchmark, folder: Path) -> Benchmark:
         raise UserError(f"--images {folder}: no pictures in {classes[min(empty)].name}/; a class cannot go without")
     pairs = np.array([(number, image) for image, (number, _) in enumerate(kept)], dtype=np.int64)
     captions = {
-        language: Captions(tuple(TEMPLATES[language].format(name) for name in own.texts), pairs)
+        language: CaptionSet(tuple(TEMPLATES[language].format(name) for name in own.texts), pairs)
         for language, own in labels.captions.items()
     }
     images = tuple(str(path.relative_to(folder)) for _, path in kept)
-    return Benchmark(images, captions, lambda image: (folder / image).read_bytes(), labels.files)
+    return RetrievalBenchmark(images, captions, lambda image: (folder / image).read_bytes(), labels.files)
 
 
-def run(arguments: list[str] | None = None) -> Result:
+def run_nouns(arguments: list[str] | None = None) -> RetrievalResult:
     """Score, print the table and write the JSON, as the retrieval benchmarks do."""
-    options = parse("eval.nouns", "Class names, Chinese to English and back, or as labels of pictures.", arguments)
+    options = parse_options(
+        "eval.nouns", "Class names, Chinese to English and back, or as labels of pictures.", arguments
+    )
     if options.english is None:
         raise UserError("--english: missing; give the English names of the classes in --data")
     labels = label_benchmark((Path(options.data), Path(options.english)))
@@ -73,8 +75,8 @@ def run(arguments: list[str] | None = None) -> Result:
         result = score(title, picture_benchmark(labels, options.images), options)
     else:
         title = options.title or "nouns"
-        result = score(title, labels, options, lambda teacher: english_gallery(teacher, labels, options))
-    print(table(result))
+        result = score(title, labels, options, lambda teacher: teacher_text_gallery(teacher, labels, options))
+    print(terminal_table(result))
     if options.out is not None:
         write_json(result_json(result), options.out)
     return result
@@ -82,8 +84,8 @@ def run(arguments: list[str] | None = None) -> Result:
 
 def main() -> None:
     """Score a student beside its teacher; see the head of this file for the options."""
-    run()
+    run_nouns()
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

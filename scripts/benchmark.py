@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[1])
 
-from data.cli import UserError, command  # noqa: E402  # the path is set first
+from data.cli import UserError, run_cli  # noqa: E402  # the path is set first
 
 
 def main() -> None:
@@ -21,4 +21,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

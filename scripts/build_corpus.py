@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).parents[1])
 
 from data.build.__main__ import main  # noqa: E402  # the path is set first
-from data.cli import command  # noqa: E402
+from data.cli import run_cli  # noqa: E402
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

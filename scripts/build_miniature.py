@@ -7,14 +7,14 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # else scripts/ comes fi
 
 from jsonargparse import auto_cli  # noqa: E402
 
-from data.cli import command  # noqa: E402
-from eval.miniature.build import Build, build  # noqa: E402
+from data.cli import run_cli  # noqa: E402
+from eval.miniature.build import BuildConfig, build_models  # noqa: E402
 
 
 def main() -> None:
     """Read the command line and build."""
-    build(auto_cli(Build, as_positional=False, exit_on_error=False))
+    build_models(auto_cli(BuildConfig, as_positional=False, exit_on_error=False))
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

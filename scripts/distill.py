@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # else scripts/ comes first and hides the package distill
 
-from data.cli import command  # noqa: E402
+from data.cli import run_cli  # noqa: E402
 from distill.train.main import main  # noqa: E402
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

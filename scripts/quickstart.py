@@ -7,7 +7,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # else scripts/ comes fi
 
 from jsonargparse import auto_cli  # noqa: E402
 
-from data.cli import command  # noqa: E402
+from data.cli import run_cli  # noqa: E402
 from eval import quickstart  # noqa: E402
 
 
@@ -17,4 +17,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

@@ -10,85 +10,94 @@ from pathlib import Path
 import daft
 from jsonargparse import ArgumentParser
 
-from data.build.cache import Input, describe, score_source
-from data.build.config import Plan, load_plan
-from data.build.report import data_card, kept_samples, report, summary, write_report
-from data.build.selection import decide
+from data.build.cache import SourceFile, describe_file, score_source
+from data.build.config import ResolvedCorpus, load_corpus_config
+from data.build.report import build_report, data_card, kept_samples, report_summary, write_report
+from data.build.selection import select_rows
 from data.build.shards import write_corpus
-from data.clean.benchmarks import Benchmark, benchmark_paths, forbidden, load_benchmark
+from data.clean.benchmarks import Benchmark, benchmark_paths, build_exclusions, load_benchmark
 from data.clean.decontaminate import build_indices
-from data.clean.scores import WordList, Yardstick, load_words
-from data.cli import UserError, command
+from data.clean.scores import BannedWords, References, load_banned_words
+from data.cli import UserError, run_cli
 from data.files import _locked
 
 
-def build(config: Path, out: Path, overwrite: bool = False) -> None:
+def build(config_path: Path, out: Path, overwrite: bool = False) -> None:
     """Build the corpus `out`: absent or whole, and a build that was killed goes on where it stopped."""
     started = time.monotonic()
-    plan = load_plan(config)
-    _recover(out)
-    if not _wanted(plan, config, out, overwrite):
+    resolved = load_corpus_config(config_path)
+    _finish_swap(out)
+    if not _needs_build(resolved, config_path, out, overwrite):
         return
     partial = out.with_name(out.name + ".partial")
     with _locked(partial):
         if out.exists():
-            _reuse(out, partial)
-        paths = benchmark_paths(plan.root, plan.recipe.benchmark_folder, plan.recipe.benchmarks)
-        benchmarks = [(load_benchmark(plan.root, path), describe(plan.root, path)) for path in paths]
-        yardstick = _yardstick(plan, benchmarks)
-        scored = [score_source(source, plan.root, partial / "scored", yardstick) for source in plan.sources]
-        verdicts = decide(plan, scored, forbidden([b for b, _ in benchmarks]))
+            _link_cached_sources(out, partial)
+        paths = benchmark_paths(resolved.root, resolved.config.benchmark_folder, resolved.config.benchmarks)
+        benchmarks = [(load_benchmark(resolved.root, path), describe_file(resolved.root, path)) for path in paths]
+        references = _load_references(resolved, benchmarks)
+        scored_sources = [
+            score_source(source, resolved.root, partial / "scored", references) for source in resolved.sources
+        ]
+        selection = select_rows(resolved, scored_sources, build_exclusions([b for b, _ in benchmarks]))
         for leftover in ("train", "valid"):
             shutil.rmtree(partial / leftover, ignore_errors=True)
-        written = write_corpus(partial, scored, verdicts, plan.recipe.rows_per_shard)
+        written = write_corpus(partial, scored_sources, selection, resolved.config.rows_per_shard)
         if not sum(written.train.values()):
-            reasons = ", ".join(sorted(set(verdicts.ledger.reasons) - {"", "valid"}))
+            reasons = ", ".join(sorted(set(selection.reject_log.reasons) - {"", "valid"}))
             raise UserError(
-                f"{config}: no row is left after cleaning (reasons: {reasons}); loosen `limits` or mend the sources"
+                f"{config_path}: no row is left after cleaning (reasons: {reasons}); loosen "
+                f"`limits` or mend the sources"
             )
-        told = report(
-            plan, _config_input(plan, config), scored, benchmarks, verdicts, written, time.monotonic() - started
+        report_json = build_report(
+            resolved,
+            _config_file(resolved, config_path),
+            scored_sources,
+            benchmarks,
+            selection,
+            written,
+            time.monotonic() - started,
         )
-        _drop_unused(partial, {source.name for source in plan.sources})
-        (partial / "DATA_CARD.md").write_text(data_card(told, kept_samples(partial)), encoding="utf-8")
-        write_report(partial, told)
-        _swap(partial, out)
-    print(summary(told))
-    print(f"wrote {out} in {told['seconds']} s")
+        _drop_unused(partial, {source.name for source in resolved.sources})
+        (partial / "DATA_CARD.md").write_text(data_card(report_json, kept_samples(partial)), encoding="utf-8")
+        write_report(partial, report_json)
+        _publish(partial, out)
+    print(report_summary(report_json))
+    print(f"wrote {out} in {report_json['seconds']} s")
 
 
-def _config_input(plan: Plan, config: Path) -> Input:
-    data = plan.text.encode()
-    return Input(str(config), len(data), hashlib.sha256(data).hexdigest())
+def _config_file(resolved: ResolvedCorpus, config_path: Path) -> SourceFile:
+    data = resolved.config_text.encode()
+    return SourceFile(str(config_path), len(data), hashlib.sha256(data).hexdigest())
 
 
-def _wanted(plan: Plan, config: Path, out: Path, overwrite: bool) -> bool:
+def _needs_build(resolved: ResolvedCorpus, config_path: Path, out: Path, overwrite: bool) -> bool:
     """Whether there is something to do: `out` is absent, or may be replaced."""
     if not out.exists():
         return True
     try:
-        told = json.loads((out / "report.json").read_text(encoding="utf-8"))
-        same = told["config"]["sha256"] == _config_input(plan, config).sha256
+        old_report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        same_config = old_report["config"]["sha256"] == _config_file(resolved, config_path).sha256
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{out}: exists and is not a corpus; choose another --out") from None
     if overwrite:
         return True
-    if not same:
+    if not same_config:
         raise UserError(f"{out}: holds a corpus of another config; choose another --out, or pass --overwrite true")
     print(f"{out} is already built from this config; pass --overwrite true to build it again")
     return False
 
 
-def _yardstick(plan: Plan, benchmarks: list[tuple[Benchmark, Input]]) -> Yardstick:
-    words, files = plan.recipe.banned_words, [file for _, file in benchmarks]
-    files += [describe(plan.root, words)] if words else []
+def _load_references(resolved: ResolvedCorpus, benchmarks: list[tuple[Benchmark, SourceFile]]) -> References:
+    words_path, files = resolved.config.banned_words, [file for _, file in benchmarks]
+    files += [describe_file(resolved.root, words_path)] if words_path else []
     digest = hashlib.sha256("".join(file.sha256 + file.path for file in files).encode()).hexdigest()
-    near = any(each.near_duplicate <= 1 for each in plan.limits.values())
-    listed = load_words(plan.root, words) if words else WordList()
-    return Yardstick(build_indices([b for b, _ in benchmarks]), digest, near, listed)
+    needs_signatures = any(each.near_duplicate <= 1 for each in resolved.limits.values())
+    banned_words = load_banned_words(resolved.root, words_path) if words_path else BannedWords()
+    return References(build_indices([b for b, _ in benchmarks]), digest, needs_signatures, banned_words)
 
 
-def _reuse(out: Path, partial: Path) -> None:
+def _link_cached_sources(out: Path, partial: Path) -> None:
     """Give a new build the scored sources of the old corpus; unchanged ones are not read again."""
     for old in (out / "scored").glob("*/done.json"):
         new = partial / "scored" / old.parent.name
@@ -103,7 +112,7 @@ def _drop_unused(partial: Path, names: set[str]) -> None:
             shutil.rmtree(folder)
 
 
-def _swap(partial: Path, out: Path) -> None:
+def _publish(partial: Path, out: Path) -> None:
     """Put the new corpus in place of the old; killed in between, `_recover` finishes."""
     old = out.with_name(out.name + ".old")
     if out.exists():
@@ -112,7 +121,7 @@ def _swap(partial: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _recover(out: Path) -> None:
+def _finish_swap(out: Path) -> None:
     """Undo a swap that was killed between its two renames."""
     old = out.with_name(out.name + ".old")
     if old.exists() and not out.exists():
@@ -127,16 +136,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the corpus; absent or whole at any moment")
     parser.add_argument("--overwrite", type=bool, default=False, help="replace a corpus of another config")
     parser.add_argument("--runner", type=str, default="native", help="native: this machine; ray: a Ray cluster")
-    given = parser.parse_args()
-    if given.runner not in ("native", "ray"):
-        raise UserError(f"--runner {given.runner!r} is not native or ray")
-    if given.runner == "ray":
+    args = parser.parse_args()
+    if args.runner not in ("native", "ray"):
+        raise UserError(f"--runner {args.runner!r} is not native or ray")
+    if args.runner == "ray":
         daft.set_runner_ray()
     else:
         os.environ["DAFT_RUNNER"] = "native"  # said, not left open: else Daft imports Ray to see whether it is wanted
     daft.set_execution_config(maintain_order=True)
-    build(given.config, given.out, given.overwrite)
+    build(args.config, args.out, args.overwrite)
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

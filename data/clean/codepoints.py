@@ -6,20 +6,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data.jit import compiled
+from data.jit import njit
 from data.schema import TEXT
 
-Points = npt.NDArray[np.uint32]
+CodePoints = npt.NDArray[np.uint32]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 UNICODE = 0x110000  # one more than the last code point
 
 
 @dataclass(frozen=True)
-class Text:
+class TextColumn:
     """A column of strings: `points` [characters], `starts` [rows + 1] into it."""
 
-    points: Points
+    points: CodePoints
     starts: Ints
 
     @property
@@ -33,20 +33,20 @@ class Text:
         return np.diff(self.starts)
 
 
-def decode(column: pa.Array) -> Text:
+def decode(column: pa.Array) -> TextColumn:
     """An Arrow string column without nulls as code points."""
     column = column.cast(TEXT)
     offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
     if len(offsets) == 0 or offsets[0] == offsets[-1]:
-        return Text(np.zeros(0, np.uint32), np.zeros(len(column) + 1, np.int64))
+        return TextColumn(np.zeros(0, np.uint32), np.zeros(len(column) + 1, np.int64))
     data = np.frombuffer(column.buffers()[2], np.uint8)
     points, starts = np.empty(offsets[-1] - offsets[0], np.uint32), np.zeros(len(offsets), np.int64)
     _decode(data, offsets, points, starts)
-    return Text(points[: starts[-1]], starts)
+    return TextColumn(points[: starts[-1]], starts)
 
 
-@compiled
-def _decode(data: npt.NDArray[np.uint8], offsets: Ints, points: Points, starts: Ints) -> None:
+@njit
+def _decode(data: npt.NDArray[np.uint8], offsets: Ints, points: CodePoints, starts: Ints) -> None:
     at = 0
     for row in range(len(offsets) - 1):
         place = offsets[row]
@@ -66,15 +66,15 @@ def _decode(data: npt.NDArray[np.uint8], offsets: Ints, points: Points, starts: 
         starts[row + 1] = at
 
 
-def encode(text: Text) -> pa.Array:
+def encode(text: TextColumn) -> pa.Array:
     """Code points as an Arrow string column."""
     body, offsets = np.empty(4 * len(text.points), np.uint8), np.zeros(text.rows + 1, np.int64)
     _encode(text.points, text.starts, body, offsets)
     return pa.Array.from_buffers(TEXT, text.rows, [None, pa.py_buffer(offsets), pa.py_buffer(body[: offsets[-1]])])
 
 
-@compiled
-def _encode(points: Points, starts: Ints, body: npt.NDArray[np.uint8], offsets: Ints) -> None:
+@njit
+def _encode(points: CodePoints, starts: Ints, body: npt.NDArray[np.uint8], offsets: Ints) -> None:
     at = 0
     for row in range(len(starts) - 1):
         for point in points[starts[row] : starts[row + 1]]:
@@ -94,15 +94,15 @@ def _encode(points: Points, starts: Ints, body: npt.NDArray[np.uint8], offsets: 
         offsets[row + 1] = at
 
 
-def holding(text: Text, characters: Mask) -> Mask:
+def rows_with(text: TextColumn, characters: Mask) -> Mask:
     """True for the rows with at least one of `characters` [UNICODE + 1], [rows]."""
     found = np.zeros(text.rows, bool)
-    _holding(text.points, text.starts, characters, found)
+    _mark_rows_with(text.points, text.starts, characters, found)
     return found
 
 
-@compiled
-def _holding(points: Points, starts: Ints, characters: Mask, found: Mask) -> None:
+@njit
+def _mark_rows_with(points: CodePoints, starts: Ints, characters: Mask, found: Mask) -> None:
     for row in range(len(found)):
         for place in range(starts[row], starts[row + 1]):
             if characters[points[place]]:
@@ -110,34 +110,36 @@ def _holding(points: Points, starts: Ints, characters: Mask, found: Mask) -> Non
                 break
 
 
-def rows_of(text: Text, rows: Ints) -> Text:
+def take_rows(text: TextColumn, rows: Ints) -> TextColumn:
     """Some rows of a text column, in the order given."""
     starts = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(text.lengths[rows], out=starts[1:])
     points = np.empty(starts[-1], np.uint32)
     _copy(text.points, text.starts[rows], points, starts)
-    return Text(points, starts)
+    return TextColumn(points, starts)
 
 
-@compiled
-def _copy(source: Points, heads: Ints, target: Points, starts: Ints) -> None:
+@njit
+def _copy(source: CodePoints, heads: Ints, target: CodePoints, starts: Ints) -> None:
     for row in range(len(heads)):
         for step in range(starts[row + 1] - starts[row]):
             target[starts[row] + step] = source[heads[row] + step]
 
 
-def replaced(text: Text, rows: Ints, new: Text) -> Text:
+def replace_rows(text: TextColumn, rows: Ints, new: TextColumn) -> TextColumn:
     """`text` with `new[i]` in the place of row `rows[i]`; `rows` ascend."""
     lengths, starts = text.lengths, np.zeros(text.rows + 1, np.int64)
     lengths[rows] = new.lengths
     np.cumsum(lengths, out=starts[1:])
     points = np.empty(starts[-1], np.uint32)
     _replace(text.points, text.starts, rows, new.points, new.starts, points, starts)
-    return Text(points, starts)
+    return TextColumn(points, starts)
 
 
-@compiled
-def _replace(old: Points, heads: Ints, rows: Ints, new: Points, new_heads: Ints, points: Points, starts: Ints) -> None:
+@njit
+def _replace(
+    old: CodePoints, heads: Ints, rows: Ints, new: CodePoints, new_heads: Ints, points: CodePoints, starts: Ints
+) -> None:
     done = 0
     for place in range(len(rows)):
         row = rows[place]

@@ -7,60 +7,60 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data.clean.benchmarks import Benchmark
-from data.clean.codepoints import Ints, Text, decode, rows_of
-from data.clean.hashing import Grams, Hashes, Keys, folded, grams
-from data.clean.normalise import normalised
-from data.jit import compiled
+from data.clean.codepoints import Ints, TextColumn, decode, take_rows
+from data.clean.hashing import Hashes, NgramHashes, RowHashes, casefolded, ngram_hashes
+from data.clean.normalise import normalise_text
+from data.jit import njit
 from data.schema import TEXT
 
 Floats = npt.NDArray[np.float32]
-FILTER = (1 << 24) - 1  # the bits of a gram that the filter before the index looks at
-COMMON = 40  # a gram of more benchmark texts than this says nothing about one of them
-FEWEST = 5  # a text with fewer useful grams is left to the exact match
+PREFILTER_MASK = (1 << 24) - 1  # the bits of a gram that the filter before the index looks at
+MAX_TEXTS_PER_NGRAM = 40  # a gram of more benchmark texts than this says nothing about one of them
+MIN_NGRAMS = 5  # a text with fewer useful grams is left to the exact match
 
 
 @dataclass(frozen=True)
-class Index:
+class BenchmarkIndex:
     """Grams of one language's benchmark texts; row r of `texts` has `useful[r]` of them."""
 
     width: int
-    short: int  # width of the grams that "alike" compares
-    texts: Text  # folded
-    useful: npt.NDArray[np.int64]  # [texts]
-    keys: npt.NDArray[np.uint32]  # sorted distinct grams
+    short_width: int  # width of the grams that "alike" compares
+    texts: TextColumn  # folded
+    num_ngrams: npt.NDArray[np.int64]  # [texts]
+    hashes: npt.NDArray[np.uint32]  # sorted distinct grams
     starts: npt.NDArray[np.int64]  # [keys + 1] into `holders`
-    holders: npt.NDArray[np.int32]  # texts of every gram
-    maybe: npt.NDArray[np.uint8]  # FILTER + 1 bits: 0 where no gram has these low bits
+    postings: npt.NDArray[np.int32]  # texts of every gram
+    prefilter: npt.NDArray[np.uint8]  # FILTER + 1 bits: 0 where no gram has these low bits
 
 
 @dataclass(frozen=True)
 class Overlap:
     """Of every row: the largest share of a benchmark text's grams that it holds, and its likeness to that text."""
 
-    held: Floats
-    alike: Floats
+    containment: Floats
+    jaccard: Floats
 
 
-def build_index(texts: tuple[str, ...], chinese: bool) -> Index:
+def build_index(texts: tuple[str, ...], chinese: bool) -> BenchmarkIndex:
     """Index benchmark texts; those without characters of the language fold to nothing useful and do no harm."""
     column = pa.array(texts, TEXT)
-    plain = folded(normalised(decode(column), chinese=chinese, simplify=chinese, spaces="remove"))
+    plain = casefolded(normalise_text(decode(column), chinese=chinese, simplify=chinese, spaces="remove"))
     width = 6 if chinese else 14
-    found = grams(plain, width)
-    pairs = np.unique((found.hashes.astype(np.uint64) << np.uint64(32)) | found.row_of().astype(np.uint64))
+    text_ngrams = ngram_hashes(plain, width)
+    pairs = np.unique((text_ngrams.hashes.astype(np.uint64) << np.uint64(32)) | text_ngrams.row_of().astype(np.uint64))
     hashes, holders = (pairs >> np.uint64(32)).astype(np.uint32), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int32)
     keys, counts = np.unique(hashes, return_counts=True)
-    rare = np.repeat(counts, counts) <= COMMON
-    holders, keys, counts = holders[rare], keys[counts <= COMMON], counts[counts <= COMMON]
-    maybe = np.zeros(FILTER + 1, bool)
-    maybe[keys & np.uint32(FILTER)] = True
+    rare = np.repeat(counts, counts) <= MAX_TEXTS_PER_NGRAM
+    holders, keys, counts = holders[rare], keys[counts <= MAX_TEXTS_PER_NGRAM], counts[counts <= MAX_TEXTS_PER_NGRAM]
+    maybe = np.zeros(PREFILTER_MASK + 1, bool)
+    maybe[keys & np.uint32(PREFILTER_MASK)] = True
     useful = np.bincount(holders, minlength=len(texts))
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     packed = np.packbits(maybe, bitorder="little")
-    return Index(width, 2 if chinese else 4, plain, useful, keys, starts, holders, packed)
+    return BenchmarkIndex(width, 2 if chinese else 4, plain, useful, keys, starts, holders, packed)
 
 
-def build_indices(benchmarks: list[Benchmark]) -> tuple[Index, Index]:
+def build_indices(benchmarks: list[Benchmark]) -> tuple[BenchmarkIndex, BenchmarkIndex]:
     """The English and the Chinese index of all benchmarks."""
     texts = tuple(dict.fromkeys(text for b in benchmarks for text in b.texts))
     chinese = [any("\u3400" <= c <= "\u9fff" for c in text) for text in texts]
@@ -70,46 +70,50 @@ def build_indices(benchmarks: list[Benchmark]) -> tuple[Index, Index]:
     )
 
 
-def overlap(text: Text, index: Index) -> Overlap:
+def benchmark_overlap(text: TextColumn, index: BenchmarkIndex) -> Overlap:
     """Measure the folded rows `text` against the index."""
     result = Overlap(np.zeros(text.rows, np.float32), np.zeros(text.rows, np.float32))
-    if not len(index.keys):
+    if not len(index.hashes):
         return result
-    row, place = _known(grams(text, index.width), index)
+    row, place = _find_ngrams(ngram_hashes(text, index.width), index)
     if not len(row):
         return result
     fan = index.starts[place + 1] - index.starts[place]
     offset = np.arange(fan.sum()) - np.repeat(np.cumsum(fan) - fan, fan)
-    holder = index.holders[np.repeat(index.starts[place], fan) + offset]
+    holder = index.postings[np.repeat(index.starts[place], fan) + offset]
     pairs, counts = np.unique(
         (np.repeat(row, fan).astype(np.uint64) << np.uint64(32)) | holder.astype(np.uint64), return_counts=True
     )
     row, holder = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    share = np.where(index.useful[holder] >= FEWEST, counts / np.maximum(index.useful[holder], 1), 0).astype(np.float32)
+    share = np.where(
+        index.num_ngrams[holder] >= MIN_NGRAMS, counts / np.maximum(index.num_ngrams[holder], 1), 0
+    ).astype(np.float32)
     order = np.lexsort((share, row))
     last = np.append(row[order][1:] != row[order][:-1], True)
     best = order[last]
-    result.held[row[best]] = share[best]
+    result.containment[row[best]] = share[best]
     close = best[share[best] > 0.2]
-    result.alike[row[close]] = likeness(rows_of(text, row[close]), rows_of(index.texts, holder[close]), index.short)
+    result.jaccard[row[close]] = jaccard_similarity(
+        take_rows(text, row[close]), take_rows(index.texts, holder[close]), index.short_width
+    )
     return result
 
 
-def _known(own: Grams, index: Index) -> tuple[Ints, Ints]:
+def _find_ngrams(row_ngrams: NgramHashes, index: BenchmarkIndex) -> tuple[Ints, Ints]:
     """Row and place in `index.keys` of every gram that the index has, each once a row."""
-    found = np.empty(len(own.hashes), np.uint64)
-    count = _look_up(own.hashes, own.starts, index.maybe, index.keys, found)
-    once = np.unique(found[:count])
-    return (once >> np.uint64(32)).astype(np.int64), (once & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    found = np.empty(len(row_ngrams.hashes), np.uint64)
+    count = _probe_index(row_ngrams.hashes, row_ngrams.starts, index.prefilter, index.hashes, found)
+    row_entries = np.unique(found[:count])
+    return (row_entries >> np.uint64(32)).astype(np.int64), (row_entries & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
-@compiled
-def _look_up(hashes: Hashes, starts: Ints, maybe: npt.NDArray[np.uint8], keys: Hashes, found: Keys) -> int:
+@njit
+def _probe_index(hashes: Hashes, starts: Ints, maybe: npt.NDArray[np.uint8], keys: Hashes, found: RowHashes) -> int:
     """Fill `found` with (row, place in `keys`) of the grams that `keys` has, return how many."""
     count = 0
     for row in range(len(starts) - 1):
         for gram in hashes[starts[row] : starts[row + 1]]:
-            low = gram & FILTER
+            low = gram & PREFILTER_MASK
             if maybe[low >> 3] >> (low & 7) & 1:
                 place = np.searchsorted(keys, gram)
                 if place < len(keys) and keys[place] == gram:
@@ -118,14 +122,14 @@ def _look_up(hashes: Hashes, starts: Ints, maybe: npt.NDArray[np.uint8], keys: H
     return count
 
 
-def likeness(left: Text, right: Text, width: int) -> Floats:
+def jaccard_similarity(left: TextColumn, right: TextColumn, width: int) -> Floats:
     """Jaccard similarity of the `width`-grams of left[i] and right[i], [rows]."""
-    a, b = (_distinct(grams(text, width)) for text in (left, right))
+    a, b = (_row_ngram_set(ngram_hashes(text, width)) for text in (left, right))
     shared = np.intersect1d(a, b, assume_unique=True)
     size = [np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=left.rows) for keys in (a, b, shared)]
     union = size[0] + size[1] - size[2]
     return np.asarray(size[2] / np.maximum(union, 1), np.float32)
 
 
-def _distinct(found: Grams) -> npt.NDArray[np.uint64]:
-    return np.unique((found.row_of().astype(np.uint64) << np.uint64(32)) | found.hashes.astype(np.uint64))
+def _row_ngram_set(row_ngrams: NgramHashes) -> npt.NDArray[np.uint64]:
+    return np.unique((row_ngrams.row_of().astype(np.uint64) << np.uint64(32)) | row_ngrams.hashes.astype(np.uint64))

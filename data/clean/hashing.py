@@ -10,36 +10,36 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from data.clean.characters import DIGIT, HAN, KANA, LATIN, OTHER, flags
-from data.clean.codepoints import UNICODE, Ints, Points, Text
-from data.jit import compiled
+from data.clean.characters import DIGIT, HAN, KANA, LATIN, OTHER, char_classes
+from data.clean.codepoints import UNICODE, CodePoints, Ints, TextColumn
+from data.jit import njit
 
-Keys = npt.NDArray[np.uint64]
-Key = TypeVar("Key", npt.NDArray[np.uint64], np.uint64)
-ODD = np.uint64(0x9E3779B97F4A7C15)
+RowHashes = npt.NDArray[np.uint64]
+HashValue = TypeVar("HashValue", npt.NDArray[np.uint64], np.uint64)
+GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 @cache
-def folding() -> Points:
+def casefold_table() -> CodePoints:
     """Code point -> its lower case, one character to one; 0 for what is no letter, digit or Han character."""
     table = np.arange(UNICODE + 1, dtype=np.uint32)
     for point in range(0x20000):
         lower = chr(point).lower()
         if len(lower) == 1:
             table[point] = ord(lower)
-    table[(flags() & (HAN | LATIN | DIGIT | KANA | OTHER)) == 0] = 0
+    table[(char_classes() & (HAN | LATIN | DIGIT | KANA | OTHER)) == 0] = 0
     return table
 
 
-def folded(text: Text) -> Text:
+def casefolded(text: TextColumn) -> TextColumn:
     """Letters, digits and Han characters in lower case: what two spellings of one sentence share."""
     points, starts = np.empty(len(text.points), np.uint32), np.zeros(text.rows + 1, np.int64)
-    _fold(text.points, text.starts, folding(), points, starts)
-    return Text(points[: starts[-1]], starts)
+    _fold(text.points, text.starts, casefold_table(), points, starts)
+    return TextColumn(points[: starts[-1]], starts)
 
 
-@compiled
-def _fold(source: Points, heads: Ints, table: Points, points: Points, starts: Ints) -> None:
+@njit
+def _fold(source: CodePoints, heads: Ints, table: CodePoints, points: CodePoints, starts: Ints) -> None:
     at = 0
     for row in range(len(starts) - 1):
         for point in source[heads[row] : heads[row + 1]]:
@@ -48,37 +48,37 @@ def _fold(source: Points, heads: Ints, table: Points, points: Points, starts: In
         starts[row + 1] = at
 
 
-@compiled
-def mixed(value: Key) -> Key:
+@njit
+def splitmix64(value: HashValue) -> HashValue:
     """SplitMix64's finaliser: equal in, equal out, every bit of the input moves every bit of the output."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
 
 
-def row_keys(text: Text) -> Keys:
+def hash_rows(text: TextColumn) -> RowHashes:
     """A key of each row's characters in their order, [rows]; rows of other lengths never share a prefix's key."""
     keys = np.empty(text.rows, np.uint64)
-    _row_keys(text.points, text.starts, keys)
+    _hash_rows(text.points, text.starts, keys)
     return keys
 
 
-@compiled
-def _row_keys(points: Points, starts: Ints, keys: Keys) -> None:
+@njit
+def _hash_rows(points: CodePoints, starts: Ints, keys: RowHashes) -> None:
     for row in range(len(keys)):
         total, power = np.uint64(0), np.uint64(1)
         for point in points[starts[row] : starts[row + 1]]:
-            power *= ODD
-            total += mixed(np.uint64(point) + ODD) * power
-        keys[row] = mixed(total ^ np.uint64(starts[row + 1] - starts[row]))
+            power *= GOLDEN_GAMMA
+            total += splitmix64(np.uint64(point) + GOLDEN_GAMMA) * power
+        keys[row] = splitmix64(total ^ np.uint64(starts[row + 1] - starts[row]))
 
 
 Hashes = npt.NDArray[np.uint32]
-STEP = np.uint32(0x01000193)
+ROLLING_BASE = np.uint32(0x01000193)
 
 
 @dataclass(frozen=True)
-class Grams:
+class NgramHashes:
     """Hashes of all n-grams of a column: `starts` [rows + 1] into `hashes` [grams]."""
 
     hashes: Hashes
@@ -89,17 +89,17 @@ class Grams:
         return np.repeat(np.arange(len(self.starts) - 1, dtype=np.int32), np.diff(self.starts))
 
 
-def grams(text: Text, width: int) -> Grams:
+def ngram_hashes(text: TextColumn, width: int) -> NgramHashes:
     """All `width`-grams of every row; a row shorter than `width` has none."""
     starts = np.zeros(text.rows + 1, np.int64)
     np.cumsum(np.maximum(text.lengths - (width - 1), 0), out=starts[1:])
     hashes = np.empty(starts[-1], np.uint32)
-    _grams(text.points, text.starts, width, hashes)
-    return Grams(hashes, starts)
+    _ngram_hashes(text.points, text.starts, width, hashes)
+    return NgramHashes(hashes, starts)
 
 
-@compiled
-def scrambled(value: np.uint32) -> np.uint32:
+@njit
+def fmix32(value: np.uint32) -> np.uint32:
     """A 32-bit finaliser (MurmurHash3's), so that every bit of a gram counts."""
     value = np.uint32(value ^ (value >> 16))
     value = np.uint32(value * np.uint32(0x85EBCA6B))
@@ -108,21 +108,21 @@ def scrambled(value: np.uint32) -> np.uint32:
     return np.uint32(value ^ (value >> 16))
 
 
-@compiled
-def _grams(points: Points, starts: Ints, width: int, hashes: Hashes) -> None:
-    mixed = np.empty(len(points), np.uint32)
+@njit
+def _ngram_hashes(points: CodePoints, starts: Ints, width: int, hashes: Hashes) -> None:
+    char_hashes = np.empty(len(points), np.uint32)
     for place in range(len(points)):
-        mixed[place] = scrambled(points[place])
+        char_hashes[place] = fmix32(points[place])
     oldest = np.uint32(1)  # STEP ** width: what a character weighs that falls out of the window
     for _ in range(width):
-        oldest = np.uint32(oldest * STEP)
+        oldest = np.uint32(oldest * ROLLING_BASE)
     at = 0
     for row in range(len(starts) - 1):
         rolled = np.uint32(0)
         for place in range(starts[row], starts[row + 1]):
-            rolled = np.uint32(rolled * STEP + mixed[place])
+            rolled = np.uint32(rolled * ROLLING_BASE + char_hashes[place])
             if place >= starts[row] + width:
-                rolled = np.uint32(rolled - mixed[place - width] * oldest)
+                rolled = np.uint32(rolled - char_hashes[place - width] * oldest)
             if place >= starts[row] + width - 1:
-                hashes[at] = scrambled(rolled)
+                hashes[at] = fmix32(rolled)
                 at += 1

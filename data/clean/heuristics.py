@@ -15,21 +15,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.clean.characters import DIGIT, HAN, KANA, LATIN, MARK, OTHER, among, flags
-from data.clean.codepoints import UNICODE, Ints, Mask, Points, Text, encode, holding, rows_of
-from data.clean.hashing import Keys
-from data.jit import compiled
+from data.clean.characters import DIGIT, HAN, KANA, LATIN, OTHER, PUNCTUATION, char_classes, char_mask
+from data.clean.codepoints import UNICODE, CodePoints, Ints, Mask, TextColumn, encode, rows_with, take_rows
+from data.clean.hashing import RowHashes
+from data.jit import njit
 
 Count = npt.NDArray[np.int32]
-QUOTES = ".,\"'“”‘’《》「」"  # marks that any sentence has
+COMMON_PUNCTUATION = ".,\"'“”‘’《》「」"  # marks that any sentence has
 OPENING, CLOSING = "([{（【《「“", ")]}）】》」”"
 SPACE = ord(" ")
-KINDS = (HAN, LATIN, KANA, OTHER, DIGIT, MARK)  # in the order of the first fields of Counts
+CLASS_ORDER = (HAN, LATIN, KANA, OTHER, DIGIT, PUNCTUATION)  # in the order of the first fields of Counts
 LATIN_PLACE, OTHER_PLACE, DIGIT_PLACE, MARK_PLACE = 1, 3, 4, 5
 
 
 @dataclass(frozen=True)
-class Counts:
+class CharCounts:
     """Counts a row, [rows] each."""
 
     han: Count
@@ -38,10 +38,10 @@ class Counts:
     other: Count  # letters of other scripts
     digits: Count
     words: Count  # runs of letters that are not Han
-    marks: Count  # punctuation and symbols but QUOTES, a run of one and the same counted once
+    punctuation: Count  # punctuation and symbols but QUOTES, a run of one and the same counted once
     visible: Count  # characters but spaces
-    run: Count  # the longest run of one character, digits apart
-    unbalanced: Count  # brackets that open without closing or the other way round
+    char_run: Count  # the longest run of one character, digits apart
+    unbalanced_brackets: Count  # brackets that open without closing or the other way round
 
 
 @cache
@@ -56,22 +56,22 @@ def _brackets() -> npt.NDArray[np.int8]:
 @cache
 def _classes() -> npt.NDArray[np.uint8]:
     """Place of each code point's flag in KINDS, or len(KINDS), [UNICODE + 1]."""
-    table = np.full(UNICODE + 1, len(KINDS), np.uint8)
-    for place, kind in enumerate(KINDS):
-        table[flags() == kind] = place
+    table = np.full(UNICODE + 1, len(CLASS_ORDER), np.uint8)
+    for place, kind in enumerate(CLASS_ORDER):
+        table[char_classes() == kind] = place
     return table
 
 
-def counted(text: Text) -> Counts:
+def count_characters(text: TextColumn) -> CharCounts:
     """Count the characters of every row."""
-    table = np.zeros((len(fields(Counts)), text.rows), np.int32)
-    _count(text.points, text.starts, _classes(), among(QUOTES), _brackets(), table)
-    return Counts(*table)
+    table = np.zeros((len(fields(CharCounts)), text.rows), np.int32)
+    _count(text.points, text.starts, _classes(), char_mask(COMMON_PUNCTUATION), _brackets(), table)
+    return CharCounts(*table)
 
 
-@compiled
+@njit
 def _count(
-    points: Points,
+    points: CodePoints,
     starts: Ints,
     classes: npt.NDArray[np.uint8],
     quotes: Mask,
@@ -110,80 +110,84 @@ def _count(
 
 CLOSING_AFTER_STOP = "\"'”’)）」』》】]"  # may stand after the stop
 STOPS, QUESTIONS = ".!。！…", "?？"
-NONE, STOP, QUESTION = 0, 1, 2
+NO_STOP, STATEMENT, QUESTION = 0, 1, 2
 
 
-def endings(en: Text, zh: Text) -> npt.NDArray[np.float32]:
+def ending_mismatch(en: TextColumn, zh: TextColumn) -> npt.NDArray[np.float32]:
     """1 where one side asks and the other does not, 0.5 where only one side ends in a stop, else 0, [rows]."""
-    left, right = _kinds(en), _kinds(zh)
-    asks = (left == QUESTION) != (right == QUESTION)
-    return np.where(asks, 1, np.where(left != right, 0.5, 0)).astype(np.float32)
+    left, right = _sentence_endings(en), _sentence_endings(zh)
+    question_mismatch = (left == QUESTION) != (right == QUESTION)
+    return np.where(question_mismatch, 1, np.where(left != right, 0.5, 0)).astype(np.float32)
 
 
-def _kinds(text: Text) -> npt.NDArray[np.int8]:
+def _sentence_endings(text: TextColumn) -> npt.NDArray[np.int8]:
     kinds = np.zeros(text.rows, np.int8)
-    _look_at_ends(text.points, text.starts, among(CLOSING_AFTER_STOP), among(STOPS), among(QUESTIONS), kinds)
+    _classify_endings(
+        text.points, text.starts, char_mask(CLOSING_AFTER_STOP), char_mask(STOPS), char_mask(QUESTIONS), kinds
+    )
     return kinds
 
 
-@compiled
-def _look_at_ends(
-    points: Points, starts: Ints, closing: Mask, stops: Mask, questions: Mask, kinds: npt.NDArray[np.int8]
+@njit
+def _classify_endings(
+    points: CodePoints, starts: Ints, closing: Mask, stops: Mask, questions: Mask, kinds: npt.NDArray[np.int8]
 ) -> None:
     for row in range(len(kinds)):
         place = starts[row + 1] - 1
         while place >= starts[row] and closing[points[place]]:
             place -= 1
         if place >= starts[row]:
-            kinds[row] = QUESTION if questions[points[place]] else STOP if stops[points[place]] else NONE
+            kinds[row] = QUESTION if questions[points[place]] else STATEMENT if stops[points[place]] else NO_STOP
 
 
-UNITS = "万亿千百十两一二三四五六七八九零纪代半点分厘米斤公里磅尺度时初月第届℃°%折"  # "1 million" is 100万, "6th" 第六
-WORDS = (
+NUMBER_UNITS = (
+    "万亿千百十两一二三四五六七八九零纪代半点分厘米斤公里磅尺度时初月第届℃°%折"  # "1 million" is 100万, "6th" 第六
+)
+NUMBER_WORDS = (
     r"(?i)\b(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|[a-z]+teen|twenty|thirty|[a-z]+ty|first|"
     r"second|third|[a-z]+th|dozen|hundreds?|thousands?|millions?|billions?|trillions?|grand|half|quarter|feet|foot|miles?|"
     r"pounds?|inches|inch|acres?|january|february|march|april|may|june|july|august|september|october|november|december)\b|"
     r"\d-\d|\d:\d|\d ?(st|nd|rd|th|s|k|m|g'?s|hundred)\b|\d['/.]\d"
 )
-MOST = 64  # numbers of a side that are compared
+MAX_NUMBERS = 64  # numbers of a side that are compared
 COMMA, ZERO, NINE = ord(","), ord("0"), ord("9")
 
 
-def disagreement(en: Text, zh: Text) -> npt.NDArray[np.float32]:
+def numbers_disagree(en: TextColumn, zh: TextColumn) -> npt.NDArray[np.float32]:
     """1 where both sides write numbers in digits, share none of them, and speak of no unit that would explain it."""
-    apart = np.zeros(en.rows, bool)
-    _apart(en.points, en.starts, zh.points, zh.starts, apart)
-    if apart.any():
-        apart &= ~holding(zh, among(UNITS))
-        rows = np.flatnonzero(apart)
-        english, chinese = encode(rows_of(en, rows)), encode(rows_of(zh, rows))
-        odd = ~np.asarray(pc.match_substring_regex(english, WORDS), bool)
-        apart[rows] = odd & _unlike(english, chinese)
-    return apart.astype(np.float32)
+    mismatch = np.zeros(en.rows, bool)
+    _no_common_number(en.points, en.starts, zh.points, zh.starts, mismatch)
+    if mismatch.any():
+        mismatch &= ~rows_with(zh, char_mask(NUMBER_UNITS))
+        rows = np.flatnonzero(mismatch)
+        english, chinese = encode(take_rows(en, rows)), encode(take_rows(zh, rows))
+        unexplained = ~np.asarray(pc.match_substring_regex(english, NUMBER_WORDS), bool)
+        mismatch[rows] = unexplained & _digits_differ(english, chinese)
+    return mismatch.astype(np.float32)
 
 
-def _unlike(en: pa.Array, zh: pa.Array) -> Mask:
+def _digits_differ(en: pa.Array, zh: pa.Array) -> Mask:
     """False where the digits of one side stand inside those of the other ('76 and 1976, 9-1-1 and 911); few rows."""
     digits = [pc.replace_substring_regex(side, r"\D", "").to_pylist() for side in (en, zh)]
     return np.array([a not in b and b not in a for a, b in zip(*digits, strict=True)], bool)
 
 
-@compiled
-def _apart(en: Points, en_starts: Ints, zh: Points, zh_starts: Ints, apart: Mask) -> None:
+@njit
+def _no_common_number(en: CodePoints, en_starts: Ints, zh: CodePoints, zh_starts: Ints, mismatch: Mask) -> None:
     """True where both sides have numbers and none of them in common."""
-    left, right = np.empty(MOST, np.uint64), np.empty(MOST, np.uint64)
-    for row in range(len(apart)):
-        ours = numbers(en[en_starts[row] : en_starts[row + 1]], left)
-        theirs = numbers(zh[zh_starts[row] : zh_starts[row + 1]], right) if ours else 0
+    left, right = np.empty(MAX_NUMBERS, np.uint64), np.empty(MAX_NUMBERS, np.uint64)
+    for row in range(len(mismatch)):
+        num_en = number_hashes(en[en_starts[row] : en_starts[row + 1]], left)
+        num_zh = number_hashes(zh[zh_starts[row] : zh_starts[row + 1]], right) if num_en else 0
         shared = False
-        for one in range(ours):
-            for other in range(theirs):
+        for one in range(num_en):
+            for other in range(num_zh):
                 shared |= left[one] == right[other]
-        apart[row] = theirs > 0 and not shared
+        mismatch[row] = num_zh > 0 and not shared
 
 
-@compiled
-def numbers(points: Points, keys: Keys) -> int:
+@njit
+def number_hashes(points: CodePoints, keys: RowHashes) -> int:
     """Fill `keys` with a key of every run of ASCII digits, return how many; commas join, zeros in front are nothing."""
     count, key = 0, np.uint64(0)
     for place in range(len(points) + 1):
@@ -199,23 +203,23 @@ def numbers(points: Points, keys: Keys) -> int:
     return count
 
 
-PERIODS, SHORTEST = 8, 24  # characters
+MAX_PERIOD, MIN_LENGTH = 8, 24  # characters
 
 
-def periodic(text: Text) -> npt.NDArray[np.float32]:
+def periodicity(text: TextColumn) -> npt.NDArray[np.float32]:
     """Largest share, over periods of 1 to 8, of characters that equal the one a period before; rows under 24 are 0."""
     best = np.zeros(text.rows, np.float32)
     _periodic(text.points, text.starts, best)
     return best
 
 
-@compiled
-def _periodic(points: Points, starts: Ints, best: npt.NDArray[np.float32]) -> None:
+@njit
+def _periodic(points: CodePoints, starts: Ints, best: npt.NDArray[np.float32]) -> None:
     for row in range(len(best)):
         part = points[starts[row] : starts[row + 1]]
-        if len(part) < SHORTEST:
+        if len(part) < MIN_LENGTH:
             continue
-        for period in range(1, PERIODS + 1):
+        for period in range(1, MAX_PERIOD + 1):
             same = 0
             for place in range(len(part) - period):
                 same += part[place] == part[place + period]

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data.clean.characters import HAN, LATIN, among, flags
-from data.clean.codepoints import Ints, Mask, Points, Text, decode
-from data.clean.hashing import Keys, folded, folding
-from data.jit import compiled
+from data.clean.characters import HAN, LATIN, char_classes, char_mask
+from data.clean.codepoints import CodePoints, Ints, Mask, TextColumn, decode
+from data.clean.hashing import RowHashes, casefold_table, casefolded
+from data.jit import njit
 from data.schema import TEXT
 
 ENGLISH = """
@@ -26,48 +26,48 @@ nicht mit den dem zu auf für sich ich wir sie auch von el los las en es por con
 ikke til av nie się jest że ve bir bu için untuk itu tidak dengan adalah là của và có
 """
 CANTONESE = "嘅咗喺佢啲嗰嚟冇哋噉喎畀嘢攞揾乜咁瞓嗌嬲攰"  # and 唔 before another Han character: alone it is "hmm"
-HMM, APOSTROPHE, SPACE, ZERO = ord("唔"), ord("'"), ord(" "), np.uint64(0)
+CANTONESE_M, APOSTROPHE, SPACE, EMPTY_KEY = ord("唔"), ord("'"), ord(" "), np.uint64(0)
 
 
-SLOTS = 1 << 12  # of the table of known words, most of them empty
+TABLE_SIZE = 1 << 12  # of the table of known words, most of them empty
 
 
 @dataclass(frozen=True)
 class Lexicon:
     """Function words by the hash of their letters: `keys` [SLOTS], `foreign` [SLOTS]; key 0 is an empty slot."""
 
-    keys: Keys
+    keys: RowHashes
     foreign: Mask
 
 
 @cache
 def lexicon() -> Lexicon:
     """The function words of English and of the other languages; English wins where both have a word."""
-    known = dict.fromkeys(FOREIGN.split(), True) | dict.fromkeys(ENGLISH.split(), False)
-    words = folded(decode(pa.array(list(known), TEXT)))
-    abroad = np.array(list(known.values()))
-    table = Lexicon(np.zeros(SLOTS, np.uint64), np.zeros(SLOTS, bool))
-    _enter(words.points, words.starts, abroad, table.keys, table.foreign)
+    function_words = dict.fromkeys(FOREIGN.split(), True) | dict.fromkeys(ENGLISH.split(), False)
+    words = casefolded(decode(pa.array(list(function_words), TEXT)))
+    is_foreign = np.array(list(function_words.values()))
+    table = Lexicon(np.zeros(TABLE_SIZE, np.uint64), np.zeros(TABLE_SIZE, bool))
+    _insert_words(words.points, words.starts, is_foreign, table.keys, table.foreign)
     return table
 
 
-@compiled
-def _enter(points: Points, starts: Ints, abroad: Mask, keys: Keys, foreign: Mask) -> None:
-    for word in range(len(abroad)):
-        key = ZERO
+@njit
+def _insert_words(points: CodePoints, starts: Ints, is_foreign: Mask, keys: RowHashes, foreign: Mask) -> None:
+    for word in range(len(is_foreign)):
+        key = EMPTY_KEY
         for point in points[starts[word] : starts[word + 1]]:
-            key = _extended(key, point)
+            key = _hash_step(key, point)
         slot = _slot(keys, key)
-        keys[slot], foreign[slot] = key, abroad[word]
+        keys[slot], foreign[slot] = key, is_foreign[word]
 
 
-@compiled
-def _extended(key: np.uint64, point: np.uint32) -> np.uint64:
+@njit
+def _hash_step(key: np.uint64, point: np.uint32) -> np.uint64:
     return (key ^ np.uint64(point)) * np.uint64(0x100000001B3) + np.uint64(1)
 
 
-@compiled
-def _slot(keys: Keys, key: np.uint64) -> int:
+@njit
+def _slot(keys: RowHashes, key: np.uint64) -> int:
     """Where `key` is, or would be, in the open table `keys`."""
     place = np.int64((key ^ (key >> np.uint64(20))) & np.uint64(len(keys) - 1))
     while keys[place] != 0 and keys[place] != key:
@@ -75,58 +75,58 @@ def _slot(keys: Keys, key: np.uint64) -> int:
     return int(place)
 
 
-def foreignness(en: Text) -> npt.NDArray[np.float32]:
+def foreign_word_share(en: TextColumn) -> npt.NDArray[np.float32]:
     """Share of foreign function words minus share of English ones, -1 to 1.
 
     Rows under four words, or with one foreign word alone (it may be a name), are 0.
     """
     result, known = np.zeros(en.rows, np.float32), lexicon()
-    _foreignness(en.points, en.starts, flags() & LATIN, folding(), known.keys, known.foreign, result)
+    _foreignness(en.points, en.starts, char_classes() & LATIN, casefold_table(), known.keys, known.foreign, result)
     return result
 
 
-@compiled
+@njit
 def _foreignness(
-    points: Points,
+    points: CodePoints,
     starts: Ints,
     latin: npt.NDArray[np.uint8],
-    fold: Points,
-    keys: Keys,
+    fold: CodePoints,
+    keys: RowHashes,
     foreign: Mask,
     result: npt.NDArray[np.float32],
 ) -> None:
     for row in range(len(result)):
-        words = abroad = ours = 0
-        key, inside = ZERO, False
+        words = foreign_words = english_words = 0
+        key, inside = EMPTY_KEY, False
         for place in range(starts[row], starts[row + 1] + 1):
             point = points[place] if place < starts[row + 1] else np.uint32(SPACE)
             if latin[point] or point == APOSTROPHE:
                 words += not inside
                 inside = True
                 if point != APOSTROPHE:
-                    key = _extended(key, fold[point])
+                    key = _hash_step(key, fold[point])
             elif inside:
                 slot = _slot(keys, key)
-                if key != ZERO and keys[slot] == key:
-                    abroad += foreign[slot]
-                    ours += not foreign[slot]
-                key, inside = ZERO, False
-        if words >= 4 and abroad >= 2:
-            result[row] = (abroad - ours) / words
+                if key != EMPTY_KEY and keys[slot] == key:
+                    foreign_words += foreign[slot]
+                    english_words += not foreign[slot]
+                key, inside = EMPTY_KEY, False
+        if words >= 4 and foreign_words >= 2:
+            result[row] = (foreign_words - english_words) / words
 
 
-def cantonese(zh: Text) -> npt.NDArray[np.float32]:
+def cantonese(zh: TextColumn) -> npt.NDArray[np.float32]:
     """Characters that written Cantonese has and Mandarin has not, a row."""
     result = np.zeros(zh.rows, np.float32)
-    _count_cantonese(zh.points, zh.starts, among(CANTONESE), flags() & HAN, result)
+    _count_cantonese(zh.points, zh.starts, char_mask(CANTONESE), char_classes() & HAN, result)
     return result
 
 
-@compiled
+@njit
 def _count_cantonese(
-    points: Points, starts: Ints, telling: Mask, han: npt.NDArray[np.uint8], result: npt.NDArray[np.float32]
+    points: CodePoints, starts: Ints, cantonese_chars: Mask, han: npt.NDArray[np.uint8], result: npt.NDArray[np.float32]
 ) -> None:
     for row in range(len(result)):
         for place in range(starts[row], starts[row + 1]):
             before_han = place + 1 < starts[row + 1] and han[points[place + 1]] != 0
-            result[row] += telling[points[place]] or (points[place] == HMM and before_han)
+            result[row] += cantonese_chars[points[place]] or (points[place] == CANTONESE_M and before_han)

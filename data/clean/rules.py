@@ -49,13 +49,13 @@ class Rule:
     """One reject reason: rows where `badness` exceeds `limit`."""
 
     reason: str
-    badness: Column  # float [rows]
+    severity: Column  # float [rows]
     limit: float
 
 
-def rules(table: dict[str, Column], limits: Limits) -> list[Rule]:
+def reject_rules(score_columns: dict[str, Column], limits: Limits) -> list[Rule]:
     """The rules in the order in which they are asked; the first that a row breaks is its reason."""
-    score = {name: column.astype(np.float32) for name, column in table.items() if not name.endswith("key")}
+    score = {name: column.astype(np.float32) for name, column in score_columns.items() if not name.endswith("key")}
     return [
         Rule("en_empty", -score["en_chars"], -limits.min_en_chars + 0.5),
         Rule("zh_empty", -score["zh_chars"], -limits.min_zh_chars + 0.5),

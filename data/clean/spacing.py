@@ -5,21 +5,21 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from data.clean.characters import HAN, among, flags
-from data.clean.codepoints import UNICODE, Ints, Mask, Points, Text
-from data.jit import compiled
+from data.clean.characters import HAN, char_classes, char_mask
+from data.clean.codepoints import UNICODE, CodePoints, Ints, Mask, TextColumn
+from data.jit import njit
 
 Kinds = npt.NDArray[np.uint8]
-SPACE, DOT, STOP, COMMA, PAUSE, ZERO, NINE = (ord(c) for c in " .。,，09")
+SPACE, DOT, FULL_STOP, COMMA, PAUSE, ZERO, NINE = (ord(c) for c in " .。,，09")
 BESIDE_HAN, BESIDE_WIDE, BEFORE_STOP = 1, 2, 4
-CLOSE = ",.!?;:)%]"  # English: no space before these
-FULL = dict(zip(",;:?!", "，；：？！", strict=True))  # Chinese: after a Han character
+NO_SPACE_BEFORE = ",.!?;:)%]"  # English: no space before these
+WIDE_PUNCTUATION = dict(zip(",;:?!", "，；：？！", strict=True))  # Chinese: after a Han character
 
 
 @cache
 def _kinds() -> Kinds:
     """Han character, full-width punctuation, what a full-width stop may follow: bits of each code point."""
-    han = (flags() & HAN) != 0
+    han = (char_classes() & HAN) != 0
     table = np.where(han, BESIDE_HAN | BEFORE_STOP, 0).astype(np.uint8)
     for first, last in ((0x3001, 0x3020), (0xFF01, 0xFF5F)):
         table[first:last] |= BESIDE_WIDE
@@ -28,23 +28,23 @@ def _kinds() -> Kinds:
 
 
 @cache
-def _full() -> Points:
+def _full_width_table() -> CodePoints:
     """ASCII stop -> its full-width twin, every other code point -> itself."""
     table = np.arange(UNICODE + 1, dtype=np.uint32)
-    for narrow, wide in FULL.items():
+    for narrow, wide in WIDE_PUNCTUATION.items():
         table[ord(narrow)] = ord(wide)
     return table
 
 
-def settled(text: Text, table: Points) -> Text:
+def collapse_spaces(text: TextColumn, table: CodePoints) -> TextColumn:
     """Characters mapped by `table` (dropped where it says DELETE), runs of spaces made one, none at either end."""
     points, starts = np.empty(len(text.points), np.uint32), np.zeros(text.rows + 1, np.int64)
     _settle(text.points, text.starts, table, points, starts)
-    return Text(points[: starts[-1]], starts)
+    return TextColumn(points[: starts[-1]], starts)
 
 
-@compiled
-def _settle(source: Points, heads: Ints, table: Points, points: Points, starts: Ints) -> None:
+@njit
+def _settle(source: CodePoints, heads: Ints, table: CodePoints, points: CodePoints, starts: Ints) -> None:
     at, delete = 0, len(table) - 1
     for row in range(len(starts) - 1):
         for old in source[heads[row] : heads[row + 1]]:
@@ -57,15 +57,15 @@ def _settle(source: Points, heads: Ints, table: Points, points: Points, starts: 
         starts[row + 1] = at
 
 
-def unspaced_closings(text: Text) -> Text:
+def strip_space_before_punctuation(text: TextColumn) -> TextColumn:
     """English: "high , wide !" becomes "high, wide!", but not before an ellipsis or ".5"."""
     points, starts = np.empty(len(text.points), np.uint32), np.zeros(text.rows + 1, np.int64)
-    _unspace(text.points, text.starts, among(CLOSE), points, starts)
-    return Text(points[: starts[-1]], starts)
+    _unspace(text.points, text.starts, char_mask(NO_SPACE_BEFORE), points, starts)
+    return TextColumn(points[: starts[-1]], starts)
 
 
-@compiled
-def _unspace(source: Points, heads: Ints, closing: Mask, points: Points, starts: Ints) -> None:
+@njit
+def _unspace(source: CodePoints, heads: Ints, closing: Mask, points: CodePoints, starts: Ints) -> None:
     at = 0
     for row in range(len(starts) - 1):
         end = heads[row + 1]
@@ -79,15 +79,15 @@ def _unspace(source: Points, heads: Ints, closing: Mask, points: Points, starts:
         starts[row + 1] = at
 
 
-def closed_up(text: Text, pauses: bool) -> Text:
+def remove_han_spaces(text: TextColumn, pauses: bool) -> TextColumn:
     """Chinese: a space between Han characters or next to full-width punctuation goes, or is a pause: a comma."""
     points, starts = np.empty(len(text.points), np.uint32), np.zeros(text.rows + 1, np.int64)
     _close_up(text.points, text.starts, _kinds(), pauses, points, starts)
-    return Text(points[: starts[-1]], starts)
+    return TextColumn(points[: starts[-1]], starts)
 
 
-@compiled
-def _close_up(source: Points, heads: Ints, kinds: Kinds, pauses: bool, points: Points, starts: Ints) -> None:
+@njit
+def _close_up(source: CodePoints, heads: Ints, kinds: Kinds, pauses: bool, points: CodePoints, starts: Ints) -> None:
     at = 0
     for row in range(len(starts) - 1):
         for place in range(heads[row], heads[row + 1]):
@@ -105,15 +105,15 @@ def _close_up(source: Points, heads: Ints, kinds: Kinds, pauses: bool, points: P
         starts[row + 1] = at
 
 
-def punctuated(text: Text) -> Text:
+def widen_punctuation(text: TextColumn) -> TextColumn:
     """Chinese: ASCII stops after a Han character become full-width; a closing "." becomes "。"."""
     points = text.points.copy()
-    _punctuate(points, text.starts, _kinds(), _full())
-    return Text(points, text.starts)
+    _punctuate(points, text.starts, _kinds(), _full_width_table())
+    return TextColumn(points, text.starts)
 
 
-@compiled
-def _punctuate(points: Points, starts: Ints, kinds: Kinds, full: Points) -> None:
+@njit
+def _punctuate(points: CodePoints, starts: Ints, kinds: Kinds, full: CodePoints) -> None:
     for row in range(len(starts) - 1):
         for place in range(starts[row], starts[row + 1]):
             last = place + 1 == starts[row + 1]
@@ -124,9 +124,9 @@ def _punctuate(points: Points, starts: Ints, kinds: Kinds, full: Points) -> None
             elif kinds[before] & BEFORE_STOP:
                 points[place] = full[points[place]]
                 if points[place] == DOT and (last or kinds[after] & BESIDE_HAN):
-                    points[place] = STOP
+                    points[place] = FULL_STOP
 
 
-@compiled
+@njit
 def _is_digit(point: np.uint32) -> bool:
     return bool(ZERO <= point <= NINE)

@@ -7,28 +7,28 @@ from functools import lru_cache, partial
 import numpy as np
 import torch
 
-from data.loader.mixture import Quota, Stage, StagedQuota, draw
-from data.loader.token_store import VIEWS, DomainTokens, Ids
+from data.loader.mixture import DomainCounts, MixtureStage, StagedCounts, permuted_rows
+from data.loader.token_store import VIEWS, DomainTokens, TokenIds
 
 
 @dataclass(frozen=True)
-class Batch:
+class TokenBatch:
     """One rank's share of a step; every tensor is int64 [pairs, slots], padded with the tower's padding id."""
 
     teacher_en: torch.Tensor
     student_en: torch.Tensor
     student_zh: torch.Tensor
-    full: bool
+    fixed_length: bool
     """All the tower's slots, as a UNet reads them; otherwise tight, padded to the longest of the global batch."""
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "TokenBatch":
         """The batch on `device`."""
         move = partial(torch.Tensor.to, device=device, non_blocking=True)
-        return Batch(move(self.teacher_en), move(self.student_en), move(self.student_zh), self.full)
+        return TokenBatch(move(self.teacher_en), move(self.student_en), move(self.student_zh), self.fixed_length)
 
 
 @dataclass(frozen=True)
-class Schedule:
+class BatchSchedule:
     """What a step draws, whoever draws it."""
 
     seed: int
@@ -40,19 +40,19 @@ class Schedule:
     """Share of steps that run on all slots."""
 
 
-class Batches:
+class BatchDataset:
     """The batches of one rank."""
 
     def __init__(
         self,
         domains: Mapping[str, DomainTokens],
-        stages: Sequence[Stage],
-        schedule: Schedule,
-        pad: int,
-        slots: int,
+        stages: Sequence[MixtureStage],
+        schedule: BatchSchedule,
+        teacher_pad_id: int,
+        max_length: int,
         rank: int = 0,
         ranks: int = 1,
-        student_pad: int | None = None,
+        student_pad_id: int | None = None,
     ) -> None:
         """Draw from `domains` by `stages` of shares; the global batch must divide among the ranks.
 
@@ -64,52 +64,52 @@ class Batches:
             raise ValueError(f"train.batch_size: {schedule.batch_size} pairs do not divide among {ranks} processes")
         names = sorted({name for stage in stages for name in stage.shares})
         self._domains = [domains[name] for name in names]
-        self._quota = StagedQuota(
+        self._domain_counts = StagedCounts(
             [stage.start * schedule.batch_size for stage in stages],
-            [Quota([stage.shares.get(name, 0) for name in names]) for stage in stages],
+            [DomainCounts([stage.shares.get(name, 0) for name in names]) for stage in stages],
         )
-        self._schedule, self._slots, self._rank, self._ranks = schedule, slots, rank, ranks
-        own = pad if student_pad is None else student_pad
-        self._pads = {view: pad if view == "teacher_en" else own for view in VIEWS}
-        self._window = lru_cache(maxsize=2)(self._draw_window)
+        self._schedule, self._max_length, self._rank, self._ranks = schedule, max_length, rank, ranks
+        own = teacher_pad_id if student_pad_id is None else student_pad_id
+        self._pad_ids = {view: teacher_pad_id if view == "teacher_en" else own for view in VIEWS}
+        self._window = lru_cache(maxsize=2)(self._sample_window)
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> TokenBatch:
         """The batch of `step`, counted from 0."""
-        window, place = divmod(step, self._schedule.window)
-        domain, row = self._window(window)[place]
+        window, index = divmod(step, self._schedule.window)
+        domain, row = self._window(window)[index]
         full = self._is_full(step)
         # A run of rows, so that every n-th pair of a rank's share is every n-th of the batch, however many ranks.
-        each = self._schedule.batch_size // self._ranks
-        mine = slice(self._rank * each, (self._rank + 1) * each)
+        pairs_per_rank = self._schedule.batch_size // self._ranks
+        rank_rows = slice(self._rank * pairs_per_rank, (self._rank + 1) * pairs_per_rank)
         views = []
         for view in VIEWS:
             ids = self._gather(view, domain, row)
-            padded = ids.padded(self._pads[view], self._slots if full else None)
-            views.append(torch.from_numpy(padded[mine]))
+            padded = ids.pad(self._pad_ids[view], self._max_length if full else None)
+            views.append(torch.from_numpy(padded[rank_rows]))
         teacher_en, student_en, student_zh = views
-        return Batch(teacher_en, student_en, student_zh, full)
+        return TokenBatch(teacher_en, student_en, student_zh, full)
 
     def _is_full(self, step: int) -> bool:
         """Full steps lie evenly: the k-th comes where step * share first reaches k."""
         share = self._schedule.full_share
         return int((step + 1) * share) > int(step * share)
 
-    def _gather(self, view: str, domain: np.ndarray, row: np.ndarray) -> Ids:
+    def _gather(self, view: str, domain: np.ndarray, row: np.ndarray) -> TokenIds:
         out: list[np.ndarray] = [np.empty(0, np.int32)] * len(row)
         for code in np.unique(domain):
             where = np.flatnonzero(domain == code)
             for place, ids in zip(where.tolist(), self._domains[code].gather(view, row[where]), strict=True):
                 out[place] = ids
-        return Ids(np.concatenate(out), np.fromiter(map(len, out), dtype=np.int64, count=len(out)))
+        return TokenIds(np.concatenate(out), np.fromiter(map(len, out), dtype=np.int64, count=len(out)))
 
-    def _draw_window(self, window: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _sample_window(self, window: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """The batches of a window: for each, the domain code and the row of every pair."""
         pairs = self._schedule.batch_size * self._schedule.window
-        taken, upto = self._quota.taken(pairs * window), self._quota.taken(pairs * (window + 1))
+        taken, upto = self._domain_counts.first(pairs * window), self._domain_counts.first(pairs * (window + 1))
         domain = np.repeat(np.arange(len(self._domains)), upto - taken)
         row = np.concatenate(
             [
-                draw(len(tokens), int(start), int(stop - start), key=self._schedule.seed * 1009 + code)
+                permuted_rows(len(tokens), int(start), int(stop - start), key=self._schedule.seed * 1009 + code)
                 for code, (tokens, start, stop) in enumerate(zip(self._domains, taken, upto, strict=True))
             ]
         )

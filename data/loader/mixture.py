@@ -52,20 +52,20 @@ def _check(weights: dict[str, float] | None, temperature: float, where: str) -> 
 
 
 @dataclass(frozen=True)
-class Stage:
+class MixtureStage:
     """The shares that are drawn from `start`, a step, until the next stage."""
 
     start: int
     shares: Mapping[str, float]
 
 
-def stages(sizes: Mapping[str, int], config: MixtureConfig) -> list[Stage]:
+def mixture_stages(sizes: Mapping[str, int], config: MixtureConfig) -> list[MixtureStage]:
     """The stages of a run, the first from step 0; `sizes` counts the rows of each domain."""
-    later = [Stage(stage.from_step, shares(sizes, stage)) for stage in config.stages]
-    return [Stage(0, shares(sizes, config)), *later]
+    later = [MixtureStage(stage.from_step, domain_shares(sizes, stage)) for stage in config.stages]
+    return [MixtureStage(0, domain_shares(sizes, config)), *later]
 
 
-def shares(sizes: Mapping[str, int], config: MixtureConfig | StageConfig) -> dict[str, float]:
+def domain_shares(sizes: Mapping[str, int], config: MixtureConfig | StageConfig) -> dict[str, float]:
     """The share of every domain that is drawn, summing to 1; `sizes` counts the rows of each domain."""
     if config.weights is None:
         weights = {domain: size ** (1 / config.temperature) for domain, size in sizes.items() if size}
@@ -85,7 +85,7 @@ _BLOCK = 1 << 12  # pairs between places where the counts are known
 _STRIDE = 648_055  # odd, and _PERIOD over the golden ratio: multiples of it fill the period evenly
 
 
-class Quota:
+class DomainCounts:
     """How many of the first pairs of the stream belong to each domain, a pure function of their number."""
 
     def __init__(self, shares: Sequence[float]) -> None:
@@ -99,7 +99,7 @@ class Quota:
         counts = np.bincount(blocks.ravel(), minlength=_PERIOD // _BLOCK * len(edges)).reshape(-1, len(edges))
         self._before = np.concatenate([np.zeros((1, len(edges)), np.int64), np.cumsum(counts, axis=0)])
 
-    def taken(self, pairs: int) -> NDArray[np.int64]:
+    def first(self, pairs: int) -> NDArray[np.int64]:
         """Pairs of each domain among the first `pairs`, int64 [domains]; never falls as `pairs` grows."""
         periods, rest = divmod(pairs, _PERIOD)
         return periods * self._count(_PERIOD) + self._count(rest)
@@ -110,21 +110,21 @@ class Quota:
         return np.asarray(self._before[block] + rest)
 
 
-class StagedQuota:
+class StagedCounts:
     """Quotas one after the other, each from its pair on; with one it is that one."""
 
-    def __init__(self, starts: Sequence[int], quotas: Sequence[Quota]) -> None:
+    def __init__(self, starts: Sequence[int], quotas: Sequence[DomainCounts]) -> None:
         """Quota k counts the pairs from `starts[k]` to `starts[k + 1]`; the first start is 0."""
         self._spans = list(zip(starts, [*starts[1:], None], quotas, strict=True))
 
-    def taken(self, pairs: int) -> NDArray[np.int64]:
+    def first(self, pairs: int) -> NDArray[np.int64]:
         """Pairs of each domain among the first `pairs`, int64 [domains]; never falls as `pairs` grows."""
         inside = [(q, (pairs if end is None else min(pairs, end)) - start) for start, end, q in self._spans]
-        return np.asarray(np.sum([quota.taken(count) for quota, count in inside if count >= 0], axis=0))
+        return np.asarray(np.sum([quota.first(count) for quota, count in inside if count >= 0], axis=0))
 
 
 @np.errstate(over="ignore")
-def draw(size: int, start: int, count: int, key: int) -> NDArray[np.int64]:
+def permuted_rows(size: int, start: int, count: int, key: int) -> NDArray[np.int64]:
     """Rows at positions start .. start+count of an endless stream of permutations of `size` rows, int64 [count].
 
     Every epoch is a permutation of its own, found without being stored: a Feistel network over the smallest even
@@ -134,21 +134,24 @@ def draw(size: int, start: int, count: int, key: int) -> NDArray[np.int64]:
     epoch, value = np.divmod(position, size)
     half = np.uint64(max(1, (int(size - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
-    keys = [_mix(epoch.astype(np.uint64) * np.uint64(4) + np.uint64(r) + _mix(np.uint64(key))) for r in range(4)]
+    keys = [
+        _splitmix64(epoch.astype(np.uint64) * np.uint64(4) + np.uint64(r) + _splitmix64(np.uint64(key)))
+        for r in range(4)
+    ]
     value = value.astype(np.uint64)
     outside = np.arange(count)
     while len(outside):
         left, right = value[outside] >> half, value[outside] & mask
         for round_keys in keys:
-            left, right = right, left ^ (_mix(right + round_keys[outside]) & mask)
+            left, right = right, left ^ (_splitmix64(right + round_keys[outside]) & mask)
         value[outside] = (left << half) | right
         outside = outside[value[outside] >= np.uint64(size)]
     return value.astype(np.int64)
 
 
-def _mix(x: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
+def _splitmix64(x: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
     """SplitMix64's finaliser (Steele, Lea and Flood, 2014): every bit of the input reaches every bit of the output."""
-    mixed = np.asarray(x, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+    hashed = np.asarray(x, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    hashed = (hashed ^ (hashed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    hashed = (hashed ^ (hashed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(hashed ^ (hashed >> np.uint64(31)))

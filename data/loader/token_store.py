@@ -30,13 +30,13 @@ _SCHEMA = pa.schema([(view, pa.large_list(pa.int32())) for view in VIEWS])
 
 
 @dataclass(frozen=True)
-class Ids:
+class TokenIds:
     """Ragged token ids, gathered: `values` [tokens] int32, `lengths` [rows] int64."""
 
     values: np.ndarray
     lengths: np.ndarray
 
-    def padded(self, pad: int, width: int | None = None) -> np.ndarray:
+    def pad(self, pad: int, width: int | None = None) -> np.ndarray:
         """Ids as int64 [rows, width], right-padded with `pad`; width is the longest row's where it is None."""
         out = np.full((len(self.lengths), width or int(self.lengths.max())), pad, dtype=np.int64)
         out[np.arange(out.shape[1]) < self.lengths[:, None]] = self.values
@@ -52,9 +52,11 @@ class DomainTokens:
         table = pa.ipc.open_stream(whole).read_all()
         self._starts = np.cumsum([0, *(len(chunk) for chunk in table.column(0).chunks)])
         # The file as numbers of both sizes: rows of any chunks are then gathered at once, by their place in it.
-        self._longs = np.frombuffer(whole, np.int64, whole.size // 8)
-        self._ints = np.frombuffer(whole, np.int32, whole.size // 4)
-        places = {view: np.array([_places(c, whole.address) for c in table[view].chunks], np.int64) for view in VIEWS}
+        self._int64_words = np.frombuffer(whole, np.int64, whole.size // 8)
+        self._int32_words = np.frombuffer(whole, np.int32, whole.size // 4)
+        places = {
+            view: np.array([_buffer_offsets(c, whole.address) for c in table[view].chunks], np.int64) for view in VIEWS
+        }
         self._offsets = {view: place.reshape(-1, 2)[:, 0] for view, place in places.items()}
         self._values = {view: place.reshape(-1, 2)[:, 1] for view, place in places.items()}
         with path.open("rb") as file:  # read, not mapped: every row's length is wanted, its page never again
@@ -72,8 +74,8 @@ class DomainTokens:
         """The ids of each of `rows`, views into the mapped file."""
         chunk = self._chunk_of(rows)
         at = self._offsets[view][chunk] + rows - self._starts[chunk]
-        bounds = self._values[view][chunk] + np.stack([self._longs[at], self._longs[at + 1]])
-        return [self._ints[start:stop] for start, stop in bounds.T.tolist()]
+        bounds = self._values[view][chunk] + np.stack([self._int64_words[at], self._int64_words[at + 1]])
+        return [self._int32_words[start:stop] for start, stop in bounds.T.tolist()]
 
     def _read_lengths(self, file: BinaryIO, offsets: np.ndarray) -> np.ndarray:
         """Tokens in every row, in as few bytes as hold them: a window looks at thousands of rows all over the file."""
@@ -88,7 +90,7 @@ class DomainTokens:
         return np.searchsorted(self._starts, rows, side="right") - 1
 
 
-def _places(chunk: pa.LargeListArray, base: int) -> tuple[int, int]:
+def _buffer_offsets(chunk: pa.LargeListArray, base: int) -> tuple[int, int]:
     """Where a chunk's offsets start in the file, counted in int64, and its values, counted in int32."""
     _, offsets, _, values = chunk.buffers()
     return (offsets.address - base) // 8 + chunk.offset, ((values.address - base) // 4 if values else 0)
@@ -103,25 +105,25 @@ class TokenStore:
         self.valid = _open_split(folder / "valid")
 
 
-def write_token_store(corpus: Path, store: Path, teacher: Tokenizer, student: Tokenizer, slots: int) -> Path:
+def write_token_store(corpus: Path, store: Path, teacher: Tokenizer, student: Tokenizer, max_length: int) -> Path:
     """Tokenise `corpus` into a folder below `store` named by its content, or return the one that is there.
 
     Sequences longer than `slots` are cut and keep their end-of-text. Tokenising runs on all cores, in Rust.
     """
-    teacher, student = _plain(teacher), _plain(student)
+    teacher, student = _without_padding(teacher), _without_padding(student)
     shards = {split: sorted((corpus / split).glob("*.parquet")) for split in ("train", "valid")}
     if not shards["train"]:
         raise UserError(
             f"{corpus}/train: no Parquet shards there; build a corpus first: python -m data.build CONFIG --out {corpus}"
         )
-    folder = store / _fingerprint(shards["train"] + shards["valid"], teacher, student, slots)
+    folder = store / _fingerprint(shards["train"] + shards["valid"], teacher, student, max_length)
     if folder.is_dir():
         return folder
     _remove_abandoned(store)
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     for split, files in shards.items():
         (partial / split).mkdir(parents=True)
-        _write_split(files, partial / split, teacher, student, slots)
+        _write_split(files, partial / split, teacher, student, max_length)
     try:
         partial.rename(folder)
     except OSError:  # another run finished the same store first
@@ -144,8 +146,8 @@ def _open_split(folder: Path) -> dict[str, DomainTokens]:
     return {path.stem: DomainTokens(path) for path in sorted(folder.glob("*.arrow"))}
 
 
-def _fingerprint(shards: Sequence[Path], teacher: Tokenizer, student: Tokenizer, slots: int) -> str:
-    digest = hashlib.sha256(json.dumps([slots, teacher.to_str(), student.to_str()]).encode())
+def _fingerprint(shards: Sequence[Path], teacher: Tokenizer, student: Tokenizer, max_length: int) -> str:
+    digest = hashlib.sha256(json.dumps([max_length, teacher.to_str(), student.to_str()]).encode())
     for shard in shards:
         digest.update(shard.name.encode())
         with shard.open("rb") as file:
@@ -153,7 +155,7 @@ def _fingerprint(shards: Sequence[Path], teacher: Tokenizer, student: Tokenizer,
     return digest.hexdigest()[:16]
 
 
-def _write_split(files: Sequence[Path], folder: Path, teacher: Tokenizer, student: Tokenizer, slots: int) -> None:
+def _write_split(files: Sequence[Path], folder: Path, teacher: Tokenizer, student: Tokenizer, max_length: int) -> None:
     if not files:
         return
     rows = pa.dataset.dataset(files, format="parquet")
@@ -172,7 +174,11 @@ def _write_split(files: Sequence[Path], folder: Path, teacher: Tokenizer, studen
             for code, domain in enumerate(domains.dictionary.to_pylist()):
                 some = batch.filter(pa.compute.equal(domains.indices, code))
                 en, zh = some["en"].to_pylist(), some["zh"].to_pylist()
-                columns = [_encode(teacher, en, slots), _encode(student, en, slots), _encode(student, zh, slots)]
+                columns = [
+                    _encode(teacher, en, max_length),
+                    _encode(student, en, max_length),
+                    _encode(student, zh, max_length),
+                ]
                 pending.setdefault(domain, []).append(pa.record_batch(columns, schema=_SCHEMA))
                 if sum(map(len, pending[domain])) >= _CHUNK:
                     flush(domain)
@@ -183,7 +189,7 @@ def _write_split(files: Sequence[Path], folder: Path, teacher: Tokenizer, studen
         writer.close()
 
 
-def _plain(tokenizer: Tokenizer) -> Tokenizer:
+def _without_padding(tokenizer: Tokenizer) -> Tokenizer:
     """A copy without the padding and truncation that a tokenizer.json may ask for."""
     copy: Tokenizer = Tokenizer.from_str(tokenizer.to_str())
     copy.no_padding()
@@ -191,9 +197,9 @@ def _plain(tokenizer: Tokenizer) -> Tokenizer:
     return copy
 
 
-def _encode(tokenizer: Tokenizer, texts: list[str], slots: int) -> pa.Array:
+def _encode(tokenizer: Tokenizer, texts: list[str], max_length: int) -> pa.Array:
     ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
-    cut = [row if len(row) <= slots else [*row[: slots - 1], row[-1]] for row in ids]
+    cut = [row if len(row) <= max_length else [*row[: max_length - 1], row[-1]] for row in ids]
     return pa.array(cut, type=pa.large_list(pa.int32()))
 
 
@@ -212,12 +218,12 @@ def check_corpus(corpus: Path) -> None:
     for shard in [*shards, *sorted((corpus / "valid").glob("*.parquet"))]:
         try:
             with pq.ParquetFile(shard) as file:
-                names, found = file.schema_arrow.names, file.metadata.num_rows
+                names, num_rows = file.schema_arrow.names, file.metadata.num_rows
         except (OSError, pa.ArrowInvalid) as error:
             raise UserError(f"{shard}: not a readable Parquet file ({error}); build the corpus again") from error
         missing = [column for column in _COLUMNS if column not in names]
         if missing:
             raise UserError(f"{shard}: no column {missing[0]!r}; it has {', '.join(names)}")
-        rows += found if shard in shards else 0
+        rows += num_rows if shard in shards else 0
     if not rows:
         raise UserError(f"data.corpus: {corpus} has no training rows; its report.json says why each was rejected")

@@ -1,6 +1,1 @@
 """The miniature: a controlled bilingual world of drawn scenes whose truth is known."""
-
-
-
-
-

@@ -5,12 +5,12 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 from PIL import Image
 
-from data.cli import UserError, command
-from data.miniature.corpus import unseen_scenes, write_pairs, write_test
+from data.cli import UserError, run_cli
+from data.miniature.corpus import sample_test_scenes, write_pairs, write_test
 from data.miniature.render import render_batch
 
 
-def run(arguments: list[str] | None = None) -> None:
+def write_miniature(arguments: list[str] | None = None) -> None:
     """Write `pairs/REGISTER.jsonl` and `test/`; with --pictures also `test/images/NNNN.png`."""
     parser = ArgumentParser(prog="python -m data.miniature", description=__doc__, exit_on_error=False)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
@@ -19,28 +19,30 @@ def run(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=1000, help="test scenes")
     parser.add_argument("--pictures", type=bool, default=False, help="also draw the test scenes")
     parser.add_argument("--width", type=int, default=64, help="of the pictures, in pixels")
-    given = parser.parse_args(arguments)
-    if given.pairs < 5 or given.scenes < 1:
-        raise UserError(f"--pairs {given.pairs} --scenes {given.scenes}: at least 5 pairs and 1 scene")
-    if given.width < 16:
-        raise UserError(f"--width {given.width}: at least 16 pixels")
-    write_pairs(given.out / "pairs", given.pairs, given.seed)
-    write_test(given.out / "test", given.scenes)
-    if given.pictures:
-        folder = given.out / "test" / "images"
+    args = parser.parse_args(arguments)
+    if args.pairs < 5 or args.scenes < 1:
+        raise UserError(f"--pairs {args.pairs} --scenes {args.scenes}: at least 5 pairs and 1 scene")
+    if args.width < 16:
+        raise UserError(f"--width {args.width}: at least 16 pixels")
+    write_pairs(args.out / "pairs", args.pairs, args.seed)
+    write_test(args.out / "test", args.scenes)
+    if args.pictures:
+        folder = args.out / "test" / "images"
         folder.mkdir(parents=True, exist_ok=True)
-        scenes = unseen_scenes(given.scenes)
+        scenes = sample_test_scenes(args.scenes)
         for start in range(0, len(scenes), 256):
-            some = scenes[start : start + 256]
-            for index, picture in enumerate(render_batch(some, range(start, start + len(some)), given.width), start):
+            scene_batch = scenes[start : start + 256]
+            for index, picture in enumerate(
+                render_batch(scene_batch, range(start, start + len(scene_batch)), args.width), start
+            ):
                 Image.fromarray(picture).save(folder / f"{index:04d}.png")
-    print(f"{given.out}: {given.pairs} pairs in five registers, {given.scenes} test scenes")
+    print(f"{args.out}: {args.pairs} pairs in five registers, {args.scenes} test scenes")
 
 
 def main() -> None:
     """Write the miniature's corpus."""
-    run()
+    write_miniature()
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

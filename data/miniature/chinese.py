@@ -17,7 +17,7 @@ from data.miniature.words import (
 )
 
 # {here} is a phrase of place, {setting} a noun for it; {there} a clause of existence (有…), {core} one of place (在…)
-TEMPLATES = {
+CHINESE_TEMPLATES = {
     "caption": Choices(
         ("{here}{there}。", "{here}，{core}。", "{core}，背景是{setting}。", "图中{there}，背景是{setting}。"),
         ("这张图里，{here}{there}。", "画的是{setting}，{there}。"),
@@ -39,21 +39,21 @@ TEMPLATES = {
         ("此图版记录了{core}，环境为{setting}。",),
     ),
 }  # fmt: skip
-BARE = {
+CHINESE_WITHOUT_PLACE = {
     "caption": "{core}。", "prompt": "{core}", "verse": "但见{core}。", "subtitle": "快看，{there}！",
     "encyclopedia": "本图描绘{core}。",
 }  # fmt: skip
 
 
-def noun_phrase(thing: Thing, register: str, random: Random, wording: Wording, mixed: bool = False) -> str:
+def chinese_noun_phrase(thing: Thing, register: str, random: Random, wording: Wording, mixed: bool = False) -> str:
     """A thing with number, measure word, size and colour; `mixed` says the noun in English."""
-    noun = NOUNS[thing.kind].en.draw(random, wording) if mixed else NOUNS[thing.kind].zh.draw(random, wording)
+    noun = NOUNS[thing.kind].en.sample(random, wording) if mixed else NOUNS[thing.kind].zh.sample(random, wording)
     number = NUMBERS[thing.count] + random.choice(NOUNS[thing.kind].measures)
-    colour, short = CHINESE_COLOURS[thing.colour].draw(random, wording), SHORT_COLOURS[thing.colour]
-    said = thing.size != "medium" or random.random() < 0.25
-    size = CHINESE_SIZES[thing.size].draw(random, wording) if said else ""
+    colour, short = CHINESE_COLOURS[thing.colour].sample(random, wording), SHORT_COLOURS[thing.colour]
+    size_stated = thing.size != "medium" or random.random() < 0.25
+    size = CHINESE_SIZES[thing.size].sample(random, wording) if size_stated else ""
     if register == "encyclopedia" and random.random() < 0.3:
-        inside = colour + (f"，{SIZE_CHARACTERS[thing.size]}型" if said else "")
+        inside = colour + (f"，{SIZE_CHARACTERS[thing.size]}型" if size_stated else "")
         return f"{noun}{number}（{inside}）"
     if register == "verse" and not mixed and random.random() < 0.5:  # 小红鱼两尾: the number follows, as in old verse
         return {"small": "小", "medium": "", "large": "巨"}[thing.size] + short + noun + number
@@ -78,15 +78,21 @@ def _clauses(scene: Scene, register: str, random: Random, wording: Wording, mixe
     )  # 在小红鱼两尾的左边 would jar: what is stood by is said plainly
     subject = "caption" if register == "subtitle" else register  # 条鱼在… would be wrong: before 在, 一 stays
     phrases = [
-        noun_phrase(thing, register if index == 0 else landmark, random, wording, mixed and random.random() < 0.6)
+        chinese_noun_phrase(
+            thing, register if index == 0 else landmark, random, wording, mixed and random.random() < 0.6
+        )
         for index, thing in enumerate(scene.things)
     ]
     if not scene.relations:
         return {"core": phrases[0], "there": "有" + phrases[0]}
-    side = ("的" if random.random() < 0.5 else "") + CHINESE_RELATIONS[scene.relations[0]].draw(random, wording)
-    whole = noun_phrase(scene.things[0], subject, random, wording, mixed and random.random() < 0.3)
+    side = ("的" if random.random() < 0.5 else "") + CHINESE_RELATIONS[scene.relations[0]].sample(random, wording)
+    subject_phrase = chinese_noun_phrase(scene.things[0], subject, random, wording, mixed and random.random() < 0.3)
     core = random.choice(
-        (f"{whole}在{phrases[1]}{side}", f"{phrases[1]}{side}有{whole}", f"{phrases[1]}{side}是{whole}")
+        (
+            f"{subject_phrase}在{phrases[1]}{side}",
+            f"{phrases[1]}{side}有{subject_phrase}",
+            f"{phrases[1]}{side}是{subject_phrase}",
+        )
     )
     there = (
         f"有{phrases[1]}，{side.removeprefix('的')}有{phrases[0]}"
@@ -96,7 +102,7 @@ def _clauses(scene: Scene, register: str, random: Random, wording: Wording, mixe
     if not there.startswith("有"):
         there = "，" + there  # 星空下，两条鱼的左边有…
     if len(phrases) == 3:
-        third = CHINESE_RELATIONS[scene.relations[1]].draw(random, wording)
+        third = CHINESE_RELATIONS[scene.relations[1]].sample(random, wording)
         last = random.choice(
             (f"，它们{third}还有{phrases[2]}", f"，它们的{third}是{phrases[2]}", f"，{phrases[2]}在它们的{third}")
         )
@@ -104,16 +110,20 @@ def _clauses(scene: Scene, register: str, random: Random, wording: Wording, mixe
     return {"core": core, "there": there}
 
 
-def say_chinese(
+def chinese_caption(
     scene: Scene, register: str, random: Random, wording: Wording, qualities: tuple[str, ...] = (),
-    place: bool = True, mixed: bool = False,
+    with_place: bool = True, mixed: bool = False,
 ) -> str:  # fmt: skip
     """The scene as one Chinese sentence or prompt of the register; `mixed` puts English words into it."""
-    here, setting = (choices.draw(random, wording) for choices in PLACES[scene.background][2:])
+    here, setting = (choices.sample(random, wording) for choices in PLACES[scene.background][2:])
     if mixed and random.random() < 0.4:
-        setting = PLACES[scene.background][1].draw(random, wording)
-    template = TEMPLATES[register]
-    text = random.choice(template.fresh if wording == "fresh" else template.common) if place else BARE[register]
+        setting = PLACES[scene.background][1].sample(random, wording)
+    template = CHINESE_TEMPLATES[register]
+    text = (
+        random.choice(template.fresh if wording == "fresh" else template.common)
+        if with_place
+        else CHINESE_WITHOUT_PLACE[register]
+    )
     clauses = _clauses(scene, register, random, wording, mixed)
     text = text.format(here=here, setting=setting, **clauses)
     text = text.replace("，，", "，").replace("竟然，", "竟然")

@@ -12,16 +12,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.miniature.chinese import say_chinese
-from data.miniature.english import say_english
-from data.miniature.scene import Scene, draw_scenes, scene_json
+from data.miniature.chinese import chinese_caption
+from data.miniature.english import english_caption
+from data.miniature.scene import Scene, sample_scenes, scene_json
 from data.miniature.words import QUALITIES, Wording
 
 REGISTERS = ("caption", "prompt", "verse", "subtitle", "encyclopedia")
 
 
 @dataclass(frozen=True)
-class Pair:
+class CaptionPair:
     """One scene in both languages; `zh` may hold English words when the pair is a mixed prompt."""
 
     en: str
@@ -29,9 +29,9 @@ class Pair:
     register: str
 
 
-def say(
+def caption_pair(
     scene: Scene, register: str, seed: int, wording: Wording, complete: bool = True, mixed: bool | None = None
-) -> Pair:
+) -> CaptionPair:
     """A pair that says the scene: a pure function of its arguments.
 
     `complete=False` leaves the background out of one pair in ten. `mixed=None` mixes one prompt in six.
@@ -40,18 +40,18 @@ def say(
     place = complete or random.random() > 0.1
     mix = register == "prompt" and random.random() < 1 / 6 if mixed is None else mixed
     tags = random.sample(QUALITIES, random.randint(0, 2)) if register == "prompt" else []
-    english = say_english(scene, register, random, wording, tuple(en for en, _ in tags), place)
-    chinese = say_chinese(scene, register, random, wording, tuple(zh for _, zh in tags), place, mix)
-    return Pair(english, chinese, register)
+    english = english_caption(scene, register, random, wording, tuple(en for en, _ in tags), place)
+    chinese = chinese_caption(scene, register, random, wording, tuple(zh for _, zh in tags), place, mix)
+    return CaptionPair(english, chinese, register)
 
 
 TRAIN_SEED, TEST_SEED = 1, 2  # of the scenes: the models of the miniature and the student see the same training scenes
-TEST_SAYING = 10**9  # test sentences draw other lots than any training sentence
+TEST_CAPTION_SEED = 10**9  # test sentences draw other lots than any training sentence
 
 
-def unseen_scenes(number: int = 1000) -> list[Scene]:
+def sample_test_scenes(number: int = 1000) -> list[Scene]:
     """The test scenes, each with a combination that no training scene has; picture i is `render(scene, i)`."""
-    return draw_scenes(number, TEST_SEED, "test")
+    return sample_scenes(number, TEST_SEED, "test")
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -65,13 +65,19 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def write_pairs(folder: Path, number: int, seed: int) -> list[Path]:
     """`folder`/REGISTER.jsonl with `number` pairs in all, keys en and zh; returns the files in REGISTERS' order."""
-    each = -(-number // len(REGISTERS))
-    scenes = draw_scenes(min(each, 60_000), TRAIN_SEED, "train")
+    pairs_per_register = -(-number // len(REGISTERS))
+    scenes = sample_scenes(min(pairs_per_register, 60_000), TRAIN_SEED, "train")
     paths = []
-    for place, register in enumerate(tqdm(REGISTERS, desc="pairs")):
-        count = min(each, number - place * each)
+    for register_index, register in enumerate(tqdm(REGISTERS, desc="pairs")):
+        count = min(pairs_per_register, number - register_index * pairs_per_register)
         pairs = (
-            say(scenes[index % len(scenes)], register, (seed * 1000 + place) * 10**7 + index, "train", complete=False)
+            caption_pair(
+                scenes[index % len(scenes)],
+                register,
+                (seed * 1000 + register_index) * 10**7 + index,
+                "train",
+                complete=False,
+            )
             for index in range(count)
         )
         paths.append(folder / f"{register}.jsonl")
@@ -85,25 +91,26 @@ def write_test(folder: Path, number: int = 1000) -> None:
     `captions.jsonl` and `captions.fresh.jsonl`: {"image": "000.png", "en": [5], "zh": [5]}. `prompts.jsonl` and
     `prompts.fresh.jsonl`: {"en", "zh", "mixed", "scene"}, of which `mixed` is the Chinese prompt with English words.
     """
-    scenes = unseen_scenes(number)
+    scenes = sample_test_scenes(number)
     wordings: dict[str, Wording] = {"": "train", ".fresh": "fresh"}
     for suffix, wording in wordings.items():
-        said = [[say(scene, register, TEST_SAYING + index, wording, mixed=False) for register in REGISTERS]
+        captions = [[caption_pair(scene, register, TEST_CAPTION_SEED + index, wording, mixed=False)
+            for register in REGISTERS]
                 for index, scene in enumerate(scenes)]  # fmt: skip
         write_lines(
             folder / f"captions{suffix}.jsonl",
             ({"image": f"{index:04d}.png", "en": [pair.en for pair in pairs], "zh": [pair.zh for pair in pairs]}
-             for index, pairs in enumerate(said)),
+             for index, pairs in enumerate(captions)),
         )  # fmt: skip
         write_lines(
             folder / f"prompts{suffix}.jsonl",
-            (_prompt(scene, TEST_SAYING + index, wording) for index, scene in enumerate(scenes)),
+            (_prompt(scene, TEST_CAPTION_SEED + index, wording) for index, scene in enumerate(scenes)),
         )
 
 
 def _prompt(scene: Scene, seed: int, wording: Wording) -> dict[str, Any]:
     """Captions and prompts take turns, so that both full sentences and tag lists are drawn."""
     register = ("caption", "prompt")[seed % 2]
-    pair = say(scene, register, seed, wording, mixed=False)
-    mixed = say(scene, "prompt", seed, wording, mixed=True)
+    pair = caption_pair(scene, register, seed, wording, mixed=False)
+    mixed = caption_pair(scene, "prompt", seed, wording, mixed=True)
     return {"en": pair.en, "zh": pair.zh, "mixed": mixed.zh, "scene": scene_json(scene)}

@@ -15,7 +15,7 @@ from data.miniature.words import (
 )
 
 # {core} is the things and where they stand, {place} a phrase of place, {setting} a noun for the place
-TEMPLATES = {
+ENGLISH_TEMPLATES = {
     "caption": Choices(
         ("{core} {place}.", "{place}, {core}.", "there {be} {core} {place}.", "a picture of {core} {place}."),
         ("this image shows {core} {place}.", "seen {place}: {core}."),
@@ -39,7 +39,7 @@ TEMPLATES = {
         ("this plate records {core}, the surroundings being {setting}.",),
     ),
 }  # fmt: skip
-BARE = {  # the place is left out
+ENGLISH_WITHOUT_PLACE = {  # the place is left out
     "caption": "{core}.", "prompt": "{core}", "verse": "behold {core}.", "subtitle": "look, {core}!",
     "encyclopedia": "the figure depicts {core}.",
 }  # fmt: skip
@@ -58,11 +58,13 @@ def _article(phrase: str) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
-def noun_phrase(thing: Thing, register: str, random: Random, wording: Wording) -> str:
+def english_noun_phrase(thing: Thing, register: str, random: Random, wording: Wording) -> str:
     """A thing with number, size and colour; medium size is mostly left unsaid, a prompt may drop the article."""
-    noun = NOUNS[thing.kind].en.draw(random, wording)
-    colour = ENGLISH_COLOURS[thing.colour].draw(random, wording)
-    size = "" if thing.size == "medium" and random.random() < 0.75 else ENGLISH_SIZES[thing.size].draw(random, wording)
+    noun = NOUNS[thing.kind].en.sample(random, wording)
+    colour = ENGLISH_COLOURS[thing.colour].sample(random, wording)
+    size = (
+        "" if thing.size == "medium" and random.random() < 0.75 else ENGLISH_SIZES[thing.size].sample(random, wording)
+    )
     name = noun if thing.count == 1 else plural(noun)
     if register == "encyclopedia" and random.random() < 0.3:
         inside = ", ".join(part for part in (size, colour) if part)
@@ -78,26 +80,35 @@ def noun_phrase(thing: Thing, register: str, random: Random, wording: Wording) -
 
 
 def _core(scene: Scene, register: str, random: Random, wording: Wording) -> str:
-    phrases = [noun_phrase(thing, register, random, wording) for thing in scene.things]
+    phrases = [english_noun_phrase(thing, register, random, wording) for thing in scene.things]
     if not scene.relations:
         return phrases[0]
-    relation = ENGLISH_RELATIONS[scene.relations[0]].draw(random, wording)
+    relation = ENGLISH_RELATIONS[scene.relations[0]].sample(random, wording)
     if len(phrases) == 2:
         return f"{phrases[0]} {relation} {phrases[1]}"
-    third = ENGLISH_RELATIONS[scene.relations[1]].draw(random, wording)
+    third = ENGLISH_RELATIONS[scene.relations[1]].sample(random, wording)
     if register == "prompt":
         return f"{phrases[0]} {relation} {phrases[1]}, {phrases[2]} {third} them"
     return f"{phrases[0]} {relation} {phrases[1]}, and {phrases[2]} {third} them"
 
 
-def say_english(
-    scene: Scene, register: str, random: Random, wording: Wording, qualities: tuple[str, ...] = (), place: bool = True
+def english_caption(
+    scene: Scene,
+    register: str,
+    random: Random,
+    wording: Wording,
+    qualities: tuple[str, ...] = (),
+    with_place: bool = True,
 ) -> str:
     """The scene as one English sentence or prompt of the register; `place=False` leaves the background out."""
-    phrase, setting = (choices.draw(random, wording) for choices in PLACES[scene.background][:2])
-    template = TEMPLATES[register]
+    phrase, setting = (choices.sample(random, wording) for choices in PLACES[scene.background][:2])
+    template = ENGLISH_TEMPLATES[register]
     held_out = wording == "fresh" or (wording == "any" and random.random() < 0.25)
-    text = random.choice(template.fresh if held_out else template.common) if place else BARE[register]
+    text = (
+        random.choice(template.fresh if held_out else template.common)
+        if with_place
+        else ENGLISH_WITHOUT_PLACE[register]
+    )
     be = "is" if scene.things[0].count == 1 else "are"
     text = text.format(core=_core(scene, register, random, wording), place=phrase, setting=setting, be=be)
     if register == "prompt":

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from data.miniature import creatures, objects
 from data.miniature.backgrounds import PAINTERS
 from data.miniature.creatures import BODY, DARK, LIGHT, SHADE, Layer
-from data.miniature.scene import KINDS, Item, Scene, place
+from data.miniature.scene import KINDS, PlacedObject, Scene, place_objects
 from data.miniature.shapes import Field, union
 
 RGB = {
@@ -18,11 +18,11 @@ RGB = {
 INK, PALE = np.array((26, 22, 30), np.float32), np.array((252, 252, 244), np.float32)
 Icon = Callable[[Field, Field], list[Layer]]
 ICONS: dict[str, Icon] = {kind: getattr(creatures, kind, None) or getattr(objects, kind) for kind in KINDS}
-LOTS = 16  # random numbers a picture's background uses; each object uses as many again
+NOISE_DIM = 16  # random numbers a picture's background uses; each object uses as many again
 OUTLINE = 0.95  # pixels at a width of 64
 
 
-def uniform(seeds: NDArray[np.uint64], number: int) -> Field:
+def uniform_noise(seeds: NDArray[np.uint64], number: int) -> Field:
     """[len(seeds), number] numbers in [0, 1), a pure function of each seed (splitmix64)."""
     state = seeds[:, None] * np.uint64(0x2545F4914F6CDD1D) + np.arange(1, number + 1, dtype=np.uint64) * np.uint64(
         0x9E3779B97F4A7C15
@@ -30,11 +30,11 @@ def uniform(seeds: NDArray[np.uint64], number: int) -> Field:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     state ^= state >> np.uint64(31)
-    found: Field = (state >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
-    return found
+    noise: Field = (state >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+    return noise
 
 
-def paints(colour: str) -> Field:
+def thing_palette(colour: str) -> Field:
     """The four paints of a thing of this colour, [4, 3], indexed by BODY, SHADE, DARK, LIGHT."""
     body = np.array(RGB[colour], np.float32)
     result = np.empty((4, 3), np.float32)
@@ -67,15 +67,15 @@ def render_batch(
     """Pictures [n, width, width, 3]; picture i depends on scenes[i], seeds[i] and width alone."""
     number, keys = len(scenes), np.asarray(seeds, np.uint64)
     x = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, None, :]
-    lots = uniform(keys, LOTS * 5)
+    lots = uniform_noise(keys, NOISE_DIM * 5)
     margin = width // 8  # objects near the edge may reach over it
     canvas = np.zeros((number, width + 2 * margin, width + 2 * margin, 3), np.float32)
     middle = slice(margin, margin + width)
     for name, painter in PAINTERS.items():
         which = np.flatnonzero([scene.background == name for scene in scenes])
         if len(which):
-            canvas[which, middle, middle] = painter(x, x.transpose(0, 2, 1), lots[which, :LOTS])
-    placed = [place(scene) for scene in scenes]
+            canvas[which, middle, middle] = painter(x, x.transpose(0, 2, 1), lots[which, :NOISE_DIM])
+    placed = [place_objects(scene) for scene in scenes]
     for depth in range(4):
         groups: dict[str, list[int]] = {}
         for picture, items in enumerate(placed):
@@ -83,20 +83,20 @@ def render_batch(
                 groups.setdefault(scenes[picture].things[items[depth].thing].kind, []).append(picture)
         for kind, pictures in groups.items():
             _draw(canvas, width, kind, np.asarray(pictures), scenes, placed, lots, depth)
-    found: NDArray[np.uint8] = np.clip(canvas[:, middle, middle] + np.float32(0.5), 0, 255).astype(np.uint8)
-    return found
+    images: NDArray[np.uint8] = np.clip(canvas[:, middle, middle] + np.float32(0.5), 0, 255).astype(np.uint8)
+    return images
 
 
 def _draw(
     canvas: Field, width: int, kind: str, pictures: NDArray[np.intp], scenes: Sequence[Scene],
-    placed: list[list[Item]], lots: Field, depth: int,
+    placed: list[list[PlacedObject]], lots: Field, depth: int,
 ) -> None:  # fmt: skip
     """Draw the object at this depth in every picture where it is of this kind."""
     items = [placed[picture][depth] for picture in pictures]
     colours = [scenes[picture].things[item.thing].colour for picture, item in zip(pictures, items, strict=True)]
     on = np.asarray([scenes[picture].relations[:1] == ("on",) for picture in pictures])
-    lot = lots[pictures, LOTS * (1 + depth) : LOTS * (2 + depth)] - np.float32(0.5)
-    shared = lots[pictures, LOTS : 2 * LOTS] - np.float32(0.5)  # what stands on something moves with it
+    lot = lots[pictures, NOISE_DIM * (1 + depth) : NOISE_DIM * (2 + depth)] - np.float32(0.5)
+    shared = lots[pictures, NOISE_DIM : 2 * NOISE_DIM] - np.float32(0.5)  # what stands on something moves with it
     shift = np.where(on[:, None], shared[:, :2], lot[:, :2]) * np.float32(0.045)
     half = np.array([item.half for item in items], np.float32) * (1 + 0.08 * lot[:, 2])
     cx = (np.array([item.x for item in items], np.float32) + shift[:, 0]) * width
@@ -110,7 +110,7 @@ def _draw(
     angle = (0.16 * lot[:, 3])[:, None, None]
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
     layers = ICONS[kind](cos * dx + sin * dy, cos * dy - sin * dx)
-    palette = np.stack([paints(colour) for colour in colours]) * (1 + 0.1 * lot[:, 4])[:, None, None]
+    palette = np.stack([thing_palette(colour) for colour in colours]) * (1 + 0.1 * lot[:, 4])[:, None, None]
     outline = np.stack([PALE if colour == "black" else INK for colour in colours])
     margin = width // 8
     _stamp(canvas, pictures, layers, x0 + margin, y0 + margin, scale[:, None, None], palette, outline)
@@ -118,5 +118,5 @@ def _draw(
 
 def render(scene: Scene, seed: int, width: int = 64) -> NDArray[np.uint8]:
     """One picture [width, width, 3] of the scene."""
-    found: NDArray[np.uint8] = render_batch([scene], [seed], width)[0]
-    return found
+    image: NDArray[np.uint8] = render_batch([scene], [seed], width)[0]
+    return image

@@ -77,7 +77,7 @@ def split_of(scene: Scene) -> Split:
     return "test" if held else "train"
 
 
-def draw_scene(random: Random) -> Scene:
+def sample_scene(random: Random) -> Scene:
     """A scene by lot, of either split: 40 % of one thing, 45 % of two, 15 % of three."""
     lot = random.random()
     number = 1 if lot < 0.4 else 2 if lot < 0.85 else 3
@@ -99,14 +99,14 @@ def draw_scene(random: Random) -> Scene:
     return Scene(things, background, relations)
 
 
-def draw_scenes(number: int, seed: int, split: Split) -> list[Scene]:
+def sample_scenes(number: int, seed: int, split: Split) -> list[Scene]:
     """`number` different scenes of one split; a pure function of its arguments."""
-    random, found = Random(seed), dict[Scene, None]()
-    while len(found) < number:
-        scene = draw_scene(random)
+    random, scenes = Random(seed), dict[Scene, None]()
+    while len(scenes) < number:
+        scene = sample_scene(random)
         if split_of(scene) == split:
-            found[scene] = None
-    return list(found)
+            scenes[scene] = None
+    return list(scenes)
 
 
 HALF_EXTENT = {"small": 0.127, "medium": 0.172, "large": 0.219}  # of the picture's width
@@ -121,7 +121,7 @@ ROW = {1: (0.5,), 2: (NEAR, FAR)}
 
 
 @dataclass(frozen=True)
-class Item:
+class PlacedObject:
     """One drawn object: indices of its thing, centre and half extent as shares of the picture's width."""
 
     thing: int
@@ -152,10 +152,10 @@ def _centres(scene: Scene) -> list[tuple[tuple[float, float], ...]]:
     return [tuple((other, side) for other in row) for side, row in zip(sides, along, strict=True)]
 
 
-def place(scene: Scene) -> list[Item]:
+def place_objects(scene: Scene) -> list[PlacedObject]:
     """The scene's objects in drawing order (what bears comes before what stands on it)."""
     items = [
-        Item(index, x, y, HALF_EXTENT[thing.size])
+        PlacedObject(index, x, y, HALF_EXTENT[thing.size])
         for index, (thing, centres) in enumerate(zip(scene.things, _centres(scene), strict=True))
         for x, y in centres
     ]
@@ -170,7 +170,7 @@ def scene_json(scene: Scene) -> dict[str, Any]:
     return {"things": things, "background": scene.background, "relations": list(scene.relations)}
 
 
-def scene_of(value: dict[str, Any]) -> Scene:
+def scene_from_json(value: dict[str, Any]) -> Scene:
     """The scene of a JSON value; what is no scene raises ValueError."""
     try:
         things = tuple(

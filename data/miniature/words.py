@@ -16,7 +16,7 @@ class Choices:
     common: tuple[str, ...]
     fresh: tuple[str, ...] = ()
 
-    def draw(self, random: Random, wording: Wording) -> str:
+    def sample(self, random: Random, wording: Wording) -> str:
         """One of them by lot; `fresh` takes a fresh one in three draws of four, where there is one."""
         if self.fresh and wording != "train" and random.random() < (0.75 if wording == "fresh" else 0.3):
             return random.choice(self.fresh)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from data.cli import UserError
 from data.schema import raw_batch
-from data.sources.base import Pair, Source, TwoFiles, batches
+from data.sources.base import Pair, Source, TwoFiles, pair_batches
 from data.sources.io import Lines, read_lines
 
 CAPTION = re.compile(r"^(?P<image>[^\t,#]+?)(?:#(?:zh[a-z]*#|en#)?(?P<index>\d+))?(?:\t|,| (?=\S))(?P<text>.*)$")
@@ -30,7 +30,7 @@ class Captions(TwoFiles):
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield one pair a caption; `line` is the line of the English file."""
         zh = {key: text for key, text, _ in self._keyed(root, self.zh)}
-        yield from batches(self._pairs(root, zh), 0)
+        yield from pair_batches(self._pairs(root, zh), 0)
 
     def _pairs(self, root: str, zh: dict[tuple[str, int], str]) -> Iterator[Pair]:
         for key, text, line in self._keyed(root, self.en):
@@ -76,7 +76,7 @@ class Moses(Source):
             )
         for index in range(len(self.en)):
             group = [files[index] for files in (self.en, self.zh, self.image) if files]
-            for first, texts in aligned(root, group, self.encoding):
+            for first, texts in align_lines(root, group, self.encoding):
                 yield raw_batch(
                     texts[0],
                     texts[1],
@@ -86,25 +86,27 @@ class Moses(Source):
                 )
 
 
-def aligned(root: str, paths: list[str], encoding: str) -> Iterator[tuple[int, list[pa.Array]]]:
+def align_lines(root: str, paths: list[str], encoding: str) -> Iterator[tuple[int, list[pa.Array]]]:
     """Yield (first line number, equally long arrays), one array a path; UserError if a file ends early."""
     streams = [read_lines(root, path, encoding) for path in paths]
-    held = [pa.array([], pa.large_string()) for _ in paths]
+    pending = [pa.array([], pa.large_string()) for _ in paths]
     done = 0
     while True:
         for index, stream in enumerate(streams):
-            if not len(held[index]) and (lines := next(stream, None)) is not None:
-                held[index] = lines.text
-        ready = min(len(text) for text in held)
+            if not len(pending[index]) and (lines := next(stream, None)) is not None:
+                pending[index] = lines.text
+        ready = min(len(text) for text in pending)
         if ready == 0:
             break
-        yield done + 1, [text.slice(0, ready) for text in held]
-        held = [text.slice(ready) for text in held]
+        yield done + 1, [text.slice(0, ready) for text in pending]
+        pending = [text.slice(ready) for text in pending]
         done += ready
-    if any(len(text) for text in held):
+    if any(len(text) for text in pending):
         totals = [
             done + len(text) + sum(len(more.text) for more in stream)
-            for text, stream in zip(held, streams, strict=True)
+            for text, stream in zip(pending, streams, strict=True)
         ]
-        told = ", ".join(f"{path} has {total} lines" for path, total in zip(paths, totals, strict=True))
-        raise UserError(f"{told}; they must be equally long: line {done + 1} has no partner, fetch the files again")
+        line_counts = ", ".join(f"{path} has {total} lines" for path, total in zip(paths, totals, strict=True))
+        raise UserError(
+            f"{line_counts}; they must be equally long: line {done + 1} has no partner, fetch the files again"
+        )

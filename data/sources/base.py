@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from data.schema import TEXT, raw_batch
 
-ROWS = 65536  # rows a batch of the plain-Python readers
+PAIR_BATCH_ROWS = 65536  # rows a batch of the plain-Python readers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Source(ABC):
     machine: str = ""  # the model that made one side; rows are then marked machine:NAME in the corpus's source column
 
     @property
-    def mark(self) -> str:
+    def source_label(self) -> str:
         """What the corpus's source column says."""
         return f"machine:{self.name}" if self.machine else self.name
 
@@ -68,7 +68,7 @@ class PairSource(FileSource):
 
     def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
         """Group the pairs of one file."""
-        yield from batches(self.pairs(root, path), index)
+        yield from pair_batches(self.pairs(root, path), index)
 
     @abstractmethod
     def pairs(self, root: str, path: str) -> "Iterator[Pair]":
@@ -100,9 +100,9 @@ class Pair:
     fault: str = ""
 
 
-def batches(pairs: Iterator[Pair], file: int) -> Iterator[pa.RecordBatch]:
+def pair_batches(pairs: Iterator[Pair], file: int) -> Iterator[pa.RecordBatch]:
     """Group `pairs` of one file into raw batches."""
-    while group := list(islice(pairs, ROWS)):
+    while group := list(islice(pairs, PAIR_BATCH_ROWS)):
         yield raw_batch(
             _text([p.en for p in group]),
             _text([p.zh for p in group]),

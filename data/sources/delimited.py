@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.cli import UserError
-from data.jit import compiled
+from data.jit import njit
 from data.schema import TEXT, raw_batch
 from data.sources.base import FileSource, Pair, PairSource
 from data.sources.io import Bytes, Lines, Offsets, read_lines, read_text
@@ -40,7 +40,7 @@ class Tsv(FileSource):
                 raise UserError(f"source {self.name}: {key} is column {getattr(self, key)}; columns count from 1")
         widest = 0
         for lines in read_lines(root, path, self.encoding):
-            table = Columns(lines)
+            table = TabColumns(lines)
             widest = max(widest, int(table.counts.max()))
             batch = self._batch(index, table)
             yield batch.slice(max(0, self.skip - lines.first + 1))
@@ -50,19 +50,19 @@ class Tsv(FileSource):
                 f"of source {self.name}"
             )
 
-    def _batch(self, index: int, table: "Columns") -> pa.RecordBatch:
+    def _batch(self, index: int, table: "TabColumns") -> pa.RecordBatch:
         counts = table.counts
         short = counts < max(self.en, self.zh, self.image, self.score)
         en, faults = table.column(self.en), np.zeros(len(counts), np.int8)
         if short.any():
-            whole = table.lines.text.filter(pa.array(short))
-            blank = np.asarray(pc.equal(pc.utf8_trim_whitespace(whole), ""))
+            short_lines = table.lines.text.filter(pa.array(short))
+            blank = np.asarray(pc.equal(pc.utf8_trim_whitespace(short_lines), ""))
             faults[short] = np.where(blank, FAULTS.index("blank"), FAULTS.index("columns"))
-            en = pc.replace_with_mask(en, pa.array(short), whole)
+            en = pc.replace_with_mask(en, pa.array(short), short_lines)
         if self.score:
-            given = pa.array(table.column(self.score))
-            number = pc.match_substring_regex(given, r"^\s*-?\d+(\.\d+)?([eE]-?\d+)?\s*$")
-            value = pc.cast(pc.if_else(number, pc.utf8_trim_whitespace(given), "-inf"), pa.float64())
+            score_cells = pa.array(table.column(self.score))
+            number = pc.match_substring_regex(score_cells, r"^\s*-?\d+(\.\d+)?([eE]-?\d+)?\s*$")
+            value = pc.cast(pc.if_else(number, pc.utf8_trim_whitespace(score_cells), "-inf"), pa.float64())
             faults[(faults == 0) & (np.asarray(value) < self.min_score)] = FAULTS.index("score")
         return raw_batch(
             en,
@@ -74,7 +74,7 @@ class Tsv(FileSource):
         )
 
 
-class Columns:
+class TabColumns:
     """Lines cut at tabs; only the cells that are asked for are copied."""
 
     def __init__(self, lines: Lines) -> None:
@@ -95,7 +95,7 @@ class Columns:
         )
 
 
-@compiled
+@njit
 def _count_cells(data: Bytes, offsets: Offsets, counts: Offsets) -> None:
     for line in range(len(counts)):
         counts[line] = 1
@@ -103,7 +103,7 @@ def _count_cells(data: Bytes, offsets: Offsets, counts: Offsets) -> None:
             counts[line] += byte == TAB
 
 
-@compiled
+@njit
 def _copy_cells(data: Bytes, offsets: Offsets, number: int, starts: Offsets, body: Bytes) -> None:
     at = 0
     for line in range(len(starts) - 1):
@@ -131,7 +131,7 @@ class Csv(PairSource):
 
     def pairs(self, root: str, path: str) -> Iterator[Pair]:
         """Yield one pair a record, or those of its verses."""
-        for line, cells in records(
+        for line, cells in csv_records(
             read_text(root, path, self.encoding),
             path,
             self.delimiter,
@@ -140,12 +140,12 @@ class Csv(PairSource):
             if cells is None:
                 yield Pair("", "", line, fault="columns")
             elif self.split_lines:
-                yield from verses(cells[0].splitlines(), cells[1].splitlines(), line)
+                yield from verse_pairs(cells[0].splitlines(), cells[1].splitlines(), line)
             else:
                 yield Pair(cells[0], cells[1], line, image=cells[2] if self.image else "")
 
 
-def records(text: str, path: str, delimiter: str, names: list[str]) -> Iterator[tuple[int, list[str] | None]]:
+def csv_records(text: str, path: str, delimiter: str, names: list[str]) -> Iterator[tuple[int, list[str] | None]]:
     """Yield (line where the record starts, cells of `names`); None where the record has too few cells."""
     text = text.replace("\0", "\ufffd").replace("\r\n", "\n").replace("\r", "\n")
     reader = csv.reader(io.StringIO(text), delimiter=delimiter)
@@ -156,7 +156,7 @@ def records(text: str, path: str, delimiter: str, names: list[str]) -> Iterator[
     missing = [name for name in names if name not in header]
     if missing:
         raise UserError(f"{path}:1: no column {missing[0]!r}; the header has {', '.join(header)[:200]}")
-    places = [header.index(name) for name in names]
+    column_indices = [header.index(name) for name in names]
     while True:
         line = reader.line_num + 1
         try:
@@ -167,10 +167,10 @@ def records(text: str, path: str, delimiter: str, names: list[str]) -> Iterator[
             yield line, None
             continue
         if row:
-            yield line, [row[place] for place in places] if len(row) > max(places) else None
+            yield line, [row[place] for place in column_indices] if len(row) > max(column_indices) else None
 
 
-def verses(en: list[str], zh: list[str], line: int) -> Iterator[Pair]:
+def verse_pairs(en: list[str], zh: list[str], line: int) -> Iterator[Pair]:
     """A poem as pairs: the whole as sub 0, then each verse, where both sides have equally many lines."""
     en, zh = [v.strip() for v in en if v.strip()], [v.strip() for v in zh if v.strip()]
     yield Pair(" ".join(en), "".join(zh), line)

@@ -10,8 +10,8 @@ import pyarrow as pa
 import yaml
 
 from data.cli import UserError
-from data.sources.base import Pair, PairSource, TwoFiles, batches
-from data.sources.delimited import verses
+from data.sources.base import Pair, PairSource, TwoFiles, pair_batches
+from data.sources.delimited import verse_pairs
 from data.sources.io import read_text
 
 STACKED = re.compile(r"\({2,}|\){2,}|\{+|\}+")
@@ -44,21 +44,21 @@ class Squad(TwoDocuments):
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield context (sub 0) and question pairs."""
         en, zh = (
-            [p for article in _need(d, "data", path) for p in _need(article, "paragraphs", path)]
+            [p for article in _required_list(d, "data", path) for p in _required_list(article, "paragraphs", path)]
             for d, path in zip(self._documents(root), self.paths, strict=True)
         )
-        _same(len(en), len(zh), self, "paragraphs")
-        yield from batches(self._pairs(en, zh), 0)
+        _check_same_length(len(en), len(zh), self, "paragraphs")
+        yield from pair_batches(self._pairs(en, zh), 0)
 
     def _pairs(self, en: list[Json], zh: list[Json]) -> Iterator[Pair]:
         for number, (a, b) in enumerate(zip(en, zh, strict=True), 1):
             yield Pair(_string(a, "context"), _string(b, "context"), number)
-            asked, gefragt = _list(a, "qas"), _list(b, "qas")
-            if len(asked) != len(gefragt):
-                yield Pair(str(len(asked)), str(len(gefragt)), number, sub=1, fault="unaligned_lines")
+            en_questions, zh_questions = _optional_list(a, "qas"), _optional_list(b, "qas")
+            if len(en_questions) != len(zh_questions):
+                yield Pair(str(len(en_questions)), str(len(zh_questions)), number, sub=1, fault="unaligned_lines")
                 continue
-            for sub, (q, f) in enumerate(zip(asked, gefragt, strict=True), 1):
-                yield Pair(_string(q, "question"), _string(f, "question"), number, sub=sub)
+            for sub, (en_question, zh_question) in enumerate(zip(en_questions, zh_questions, strict=True), 1):
+                yield Pair(_string(en_question, "question"), _string(zh_question, "question"), number, sub=sub)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,8 @@ class PromptList(TwoDocuments):
         en, zh = self._documents(root)
         if not isinstance(en, list) or not isinstance(zh, list):
             raise UserError(f"{self.en}: the top of the document is not a list; is this the right file?")
-        _same(len(en), len(zh), self, "entries")
-        yield from batches((self._pair(a, b, n) for n, (a, b) in enumerate(zip(en, zh, strict=True), 1)), 0)
+        _check_same_length(len(en), len(zh), self, "entries")
+        yield from pair_batches((self._pair(a, b, n) for n, (a, b) in enumerate(zip(en, zh, strict=True), 1)), 0)
 
     def _pair(self, a: Json, b: Json, number: int) -> Pair:
         step = "" if not self.same or _string(a, self.same) == _string(b, self.same) else "unaligned_lines"
@@ -94,7 +94,7 @@ class Poems(PairSource):
         if not isinstance(poems, list):
             raise UserError(f"{path}: the top of the document is not a list of poems; is this the right file?")
         for number, poem in enumerate(poems, 1):
-            yield from verses(_verses(poem, self.en), _verses(poem, self.zh), number)
+            yield from verse_pairs(_verses(poem, self.en), _verses(poem, self.zh), number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,21 +132,21 @@ def _tag(tag: Json, name: Json) -> Pair:
     line = tag.start_mark.line + 1
     if not isinstance(tag, yaml.ScalarNode) or not isinstance(name, yaml.ScalarNode):
         return Pair("", "", line, fault="columns")
-    return Pair(unweighted(tag.value.replace("_", " ")), unweighted(name.value), line)
+    return Pair(strip_prompt_weights(tag.value.replace("_", " ")), strip_prompt_weights(name.value), line)
 
 
-def unweighted(prompt: str) -> str:
+def strip_prompt_weights(prompt: str) -> str:
     """A prompt without the web interface's attention marks: "((ink)), (glow:1.3)" is "ink, glow"."""
     return WEIGHT.sub(r"\1", STACKED.sub("", prompt))
 
 
-def _need(at: Json, key: str, path: str) -> list[Json]:
+def _required_list(at: Json, key: str, path: str) -> list[Json]:
     if isinstance(at, dict) and isinstance(at.get(key), list):
         return list(at[key])
     raise UserError(f"{path}: no list {key!r} where SQuAD has one; is this the right file?")
 
 
-def _list(at: Json, key: str) -> list[Json]:
+def _optional_list(at: Json, key: str) -> list[Json]:
     return at[key] if isinstance(at, dict) and isinstance(at.get(key), list) else []
 
 
@@ -162,6 +162,6 @@ def _verses(at: Json, dotted: str) -> list[str]:
     return [v for v in at if isinstance(v, str)] if isinstance(at, list) else []
 
 
-def _same(en: int, zh: int, source: TwoDocuments, what: str) -> None:
+def _check_same_length(en: int, zh: int, source: TwoDocuments, what: str) -> None:
     if en != zh:
         raise UserError(f"{source.en} has {en} {what}, {source.zh} has {zh}; they pair by position, fetch them again")

@@ -22,14 +22,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data.cli import UserError
-from data.jit import compiled
+from data.jit import njit
 from data.schema import TEXT
 
-BLOCK = 8 << 20  # bytes a block: large enough for vectorised work, small enough for many at once
-LONGEST_LINE = 64 << 20
+BLOCK_BYTES = 8 << 20  # bytes a block: large enough for vectorised work, small enough for many at once
+MAX_LINE_BYTES = 64 << 20
 
 
-def resolve(root: str, path: str) -> str:
+def resolve_path(root: str, path: str) -> str:
     """`path` as written in a config, relative to the config's folder; a URL stays as it is."""
     if "://" in path or "::" in path:
         return path
@@ -37,16 +37,16 @@ def resolve(root: str, path: str) -> str:
 
 
 @contextmanager
-def opened(root: str, path: str) -> Iterator[IO[bytes]]:
+def open_decompressed(root: str, path: str) -> Iterator[IO[bytes]]:
     """The decompressed bytes of `path`; `archive.zip!member` reads one member without extracting it."""
     archive, _, member = path.partition("!")
-    target = resolve(root, archive)
-    with _raw(target, path) as raw, _decompressed(raw, archive, member, path) as stream:
+    target = resolve_path(root, archive)
+    with _open_raw(target, path) as raw, _decompressed(raw, archive, member, path) as stream:
         yield stream
 
 
 @contextmanager
-def _raw(target: str, path: str) -> Iterator[IO[bytes]]:
+def _open_raw(target: str, path: str) -> Iterator[IO[bytes]]:
     try:
         if "://" not in target and "::" not in target:
             stream: IO[bytes] = Path(target).open("rb")  # noqa: SIM115  # closed below, after the errors of opening
@@ -80,7 +80,7 @@ DECOMPRESS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
 def _decompressed(raw: IO[bytes], archive: str, member: str, path: str) -> Iterator[IO[bytes]]:
     suffix = Path(archive.split("?")[0]).suffix.lower()
     if suffix == ".zip":
-        with _member(raw, member, path) as stream:
+        with _open_zip_member(raw, member, path) as stream:
             yield stream
     elif suffix in DECOMPRESS:
         with DECOMPRESS[suffix](raw) as stream:
@@ -90,7 +90,7 @@ def _decompressed(raw: IO[bytes], archive: str, member: str, path: str) -> Itera
 
 
 @contextmanager
-def _member(raw: IO[bytes], member: str, path: str) -> Iterator[IO[bytes]]:
+def _open_zip_member(raw: IO[bytes], member: str, path: str) -> Iterator[IO[bytes]]:
     try:
         with zipfile.ZipFile(raw) as archive:
             names = [name for name in archive.namelist() if not name.endswith("/")]
@@ -103,24 +103,24 @@ def _member(raw: IO[bytes], member: str, path: str) -> Iterator[IO[bytes]]:
         raise UserError(f"{path}: not a readable zip ({error}); fetch the file again") from error
 
 
-BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile, OSError)
+STREAM_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile, OSError)
 
 
 def read_bytes(root: str, path: str) -> bytes:
     """The whole decompressed file, for formats that are one document."""
-    with opened(root, path) as stream:
+    with open_decompressed(root, path) as stream:
         try:
             return stream.read()
-        except BROKEN as error:
-            raise broken(path, error) from error
+        except STREAM_ERRORS as error:
+            raise damaged_file_error(path, error) from error
 
 
 def read_text(root: str, path: str, encoding: str) -> str:
     """The whole file as text; bytes that are not `encoding` become U+FFFD and are rejected row by row later."""
-    return read_bytes(root, path).decode(codec(path, encoding), "replace").removeprefix("\ufeff")
+    return read_bytes(root, path).decode(check_encoding(path, encoding), "replace").removeprefix("\ufeff")
 
 
-def codec(path: str, encoding: str) -> str:
+def check_encoding(path: str, encoding: str) -> str:
     """`encoding` if Python knows it."""
     try:
         "".encode(encoding)
@@ -129,7 +129,7 @@ def codec(path: str, encoding: str) -> str:
     return encoding
 
 
-def broken(path: str, error: BaseException) -> UserError:
+def damaged_file_error(path: str, error: BaseException) -> UserError:
     """The one line for a stream that ends early or is damaged."""
     return UserError(f"{path}: the file is cut short or damaged ({error}); fetch it again")
 
@@ -153,7 +153,7 @@ class Lines:
 
 def read_lines(root: str, path: str, encoding: str = "utf-8") -> Iterator[Lines]:
     """Yield the lines of `path`; bytes that are not `encoding` become U+FFFD, which the cleaning rejects."""
-    codec(path, encoding)
+    check_encoding(path, encoding)
     first = 1
     for block in _blocks(root, path, encoding):
         text = _split(block)
@@ -165,13 +165,13 @@ def read_lines(root: str, path: str, encoding: str = "utf-8") -> Iterator[Lines]
 def _blocks(root: str, path: str, encoding: str) -> Iterator[bytes]:
     """Yield valid UTF-8 blocks that end with a line end."""
     decoder = None if encoding.lower() in ("utf-8", "utf8") else codecs.getincrementaldecoder(encoding)("replace")
-    rest, start = b"", True
-    with opened(root, path) as stream:
+    remainder, start = b"", True
+    with open_decompressed(root, path) as stream:
         while True:
             try:
-                data = stream.read(BLOCK)
-            except BROKEN as error:
-                raise broken(path, error) from error
+                data = stream.read(BLOCK_BYTES)
+            except STREAM_ERRORS as error:
+                raise damaged_file_error(path, error) from error
             final = not data
             if decoder:
                 try:
@@ -182,25 +182,25 @@ def _blocks(root: str, path: str, encoding: str) -> Iterator[bytes]:
                 data, start = data.removeprefix(b"\xef\xbb\xbf"), False
             cut = data.rfind(b"\n") + 1
             if final:
-                if rest + data:
-                    yield _valid(rest + data + b"\n")
+                if remainder + data:
+                    yield _valid_utf8(remainder + data + b"\n")
                 return
             if cut == 0:
-                rest += data
-                if len(rest) > LONGEST_LINE:
-                    raise UserError(f"{path}: a line longer than {LONGEST_LINE >> 20} MiB; is this the right format?")
+                remainder += data
+                if len(remainder) > MAX_LINE_BYTES:
+                    raise UserError(f"{path}: a line longer than {MAX_LINE_BYTES >> 20} MiB; is this the right format?")
             else:
-                yield _valid(b"".join((rest, memoryview(data)[:cut])))
-                rest = data[cut:]
+                yield _valid_utf8(b"".join((remainder, memoryview(data)[:cut])))
+                remainder = data[cut:]
 
 
-def _valid(block: bytes) -> bytes:
+def _valid_utf8(block: bytes) -> bytes:
     """`block` if it is UTF-8, else with U+FFFD for each bad sequence; line ends and tabs stay where they are."""
-    whole = pa.Array.from_buffers(
+    as_binary = pa.Array.from_buffers(
         pa.large_binary(), 1, [None, pa.py_buffer(np.array([0, len(block)])), pa.py_buffer(block)]
     )
     try:
-        whole.cast(TEXT)  # Arrow only looks; Python's decoding would make a string as large again, under its lock
+        as_binary.cast(TEXT)  # Arrow only looks; Python's decoding would make a string as large again, under its lock
     except pa.ArrowInvalid:
         return block.decode("utf-8", "replace").encode("utf-8")
     return block
@@ -210,14 +210,14 @@ def _split(block: bytes) -> pa.Array:
     """Split at \\n; a \\r before it goes with it. `block` ends with \\n."""
     data = np.frombuffer(block, np.uint8)
     offsets, body = np.zeros(block.count(b"\n") + 1, np.int64), np.empty(len(data), np.uint8)
-    _cut(data, offsets, body)
+    _split_at_line_feeds(data, offsets, body)
     return pa.Array.from_buffers(
         TEXT, len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(body[: offsets[-1]])]
     )
 
 
-@compiled
-def _cut(data: Bytes, offsets: Offsets, body: Bytes) -> None:
+@njit
+def _split_at_line_feeds(data: Bytes, offsets: Offsets, body: Bytes) -> None:
     line = at = 0
     for byte in data:
         if byte == LINE_FEED:

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from data.cli import UserError
 from data.schema import TEXT, raw_batch
-from data.sources.base import FileSource, Pair, batches
+from data.sources.base import FileSource, Pair, pair_batches
 from data.sources.documents import Json
 from data.sources.io import Lines, read_lines
 
-NUMBERED = re.compile(
+VERSE_NUMBER = re.compile(
     r"^(?:[\u4e00-\u9fff]{0,4}|[A-Z][A-Za-z ]{0,20})\s?[（(](?:[一二三四五六七八九十]+|[IVXL]+)[）)]\s*"
 )
 GLUED = re.compile(r"(?<=[a-z,.;:?!”])(?=[A-Z“])")
@@ -31,20 +31,20 @@ class Jsonl(FileSource):
 
     def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
         """Yield a batch a block of lines: as columns where all are objects of strings, else pair by pair."""
-        seen, found = 0, set[str]()
+        num_records, present_keys = 0, set[str]()
         for lines in read_lines(root, path, self.encoding):
-            records = [parsed(line) for line in lines.text.to_pylist()]
-            columns = None if self.glued else plain_columns(records, self._keys)
+            records = [parse_json_line(line) for line in lines.text.to_pylist()]
+            columns = None if self.glued else string_columns(records, self._keys)
             if columns is not None:
-                seen, found = seen + len(records), set(self._keys)
+                num_records, present_keys = num_records + len(records), set(self._keys)
                 image = columns[2] if self.image else None
                 yield raw_batch(columns[0], columns[1], index, lines.numbers(), image=image)
                 continue
-            seen += sum(record is not None for record in records)
-            found |= {key for key in self._keys for record in records if at(record, key) is not None}
-            yield from batches(self._pairs(lines, records), index)
-        absent = [key for key in self._keys if key not in found]
-        if seen and absent:
+            num_records += sum(record is not None for record in records)
+            present_keys |= {key for key in self._keys for record in records if value_at(record, key) is not None}
+            yield from pair_batches(self._pairs(lines, records), index)
+        absent = [key for key in self._keys if key not in present_keys]
+        if num_records and absent:
             raise UserError(f"{path}: no line has the key {absent[0]!r}; mend `en`, `zh` or `image` of {self.name}")
 
     @property
@@ -61,11 +61,11 @@ class Jsonl(FileSource):
                 yield Pair("", "", number, fault="blank")
 
     def _record(self, record: Json, number: int) -> Iterator[Pair]:
-        en, zh = strings(at(record, self.en)), strings(at(record, self.zh))
+        en, zh = string_list(value_at(record, self.en)), string_list(value_at(record, self.zh))
         if self.glued:
-            en = [GLUED.sub(" ", NUMBERED.sub("", text)) for text in en]
-            zh = [NUMBERED.sub("", text.split("注释：")[0]) for text in zh]
-        image = "".join(strings(at(record, self.image))[:1]) if self.image else ""
+            en = [GLUED.sub(" ", VERSE_NUMBER.sub("", text)) for text in en]
+            zh = [VERSE_NUMBER.sub("", text.split("注释：")[0]) for text in zh]
+        image = "".join(string_list(value_at(record, self.image))[:1]) if self.image else ""
         if len(en) != len(zh):
             yield Pair("\n".join(en), "\n".join(zh), number, image=image, fault="unaligned_lines")
         elif not en:
@@ -75,7 +75,7 @@ class Jsonl(FileSource):
                 yield Pair(a, b, number, sub=sub if len(en) > 1 else 0, image=image)
 
 
-def plain_columns(records: list[Json], keys: list[str]) -> list[pa.Array] | None:
+def string_columns(records: list[Json], keys: list[str]) -> list[pa.Array] | None:
     """The columns of `keys`; None unless every record is an object with a string under each."""
     try:
         columns = [[record[key] for record in records] for key in keys]
@@ -89,7 +89,7 @@ def plain_columns(records: list[Json], keys: list[str]) -> list[pa.Array] | None
         return None
 
 
-def parsed(line: str) -> Json:
+def parse_json_line(line: str) -> Json:
     """The JSON value of a line, or None where it is not JSON."""
     try:
         return orjson.loads(line)
@@ -101,14 +101,14 @@ def parsed(line: str) -> Json:
         return None
 
 
-def at(record: Json, dotted: str) -> Json:
+def value_at(record: Json, dotted: str) -> Json:
     """The value under a dotted key, or None."""
     for key in dotted.split("."):
         record = record.get(key) if isinstance(record, dict) else None
     return record
 
 
-def strings(value: Json) -> list[str]:
+def string_list(value: Json) -> list[str]:
     """A string, a number or a list of strings as a list of strings."""
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         return [str(value)]

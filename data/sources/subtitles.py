@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 
 from data.cli import UserError
 from data.schema import RAW, TEXT
-from data.sources.base import Pair, PairSource, Source, batches
+from data.sources.base import Pair, PairSource, Source, pair_batches
 from data.sources.io import read_text
 
-TIMES = re.compile(r"^\s*\d{1,3}:\d\d:\d\d[,.]\d{1,3}\s*-->\s*\d{1,3}:\d\d:\d\d[,.]\d{1,3}")
-HAN = re.compile(r"[\u3400-\u9fff]")
-MARKS = re.compile(r"<[^<>]{0,120}>|\{\\[^{}]{0,120}\}")
+CUE_TIMES = re.compile(r"^\s*\d{1,3}:\d\d:\d\d[,.]\d{1,3}\s*-->\s*\d{1,3}:\d\d:\d\d[,.]\d{1,3}")
+HAN_PATTERN = re.compile(r"[\u3400-\u9fff]")
+STYLE_TAGS = re.compile(r"<[^<>]{0,120}>|\{\\[^{}]{0,120}\}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +35,20 @@ class Srt(PairSource):
 def srt_pairs(text: str, path: str) -> Iterator[Pair]:
     """The pairs of one file of subtitles."""
     lines = text.splitlines()
-    starts = [number for number, line in enumerate(lines) if TIMES.match(line)]
+    starts = [number for number, line in enumerate(lines) if CUE_TIMES.match(line)]
     if not starts and text.strip():
         raise UserError(f"{path}: no cue times (00:00:01,000 --> 00:00:02,000); is this SRT?")
     for start, end in zip(starts, [*starts[1:], len(lines) + 1], strict=False):
-        body = [MARKS.sub("", line).strip() for line in lines[start + 1 : end]]
+        body = [STYLE_TAGS.sub("", line).strip() for line in lines[start + 1 : end]]
         body = [line for line in body if line]
         if end <= len(lines) and body and body[-1].isdigit():
             body.pop()  # the next cue's number
-        zh = [line for line in body if HAN.search(line)]
-        en = [line for line in body if not HAN.search(line)]
+        zh = [line for line in body if HAN_PATTERN.search(line)]
+        en = [line for line in body if not HAN_PATTERN.search(line)]
         yield Pair(" ".join(en), " ".join(zh), start + 1)
 
 
-STAMP = re.compile(r"(\d{1,3}):(\d\d):(\d\d)[,.](\d{1,3})")
+TIMESTAMP = re.compile(r"(\d{1,3}):(\d\d):(\d\d)[,.](\d{1,3})")
 ASS = re.compile(r"^Dialogue:\s*[^,]*,([^,]*),([^,]*),(?:[^,]*,){6}(.*)$")
 BREAK = re.compile(r"\\[Nn]")
 
@@ -84,18 +84,18 @@ class Subtitles(Source):
                 f"source {self.name}: en has {len(self.en)} files, zh {len(self.zh)}; they pair by position"
             )
         for index, (en, zh) in enumerate(zip(self.en, self.zh, strict=True)):
-            left, right = (cues(read_text(root, path, self.encoding), path) for path in (en, zh))
-            yield from batches(aligned(left, right, self.overlap), index)
+            left, right = (parse_cues(read_text(root, path, self.encoding), path) for path in (en, zh))
+            yield from pair_batches(align_cues(left, right, self.overlap), index)
         for index, path in enumerate(self.files, len(self.en) + len(self.zh)):
-            yield from batches(map(_bilingual, cues(read_text(root, path, self.encoding), path)), index)
+            yield from pair_batches(map(_bilingual, parse_cues(read_text(root, path, self.encoding), path)), index)
 
 
-def cues(text: str, path: str) -> list[Cue]:
+def parse_cues(text: str, path: str) -> list[Cue]:
     """The cues of one file in order of time, lines of a cue joined by newlines."""
     lines = text.splitlines()
     ass = [(number, match) for number, line in enumerate(lines, 1) if (match := ASS.match(line))]
     if ass:
-        found = [Cue(_seconds(m[1]), _seconds(m[2]), BREAK.sub("\n", MARKS.sub("", m[3])), n) for n, m in ass]
+        found = [Cue(_seconds(m[1]), _seconds(m[2]), BREAK.sub("\n", STYLE_TAGS.sub("", m[3])), n) for n, m in ass]
     else:
         found = list(_srt(lines))
     if not found and text.strip():
@@ -104,18 +104,18 @@ def cues(text: str, path: str) -> list[Cue]:
 
 
 def _srt(lines: list[str]) -> Iterator[Cue]:
-    heads = [number for number, line in enumerate(lines) if TIMES.match(line)]
+    heads = [number for number, line in enumerate(lines) if CUE_TIMES.match(line)]
     for head, after in zip(heads, [*heads[1:], len(lines) + 1], strict=False):
-        body = [MARKS.sub("", line).strip() for line in lines[head + 1 : after]]
+        body = [STYLE_TAGS.sub("", line).strip() for line in lines[head + 1 : after]]
         body = [line for line in body if line]
         if after <= len(lines) and body and body[-1].isdigit():
             body.pop()  # the next cue's number
-        first, second = STAMP.findall(lines[head])[:2]
+        first, second = TIMESTAMP.findall(lines[head])[:2]
         yield Cue(_clock(*first), _clock(*second), "\n".join(body), head + 1)
 
 
 def _seconds(stamp: str) -> float:
-    match = STAMP.search(stamp)
+    match = TIMESTAMP.search(stamp)
     return _clock(*match.groups()) if match else 0.0
 
 
@@ -123,78 +123,78 @@ def _clock(hours: str, minutes: str, seconds: str, fraction: str) -> float:
     return int(hours) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction}")
 
 
-def _flat(text: str) -> str:
+def _single_line(text: str) -> str:
     return " ".join(text.split("\n"))
 
 
 def _bilingual(cue: Cue) -> Pair:
     lines = cue.text.split("\n")
-    zh = " ".join(line for line in lines if HAN.search(line))
-    return Pair(" ".join(line for line in lines if not HAN.search(line)), zh, cue.line)
+    zh = " ".join(line for line in lines if HAN_PATTERN.search(line))
+    return Pair(" ".join(line for line in lines if not HAN_PATTERN.search(line)), zh, cue.line)
 
 
-def aligned(en: list[Cue], zh: list[Cue], overlap: float) -> Iterator[Pair]:
+def align_cues(en: list[Cue], zh: list[Cue], overlap: float) -> Iterator[Pair]:
     """Group cues that overlap in time, at most three to one; larger tangles and lone cues are rejects."""
     a = b = 0
     while a < len(en) and b < len(zh):
-        if not _together(en[a], zh[b], overlap):
+        if not _overlaps(en[a], zh[b], overlap):
             if en[a].end <= zh[b].end:
-                yield Pair(_flat(en[a].text), "", en[a].line, fault="one_sided")
+                yield Pair(_single_line(en[a].text), "", en[a].line, fault="one_sided")
                 a += 1
             else:
-                yield Pair("", _flat(zh[b].text), zh[b].line, fault="one_sided")
+                yield Pair("", _single_line(zh[b].text), zh[b].line, fault="one_sided")
                 b += 1
             continue
         stop_a, stop_b = a + 1, b + 1
         while True:
-            if stop_b < len(zh) and _together(en[stop_a - 1], zh[stop_b], overlap):
+            if stop_b < len(zh) and _overlaps(en[stop_a - 1], zh[stop_b], overlap):
                 stop_b += 1
-            elif stop_a < len(en) and _together(en[stop_a], zh[stop_b - 1], overlap):
+            elif stop_a < len(en) and _overlaps(en[stop_a], zh[stop_b - 1], overlap):
                 stop_a += 1
             else:
                 break
         tangled = (stop_a - a) + (stop_b - b) > 4 or (stop_a - a > 1 and stop_b - b > 1)
-        left, right = (" ".join(_flat(c.text) for c in side) for side in (en[a:stop_a], zh[b:stop_b]))
+        left, right = (" ".join(_single_line(c.text) for c in side) for side in (en[a:stop_a], zh[b:stop_b]))
         yield Pair(left, right, en[a].line, fault="tangled_cues" if tangled else "")
         a, b = stop_a, stop_b
     for cue in en[a:]:
-        yield Pair(_flat(cue.text), "", cue.line, fault="one_sided")
+        yield Pair(_single_line(cue.text), "", cue.line, fault="one_sided")
     for cue in zh[b:]:
-        yield Pair("", _flat(cue.text), cue.line, fault="one_sided")
+        yield Pair("", _single_line(cue.text), cue.line, fault="one_sided")
 
 
-def _together(a: Cue, b: Cue, overlap: float) -> bool:
+def _overlaps(a: Cue, b: Cue, overlap: float) -> bool:
     shared = min(a.end, b.end) - max(a.start, b.start)
     return shared > 0 and shared >= overlap * max(min(a.end - a.start, b.end - b.start), 1e-3)
 
 
 STARTS_LOW = r"^[\s\-–'\".…]*[a-z]"  # an English line that goes on with a sentence
 ENDS_OPEN = r"[^.!?…\"'\s]\s*$"  # an English line that does not end one
-MOST_LINES = 4
+MAX_JOINED_LINES = 4
 
 
-def continued(batch: pa.RecordBatch) -> pa.RecordBatch:
+def join_continued_lines(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Join each line that goes on with the one before it, both sides; the lines so used up are the reject `joined`."""
     if batch.num_rows < 2:
         return batch
     en, line = batch.column("en"), batch.column("line").to_numpy()
     low = np.asarray(pc.match_substring_regex(en, STARTS_LOW), bool)
     open_end = np.asarray(pc.match_substring_regex(en, ENDS_OPEN), bool)
-    sound = np.asarray(pc.equal(batch.column("fault"), ""), bool)
+    no_fault = np.asarray(pc.equal(batch.column("fault"), ""), bool)
     goes_on = np.zeros(batch.num_rows, bool)
     file = batch.column("file").to_numpy()
     near = (line[1:] > line[:-1]) & (line[1:] - line[:-1] <= 5) & (file[1:] == file[:-1])  # a cue of SRT takes 4 or 5
-    goes_on[1:] = low[1:] & open_end[:-1] & sound[1:] & sound[:-1] & near
+    goes_on[1:] = low[1:] & open_end[:-1] & no_fault[1:] & no_fault[:-1] & near
     if not goes_on.any():
         return batch
     heads = np.maximum.accumulate(np.where(goes_on, 0, np.arange(len(goes_on))))
-    goes_on &= (np.arange(len(goes_on)) - heads) % MOST_LINES != 0
+    goes_on &= (np.arange(len(goes_on)) - heads) % MAX_JOINED_LINES != 0
     starts = np.append(np.flatnonzero(~goes_on), len(goes_on)).astype(np.int64)
     columns = {name: batch.column(name) for name in RAW.names}
-    used = pa.array(goes_on)
+    joined = pa.array(goes_on)
     for side in ("en", "zh"):
         lists = pa.LargeListArray.from_arrays(pa.array(starts), columns[side])
-        whole = pc.binary_join(lists, pa.scalar(" ", TEXT))
-        columns[side] = pc.if_else(used, columns[side], whole.take(pa.array(np.cumsum(~goes_on) - 1)))
-    columns["fault"] = pc.if_else(used, "joined", columns["fault"]).cast(TEXT)
+        joined_lines = pc.binary_join(lists, pa.scalar(" ", TEXT))
+        columns[side] = pc.if_else(joined, columns[side], joined_lines.take(pa.array(np.cumsum(~goes_on) - 1)))
+    columns["fault"] = pc.if_else(joined, "joined", columns["fault"]).cast(TEXT)
     return pa.RecordBatch.from_arrays([columns[name] for name in RAW.names], schema=RAW)

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 
 from data.cli import UserError
 from data.schema import TEXT, raw_batch
-from data.sources.base import ROWS, FileSource, Pair, PairSource, Source, batches
+from data.sources.base import PAIR_BATCH_ROWS, FileSource, Pair, PairSource, Source, pair_batches
 from data.sources.documents import load_json
-from data.sources.io import opened
-from data.sources.jsonl import at, strings
+from data.sources.io import open_decompressed
+from data.sources.jsonl import string_list, value_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +27,14 @@ class Parquet(FileSource):
     def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
         """Yield row group by row group; nulls become empty sides."""
         names = [name for name in (self.en, self.zh, self.image) if name]
-        with opened(root, path) as stream:
+        with open_decompressed(root, path) as stream:
             try:
                 file = pq.ParquetFile(stream)
                 missing = [name for name in names if name.split(".")[0] not in file.schema_arrow.names]
                 if missing:
                     raise UserError(f"{path}: no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}")
                 first = 1
-                for batch in file.iter_batches(ROWS, columns=[name.split(".")[0] for name in names]):
+                for batch in file.iter_batches(PAIR_BATCH_ROWS, columns=[name.split(".")[0] for name in names]):
                     texts = [_column(batch, name, path) for name in names]
                     lines = np.arange(first, first + batch.num_rows, dtype=np.int64)
                     yield raw_batch(texts[0], texts[1], index, lines, image=texts[2] if self.image else None)
@@ -111,11 +111,11 @@ class Hub(Source):
         except Exception as error:  # the hub client raises its own kinds for absent, gated and unreachable sets
             raise UserError(f"source {self.name}: data set {self.id!r} cannot be opened: {error}") from error
         records = enumerate(itertools.islice(data, self.rows) if self.rows else data, 1)
-        yield from batches((pair for number, record in records for pair in self._pairs(record, number)), 0)
+        yield from pair_batches((pair for number, record in records for pair in self._pairs(record, number)), 0)
 
     def _pairs(self, record: object, number: int) -> Iterator[Pair]:
-        en, zh = strings(at(record, self.en)), strings(at(record, self.zh))
-        image = "".join(strings(at(record, self.image))[:1]) if self.image else ""
+        en, zh = string_list(value_at(record, self.en)), string_list(value_at(record, self.zh))
+        image = "".join(string_list(value_at(record, self.image))[:1]) if self.image else ""
         if not en or len(en) != len(zh):
             yield Pair(" ".join(en), " ".join(zh), number, image=image, fault="keys" if not en else "unaligned_lines")
             return

@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 import pyarrow as pa
 
 from data.cli import UserError
-from data.sources.base import Pair, PairSource, Source, batches
-from data.sources.io import BROKEN, broken, opened, read_text
+from data.sources.base import Pair, PairSource, Source, pair_batches
+from data.sources.io import STREAM_ERRORS, damaged_file_error, open_decompressed, read_text
 
 TOKEN = re.compile(
     r"<doc\b[^<>]*?docid\s*=\s*[\"']?([^\"'\s<>]+)[^<>]*>|<seg\b[^<>]*?id\s*=\s*[\"']?([^\"'\s<>]+)[^<>]*>([^<]*)</seg>",
@@ -44,7 +44,7 @@ class Sgml(Source):
             )
         for index, (en, zh) in enumerate(zip(self.en, self.zh, strict=True)):
             left, right = (segments(read_text(root, path, self.encoding), path) for path in (en, zh))
-            yield from batches(_joined(left, right), index)
+            yield from pair_batches(_pair_segments(left, right), index)
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ def segments(text: str, path: str) -> dict[tuple[str, str], Segment]:
         if match.group(1):
             document = match.group(1)
             continue
-        key, again = (document, match.group(2)), 2
+        key, repeat = (document, match.group(2)), 2
         while key in found:
-            key, again = (document, f"{match.group(2)}#{again}"), again + 1
+            key, repeat = (document, f"{match.group(2)}#{repeat}"), repeat + 1
         found[key] = Segment(html.unescape(match.group(3)).strip(), line)
     if not found:
         raise UserError(f"{path}: no <seg id=...> in it; is this SGML?")
     return found
 
 
-def _joined(en: dict[tuple[str, str], Segment], zh: dict[tuple[str, str], Segment]) -> Iterator[Pair]:
+def _pair_segments(en: dict[tuple[str, str], Segment], zh: dict[tuple[str, str], Segment]) -> Iterator[Pair]:
     for key, segment in en.items():
         other = zh.get(key)
         yield Pair(segment.text, other.text if other else "", segment.line, fault="" if other else "one_sided")
@@ -94,7 +94,7 @@ class Tmx(PairSource):
 
     def pairs(self, root: str, path: str) -> Iterator[Pair]:
         """Yield one pair a unit; `line` counts units."""
-        with opened(root, path) as stream:
+        with open_decompressed(root, path) as stream:
             yield from self._pairs(stream, path)
 
     def _pairs(self, stream: IO[bytes], path: str) -> Iterator[Pair]:
@@ -114,8 +114,8 @@ class Tmx(PairSource):
                         parents[-1].remove(element)  # what was read is freed: a TMX may be larger than memory
         except ElementTree.ParseError as error:
             raise UserError(f"{path}:{error.position[0]}: not well-formed TMX ({error}); fetch it again") from error
-        except (*BROKEN, gzip.BadGzipFile, zlib.error) as error:
-            raise broken(path, error) from error
+        except (*STREAM_ERRORS, gzip.BadGzipFile, zlib.error) as error:
+            raise damaged_file_error(path, error) from error
 
     def _pair(self, unit: ElementTree.Element, number: int) -> Pair:
         texts = dict[str, str]()

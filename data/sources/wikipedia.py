@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pyarrow as pa
 
 from data.cli import UserError
-from data.sources.base import Pair, Source, batches
-from data.sources.io import BROKEN, broken, opened, read_lines
+from data.sources.base import Pair, Source, pair_batches
+from data.sources.io import STREAM_ERRORS, damaged_file_error, open_decompressed, read_lines
 
 INSERT = re.compile(r"\((\d+),'((?:[^'\\]|\\.)*)','((?:[^'\\]|\\.)*)'\)")
 PAGE = re.compile(r"\((\d+),0,'((?:[^'\\]|\\.)*)',")
@@ -17,7 +17,7 @@ PREFIX = re.compile(r"^(?:Wikipedia|维基百科|維基百科)[:：]\s*")
 
 
 @dataclass(frozen=True)
-class Linked:
+class LinkedArticle:
     """One article that both Wikipedias have."""
 
     page: int  # its id in the English one
@@ -40,16 +40,22 @@ class WikipediaTitles(Source):
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield one pair a linked article; `line` is its page id."""
-        yield from batches((Pair(_bare(a.en), _bare(a.zh), a.page) for a in self.linked(root)), 0)
+        yield from pair_batches(
+            (
+                Pair(_strip_disambiguation(a.en), _strip_disambiguation(a.zh), a.page)
+                for a in self.linked_articles(root)
+            ),
+            0,
+        )
 
-    def linked(self, root: str) -> Iterator[Linked]:
+    def linked_articles(self, root: str) -> Iterator[LinkedArticle]:
         """The articles in the order of the pages, titles as they stand."""
         links = dict[str, str]()
         for lines in read_lines(root, self.langlinks, self.encoding):
             for line in lines.text.to_pylist():
                 for match in INSERT.finditer(line):
                     if match[2] == self.language:
-                        links[match[1]] = _title(match[3])
+                        links[match[1]] = _unescape_title(match[3])
         if not links:
             raise UserError(
                 f"{self.langlinks}: no link to language {self.language!r}; is this enwiki's langlinks dump?"
@@ -58,7 +64,7 @@ class WikipediaTitles(Source):
             for line in lines.text.to_pylist():
                 for match in PAGE.finditer(line):
                     if match[1] in links:
-                        yield Linked(int(match[1]), _title(match[2]), links[match[1]])
+                        yield LinkedArticle(int(match[1]), _unescape_title(match[2]), links[match[1]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +84,20 @@ class WikipediaAbstracts(WikipediaTitles):
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield one pair an article that has an abstract in English; `line` counts the English abstracts."""
-        twins = {linked.en: linked.zh for linked in self.linked(root)}
-        wanted = set(twins.values())
+        zh_titles = {linked.en: linked.zh for linked in self.linked_articles(root)}
+        wanted = set(zh_titles.values())
         chinese = {title: text for title, text in abstracts(root, self.zh) if title in wanted}
-        yield from batches(self._pairs(root, twins, chinese), 0)
+        yield from pair_batches(self._pairs(root, zh_titles, chinese), 0)
 
-    def _pairs(self, root: str, twins: dict[str, str], chinese: dict[str, str]) -> Iterator[Pair]:
+    def _pairs(self, root: str, zh_titles: dict[str, str], chinese: dict[str, str]) -> Iterator[Pair]:
         for number, (title, text) in enumerate(abstracts(root, self.en), 1):
-            other = chinese.get(twins.get(title, ""))
+            other = chinese.get(zh_titles.get(title, ""))
             yield Pair(text, other or "", number, fault="one_sided" if other is None else "")
 
 
 def abstracts(root: str, path: str) -> Iterator[tuple[str, str]]:
     """Title and abstract of every article of a dump, streamed."""
-    with opened(root, path) as stream:
+    with open_decompressed(root, path) as stream:
         try:
             feed: ElementTree.Element | None = None
             for event, element in ElementTree.iterparse(stream, events=("start", "end")):
@@ -102,15 +108,15 @@ def abstracts(root: str, path: str) -> Iterator[tuple[str, str]]:
                     feed.clear()  # a dump is larger than memory
         except ElementTree.ParseError as error:
             raise UserError(f"{path}:{error.position[0]}: not well-formed ({error}); fetch it again") from error
-        except BROKEN as error:
-            raise broken(path, error) from error
+        except STREAM_ERRORS as error:
+            raise damaged_file_error(path, error) from error
 
 
-def _title(written: str) -> str:
+def _unescape_title(written: str) -> str:
     """A title of a SQL dump as readers see it: no escapes, no underscores."""
     return re.sub(r"\\(.)", r"\1", written).replace("_", " ")
 
 
-def _bare(title: str) -> str:
+def _strip_disambiguation(title: str) -> str:
     """A title without "(disambiguation)"."""
     return re.sub(r" \([^()]*\)$", "", title)

@@ -25,12 +25,12 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from data.files import whole_folder
+from data.files import atomic_folder
 from distill.export import comfyui_node
-from distill.export.folder import PROBES, refuse_foreign_folder, write_tokenizer
+from distill.export.folder import TOKENIZER_PROBES, check_output_folder, write_tokenizer
 from distill.student.xlmr import XlmrStudent
 
-PROMPTS = (
+GOLDEN_PROMPTS = (
     "",
     "机械狗",
     "戴帽子拿剑的猫",
@@ -62,19 +62,25 @@ def write_golden(folder: Path, model: CLIPTextModelWithProjection, tokenizer: Pr
     """
     ids = padded_ids(tokenizer, model.config.max_position_embeddings)
     with torch.inference_mode():
-        found = model(input_ids=ids)
-    place = folder / "golden"
-    place.mkdir()
-    prompts = json.dumps(PROMPTS, ensure_ascii=False, indent=2) + "\n"
-    (place / "prompts.json").write_text(prompts, encoding="utf-8")
-    vectors = {"input_ids": ids, "last_hidden_state": found.last_hidden_state, "text_embeds": found.text_embeds}
-    save_file({name: value.clone() for name, value in vectors.items()}, place / "vectors.safetensors", {"format": "pt"})
+        outputs = model(input_ids=ids)
+    golden_folder = folder / "golden"
+    golden_folder.mkdir()
+    prompts = json.dumps(GOLDEN_PROMPTS, ensure_ascii=False, indent=2) + "\n"
+    (golden_folder / "prompts.json").write_text(prompts, encoding="utf-8")
+    vectors = {"input_ids": ids, "last_hidden_state": outputs.last_hidden_state, "text_embeds": outputs.text_embeds}
+    save_file(
+        {name: value.clone() for name, value in vectors.items()},
+        golden_folder / "vectors.safetensors",
+        {"format": "pt"},
+    )
 
 
-def padded_ids(tokenizer: PreTrainedTokenizerFast, slots: int) -> torch.Tensor:
+def padded_ids(tokenizer: PreTrainedTokenizerFast, max_length: int) -> torch.Tensor:
     """The golden prompts as ids [20, slots]."""
-    found = tokenizer(list(PROMPTS), padding="max_length", truncation=True, max_length=slots, return_tensors="pt")
-    ids: torch.Tensor = found.input_ids
+    encoding = tokenizer(
+        list(GOLDEN_PROMPTS), padding="max_length", truncation=True, max_length=max_length, return_tensors="pt"
+    )
+    ids: torch.Tensor = encoding.input_ids
     return ids
 
 
@@ -96,16 +102,16 @@ def write_sentence_modules(
     write_modules(folder, model.text_projection.weight, "lasttoken", tokenizer.model_max_length)
 
 
-def write_modules(folder: Path, projection: torch.Tensor, pooling: Pooling, slots: int) -> None:
+def write_modules(folder: Path, projection: torch.Tensor, pooling: Pooling, max_length: int) -> None:
     """The same for a model pooled in this way, whose pooled state is multiplied by `projection` [dim, width]."""
     dim, width = projection.shape
-    listed = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(MODULES)]
-    _write(folder / "modules.json", listed)
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": slots, "do_lower_case": False})
-    _write(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+    modules = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(MODULES)]
+    _write_json(folder / "modules.json", modules)
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    _write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
     modes = {f"pooling_mode_{name}": name == pooling for name in ("cls_token", "lasttoken", "mean_tokens")}
-    _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **modes})
-    _write(
+    _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **modes})
+    _write_json(
         folder / "2_Dense" / "config.json",
         {"in_features": width, "out_features": dim, "bias": False,
          "activation_function": "torch.nn.modules.linear.Identity"},
@@ -114,7 +120,7 @@ def write_modules(folder: Path, projection: torch.Tensor, pooling: Pooling, slot
     (folder / "3_Normalize").mkdir()
 
 
-def _write(path: Path, value: object) -> None:
+def _write_json(path: Path, value: object) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
@@ -134,30 +140,34 @@ def write_single_files(folder: Path, model: CLIPTextModelWithProjection, tokeniz
     shutil.copyfile(comfyui_node.__file__, place / "comfyui_node.py")
 
 
-def export_encoder(student: XlmrStudent, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+def export_sentence_encoder(student: XlmrStudent, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Write `student` to the folder `out`, whole or not at all, and compare what loads with what was trained."""
-    refuse_foreign_folder(out)
-    with whole_folder(out) as folder:
+    check_output_folder(out)
+    with atomic_folder(out) as folder:
         student.encoder.save_pretrained(folder)
-        write_tokenizer(tokenizer, folder, student.slots)
+        write_tokenizer(tokenizer, folder, student.max_length)
         write_modules(
             folder,
             student.to_pooled.weight,
             "cls_token" if student.pooling == "first" else "mean_tokens",
-            student.slots,
+            student.max_length,
         )
         states = {f"linear.{name}": weight.detach().clone() for name, weight in student.to_states.named_parameters()}
         save_file(states, folder / "states.safetensors")
-        _verify(folder, student, tokenizer)
+        _verify_encoder(folder, student, tokenizer)
 
 
 @torch.no_grad()
-def _verify(folder: Path, student: XlmrStudent, tokenizer: PreTrainedTokenizerFast) -> None:
+def _verify_encoder(folder: Path, student: XlmrStudent, tokenizer: PreTrainedTokenizerFast) -> None:
     """Any difference between the loaded encoder and the trained one is a bug."""
     loaded = AutoModel.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False).eval()
     trained = student.encoder.eval()
-    given = tokenizer(list(PROBES), padding=True, truncation=True, max_length=student.slots, return_tensors="pt")
-    ids, mask = given["input_ids"], given["attention_mask"]
-    one, other = (model(input_ids=ids, attention_mask=mask).last_hidden_state for model in (loaded, trained))
-    if not torch.allclose(one, other, atol=1e-6):
+    batch = tokenizer(
+        list(TOKENIZER_PROBES), padding=True, truncation=True, max_length=student.max_length, return_tensors="pt"
+    )
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    loaded_states, trained_states = (
+        model(input_ids=ids, attention_mask=mask).last_hidden_state for model in (loaded, trained)
+    )
+    if not torch.allclose(loaded_states, trained_states, atol=1e-6):
         raise RuntimeError(f"{folder}: the encoder loads with other states than the trained one")

@@ -9,12 +9,12 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from data.cli import UserError, one_line
 
-KEPT = {".gitattributes"}
+REPOSITORY_FILES = {".gitattributes"}
 """Of the repository itself, not of an export."""
 
 
 @dataclass(frozen=True)
-class Target:
+class UploadTarget:
     """Where an upload goes: a model repository `user/name`, its branch (None: main), and the commit's message."""
 
     repo: str
@@ -25,7 +25,7 @@ class Target:
     """Of another Hub than the one that HF_ENDPOINT or the default names."""
 
 
-def push(folder: Path, target: Target) -> str:
+def upload(folder: Path, target: UploadTarget) -> str:
     """Upload `folder` to `target` and return the address of the commit.
 
     The repository is made if it is not there, private unless it is to be public. Large files are sent first, each known
@@ -33,7 +33,7 @@ def push(folder: Path, target: Target) -> str:
     files of a former export. (`HfApi.upload_folder` would make several commits of it.) Whatever goes wrong raises
     UserError with the fix, never with the token.
     """
-    repo, revision, token = target.repo, target.revision, token_for(target.repo)
+    repo, revision, token = target.repo, target.revision, hub_token(target.repo)
     api = HfApi(endpoint=target.endpoint, token=token)
     try:
         api.create_repo(repo, private=not target.public, exist_ok=True)
@@ -41,17 +41,20 @@ def push(folder: Path, target: Target) -> str:
             raise UserError(f"--push-to-hub {repo}: that repository is public; say --public if you mean it")
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
-        done = api.create_commit(
-            repo, operations=_operations(api, folder, repo, revision), commit_message=target.message, revision=revision
+        commit = api.create_commit(
+            repo,
+            operations=_commit_operations(api, folder, repo, revision),
+            commit_message=target.message,
+            revision=revision,
         )
     except Exception as error:
-        if not (_of_network(error) or isinstance(error, HfHubHTTPError | ValueError | RuntimeError | OSError)):
+        if not (_is_network_error(error) or isinstance(error, HfHubHTTPError | ValueError | RuntimeError | OSError)):
             raise
-        raise UserError(f"--push-to-hub {repo}: {_reason(error, token)}") from error
-    return str(done.commit_url)
+        raise UserError(f"--push-to-hub {repo}: {_failure_reason(error, token)}") from error
+    return str(commit.commit_url)
 
 
-def token_for(repo: str) -> str:
+def hub_token(repo: str) -> str:
     """The token to upload to `repo` with; a name that is no repository id, or no token, raises UserError."""
     try:
         validate_repo_id(repo)
@@ -63,34 +66,36 @@ def token_for(repo: str) -> str:
     return token
 
 
-def _operations(
+def _commit_operations(
     api: HfApi, folder: Path, repo: str, revision: str | None
 ) -> list[CommitOperationAdd | CommitOperationDelete]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in files}
-    stale = set(api.list_repo_files(repo, revision=revision)) - set(names) - KEPT
+    stale = set(api.list_repo_files(repo, revision=revision)) - set(names) - REPOSITORY_FILES
     added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in names.items()]
     return [*added, *(CommitOperationDelete(path_in_repo=name) for name in sorted(stale))]
 
 
-def _reason(error: Exception, token: str) -> str:
+def _failure_reason(error: Exception, token: str) -> str:
     """One sentence for the user: what the Hub said, the token masked, and what to do."""
     if str(error).startswith("Invalid metadata"):  # the client's ValueError; its cause would say less
         return f"the Hub refuses the model card, maybe its --license ({one_line(_masked(error, token))})"
-    while not (isinstance(error, HfHubHTTPError) or _of_network(error)) and isinstance(error.__cause__, Exception):
+    while not (isinstance(error, HfHubHTTPError) or _is_network_error(error)) and isinstance(
+        error.__cause__, Exception
+    ):
         error = error.__cause__  # the client wraps what went wrong with one file
     code = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
-    said = one_line(_masked(error, token))
-    whole = str(error).lower()  # the Hub's own words come after a long address and an id
-    if code == 401 or (code == 403 and "storage" not in whole and "quota" not in whole):
+    message = one_line(_masked(error, token))
+    full_message = str(error).lower()  # the Hub's own words come after a long address and an id
+    if code == 401 or (code == 403 and "storage" not in full_message and "quota" not in full_message):
         return f"the token was refused ({code}); log in with one that may write there: hf auth login"
     if code in (402, 403, 413, 507):
         return f"the account's storage is full ({code}); nothing was published; free some space and repeat"
     if code is not None:
-        return f"the Hub answered {code}; nothing was published; repeat the command later ({said})"
-    if _of_network(error) or isinstance(error, ConnectionError):
+        return f"the Hub answered {code}; nothing was published; repeat the command later ({message})"
+    if _is_network_error(error) or isinstance(error, ConnectionError):
         return f"the connection was cut ({type(error).__name__}); repeat the command, what arrived is not sent again"
-    return f"{said}; nothing was published; repeat the command"
+    return f"{message}; nothing was published; repeat the command"
 
 
 def _masked(error: Exception, token: str) -> Exception:
@@ -98,6 +103,6 @@ def _masked(error: Exception, token: str) -> Exception:
     return Exception(str(error).replace(token, "***"))
 
 
-def _of_network(error: Exception) -> bool:
+def _is_network_error(error: Exception) -> bool:
     """Whether the HTTP library raised it; huggingface_hub has changed it twice, and their errors share no class."""
     return type(error).__module__.partition(".")[0] in {"httpx", "httpx2", "requests", "urllib3"}

@@ -12,11 +12,11 @@ from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 from typing_extensions import TypedDict
 
 from data.files import read_json, shaped
-from distill.export.folder import Part
-from distill.export.results import Scored, model_index, read_results, refuse_others, section
+from distill.export.folder import Writer
+from distill.export.results import BenchmarkResult, check_same_weights, model_index, read_results, results_section
 
 
-class Source(TypedDict):
+class CorpusSource(TypedDict):
     """One of a corpus's, with its training pairs."""
 
     name: str
@@ -25,79 +25,81 @@ class Source(TypedDict):
     train: int
 
 
-class Report(TypedDict):
+class CorpusReport(TypedDict):
     """What the card relies on in a corpus's report.json."""
 
     train_rows: int
     rows_rejected: int
-    sources: list[Source]
+    sources: list[CorpusSource]
 
 
 @dataclass(frozen=True)
-class Origin:
+class CardInfo:
     """What the card tells besides the model: the run's config, the corpus's report, results; the first may be {}."""
 
     name: str
     license: str
     config: dict[str, Any]
-    report: Report | None
-    results: tuple[Scored, ...]
+    report: CorpusReport | None
+    results: tuple[BenchmarkResult, ...]
 
 
-def read_origin(name: str, license: str, run: Path, results: Sequence[Path]) -> Origin:
+def read_card_info(name: str, license: str, run: Path, results: Sequence[Path]) -> CardInfo:
     """Read the config of `run`, the report of its corpus, and the result files of the benchmarks."""
     path = run / "config.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     corpus = config.get("data", {}).get("corpus")
     path = Path(corpus or "") / "report.json"
-    built = corpus and path.is_file()
-    report = shaped(read_json(path), Report, str(path), "build the corpus again") if built else None
-    return Origin(name, license, config, report, read_results(results))
+    has_report = corpus and path.is_file()
+    report = shaped(read_json(path), CorpusReport, str(path), "build the corpus again") if has_report else None
+    return CardInfo(name, license, config, report, read_results(results))
 
 
-def card(origin: Origin) -> Part:
+def card_writer(info: CardInfo) -> Writer:
     """The part that writes README.md, after those whose scores it tells; a result of other weights raises UserError."""
-    return functools.partial(_write, origin)
+    return functools.partial(_write_card, info)
 
 
-def _write(
-    origin: Origin, folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast
+def _write_card(
+    info: CardInfo, folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    refuse_others(folder, origin.results)
-    (folder / "README.md").write_text(text(origin, folder, model, tokenizer), encoding="utf-8")
+    check_same_weights(folder, info.results)
+    (folder / "README.md").write_text(render_card(info, folder, model, tokenizer), encoding="utf-8")
 
 
-def text(origin: Origin, folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> str:
+def render_card(
+    info: CardInfo, folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast
+) -> str:
     """The whole card: Hub metadata in YAML, then the sections."""
     sections = [
-        f"# {origin.name}",
+        f"# {info.name}",
         "A CLIP text encoder that reads Chinese and English, taught from text alone to give the states and features "
         "of its teacher. It takes the place of the teacher's encoder; image tower and UNet stay as they are.",
-        _use(origin.name),
-        section(origin.results),
-        _shape(folder, model, tokenizer),
-        _recipe(origin.config),
-        _data(origin.report),
+        _usage_section(info.name),
+        results_section(info.results),
+        _contents_section(folder, model, tokenizer),
+        _recipe_section(info.config),
+        _data_section(info.report),
     ]
-    return f"---\n{metadata(origin).to_yaml()}\n---\n\n" + "\n\n".join(part for part in sections if part) + "\n"
+    return f"---\n{metadata(info).to_yaml()}\n---\n\n" + "\n\n".join(part for part in sections if part) + "\n"
 
 
-def metadata(origin: Origin) -> ModelCardData:
+def metadata(info: CardInfo) -> ModelCardData:
     """What the Hub reads: languages, tags, licence, base model and the scores of the student as `model-index`."""
-    teacher = str(origin.config.get("teacher", ""))
+    teacher = str(info.config.get("teacher", ""))
     return ModelCardData(
         language=["zh", "en"],
-        license=origin.license,
+        license=info.license,
         library_name="transformers",
         pipeline_tag="feature-extraction",
         tags=["clip", "text-encoder", "stable-diffusion", "diffusers", "sentence-transformers", "chinese"],
         base_model=teacher if teacher.count("/") == 1 and not Path(teacher).exists() else None,
-        model_name=origin.name,
-        eval_results=model_index(origin.results) or None,
+        model_name=info.name,
+        eval_results=model_index(info.results) or None,
     )
 
 
-def _use(name: str) -> str:
+def _usage_section(name: str) -> str:
     return f"""## Use
 
 With transformers:
@@ -127,7 +129,7 @@ For ComfyUI, `single_file/comfyui_node.py` goes into `custom_nodes/`: its node t
 and 49,408 rows cannot read Chinese with them."""
 
 
-def _shape(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> str:
+def _contents_section(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> str:
     config = model.config
     weights = sum(weight.numel() for weight in model.parameters())
     lines = [
@@ -137,7 +139,7 @@ def _shape(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrain
         f"{config.max_position_embeddings} slots, {len(tokenizer):,} tokens, features of {config.projection_dim}.",
         "",
     ]
-    known = {
+    descriptions = {
         "model.safetensors": "the encoder with its projection (CLIPTextModelWithProjection)",
         "text_encoder": "the encoder as a Stable Diffusion pipeline takes it, with `tokenizer/`",
         "single_file": "the same weights under the key names of ComfyUI and AUTOMATIC1111",
@@ -145,23 +147,25 @@ def _shape(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrain
         "modules.json": "what makes the folder a sentence-transformers model",
         "golden": "20 prompts with ids, states and features in float32, to check other runtimes against",
     }
-    return "\n".join([*lines, *(f"- `{name}`: {said}" for name, said in known.items() if (folder / name).exists())])
+    return "\n".join(
+        [*lines, *(f"- `{name}`: {said}" for name, said in descriptions.items() if (folder / name).exists())]
+    )
 
 
-def _recipe(config: dict[str, Any]) -> str:
+def _recipe_section(config: dict[str, Any]) -> str:
     if not config:
         return ""
-    shown: dict[str, Any] = {"teacher": Path(str(config.get("teacher", ""))).name}
-    shown |= {key: config[key] for key in ("student", "losses", "train") if key in config}
-    dumped = yaml.safe_dump(shown, allow_unicode=True, sort_keys=False).rstrip()
+    recipe: dict[str, Any] = {"teacher": Path(str(config.get("teacher", ""))).name}
+    recipe |= {key: config[key] for key in ("student", "losses", "train") if key in config}
+    dumped = yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).rstrip()
     return f"## Recipe\n\n```yaml\n{dumped}\n```"
 
 
-def _data(report: Report | None) -> str:
+def _data_section(report: CorpusReport | None) -> str:
     if report is None:
         return ""
-    told = f"{report['train_rows']:,} pairs, after the cleaning rejected {report['rows_rejected']:,}."
-    heading = ["## Data", "", told, "", "| source | domain | pairs | licence |", "|---|---|---|---|"]
+    summary = f"{report['train_rows']:,} pairs, after the cleaning rejected {report['rows_rejected']:,}."
+    heading = ["## Data", "", summary, "", "| source | domain | pairs | licence |", "|---|---|---|---|"]
     sources = report["sources"]
     rows = [f"| {row['name']} | {row['domain']} | {row['train']:,} | {row['license']} |" for row in sources]
     return "\n".join([*heading, *rows])

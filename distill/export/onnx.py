@@ -28,7 +28,7 @@ def require_packages() -> None:
             raise UserError(f"ONNX needs the package {name}; install the extra: pip install 'yuqiao[onnx]'")
 
 
-class Traced(torch.nn.Module):
+class OnnxModule(torch.nn.Module):
     """ids [batch, length] to (last_hidden_state [batch, length, width], text_embeds [batch, dim])."""
 
     def __init__(self, model: CLIPTextModelWithProjection) -> None:
@@ -38,41 +38,43 @@ class Traced(torch.nn.Module):
 
     def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The two outputs that prompts and retrieval need."""
-        found: Any = self.model(input_ids=input_ids)
-        return found.last_hidden_state, found.text_embeds
+        outputs: Any = self.model(input_ids=input_ids)
+        return outputs.last_hidden_state, outputs.text_embeds
 
 
 def write_onnx(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write `onnx/model.onnx` and `onnx/model_int8.onnx`; float32 further than TOLERANCE away raises RuntimeError."""
     require_packages()
-    place = folder / "onnx"
-    place.mkdir()
-    slots = int(model.config.max_position_embeddings)
-    trace(model, slots, place / "model.onnx")
-    far = difference(place / "model.onnx", model, tokenizer)
-    if far > TOLERANCE:
-        raise RuntimeError(f"{place / 'model.onnx'}: differs from the trained model by {far:.2e}, over {TOLERANCE}")
-    quantise(place / "model.onnx", place / "model_int8.onnx")
-    difference(place / "model_int8.onnx", model, tokenizer)
+    onnx_folder = folder / "onnx"
+    onnx_folder.mkdir()
+    max_length = int(model.config.max_position_embeddings)
+    export_onnx(model, max_length, onnx_folder / "model.onnx")
+    error = max_difference(onnx_folder / "model.onnx", model, tokenizer)
+    if error > TOLERANCE:
+        raise RuntimeError(
+            f"{onnx_folder / 'model.onnx'}: differs from the trained model by {error:.2e}, over {TOLERANCE}"
+        )
+    quantise(onnx_folder / "model.onnx", onnx_folder / "model_int8.onnx")
+    max_difference(onnx_folder / "model_int8.onnx", model, tokenizer)
 
 
-def trace(model: CLIPTextModelWithProjection, slots: int, path: Path) -> None:
+def export_onnx(model: CLIPTextModelWithProjection, max_length: int, path: Path) -> None:
     """Export with opset OPSET; batch and length (up to `slots`) are free."""
     size = sum(weight.numel() for weight in model.parameters()) * 4
     ids = torch.ones((2, 9), dtype=torch.int64)  # any two rows of any length: only the shape is traced
-    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=2, max=slots)}
+    dynamic_dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=2, max=max_length)}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Traced(model).eval(),
+            OnnxModule(model).eval(),
             (ids,),
             path,
             dynamo=True,
             opset_version=OPSET,
             input_names=["input_ids"],
             output_names=["last_hidden_state", "text_embeds"],
-            dynamic_shapes={"input_ids": free},
+            dynamic_shapes={"input_ids": dynamic_dims},
             external_data=size > SINGLE_FILE_BYTES,
             verbose=False,
         )
@@ -89,15 +91,17 @@ def quantise(path: Path, target: Path) -> None:
         root.setLevel(level)
 
 
-def difference(path: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> float:
+def max_difference(path: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> float:
     """The largest difference of any output on the golden prompts, whole, one by one tight, and as one tight batch."""
     onnxruntime: Any = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    whole = padded_ids(tokenizer, int(model.config.max_position_embeddings))
-    farthest = 0.0
-    for ids in (whole, whole[:3, :20].contiguous(), whole[1:2, :6].contiguous()):
-        theirs = session.run(None, {"input_ids": ids.numpy()})
+    padded = padded_ids(tokenizer, int(model.config.max_position_embeddings))
+    largest = 0.0
+    for ids in (padded, padded[:3, :20].contiguous(), padded[1:2, :6].contiguous()):
+        onnx_outputs = session.run(None, {"input_ids": ids.numpy()})
         with torch.inference_mode():
-            ours = Traced(model)(ids)
-        farthest = max(farthest, *(float(np.abs(a - b.numpy()).max()) for a, b in zip(theirs, ours, strict=True)))
-    return farthest
+            torch_outputs = OnnxModule(model)(ids)
+        largest = max(
+            largest, *(float(np.abs(a - b.numpy()).max()) for a, b in zip(onnx_outputs, torch_outputs, strict=True))
+        )
+    return largest

@@ -9,7 +9,7 @@ The losses of a run.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill.losses.base import Empty, Schedule, Step, Terms
+from distill.losses.base import EmptyPromptStates, LossInput, LossSchedule, LossTerms
 from distill.losses.hidden import Alignment, EmptyPrompt, Hidden
 from distill.losses.pooled import Affinity, Contrastive, Pooled
 from distill.losses.translation import Translation
@@ -36,7 +36,7 @@ class LossesConfig:
 
     def __post_init__(self) -> None:
         """Refuse a run that asks for nothing, or for what it does not name."""
-        if not self.chosen:
+        if not self.enabled:
             raise ValueError("losses: every loss is null; give at least one")
         if self.unet_geometry is None and (self.kv_metric or self.readout):
             name = "kv_metric" if self.kv_metric else "readout"
@@ -46,7 +46,7 @@ class LossesConfig:
             )
 
     @property
-    def chosen(self) -> list[Loss]:
+    def enabled(self) -> list[Loss]:
         """The losses that are not null."""
         every: tuple[Loss | None, ...] = (
             self.pooled, self.hidden, self.contrastive, self.affinity, self.alignment, self.empty_prompt,
@@ -55,21 +55,21 @@ class LossesConfig:
         return [loss for loss in every if loss is not None]
 
     @property
-    def looks_at_pooled(self) -> bool:
+    def uses_pooled(self) -> bool:
         """Whether the projection of the pooled state gets a gradient."""
-        return any(isinstance(loss, Pooled | Contrastive | Affinity) for loss in self.chosen)
+        return any(isinstance(loss, Pooled | Contrastive | Affinity) for loss in self.enabled)
 
     @property
-    def reads_chinese_padding(self) -> bool:
+    def uses_zh_padding(self) -> bool:
         """Whether full steps need the slots behind the Chinese text: nothing else than these losses looks there."""
-        return any(
-            loss is not None and loss.reads_chinese_padding for loss in (self.hidden, self.kv_metric, self.readout)
-        )
+        return any(loss is not None and loss.uses_zh_padding for loss in (self.hidden, self.kv_metric, self.readout))
 
-    def terms(self, step: Step) -> Terms:
+    def terms(self, step: LossInput) -> LossTerms:
         """Every named term of the step, under its schedule."""
         return {
-            name: term * loss.schedule.at(step.done) for loss in self.chosen for name, term in loss.terms(step).items()
+            name: term * loss.schedule.at(step.progress)
+            for loss in self.enabled
+            for name, term in loss.terms(step).items()
         }
 
 
@@ -77,16 +77,16 @@ __all__ = [
     "Affinity",
     "Alignment",
     "Contrastive",
-    "Empty",
     "EmptyPrompt",
+    "EmptyPromptStates",
     "Hidden",
     "KvMetric",
     "Loss",
+    "LossInput",
+    "LossSchedule",
+    "LossTerms",
     "LossesConfig",
     "Pooled",
     "Readout",
-    "Schedule",
-    "Step",
-    "Terms",
     "Translation",
 ]

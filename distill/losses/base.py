@@ -10,46 +10,46 @@ import torch
 
 from distill.distributed import mean_over_ranks
 from distill.geometry import Geometry
-from distill.text_tower import States
+from distill.text_tower import EncoderOutput
 
-Terms = dict[str, torch.Tensor]
+LossTerms = dict[str, torch.Tensor]
 """Named scalars, already weighted; the loss of a step is their sum."""
 
 
 @dataclass(frozen=True)
-class Empty:
+class EmptyPromptStates:
     """The empty prompt, all slots, batch of one: the student's states and the teacher's."""
 
-    student: States
-    teacher: States
+    student: EncoderOutput
+    teacher: EncoderOutput
 
 
 @dataclass(frozen=True)
-class Step:
+class LossInput:
     """The states of one step.
 
     `chinese` and `target` hold the same pairs row by row; `english` and `english_target` those of them whose English
     the student read as well.
     """
 
-    chinese: States
-    target: States
-    english: States
-    english_target: States
-    full: bool
+    chinese: EncoderOutput
+    target: EncoderOutput
+    english: EncoderOutput
+    english_target: EncoderOutput
+    padded_to_max: bool
     """All slots, padding included, count; otherwise only the text."""
     aligned: bool = True
     """The student's English tokens are the teacher's; otherwise only full steps compare slot with slot."""
-    empty: Empty | None = None
+    empty: EmptyPromptStates | None = None
     geometry: Geometry | None = None
-    spoken: Terms = field(default_factory=dict)
+    translation_losses: LossTerms = field(default_factory=dict)
     """The decoder's cross-entropy by direction, such as `zh_from_en`."""
-    done: float = 0.0
+    progress: float = 0.0
     """Share of the run that lies behind."""
 
 
 @dataclass(frozen=True)
-class Schedule:
+class LossSchedule:
     """When a loss counts, in shares of the run: nothing before `start`, a linear rise over `ramp`, nothing from `stop`.
 
     A loss that does not count is still computed, so that every step touches the same weights.
@@ -64,38 +64,42 @@ class Schedule:
         if not 0 <= self.start < self.stop <= 1 or self.ramp < 0:
             raise ValueError(f"losses: a schedule needs 0 <= start < stop <= 1 and ramp >= 0, not {self}")
 
-    def at(self, done: float) -> float:
+    def at(self, progress: float) -> float:
         """Factor of the weight when the share `done` of the run lies behind."""
-        if not self.start <= done < self.stop:
+        if not self.start <= progress < self.stop:
             return 0.0
-        return min(1.0, (done - self.start) / self.ramp) if self.ramp else 1.0
+        return min(1.0, (progress - self.start) / self.ramp) if self.ramp else 1.0
 
 
-def sides(step: Step, chinese: float, english: float) -> dict[str, tuple[float, States, States]]:
+def by_language(
+    step: LossInput, chinese: float, english: float
+) -> dict[str, tuple[float, EncoderOutput, EncoderOutput]]:
     """By language: its weight, the student's states, the teacher's."""
     return {"zh": (chinese, step.chinese, step.target), "en": (english, step.english, step.english_target)}
 
 
-Slots = Literal["all", "text", "padding"]
+Positions = Literal["all", "text", "padding"]
 
 
-def counted(student: States, teacher: States, full: bool, slots: Slots) -> torch.Tensor:
+def position_mask(
+    student: EncoderOutput, teacher: EncoderOutput, padded_to_max: bool, positions: Positions
+) -> torch.Tensor:
     """The slots that count, bool [batch, slots], as many as both sides have.
 
     On tight steps those that are text on both sides; on full steps all, or only those that are text (or padding) on
     both sides.
     """
-    width = min(student.tokens.shape[1], teacher.tokens.shape[1])
-    ours, theirs = student.is_text[:, :width], teacher.is_text[:, :width]
-    if not full or slots == "text":
+    width = min(student.hidden_states.shape[1], teacher.hidden_states.shape[1])
+    ours, theirs = student.text_mask[:, :width], teacher.text_mask[:, :width]
+    if not padded_to_max or positions == "text":
         return ours & theirs
-    return torch.ones_like(ours) if slots == "all" else ~(ours | theirs)
+    return torch.ones_like(ours) if positions == "all" else ~(ours | theirs)
 
 
-def mean_of_counted(by_slot: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def masked_mean(by_position: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Mean of `by_slot` [batch, slots] under `weight` [batch, slots] over the global batch.
 
     Divided by the mean rank's weight: the ranks' average is then the mean over all slots of the global batch.
     """
     tiny = torch.finfo(torch.float32).tiny  # a batch without one counted slot gives 0
-    return (by_slot * weight).sum() / mean_over_ranks(weight.sum().float()).clamp(min=tiny)
+    return (by_position * weight).sum() / mean_over_ranks(weight.sum().float()).clamp(min=tiny)

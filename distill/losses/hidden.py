@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from distill.losses.base import Schedule, Slots, Step, Terms, counted, mean_of_counted, sides
-from distill.text_tower import States
+from distill.losses.base import LossInput, LossSchedule, LossTerms, Positions, by_language, masked_mean, position_mask
+from distill.text_tower import EncoderOutput
 
 
 @dataclass(frozen=True)
@@ -28,40 +28,40 @@ class Hidden:
     cosine: float = 1.0
     l1: float = 0.0
     l2: float = 0.0
-    slots: Slots = "all"
+    slots: Positions = "all"
     """Which slots count on full steps; tight steps have only text."""
     by_norm: bool = False
     """Weigh each slot by the norm of the teacher's state."""
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: LossSchedule = field(default_factory=LossSchedule)
 
     @property
-    def reads_chinese_padding(self) -> bool:
+    def uses_zh_padding(self) -> bool:
         """Whether full steps need the slots behind the Chinese text."""
         return self.chinese > 0 and self.slots != "text"
 
-    def terms(self, step: Step) -> Terms:
+    def terms(self, step: LossInput) -> LossTerms:
         """`hidden_en` and `hidden_zh`; on tight steps over the text that both sides have, else over every slot.
 
         Nothing on tight steps where the student's English tokens are not the teacher's.
         """
-        if not step.full and not step.aligned:
+        if not step.padded_to_max and not step.aligned:
             return {}
         return {
-            f"hidden_{language}": weight * self._distance(student, teacher, step.full)
-            for language, (weight, student, teacher) in sides(step, self.chinese, self.english).items()
+            f"hidden_{language}": weight * self._distance(student, teacher, step.padded_to_max)
+            for language, (weight, student, teacher) in by_language(step, self.chinese, self.english).items()
             if weight
         }
 
-    def _distance(self, student: States, teacher: States, full: bool) -> torch.Tensor:
-        chosen = counted(student, teacher, full, self.slots)
-        slots = chosen.shape[1]
-        ours, theirs = student.tokens[:, :slots], teacher.tokens[:, :slots]
-        by_slot = self.cosine * (1 - F.cosine_similarity(ours, theirs, dim=-1))
+    def _distance(self, student: EncoderOutput, teacher: EncoderOutput, padded_to_max: bool) -> torch.Tensor:
+        mask = position_mask(student, teacher, padded_to_max, self.slots)
+        length = mask.shape[1]
+        student_states, teacher_states = student.hidden_states[:, :length], teacher.hidden_states[:, :length]
+        by_position = self.cosine * (1 - F.cosine_similarity(student_states, teacher_states, dim=-1))
         if self.l1:
-            by_slot = by_slot + self.l1 * (ours - theirs).abs().mean(dim=-1)
+            by_position = by_position + self.l1 * (student_states - teacher_states).abs().mean(dim=-1)
         if self.l2:
-            by_slot = by_slot + self.l2 * (ours - theirs).square().mean(dim=-1)
-        return mean_of_counted(by_slot, chosen * theirs.norm(dim=-1) if self.by_norm else chosen)
+            by_position = by_position + self.l2 * (student_states - teacher_states).square().mean(dim=-1)
+        return masked_mean(by_position, mask * teacher_states.norm(dim=-1) if self.by_norm else mask)
 
 
 @dataclass(frozen=True)
@@ -78,30 +78,30 @@ class Alignment:
     smoothing: float = 0.05
     """Weight of the entropy, in units of the cost: towards 0 the alignment is hard."""
     rounds: int = 20
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: LossSchedule = field(default_factory=LossSchedule)
 
     def __post_init__(self) -> None:
         """Refuse what gives no plan."""
         if self.smoothing <= 0 or self.rounds < 1:
             raise ValueError("losses.alignment: smoothing must be above 0 and rounds at least 1")
 
-    def terms(self, step: Step) -> Terms:
+    def terms(self, step: LossInput) -> LossTerms:
         """`alignment`: the mean cost over the pairs."""
-        ours, ours_count = _content(step.chinese)
-        theirs, theirs_count = _content(step.target)
-        cost = 1 - F.normalize(ours, dim=-1) @ F.normalize(theirs, dim=-1).mT
-        plan = transport(cost.detach(), ours_count, theirs_count, self.smoothing, self.rounds)
+        student, student_mask = _without_start_token(step.chinese)
+        teacher, teacher_mask = _without_start_token(step.target)
+        cost = 1 - F.normalize(student, dim=-1) @ F.normalize(teacher, dim=-1).mT
+        plan = transport(cost.detach(), student_mask, teacher_mask, self.smoothing, self.rounds)
         return {"alignment": self.weight * (plan * cost).sum(dim=(1, 2)).mean()}
 
 
-def _content(states: States) -> tuple[torch.Tensor, torch.Tensor]:
+def _without_start_token(states: EncoderOutput) -> tuple[torch.Tensor, torch.Tensor]:
     """States and mask without the start token, whose state is the same for every sentence."""
-    return states.tokens[:, 1:], states.is_text[:, 1:]
+    return states.hidden_states[:, 1:], states.text_mask[:, 1:]
 
 
 @torch.no_grad()
 def transport(
-    cost: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, smoothing: float, rounds: int
+    cost: torch.Tensor, row_mask: torch.Tensor, column_mask: torch.Tensor, smoothing: float, rounds: int
 ) -> torch.Tensor:
     """The plan [batch, n, m] from uniform mass on `rows` [batch, n] to uniform mass on `columns` [batch, m].
 
@@ -109,14 +109,14 @@ def transport(
     columns exactly uniform, its rows up to what the rounds leave.
     """
     kernel = -cost / smoothing
-    log_rows = torch.where(rows, 0.0, -math.inf) - rows.sum(dim=1, keepdim=True).log()
-    log_columns = torch.where(columns, 0.0, -math.inf) - columns.sum(dim=1, keepdim=True).log()
-    right = torch.zeros_like(log_columns).masked_fill(~columns, -math.inf)
-    left = log_rows
+    log_rows = torch.where(row_mask, 0.0, -math.inf) - row_mask.sum(dim=1, keepdim=True).log()
+    log_columns = torch.where(column_mask, 0.0, -math.inf) - column_mask.sum(dim=1, keepdim=True).log()
+    column_potential = torch.zeros_like(log_columns).masked_fill(~column_mask, -math.inf)
+    row_potential = log_rows
     for _ in range(rounds):
-        left = log_rows - torch.logsumexp(kernel + right[:, None, :], dim=2)
-        right = log_columns - torch.logsumexp(kernel + left[:, :, None], dim=1)
-    return (kernel + left[:, :, None] + right[:, None, :]).exp()
+        row_potential = log_rows - torch.logsumexp(kernel + column_potential[:, None, :], dim=2)
+        column_potential = log_columns - torch.logsumexp(kernel + row_potential[:, :, None], dim=1)
+    return (kernel + row_potential[:, :, None] + column_potential[:, None, :]).exp()
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ class EmptyPrompt:
     """
 
     weight: float = 1.0
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: LossSchedule = field(default_factory=LossSchedule)
 
-    def terms(self, step: Step) -> Terms:
+    def terms(self, step: LossInput) -> LossTerms:
         """`empty_prompt`, the same on every rank."""
         assert step.empty is not None
-        ours, theirs = step.empty.student.tokens, step.empty.teacher.tokens
-        slots = min(ours.shape[1], theirs.shape[1])
-        ours, theirs = ours[:, :slots], theirs[:, :slots]
-        return {"empty_prompt": self.weight * (ours - theirs).square().sum() / theirs.square().sum()}
+        student, teacher = step.empty.student.hidden_states, step.empty.teacher.hidden_states
+        length = min(student.shape[1], teacher.shape[1])
+        student, teacher = student[:, :length], teacher[:, :length]
+        return {"empty_prompt": self.weight * (student - teacher).square().sum() / teacher.square().sum()}

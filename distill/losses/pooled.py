@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from distill.distributed import gather_rows, mean_over_ranks, own_rows
-from distill.losses.base import Schedule, Step, Terms, sides
+from distill.distributed import gather_rows, global_row_indices, mean_over_ranks
+from distill.losses.base import LossInput, LossSchedule, LossTerms, by_language
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Pooled:
     cosine: float = 1.0
     mse: float = 0.0
     """Weight of the squared error, in units of the teacher's own mean squared norm."""
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: LossSchedule = field(default_factory=LossSchedule)
 
-    def terms(self, step: Step) -> Terms:
+    def terms(self, step: LossInput) -> LossTerms:
         """`pooled_zh` and `pooled_en`."""
         return {
             f"pooled_{language}": weight * self._distance(student.pooled, teacher.pooled)
-            for language, (weight, student, teacher) in sides(step, self.chinese, self.english).items()
+            for language, (weight, student, teacher) in by_language(step, self.chinese, self.english).items()
             if weight
         }
 
@@ -49,15 +49,15 @@ class Affinity:
     """
 
     weight: float = 1.0
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: LossSchedule = field(default_factory=LossSchedule)
 
-    def terms(self, step: Step) -> Terms:
+    def terms(self, step: LossInput) -> LossTerms:
         """`affinity`: the mean over this rank's rows against the columns of all ranks; 0 for a batch of one."""
-        ours = F.normalize(step.chinese.pooled, dim=-1)
-        theirs = F.normalize(step.target.pooled, dim=-1)
-        apart = ours @ gather_rows(ours).T - theirs @ gather_rows(theirs).T
-        others = torch.ones_like(apart).scatter(1, own_rows(ours)[:, None], 0.0)
-        return {"affinity": self.weight * (apart.square() * others).sum() / others.sum().clamp(min=1)}
+        student = F.normalize(step.chinese.pooled, dim=-1)
+        teacher = F.normalize(step.target.pooled, dim=-1)
+        diff = student @ gather_rows(student).T - teacher @ gather_rows(teacher).T
+        off_diagonal = torch.ones_like(diff).scatter(1, global_row_indices(student)[:, None], 0.0)
+        return {"affinity": self.weight * (diff.square() * off_diagonal).sum() / off_diagonal.sum().clamp(min=1)}
 
 
 @dataclass(frozen=True)
@@ -69,22 +69,22 @@ class Contrastive:
 
     weight: float = 0.1
     temperature: float = 0.05
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: LossSchedule = field(default_factory=LossSchedule)
 
     def __post_init__(self) -> None:
         """Refuse a temperature that divides by nothing."""
         if self.temperature <= 0:
             raise ValueError(f"losses.contrastive.temperature: {self.temperature} is not above 0")
 
-    def terms(self, step: Step) -> Terms:
+    def terms(self, step: LossInput) -> LossTerms:
         """`contrastive`: the mean over this rank's rows against the columns of all ranks."""
-        ours = F.normalize(step.chinese.pooled, dim=-1)
-        theirs = F.normalize(step.target.pooled, dim=-1)
-        all_ours, all_theirs = gather_rows(ours), gather_rows(theirs)
-        own = own_rows(ours)
-        same = (theirs @ all_theirs.T > 0.999).scatter(1, own[:, None], False)
+        student = F.normalize(step.chinese.pooled, dim=-1)
+        teacher = F.normalize(step.target.pooled, dim=-1)
+        all_student, all_teacher = gather_rows(student), gather_rows(teacher)
+        labels = global_row_indices(student)
+        same_english = (teacher @ all_teacher.T > 0.999).scatter(1, labels[:, None], False)
         losses = [
-            F.cross_entropy((query @ keys.T / self.temperature).masked_fill(same, float("-inf")), own)
-            for query, keys in ((ours, all_theirs), (theirs, all_ours))
+            F.cross_entropy((query @ keys.T / self.temperature).masked_fill(same_english, float("-inf")), labels)
+            for query, keys in ((student, all_teacher), (teacher, all_student))
         ]
         return {"contrastive": self.weight * (losses[0] + losses[1]) / 2}

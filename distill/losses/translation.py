@@ -16,9 +16,9 @@ from transformers.models.bart.modeling_bart import BartDecoder
 
 from data.cli import UserError
 from distill.distributed import mean_over_ranks
-from distill.losses.base import Schedule, Step, Terms
-from distill.student.base import StudentTower
-from distill.text_tower import States, up_to_end
+from distill.losses.base import LossInput, LossSchedule, LossTerms
+from distill.student.base import StudentEncoder
+from distill.text_tower import EncoderOutput, text_mask
 
 Language = Literal["zh", "en"]
 _LANGUAGES: dict[Language, int] = {"zh": 0, "en": 1}
@@ -46,14 +46,14 @@ class Decoder(nn.Module):
     several ids share a row, one learned direction decides between the row's owner and its twins.
     """
 
-    def __init__(self, config: DecoderConfig, width: int, state_width: int, slots: int) -> None:
+    def __init__(self, config: DecoderConfig, width: int, state_width: int, max_length: int) -> None:
         """`width` is that of the embeddings, `state_width` that of the states, `slots` the longest sentence."""
         super().__init__()
         if width % config.heads:
             raise UserError(
                 f"losses.translation.decoder.heads: {config.heads} heads do not divide the width {width} of embeddings"
             )
-        shape = BartConfig(
+        bart_config = BartConfig(
             vocab_size=1,
             pad_token_id=0,
             bos_token_id=None,
@@ -64,13 +64,13 @@ class Decoder(nn.Module):
             decoder_layers=config.layers,
             decoder_attention_heads=config.heads,
             decoder_ffn_dim=4 * width,
-            max_position_embeddings=slots,
+            max_position_embeddings=max_length,
             dropout=0.0,
             attention_dropout=0.0,
             is_decoder=True,
             is_encoder_decoder=False,
         )
-        self.body = BartDecoder(shape)
+        self.body = BartDecoder(bart_config)
         del self.body.embed_tokens  # the student's are used
         self.read = nn.Sequential(nn.LayerNorm(state_width), nn.Linear(state_width, width))
         self.language = nn.Embedding(len(_LANGUAGES), width)
@@ -80,7 +80,7 @@ class Decoder(nn.Module):
             nn.init.normal_(weight, std=0.02)
 
     def forward(
-        self, student: StudentTower, states: States, ids: torch.Tensor, end_of_text: int, language: Language
+        self, student: StudentEncoder, states: EncoderOutput, ids: torch.Tensor, eos_id: int, language: Language
     ) -> torch.Tensor:
         """Cross-entropy of `ids` [batch, slots] given `states` of the same rows: mean over the global batch's tokens.
 
@@ -88,45 +88,56 @@ class Decoder(nn.Module):
         """
         hidden = self._run(student, states, ids[:, :-1], language).last_hidden_state
         assert hidden is not None
-        asked = up_to_end(ids, end_of_text)[:, 1:]
-        logits = self._logits(hidden[asked], student)
-        losses = F.cross_entropy(logits.float(), ids[:, 1:][asked], reduction="sum")
-        return losses / mean_over_ranks(asked.sum().float())
+        target_mask = text_mask(ids, eos_id)[:, 1:]
+        logits = self._logits(hidden[target_mask], student)
+        losses = F.cross_entropy(logits.float(), ids[:, 1:][target_mask], reduction="sum")
+        return losses / mean_over_ranks(target_mask.sum().float())
 
     @torch.no_grad()
     def generate(
-        self, student: StudentTower, states: States, start: int, end_of_text: int, language: Language, most: int
+        self,
+        student: StudentEncoder,
+        states: EncoderOutput,
+        start: int,
+        eos_id: int,
+        language: Language,
+        max_tokens: int,
     ) -> torch.Tensor:
         """The likeliest token at each place, int64 [batch, at most `most`], with end-of-text after the sentence's."""
-        said = torch.full((len(states.tokens), 1), start, device=states.tokens.device)
-        open_rows = torch.ones_like(said[:, 0], dtype=torch.bool)
+        generated = torch.full((len(states.hidden_states), 1), start, device=states.hidden_states.device)
+        unfinished = torch.ones_like(generated[:, 0], dtype=torch.bool)
         past = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        while open_rows.any() and said.shape[1] <= most:
-            hidden = self._run(student, states, said[:, -1:], language, past).last_hidden_state
+        while unfinished.any() and generated.shape[1] <= max_tokens:
+            hidden = self._run(student, states, generated[:, -1:], language, past).last_hidden_state
             assert hidden is not None
             best = self._logits(hidden[:, -1], student).argmax(dim=1)
-            said = torch.cat([said, best.where(open_rows, end_of_text)[:, None]], dim=1)
-            open_rows = open_rows & (best != end_of_text)
-        return said[:, 1:]
+            generated = torch.cat([generated, best.where(unfinished, eos_id)[:, None]], dim=1)
+            unfinished = unfinished & (best != eos_id)
+        return generated[:, 1:]
 
     def _run(
-        self, student: StudentTower, states: States, ids: torch.Tensor, language: Language, past: Cache | None = None
+        self,
+        student: StudentEncoder,
+        states: EncoderOutput,
+        ids: torch.Tensor,
+        language: Language,
+        past: Cache | None = None,
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         """One pass over `ids`, which follow what `past` holds; `past` grows in place."""
         out: BaseModelOutputWithPastAndCrossAttentions = self.body(
             inputs_embeds=student.embed(ids) + self.language.weight[_LANGUAGES[language]],
-            encoder_hidden_states=self.read(states.tokens),
-            encoder_attention_mask=states.is_text.long(),
+            encoder_hidden_states=self.read(states.hidden_states),
+            encoder_attention_mask=states.text_mask.long(),
             past_key_values=past,
             use_cache=past is not None,
         )
         return out
 
-    def _logits(self, hidden: torch.Tensor, student: StudentTower) -> torch.Tensor:
+    def _logits(self, hidden: torch.Tensor, student: StudentEncoder) -> torch.Tensor:
         """Over the student's vocabulary, of `hidden` [..., width]."""
         logits = F.linear(self.say(hidden), student.output_table())
-        likelier: torch.Tensor = self.twin(hidden) * student.twins()
-        return logits + likelier
+        tied_logits: torch.Tensor = self.twin(hidden) * student.tied_rows()
+        return logits + tied_logits
 
 
 DIRECTIONS = ("zh_from_zh", "zh_from_en", "en_from_zh", "en_from_en")
@@ -145,7 +156,7 @@ class Translation:
     en_from_zh: float = 0.0
     en_from_en: float = 0.0
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: LossSchedule = field(default_factory=LossSchedule)
 
     def __post_init__(self) -> None:
         """Refuse a decoder that says nothing."""
@@ -158,6 +169,8 @@ class Translation:
         every = (self.zh_from_zh, self.zh_from_en, self.en_from_zh, self.en_from_en)
         return {direction: weight for direction, weight in zip(DIRECTIONS, every, strict=True) if weight}
 
-    def terms(self, step: Step) -> Terms:
+    def terms(self, step: LossInput) -> LossTerms:
         """`translation_zh_from_en` and so on."""
-        return {f"translation_{direction}": w * step.spoken[direction] for direction, w in self.weights.items()}
+        return {
+            f"translation_{direction}": w * step.translation_losses[direction] for direction, w in self.weights.items()
+        }

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from distill.distributed import mean_over_ranks
 from distill.geometry import CrossAttention
-from distill.losses.base import Schedule, Slots, Step, Terms, counted, mean_of_counted, sides
-from distill.text_tower import States
+from distill.losses.base import LossInput, LossSchedule, LossTerms, Positions, by_language, masked_mean, position_mask
+from distill.text_tower import EncoderOutput
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Readout:
     english: float = 0.0
     queries: int = 32
     """Of those stored for each cross-attention, how many are asked."""
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: LossSchedule = field(default_factory=LossSchedule)
 
     def __post_init__(self) -> None:
         """Refuse to ask nothing."""
@@ -34,35 +34,37 @@ class Readout:
             raise ValueError(f"losses.readout.queries: {self.queries} is below 1")
 
     @property
-    def reads_chinese_padding(self) -> bool:
+    def uses_zh_padding(self) -> bool:
         """Whether full steps need the slots behind the Chinese text."""
         return self.chinese > 0
 
-    def terms(self, step: Step) -> Terms:
+    def terms(self, step: LossInput) -> LossTerms:
         """`readout_zh` and `readout_en`, on full steps alone: the UNet reads the padding too."""
-        if not step.full:
+        if not step.padded_to_max:
             return {}
         assert step.geometry is not None
         terms = {}
-        for language, (weight, student, teacher) in sides(step, self.chinese, self.english).items():
+        for language, (weight, student, teacher) in by_language(step, self.chinese, self.english).items():
             if weight:
-                errors = [self._error(layer, student.tokens, teacher.tokens) for layer in step.geometry.layers]
+                errors = [
+                    self._error(layer, student.hidden_states, teacher.hidden_states) for layer in step.geometry.layers
+                ]
                 terms[f"readout_{language}"] = weight * torch.stack(errors).mean()
         return terms
 
     def _error(self, layer: CrossAttention, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        ours, theirs = read(layer, student, self.queries), read(layer, teacher, self.queries)
-        return (ours - theirs).square().mean() / mean_over_ranks(theirs.square().mean())
+        student_readout, teacher_readout = attend(layer, student, self.queries), attend(layer, teacher, self.queries)
+        return (student_readout - teacher_readout).square().mean() / mean_over_ranks(teacher_readout.square().mean())
 
 
-def read(layer: CrossAttention, states: torch.Tensor, most: int) -> torch.Tensor:
+def attend(layer: CrossAttention, states: torch.Tensor, max_queries: int) -> torch.Tensor:
     """What the first `most` queries of `layer` read from `states` [batch, slots, width]: [batch, heads, n, d]."""
-    batch, slots, _ = states.shape
+    batch, length, _ = states.shape
     keys, values = (
-        F.linear(states, weight).view(batch, slots, layer.heads, -1).transpose(1, 2)
+        F.linear(states, weight).view(batch, length, layer.heads, -1).transpose(1, 2)
         for weight in (layer.key, layer.value)
     )
-    query = layer.query[:most].view(len(layer.query[:most]), layer.heads, -1).transpose(0, 1)
+    query = layer.query[:max_queries].view(len(layer.query[:max_queries]), layer.heads, -1).transpose(0, 1)
     return F.scaled_dot_product_attention(query.expand(batch, -1, -1, -1), keys, values, scale=layer.scale)
 
 
@@ -77,30 +79,35 @@ class KvMetric:
     english: float = 1.0
     chinese_padding: float = 0.0
     """Weight of the slots of full steps that are padding for Chinese and English alike."""
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: LossSchedule = field(default_factory=LossSchedule)
 
     @property
-    def reads_chinese_padding(self) -> bool:
+    def uses_zh_padding(self) -> bool:
         """Whether full steps need the slots behind the Chinese text."""
         return self.chinese_padding > 0
 
-    def terms(self, step: Step) -> Terms:
+    def terms(self, step: LossInput) -> LossTerms:
         """`kv_metric_en`, over the text on tight steps and all slots on full ones; `kv_metric_zh` on full steps."""
         assert step.geometry is not None
         metric, terms = step.geometry.metric, {}
-        if self.english and (step.full or step.aligned):
-            distance = _distance(step.english, step.english_target, metric, step.full, "all")
+        if self.english and (step.padded_to_max or step.aligned):
+            distance = _kv_distance(step.english, step.english_target, metric, step.padded_to_max, "all")
             terms["kv_metric_en"] = self.english * distance
-        if self.chinese_padding and step.full:
-            distance = _distance(step.chinese, step.target, metric, True, "padding")
+        if self.chinese_padding and step.padded_to_max:
+            distance = _kv_distance(step.chinese, step.target, metric, True, "padding")
             terms["kv_metric_zh"] = self.chinese_padding * distance
         return terms
 
 
-def _distance(student: States, teacher: States, metric: torch.Tensor, full: bool, slots: Slots) -> torch.Tensor:
-    chosen = counted(student, teacher, full, slots)
-    width = chosen.shape[1]
-    apart, theirs = student.tokens[:, :width] - teacher.tokens[:, :width], teacher.tokens[:, :width]
-    scale = mean_over_ranks(mean_of_counted(((theirs @ metric) * theirs).sum(dim=-1), chosen))
-    error = mean_of_counted(((apart @ metric) * apart).sum(dim=-1), chosen)
+def _kv_distance(
+    student: EncoderOutput, teacher: EncoderOutput, metric: torch.Tensor, padded_to_max: bool, positions: Positions
+) -> torch.Tensor:
+    mask = position_mask(student, teacher, padded_to_max, positions)
+    length = mask.shape[1]
+    diff, teacher_states = (
+        student.hidden_states[:, :length] - teacher.hidden_states[:, :length],
+        teacher.hidden_states[:, :length],
+    )
+    scale = mean_over_ranks(masked_mean(((teacher_states @ metric) * teacher_states).sum(dim=-1), mask))
+    error = masked_mean(((diff @ metric) * diff).sum(dim=-1), mask)
     return error / scale.clamp(min=torch.finfo(torch.float32).tiny)

@@ -1,6 +1,1 @@
 """Students: one file a kind, and the tokenizers that they read with."""
-
-
-
-
-

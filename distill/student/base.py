@@ -7,13 +7,13 @@ from torch import nn
 from transformers import CLIPTextModelWithProjection
 
 from distill import text_tower
-from distill.text_tower import StateLayer, States
+from distill.text_tower import EncoderOutput, StateLayer
 
 
-class StudentTower(nn.Module):
+class StudentEncoder(nn.Module):
     """A bilingual prompt encoder in training; each kind fills in every method."""
 
-    def forward(self, ids: torch.Tensor) -> States:
+    def forward(self, ids: torch.Tensor) -> EncoderOutput:
         """States of `ids`, int64 [batch, slots], in the student's vocabulary."""
         raise NotImplementedError
 
@@ -25,15 +25,15 @@ class StudentTower(nn.Module):
         """The token embeddings as one table [vocabulary, embedding width], with gradients."""
         raise NotImplementedError
 
-    def twins(self) -> torch.Tensor:
+    def tied_rows(self) -> torch.Tensor:
         """Ids that use the row of another id, bool [vocabulary]."""
         raise NotImplementedError
 
-    def stock(self) -> CLIPTextModelWithProjection:
+    def to_clip(self) -> CLIPTextModelWithProjection:
         """The student as a plain transformers model on the CPU, float32, in evaluation mode."""
         raise NotImplementedError
 
-    def recompute(self) -> None:
+    def enable_gradient_checkpointing(self) -> None:
         """Compute the layers' activations again in the backward pass instead of keeping them."""
         raise NotImplementedError
 
@@ -47,24 +47,24 @@ class StudentTower(nn.Module):
         raise NotImplementedError
 
     @property
-    def slots(self) -> int:
+    def max_length(self) -> int:
         """Most tokens of a sequence."""
         raise NotImplementedError
 
 
-class ClipStudent(StudentTower):
+class ClipStudent(StudentEncoder):
     """A student that is a CLIP text tower."""
 
-    def __init__(self, text: CLIPTextModelWithProjection, states: StateLayer) -> None:
+    def __init__(self, text: CLIPTextModelWithProjection, state_layer: StateLayer) -> None:
         """Train `text`, of which a UNet reads `states`."""
         super().__init__()
-        self.text, self._states = text, states
+        self.text, self._state_layer = text, state_layer
 
-    def forward(self, ids: torch.Tensor) -> States:
+    def forward(self, ids: torch.Tensor) -> EncoderOutput:
         """States of `ids`, int64 [batch, slots], in the student's vocabulary."""
-        return text_tower.run(self.text, ids, self._states)
+        return text_tower.encode_ids(self.text, ids, self._state_layer)
 
-    def recompute(self) -> None:
+    def enable_gradient_checkpointing(self) -> None:
         """Keep no activations of the layers."""
         self.text.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
 
@@ -79,6 +79,6 @@ class ClipStudent(StudentTower):
         return int(self.text.config.hidden_size)
 
     @property
-    def slots(self) -> int:
+    def max_length(self) -> int:
         """Most tokens of a sequence."""
         return int(self.text.config.max_position_embeddings)

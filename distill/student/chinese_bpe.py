@@ -28,12 +28,12 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from distill.student import tokenizer
 
-END = "</w>"
+WORD_END = "</w>"
 HAN_RUN = regex.compile(r"\p{Han}+")
 HAN_WORD = "[\u3005\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufa6d\ufa70-\ufad9]+"
 """Its letters in the basic plane, as ranges, which every library of regular expressions reads alike."""
 # Full-width forms that prompts use, with the half-width twins whose meaning they share.
-PUNCTUATION_TWINS = {"，": ",", "。": ".", "、": ",", "！": "!", "？": "?", "：": ":", "；": ";", "（": "(", "）": ")"}
+FULLWIDTH_TO_ASCII = {"，": ",", "。": ".", "、": ",", "！": "!", "？": "?", "：": ":", "；": ";", "（": "(", "）": ")"}
 _LEAD_BYTES = range(0xE3, 0xEA)  # U+3000 to U+9FFF: radicals, compatibility forms and Extension B on stay in bytes
 _BYTE_SYMBOLS: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
 
@@ -70,7 +70,7 @@ def extend_tokenizer(
             known.add(pair)
             merges.append(pair)
             vocab.setdefault("".join(pair), len(vocab))
-    return for_chinese(
+    return split_at_chinese(
         CLIPTokenizer(
             vocab=vocab,
             merges=merges,  # type: ignore[arg-type]
@@ -83,61 +83,61 @@ def extend_tokenizer(
     )
 
 
-def for_chinese(words: CLIPTokenizer) -> PreTrainedTokenizerFast:
+def split_at_chinese(clip_tokenizer: CLIPTokenizer) -> PreTrainedTokenizerFast:
     """The same tokenizer, but that a run of Chinese begins and ends words, and is read in one form (see `variants`).
 
     No longer a `CLIPTokenizer`, which makes its rules from code; loaded as one, it gives the same ids of simplified
     Chinese that does not touch other letters.
     """
-    cut = Tokenizer.from_str(words.backend_tokenizer.to_str())
-    cut.normalizer = normalizers.Sequence([cut.normalizer, tokenizer.normalizer()])
+    cut = Tokenizer.from_str(clip_tokenizer.backend_tokenizer.to_str())
+    cut.normalizer = normalizers.Sequence([cut.normalizer, tokenizer.script_normalizer()])
     cut.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(HAN_WORD), behavior="isolated"), cut.pre_tokenizer]
     )
     cut.decoder = decoders.Sequence(
         # Not decoders.Strip, which panics where there is nothing to strip.
-        [decoders.Replace(END, spell(" ")), decoders.ByteLevel(), decoders.Replace(Regex(" $"), "")]
+        [decoders.Replace(WORD_END, spell(" ")), decoders.ByteLevel(), decoders.Replace(Regex(" $"), "")]
     )
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=cut,
-        bos_token=words.bos_token,
-        eos_token=words.eos_token,
-        unk_token=words.unk_token,
-        pad_token=words.pad_token,
-        model_max_length=words.model_max_length,
+        bos_token=clip_tokenizer.bos_token,
+        eos_token=clip_tokenizer.eos_token,
+        unk_token=clip_tokenizer.unk_token,
+        pad_token=clip_tokenizer.pad_token,
+        model_max_length=clip_tokenizer.model_max_length,
     )
 
 
-def twin_rows(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, int]:
+def tied_embeddings(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, int]:
     """Rows that share one embedding: id -> the id whose row it uses.
 
     A Chinese piece means the same at the end of a run as inside it, and full-width punctuation the same as its
     ASCII twin; neither shares anything in the teacher's own English rows.
     """
     vocab = tokenizer.get_vocab()
-    twins = {
-        vocab[token]: vocab[token.removesuffix(END)]
+    tied = {
+        vocab[token]: vocab[token.removesuffix(WORD_END)]
         for token in vocab
-        if token.endswith(END) and min(vocab[token], vocab.get(token.removesuffix(END), 0)) >= teacher_size
+        if token.endswith(WORD_END) and min(vocab[token], vocab.get(token.removesuffix(WORD_END), 0)) >= teacher_size
     }
-    for wide, narrow in PUNCTUATION_TWINS.items():
-        for end in ("", END):
+    for wide, narrow in FULLWIDTH_TO_ASCII.items():
+        for end in ("", WORD_END):
             if spell(wide) + end in vocab and narrow + end in vocab:
-                twins[vocab[spell(wide) + end]] = vocab[narrow + end]
-    return twins
+                tied[vocab[spell(wide) + end]] = vocab[narrow + end]
+    return tied
 
 
-def new_surfaces(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, str]:
+def new_token_texts(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, str]:
     """The text of every new token that spells whole characters: id -> surface, for those with ids >= teacher_size."""
     symbols = {symbol: byte for byte, symbol in _BYTE_SYMBOLS.items()}
-    surfaces = {}
+    texts = {}
     for token, index in tokenizer.get_vocab().items():
         if index >= teacher_size:
             try:
-                surfaces[index] = bytes(symbols[c] for c in token.removesuffix(END)).decode()
+                texts[index] = bytes(symbols[c] for c in token.removesuffix(WORD_END)).decode()
             except UnicodeDecodeError:
                 continue  # the first bytes of a character: a step on the way to it
-    return surfaces
+    return texts
 
 
 def spell(text: str) -> str:
@@ -149,7 +149,7 @@ def _learn(
     sentences: Iterable[str], dictionary: Sequence[str], config: VocabularyConfig
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Characters, commonest first, and merges of characters into words in the order in which BPE found them."""
-    table = tokenizer.written_as()
+    table = tokenizer.normalization_map()
     runs = Counter(run for sentence in sentences for run in HAN_RUN.findall(sentence.translate(table)))
     counts: Counter[str] = Counter()
     for run, times in runs.items():
@@ -209,15 +209,15 @@ def _byte_merges(
     """The learned pieces as merges of byte symbols, inside a run and at its end, in the order of their rank."""
     merges = [tuple(pair) for pair in model["merges"]]
     inside = models.BPE(vocab=model["vocab"], merges=merges)
-    at_end = models.BPE(vocab=model["vocab"], merges=merges, end_of_word_suffix=END)
-    for character in (*PUNCTUATION_TWINS, *characters):
+    at_end = models.BPE(vocab=model["vocab"], merges=merges, end_of_word_suffix=WORD_END)
+    for character in (*FULLWIDTH_TO_ASCII, *characters):
         for spelling in (inside, at_end):
             pieces = [token.value for token in spelling.tokenize(spell(character))]
             for length in range(1, len(pieces)):
                 yield "".join(pieces[:length]), pieces[length]
     for first, second in words:
         yield spell(first), spell(second)
-        yield spell(first), spell(second) + END
+        yield spell(first), spell(second) + WORD_END
 
 
 _ROWS = 2000  # a domain

@@ -59,26 +59,26 @@ class ExtendedStudent(ClipStudent):
         self,
         teacher: Pretrained,
         vocabulary: int,
-        twins: Mapping[int, int],
-        first_rows: Mapping[int, torch.Tensor],
+        tied_ids: Mapping[int, int],
+        init_embeddings: Mapping[int, torch.Tensor],
         freeze: Freeze,
         on_cpu: bool,
     ) -> None:
         """Start as `teacher`; `twins` and `first_rows` are keyed by token id."""
-        super().__init__(text_tower.prepare(teacher.copied(), on_cpu), teacher.states)
+        super().__init__(text_tower.optimize_for_device(teacher.copy_model(), on_cpu), teacher.state_layer)
         old = self.text.text_model.embeddings.token_embedding.weight.detach()
-        owners = [token for token in range(len(old), vocabulary) if token not in twins]
+        owners = [token for token in range(len(old), vocabulary) if token not in tied_ids]
         row_of_id = torch.arange(vocabulary)
         row_of_id[owners] = torch.arange(len(old), len(old) + len(owners))
-        for token, twin in twins.items():
+        for token, twin in tied_ids.items():
             row_of_id[token] = row_of_id[twin]
         new = old.mean(dim=0).repeat(len(owners), 1)
         for row, token in enumerate(owners):
-            if token in first_rows:
-                new[row] = first_rows[token]
+            if token in init_embeddings:
+                new[row] = init_embeddings[token]
         self.text.text_model.embeddings.token_embedding = SplitEmbedding(old, new, row_of_id)
         is_twin = torch.zeros(vocabulary, dtype=torch.bool)
-        is_twin[list(twins)] = True
+        is_twin[list(tied_ids)] = True
         self.register_buffer("_twins", is_twin, persistent=False)
         self._twins: torch.Tensor
         self._freeze(freeze)
@@ -92,18 +92,18 @@ class ExtendedStudent(ClipStudent):
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Token embeddings of `ids`."""
-        found: torch.Tensor = self.embedding(ids)
-        return found
+        embeddings: torch.Tensor = self.embedding(ids)
+        return embeddings
 
     def output_table(self) -> torch.Tensor:
         """The embeddings by id, with gradients."""
         return self.embedding.shared_table()
 
-    def twins(self) -> torch.Tensor:
+    def tied_rows(self) -> torch.Tensor:
         """Ids that use the row of another id."""
         return self._twins
 
-    def stock(self) -> CLIPTextModelWithProjection:
+    def to_clip(self) -> CLIPTextModelWithProjection:
         """The student as a plain transformers model on the CPU, float32, in evaluation mode."""
         table = self.embedding.table().cpu()
         config = type(self.text.config).from_dict({**self.text.config.to_dict(), "vocab_size": len(table)})

@@ -10,27 +10,27 @@ import pyarrow.dataset
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from distill.student.tokenizer import written_as
+from distill.student.tokenizer import normalization_map
 
 _LONGEST_WORD = 8
-_SENSES = 4  # a word's first senses; later ones are rare and blur the mean
+_MAX_TRANSLATIONS = 4  # a word's first senses; later ones are rare and blur the mean
 
 
-def glosses(corpus: Path) -> dict[str, list[str]]:
+def read_dictionary(corpus: Path) -> dict[str, list[str]]:
     """English of every Chinese word that stands alone as a pair (dictionary entries, tags, class names), in order."""
     rows = pa.dataset.dataset(sorted((corpus / "train").glob("*.parquet")), format="parquet")
     is_word = pc.match_substring_regex(pc.field("zh"), rf"^\p{{Han}}{{1,{_LONGEST_WORD}}}$")
-    alone = rows.to_table(columns=["en", "zh"], filter=is_word)  # filtered as it is read: corpora are large
-    senses: dict[str, list[str]] = {}
-    for en, zh in zip(alone["en"].to_pylist(), alone["zh"].to_pylist(), strict=True):
-        senses.setdefault(zh.translate(written_as()), []).append(en)
-    return {word: english[:_SENSES] for word, english in senses.items()}
+    entries = rows.to_table(columns=["en", "zh"], filter=is_word)  # filtered as it is read: corpora are large
+    translations: dict[str, list[str]] = {}
+    for en, zh in zip(entries["en"].to_pylist(), entries["zh"].to_pylist(), strict=True):
+        translations.setdefault(zh.translate(normalization_map()), []).append(en)
+    return {word: english[:_MAX_TRANSLATIONS] for word, english in translations.items()}
 
 
-def gloss_rows(
-    surfaces: Mapping[int, str],
-    senses: Mapping[str, list[str]],
-    teacher: PreTrainedTokenizerFast,
+def embeddings_from_translations(
+    token_texts: Mapping[int, str],
+    translations: Mapping[str, list[str]],
+    teacher_tokenizer: PreTrainedTokenizerFast,
     embedding: torch.Tensor,
 ) -> dict[int, torch.Tensor]:
     """A first row [width] for each new token: its gloss, else the mean of its characters' glosses.
@@ -38,22 +38,22 @@ def gloss_rows(
     `surfaces` maps the token's id to its text and `embedding` [vocabulary, width] is the teacher's. A token without
     any known part is left out.
     """
-    wanted = sorted({part for surface in surfaces.values() for part in (surface, *surface)} & senses.keys())
-    flat = [sense for word in wanted for sense in senses[word]]
-    ids = teacher(flat, add_special_tokens=False)["input_ids"] if flat else []
+    words = sorted({part for surface in token_texts.values() for part in (surface, *surface)} & translations.keys())
+    texts = [sense for word in words for sense in translations[word]]
+    ids = teacher_tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     means = np.array(
         [embedding[row].mean(dim=0).numpy() if row else np.full(embedding.shape[1], np.nan) for row in ids]
     )
     meaning: dict[str, torch.Tensor] = {}
     start = 0
-    for word in wanted:
-        stop = start + len(senses[word])
+    for word in words:
+        stop = start + len(translations[word])
         known = means[start:stop][~np.isnan(means[start:stop, 0])]
         if len(known):
             meaning[word] = torch.from_numpy(known.mean(axis=0))
         start = stop
     rows = {}
-    for token, surface in surfaces.items():
+    for token, surface in token_texts.items():
         if surface in meaning:
             rows[token] = meaning[surface]
         elif parts := [meaning[character] for character in surface if character in meaning]:

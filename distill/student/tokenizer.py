@@ -18,66 +18,66 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
-from data.clean.characters import changed_alone
+from data.clean.characters import opencc_single_chars
 from data.cli import UserError
-from distill.text_tower import any_tokenizer
+from distill.text_tower import load_any_tokenizer
 
 _COMPATIBILITY = 0xF900  # from here on NFC, which comes first, has left none, or they lie beyond the basic plane
-_OF_THEIR_OWN = "么"  # traditional in OpenCC's eyes, and yet the simplified character of 什么
+_ALSO_SIMPLIFIED = "么"  # traditional in OpenCC's eyes, and yet the simplified character of 什么
 _BY_PHRASE = {"揹": "背", "瞭": "了", "彷": "仿", "藉": "借", "妳": "你", "牠": "它"}  # alone, OpenCC leaves them
 _WIDE = [*range(0xFF10, 0xFF1A), *range(0xFF41, 0xFF5B)]  # digits and small letters; capitals are small by then
 _WIDE_TO_ASCII = 0xFF01 - 0x21
 
 
 @cache
-def written_as() -> dict[int, int]:
+def normalization_map() -> dict[int, int]:
     """Code point to the code point that is read in its place; what is not there stays as it is."""
-    found = {wide: wide - _WIDE_TO_ASCII for wide in _WIDE}
-    found |= {ord(character): ord(simple) for character, simple in _BY_PHRASE.items()}
+    mapping = {wide: wide - _WIDE_TO_ASCII for wide in _WIDE}
+    mapping |= {ord(character): ord(simple) for character, simple in _BY_PHRASE.items()}
     for region in ("t2s", "hk2s", "tw2s"):  # the forms of Hong Kong and Taiwan where the general ones say nothing
-        for character, simple in changed_alone(opencc.OpenCC(region)).items():
+        for character, simple in opencc_single_chars(opencc.OpenCC(region)).items():
             # What lies beyond the basic plane has no token, and is not cut from other letters.
-            if character < _COMPATIBILITY and simple <= "\uffff" and chr(character) not in _OF_THEIR_OWN:
-                found.setdefault(character, ord(simple))
-    return {character: found.get(read, read) for character, read in found.items()}  # 薴, 苧, 苎
+            if character < _COMPATIBILITY and simple <= "\uffff" and chr(character) not in _ALSO_SIMPLIFIED:
+                mapping.setdefault(character, ord(simple))
+    return {character: mapping.get(read, read) for character, read in mapping.items()}  # 薴, 苧, 苎
 
 
-def normalizer() -> normalizers.Precompiled:
+def script_normalizer() -> normalizers.Precompiled:
     """The same for a tokenizer: one look into SentencePiece's table a character, however many there are."""
     sentencepiece.set_min_log_level(2)  # else it tells of every table on stderr
     with tempfile.TemporaryDirectory() as folder:
         rules = Path(folder) / "rules.tsv"
-        rules.write_text("".join(f"{one:X}\t{other:X}\n" for one, other in sorted(written_as().items())))
+        rules.write_text("".join(f"{one:X}\t{other:X}\n" for one, other in sorted(normalization_map().items())))
         compiled = sentencepiece.SentencePieceNormalizer(rule_tsv=str(rules))
     model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made when it is imported
     model.ParseFromString(compiled.serialized_model_proto())
     return normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
 
 
-def load_words(name: str, key: str) -> PreTrainedTokenizerFast:
+def load_fast_tokenizer(name: str, key: str) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a local folder or Hub id; `key` names the option in errors.
 
     Where it has no end-of-text or start of its own, its separator and class token are named so (BERT's).
     """
-    words = any_tokenizer(name, key)
-    if not isinstance(words, PreTrainedTokenizerFast):
-        raise UserError(f"{key}: {name!r} has a {type(words).__name__}; one with a tokenizer.json is needed")
-    words.eos_token = words.eos_token or words.sep_token
-    words.bos_token = words.bos_token or words.cls_token
-    ids = words("").input_ids
-    if words.pad_token_id is None or words.eos_token_id is None or ids[-1:] != [words.eos_token_id]:
+    tokenizer = load_any_tokenizer(name, key)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise UserError(f"{key}: {name!r} has a {type(tokenizer).__name__}; one with a tokenizer.json is needed")
+    tokenizer.eos_token = tokenizer.eos_token or tokenizer.sep_token
+    tokenizer.bos_token = tokenizer.bos_token or tokenizer.cls_token
+    ids = tokenizer("").input_ids
+    if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None or ids[-1:] != [tokenizer.eos_token_id]:
         raise UserError(f"{key}: {name!r} does not end every text with its end-of-text, or has no padding token")
-    return words
+    return tokenizer
 
 
-def save_words(words: PreTrainedTokenizerFast, slots: int, folder: Path) -> None:
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, max_length: int, folder: Path) -> None:
     """Save the tokenizer as that of a student with `slots` positions."""
-    words.model_max_length = slots
-    words.save_pretrained(folder)
+    tokenizer.model_max_length = max_length
+    tokenizer.save_pretrained(folder)
 
 
-def surfaces(words: PreTrainedTokenizerFast) -> dict[int, str]:
+def token_texts(tokenizer: PreTrainedTokenizerFast) -> dict[int, str]:
     """The text of every piece that is no special token: id -> surface, without the marks of word beginnings."""
-    special = set(words.all_special_ids)
-    every = {index: piece.removeprefix("##").replace("▁", "") for piece, index in words.get_vocab().items()}
+    special = set(tokenizer.all_special_ids)
+    every = {index: piece.removeprefix("##").replace("▁", "") for piece, index in tokenizer.get_vocab().items()}
     return {index: text for index, text in sorted(every.items()) if text and index not in special}

@@ -11,44 +11,55 @@ from functools import partial
 
 import torch
 
-from data.loader.batches import Batch, Batches
+from data.loader.batches import BatchDataset, TokenBatch
 from distill import text_tower
-from distill.text_tower import Pretrained, States, up_to_end
+from distill.text_tower import EncoderOutput, Pretrained, text_mask
 
 
 @dataclass(frozen=True)
-class Reading:
+class TrainBatch:
     """One rank's share of a step, int64 [rows, slots] each.
 
     `chinese` and `teacher` hold every pair, `english` and `teacher_english` every n-th of them.
     """
 
-    chinese: torch.Tensor
-    english: torch.Tensor
-    teacher: torch.Tensor
-    teacher_english: torch.Tensor | None
+    student_zh_ids: torch.Tensor
+    student_en_ids: torch.Tensor
+    teacher_ids: torch.Tensor
+    teacher_en_ids: torch.Tensor | None
     """None where the states of `teacher` have all the slots that the losses look at."""
-    every: int
-    full: bool
+    english_stride: int
+    padded_to_max: bool
 
     @property
-    def rows(self) -> slice:
+    def english_rows(self) -> slice:
         """Which pairs' English is read."""
-        return slice(None, None, self.every)
+        return slice(None, None, self.english_stride)
 
-    def to(self, device: torch.device) -> "Reading":
+    def to(self, device: torch.device) -> "TrainBatch":
         """The same on `device`."""
         move = partial(torch.Tensor.to, device=device, non_blocking=True)
-        again = None if self.teacher_english is None else move(self.teacher_english)
-        return Reading(move(self.chinese), move(self.english), move(self.teacher), again, self.every, self.full)
+        teacher_en_ids = None if self.teacher_en_ids is None else move(self.teacher_en_ids)
+        return TrainBatch(
+            move(self.student_zh_ids),
+            move(self.student_en_ids),
+            move(self.teacher_ids),
+            teacher_en_ids,
+            self.english_stride,
+            self.padded_to_max,
+        )
 
-    def parts(self, count: int) -> list["Reading"]:
+    def chunks(self, num_chunks: int) -> list["TrainBatch"]:
         """`count` equal parts, in order; each a multiple of `every` pairs."""
-        chinese, english, teacher = (view.chunk(count) for view in (self.chinese, self.english, self.teacher))
-        again = [None] * count if self.teacher_english is None else self.teacher_english.chunk(count)
+        chinese, english, teacher = (
+            view.chunk(num_chunks) for view in (self.student_zh_ids, self.student_en_ids, self.teacher_ids)
+        )
+        teacher_en = [None] * num_chunks if self.teacher_en_ids is None else self.teacher_en_ids.chunk(num_chunks)
         return [
-            Reading(chinese[part], english[part], teacher[part], again[part], self.every, self.full)
-            for part in range(count)
+            TrainBatch(
+                chinese[part], english[part], teacher[part], teacher_en[part], self.english_stride, self.padded_to_max
+            )
+            for part in range(num_chunks)
         ]
 
 
@@ -56,54 +67,66 @@ class Reading:
 class Targets:
     """The teacher's states of every pair, and of those whose English the student reads."""
 
-    pairs: States
-    english: States
+    pairs: EncoderOutput
+    english: EncoderOutput
 
 
-class Readings:
+class BatchLoader:
     """The readings of one rank by step.
 
     On full steps only what a loss compares slot by slot has all slots: a causal tower's states of the text do not
     depend on what follows, so without a loss that looks at Chinese padding the Chinese is read tight.
     """
 
-    def __init__(self, batches: Batches, every: int, ends: tuple[int, int], chinese_padding: bool) -> None:
+    def __init__(self, batches: BatchDataset, english_stride: int, eos_ids: tuple[int, int], zh_padding: bool) -> None:
         """`ends` are the end-of-text ids of teacher and student."""
-        self._batches, self._every, self._chinese_padding = batches, every, chinese_padding
-        self._teacher_end, self._student_end = ends
+        self._batches, self._english_stride, self._zh_padding = batches, english_stride, zh_padding
+        self._teacher_eos_id, self._student_eos_id = eos_ids
 
-    def __getitem__(self, step: int) -> Reading:
+    def __getitem__(self, step: int) -> TrainBatch:
         """The reading of `step`, counted from 0."""
-        batch: Batch = self._batches[step]
-        english = batch.student_en[:: self._every]
-        if not batch.full or self._chinese_padding:
-            return Reading(batch.student_zh, english, batch.teacher_en, None, self._every, batch.full)
-        chinese, teacher = _tight(batch.student_zh, self._student_end), _tight(batch.teacher_en, self._teacher_end)
-        return Reading(chinese, english, teacher, batch.teacher_en[:: self._every], self._every, batch.full)
+        batch: TokenBatch = self._batches[step]
+        english = batch.student_en[:: self._english_stride]
+        if not batch.fixed_length or self._zh_padding:
+            return TrainBatch(
+                batch.student_zh, english, batch.teacher_en, None, self._english_stride, batch.fixed_length
+            )
+        chinese, teacher = (
+            _trimmed(batch.student_zh, self._student_eos_id),
+            _trimmed(batch.teacher_en, self._teacher_eos_id),
+        )
+        return TrainBatch(
+            chinese,
+            english,
+            teacher,
+            batch.teacher_en[:: self._english_stride],
+            self._english_stride,
+            batch.fixed_length,
+        )
 
 
-def _tight(ids: torch.Tensor, end_of_text: int) -> torch.Tensor:
-    longest = int(up_to_end(ids, end_of_text).sum(dim=1).max())
+def _trimmed(ids: torch.Tensor, eos_id: int) -> torch.Tensor:
+    longest = int(text_mask(ids, eos_id).sum(dim=1).max())
     return ids[:, :longest].contiguous()
 
 
-class Prefetch:
+class Prefetcher:
     """Draws the next reading on a thread while this one trains."""
 
-    def __init__(self, readings: Readings, start: int, stop: int) -> None:
+    def __init__(self, loader: BatchLoader, start: int, stop: int) -> None:
         """Start on the batch of step `start`; `stop` is the first step that is never asked for."""
-        self._readings, self._stop = readings, stop
+        self._loader, self._stop = loader, stop
         self._pool = ThreadPoolExecutor(1)
-        self._next = self._pool.submit(readings.__getitem__, start)
+        self._next = self._pool.submit(loader.__getitem__, start)
 
-    def __getitem__(self, step: int) -> Reading:
+    def __getitem__(self, step: int) -> TrainBatch:
         """The reading of `step`; steps are asked for one after the other."""
-        reading = self._next.result()
+        batch = self._next.result()
         if step + 1 < self._stop:
-            self._next = self._pool.submit(self._readings.__getitem__, step + 1)
-        return reading
+            self._next = self._pool.submit(self._loader.__getitem__, step + 1)
+        return batch
 
-    def __enter__(self) -> "Prefetch":
+    def __enter__(self) -> "Prefetcher":
         """The readings themselves."""
         return self
 
@@ -117,21 +140,21 @@ class Teacher:
 
     def __init__(self, pretrained: Pretrained, device: torch.device) -> None:
         """Take over the model of `pretrained`; it is changed and moved."""
-        model = text_tower.prepare(pretrained.model, on_cpu=device.type == "cpu")
+        model = text_tower.optimize_for_device(pretrained.model, on_cpu=device.type == "cpu")
         model.eval()  # type: ignore[no-untyped-call]
         model.requires_grad_(False).to(device=device)  # type: ignore[call-arg]
-        self._model, self._states, self.device = model, pretrained.states, device
+        self._model, self._state_layer, self.device = model, pretrained.state_layer, device
 
     @torch.no_grad()
-    def __call__(self, ids: torch.Tensor) -> States:
+    def __call__(self, ids: torch.Tensor) -> EncoderOutput:
         """Targets of `ids`, int64 [batch, slots]."""
-        return text_tower.run(self._model, ids, self._states)
+        return text_tower.encode_ids(self._model, ids, self._state_layer)
 
-    def targets(self, reading: Reading) -> Targets:
+    def targets(self, batch: TrainBatch) -> Targets:
         """What the student is to say of a reading."""
-        pairs = self(reading.teacher)
-        again = reading.teacher_english
-        return Targets(pairs, pairs.rows(reading.rows) if again is None else self(again))
+        pairs = self(batch.teacher_ids)
+        en_ids = batch.teacher_en_ids
+        return Targets(pairs, pairs.rows(batch.english_rows) if en_ids is None else self(en_ids))
 
     def compile(self) -> None:
         """Let torch compile the tower, for any number of slots."""

@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from data.cli import UserError
-from distill.distributed import spread_like, whole
+from distill.distributed import distribute_like, full_tensor
 
 DECODER = "decoder."
 """Before the names of the auxiliary decoder's weights, which only training and eval.translation read."""
-_AVERAGE = "average"
+_EMA_STEM = "average"
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -43,15 +43,15 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
 
 
-def gathered(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def full_state(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The whole of every weight, for `save`; every process has to ask."""
-    return {name: whole(weight.detach()) for name, weight in weights.items()}
+    return {name: full_tensor(weight.detach()) for name, weight in weights.items()}
 
 
-def moments(weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def optimizer_state(weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The whole of the optimizer's moments by the names of the weights, for `save`; every process has to ask."""
     return {
-        f"{name}/{key}": whole(value)
+        f"{name}/{key}": full_tensor(value)
         for name, weight in weights.items()
         for key, value in optimizer.state[weight].items()
     }
@@ -63,7 +63,7 @@ def save(
     moments: Mapping[str, torch.Tensor],
     progress: Progress,
     keep: int,
-    average: Mapping[str, torch.Tensor] | None = None,
+    ema: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write `folder/step-NNNNNNNN` whole or not at all, and keep the newest `keep`; the main process alone calls it.
 
@@ -74,63 +74,68 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     _save_file(weights, partial / "weights.safetensors")
-    if average is not None:
-        _save_file(average, partial / f"{_AVERAGE}.safetensors")
+    if ema is not None:
+        _save_file(ema, partial / f"{_EMA_STEM}.safetensors")
     _save_file(moments, partial / "optimizer.safetensors")
     (partial / "progress.json").write_text(json.dumps(asdict(progress)))
     for path in partial.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
     partial.rename(folder / f"step-{progress.step:08d}")
-    for step in steps(folder)[:-keep]:
+    for step in saved_steps(folder)[:-keep]:
         # Renamed first: a half-deleted folder must never look like a checkpoint.
         (folder / f"step-{step:08d}").rename(folder / f"dying-{step:08d}")
     for dying in folder.glob("dying-*"):  # those of a save that was killed, too
         shutil.rmtree(dying)
 
 
-def steps(folder: Path) -> list[int]:
+def saved_steps(folder: Path) -> list[int]:
     """The steps of the whole checkpoints in `folder`, oldest first."""
     if not folder.is_dir():
         return []
     return sorted(int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
 
 
-def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter], to_use: bool = False) -> Progress:
+def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter], use_ema: bool = False) -> Progress:
     """Copy a checkpoint's weights into `weights`, in place; UserError where they do not fit.
 
     Those that training goes on with or, where they are `to_use`, their running mean, if the run keeps one.
 
     A decoder in the checkpoint that `weights` has not is left out.
     """
-    place = folder / f"step-{step:08d}"
-    average = place / f"{_AVERAGE}.safetensors"
-    stored = _load_file(average if to_use and average.is_file() else place / "weights.safetensors")
+    step_folder = folder / f"step-{step:08d}"
+    average = step_folder / f"{_EMA_STEM}.safetensors"
+    stored = _load_file(average if use_ema and average.is_file() else step_folder / "weights.safetensors")
     if not any(name.startswith(DECODER) for name in weights):
         stored = {name: weight for name, weight in stored.items() if not name.startswith(DECODER)}
-    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-    found = {name: tuple(weight.shape) for name, weight in stored.items()}
-    if shapes != found:
-        name = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))[0]
+    expected_shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    stored_shapes = {name: tuple(weight.shape) for name, weight in stored.items()}
+    if expected_shapes != stored_shapes:
+        name = sorted(
+            name
+            for name in expected_shapes.keys() | stored_shapes.keys()
+            if expected_shapes.get(name) != stored_shapes.get(name)
+        )[0]
         raise UserError(
-            f"{place}: {name} is {found.get(name, 'absent')}, the run wants {shapes.get(name, 'none')}; "
+            f"{step_folder}: {name} is {stored_shapes.get(name, 'absent')}, the run wants "
+            f"{expected_shapes.get(name, 'none')}; "
             "the teacher or the vocabulary has changed: give another out_dir"
         )
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(stored[name])
     try:
-        told = json.loads((place / "progress.json").read_text())
-        return Progress(**{**told, "norms": tuple(told.get("norms", ()))})
+        record = json.loads((step_folder / "progress.json").read_text())
+        return Progress(**{**record, "norms": tuple(record.get("norms", ()))})
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise _broken(place / "progress.json", error) from error
+        raise _unreadable(step_folder / "progress.json", error) from error
 
 
-def load_average(folder: Path, step: int, mean: Mapping[str, torch.Tensor]) -> None:
+def load_ema(folder: Path, step: int, ema_weights: Mapping[str, torch.Tensor]) -> None:
     """Copy a checkpoint's running mean into `mean`, in place."""
-    stored = _load_file(folder / f"step-{step:08d}" / f"{_AVERAGE}.safetensors")
-    for name, tensor in mean.items():
-        tensor.copy_(spread_like(stored[name], tensor))
+    stored = _load_file(folder / f"step-{step:08d}" / f"{_EMA_STEM}.safetensors")
+    for name, tensor in ema_weights.items():
+        tensor.copy_(distribute_like(stored[name], tensor))
 
 
 def load_optimizer(
@@ -141,7 +146,7 @@ def load_optimizer(
     for name, weight in weights.items():
         state = {key.removeprefix(f"{name}/"): value for key, value in stored.items() if key.rpartition("/")[0] == name}
         # Fused AdamW wants all of it beside the weight, its step counter too.
-        optimizer.state[weight] = {key: spread_like(value, weight) for key, value in state.items()}
+        optimizer.state[weight] = {key: distribute_like(value, weight) for key, value in state.items()}
 
 
 def _save_file(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -152,8 +157,8 @@ def _load_file(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise _broken(path, error) from error
+        raise _unreadable(path, error) from error
 
 
-def _broken(path: Path, error: Exception) -> UserError:
+def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: not readable ({error}); remove {path.parent} to go on from the checkpoint before it")

@@ -152,7 +152,7 @@ class ResolvedConfig:
     yaml: str
 
 
-def parse(arguments: Sequence[str] | None = None) -> ResolvedConfig:
+def parse_config(arguments: Sequence[str] | None = None) -> ResolvedConfig:
     """Read `--config FILE.yaml` and dotted overrides; an unknown key or a value out of range is a `UserError`."""
     parser = ArgumentParser(prog="distill", description="Teach a CLIP text tower Chinese.", exit_on_error=False)
     parser.add_argument("--config", action="config", help="a YAML file; later options win over it")

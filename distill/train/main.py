@@ -9,23 +9,23 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.utils import broadcast_object_list, set_seed
 
 from data.cli import UserError
-from data.files import locked
-from distill.train.config import ResolvedConfig, RunConfig, parse
-from distill.train.setup import make_parts, prepare
+from data.files import file_lock
+from distill.train.config import ResolvedConfig, RunConfig, parse_config
+from distill.train.setup import build_setup, prepare_run
 from distill.train.trainer import DivergedError, Trainer
 
-_PATIENCE = timedelta(days=1)  # the other ranks wait while the main process tokenises, hours for a large corpus
+_TOKENIZE_TIMEOUT = timedelta(days=1)  # the other ranks wait while the main process tokenises, hours for a large corpus
 
 
 def main() -> None:
     """Train the run of `--config FILE.yaml`; the same command resumes it."""
-    resolved = parse()
+    resolved = parse_config()
     config = resolved.run
     for tracker in config.train.trackers:
         if find_spec(tracker) is None:
             raise UserError(f"train.trackers: {tracker} is not installed; pip install {tracker}, or leave it out")
     accelerator = make_accelerator(config)
-    with locked(config.out_dir) if accelerator.is_main_process else nullcontext():
+    with file_lock(config.out_dir) if accelerator.is_main_process else nullcontext():
         _run(resolved, accelerator)
 
 
@@ -33,14 +33,14 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     """The run's precision and trackers on whatever was launched."""
     # Where no loss looks at the pooled state, the projection has no gradient, and DDP must be told; xlmr's projection
     # of the states has none on tight steps.
-    blind = not config.losses.looks_at_pooled or config.student.xlmr is not None
+    has_unused_parameters = not config.losses.uses_pooled or config.student.xlmr is not None
     return Accelerator(
         mixed_precision="bf16" if config.train.precision == "bf16" else "no",
         log_with=config.train.trackers or None,
         project_dir=config.out_dir,
         kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=blind, gradient_as_bucket_view=True),
-            InitProcessGroupKwargs(timeout=_PATIENCE),
+            DistributedDataParallelKwargs(find_unused_parameters=has_unused_parameters, gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=_TOKENIZE_TIMEOUT),
         ],
     )
 
@@ -50,14 +50,14 @@ def _run(resolved: ResolvedConfig, accelerator: Accelerator) -> None:
     config = resolved.run
     set_seed(config.train.seed)
     # The main process alone prepares; where that fails it exits, and the launcher ends the others.
-    prepared = prepare(resolved, accelerator.num_processes) if accelerator.is_main_process else None
+    prepared = prepare_run(resolved, accelerator.num_processes) if accelerator.is_main_process else None
     store = [str(prepared.store) if prepared else ""]
     broadcast_object_list(store)
     pretrained = prepared.pretrained if prepared else config.load_teacher()
     if config.train.trackers:
         accelerator.init_trackers("yuqiao", config={"config": resolved.yaml})
-    parts = make_parts(config, accelerator, Path(store[0]), pretrained)
-    trainer = Trainer(parts, config.train, accelerator, config.out_dir)
+    setup = build_setup(config, accelerator, Path(store[0]), pretrained)
+    trainer = Trainer(setup, config.train, accelerator, config.out_dir)
     try:
         progress = trainer.train()
     except DivergedError as error:

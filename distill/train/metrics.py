@@ -45,7 +45,7 @@ def _step(path: Path, number: int, line: str) -> int:
         raise UserError(f"{path}:{number}: not a record with a step; remove that line and start again") from error
 
 
-class Running:
+class TermAverages:
     """Sums of the terms and the pairs since they were last read; nothing leaves the device before that."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Running:
             self._seen[name] = self._seen.get(name, 0) + 1
         self._steps, self._pairs = self._steps + 1, self._pairs + pairs
 
-    def read(self) -> dict[str, float]:
+    def pop(self) -> dict[str, float]:
         """Means of the terms over the steps that had them, of `loss` over all, and `pairs_per_second`; starts anew."""
         sums = {name: value.item() for name, value in self._sums.items()}
         values = {name: value / self._seen[name] for name, value in sums.items()}

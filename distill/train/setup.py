@@ -16,40 +16,40 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from data.cli import UserError
-from data.loader.batches import Batches, Schedule
-from data.loader.mixture import stages
+from data.loader.batches import BatchDataset, BatchSchedule
+from data.loader.mixture import mixture_stages
 from data.loader.token_store import DomainTokens, TokenStore, check_corpus, write_token_store
 from distill.geometry import Geometry, read_geometry
 from distill.losses import Hidden, KvMetric, LossesConfig, Readout
 from distill.student.build import build_student, build_tokenizer, check_student, load_student_tokenizer
 from distill.student.chinese_bpe import fertility
 from distill.student.extended import ExtendedConfig
-from distill.student.init_embeddings import glosses
+from distill.student.init_embeddings import read_dictionary
 from distill.text_tower import Pretrained
 from distill.train import checkpoint
-from distill.train.batch import Readings, Teacher
+from distill.train.batch import BatchLoader, Teacher
 from distill.train.config import ResolvedConfig, RunConfig
-from distill.train.run_folder import claim
-from distill.train.task import EmptyPrompt, Extras, Task
+from distill.train.run_folder import claim_run_dir
+from distill.train.task import EmptyPromptTarget, LossConstants, Task
 
 
-def check_losses(config: RunConfig, width: int) -> None:
+def validate_losses(config: RunConfig, width: int) -> None:
     """Refuse losses that teacher (of `width`), student or steps cannot give; `UserError` with the key and the fix."""
     losses, share = config.losses, config.train.full_share
     if losses.readout and share == 0:
         raise UserError("losses.readout: counts on full steps alone, and train.full_share is 0; give it a share")
     if losses.kv_metric and losses.kv_metric.chinese_padding and share == 0:
         raise UserError("losses.kv_metric.chinese_padding: there is padding on full steps alone; set train.full_share")
-    by_slot: tuple[type, ...] = (Readout,)
+    positionwise: tuple[type, ...] = (Readout,)
     if not isinstance(config.student.kind, ExtendedConfig):
-        by_slot = (Readout, Hidden, KvMetric)
+        positionwise = (Readout, Hidden, KvMetric)
         for name, loss in (("hidden", losses.hidden), ("kv_metric", losses.kv_metric)):
             if loss and share == 0:
                 raise UserError(
                     f"losses.{name}: the student's English tokens are not the teacher's, so slots compare on full "
                     f"steps alone, and train.full_share is 0; give it a share, or losses.{name}: null"
                 )
-    if share < 1 and all(isinstance(loss, by_slot) for loss in losses.chosen):
+    if share < 1 and all(isinstance(loss, positionwise) for loss in losses.enabled):
         name, else_ = ("losses.readout", " else") if losses.readout else ("losses", "")
         raise UserError(f"{name}: nothing{else_} counts on tight steps; set train.full_share: 1, or add a loss")
     if losses.translation and config.student.xlmr is None and width % losses.translation.decoder.heads:
@@ -69,111 +69,121 @@ def check_losses(config: RunConfig, width: int) -> None:
             )
 
 
-def extras(
+def build_loss_constants(
     losses: LossesConfig,
     teacher: Teacher,
     teacher_tokenizer: PreTrainedTokenizerFast,
     tokenizer: PreTrainedTokenizerFast,
-    slots: int,
-) -> Extras:
+    max_length: int,
+) -> LossConstants:
     """What the losses of the run need, on the teacher's device."""
     geometry: Geometry | None = None
     if losses.unet_geometry is not None:
         geometry = read_geometry(losses.unet_geometry, teacher.device)
-    empty: EmptyPrompt | None = None
+    empty: EmptyPromptTarget | None = None
     if losses.empty_prompt:
-        ids, student_ids = (_empty(each, slots).to(teacher.device) for each in (teacher_tokenizer, tokenizer))
-        empty = EmptyPrompt(student_ids, teacher(ids))
-    end_of_text = tokenizer.eos_token_id
-    assert isinstance(end_of_text, int)
-    return Extras(empty, geometry, end_of_text)
+        ids, student_ids = (
+            _empty_prompt_ids(each, max_length).to(teacher.device) for each in (teacher_tokenizer, tokenizer)
+        )
+        empty = EmptyPromptTarget(student_ids, teacher(ids))
+    eos_id = tokenizer.eos_token_id
+    assert isinstance(eos_id, int)
+    return LossConstants(empty, geometry, eos_id)
 
 
-def _empty(tokenizer: PreTrainedTokenizerFast, slots: int) -> torch.Tensor:
+def _empty_prompt_ids(tokenizer: PreTrainedTokenizerFast, max_length: int) -> torch.Tensor:
     """The empty prompt as a pipeline gives it: int64 [1, slots]."""
-    ids: torch.Tensor = tokenizer([""], padding="max_length", max_length=slots, return_tensors="pt")["input_ids"]
+    ids: torch.Tensor = tokenizer([""], padding="max_length", max_length=max_length, return_tensors="pt")["input_ids"]
     return ids
 
 
 @dataclass(frozen=True)
-class Parts:
+class TrainSetup:
     """What the loop turns: readings in, a task to train, a teacher to ask, held-out rows to look at."""
 
     task: Task
     teacher: Teacher
-    readings: Readings
+    loader: BatchLoader
     valid: Mapping[str, DomainTokens]
-    pad: int
+    teacher_pad_id: int
     """Of the teacher's vocabulary."""
-    student_pad: int
+    student_pad_id: int
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """What the main process has made: the token store's folder; and the teacher, which it has loaded meanwhile."""
 
     store: Path
     pretrained: Pretrained
 
 
-def prepare(resolved: ResolvedConfig, processes: int) -> Prepared:
+def prepare_run(resolved: ResolvedConfig, processes: int) -> PreparedRun:
     """Claim the run's folder, learn the tokenizer, write the token store; each only where it is missing."""
     config = resolved.run
     _check_division(config, processes)
     check_corpus(config.data.corpus)
     teacher = config.load_teacher()
-    check_losses(config, teacher.width)
+    validate_losses(config, teacher.width)
     check_student(config.student.kind)
-    claim(config.out_dir, resolved)
-    place = config.out_dir / "tokenizer"
-    if not place.is_dir():
+    claim_run_dir(config.out_dir, resolved)
+    tokenizer_folder = config.out_dir / "tokenizer"
+    if not tokenizer_folder.is_dir():
         print(f"making the student's tokenizer on {config.data.corpus}", flush=True)
-        build_tokenizer(config.student.kind, teacher.tokenizer, config.data.corpus, teacher.slots, place)
-    student = load_student_tokenizer(config.student.kind, place, "out_dir").backend_tokenizer
-    _report_fertility(config, student)
-    stores = config.data.token_store or config.out_dir / "tokens"
-    words = teacher.tokenizer.backend_tokenizer
-    store = write_token_store(config.data.corpus, stores, words, student, teacher.slots)
-    stages(_sizes(TokenStore(store)), config.data.mixture)  # refused here, by one process
-    return Prepared(store, teacher)
+        build_tokenizer(
+            config.student.kind, teacher.tokenizer, config.data.corpus, teacher.max_length, tokenizer_folder
+        )
+    student_tokenizer = load_student_tokenizer(config.student.kind, tokenizer_folder, "out_dir").backend_tokenizer
+    _report_fertility(config, student_tokenizer)
+    store_root = config.data.token_store or config.out_dir / "tokens"
+    teacher_tokenizer = teacher.tokenizer.backend_tokenizer
+    store = write_token_store(config.data.corpus, store_root, teacher_tokenizer, student_tokenizer, teacher.max_length)
+    mixture_stages(_sizes(TokenStore(store)), config.data.mixture)  # refused here, by one process
+    return PreparedRun(store, teacher)
 
 
-def make_parts(config: RunConfig, accelerator: Accelerator, store: Path, pretrained: Pretrained) -> Parts:
+def build_setup(config: RunConfig, accelerator: Accelerator, store: Path, pretrained: Pretrained) -> TrainSetup:
     """Init order: data, student (which starts as the teacher), teacher, task."""
     tokens = TokenStore(store)
     sizes = _sizes(tokens)
-    mixture = stages(sizes, config.data.mixture)
+    mixture = mixture_stages(sizes, config.data.mixture)
     if accelerator.is_main_process:
         for stage in mixture:
-            told = (f"{domain} {share:.0%} of {sizes[domain]:,}" for domain, share in stage.shares.items())
-            print(f"mixture from step {stage.start}: " + ", ".join(told))
+            shares = (f"{domain} {share:.0%} of {sizes[domain]:,}" for domain, share in stage.shares.items())
+            print(f"mixture from step {stage.start}: " + ", ".join(shares))
     on_cpu = accelerator.device.type == "cpu"
     train, kind = config.train, config.student.kind
     tokenizer = load_student_tokenizer(kind, config.out_dir / "tokenizer", "out_dir")
-    resumed = bool(checkpoint.steps(config.out_dir / "checkpoints"))
-    senses = {} if resumed else glosses(config.data.corpus)
-    student = build_student(kind, pretrained, tokenizer, senses, on_cpu).to(accelerator.device)
+    resumed = bool(checkpoint.saved_steps(config.out_dir / "checkpoints"))
+    translations = {} if resumed else read_dictionary(config.data.corpus)
+    student = build_student(kind, pretrained, tokenizer, translations, on_cpu).to(accelerator.device)
     if train.recompute:
-        student.recompute()
+        student.enable_gradient_checkpointing()
     teacher = Teacher(pretrained, accelerator.device)
     if train.compile:
         student.compile(dynamic=True)
         teacher.compile()
-    words = pretrained.tokenizer
-    needed = extras(config.losses, teacher, words, tokenizer, student.slots)
-    schedule = Schedule(train.seed, train.batch_size, config.data.window, train.full_share)
+    teacher_tokenizer = pretrained.tokenizer
+    loss_constants = build_loss_constants(config.losses, teacher, teacher_tokenizer, tokenizer, student.max_length)
+    schedule = BatchSchedule(train.seed, train.batch_size, config.data.window, train.full_share)
     ranks = accelerator.process_index, accelerator.num_processes
-    batches = Batches(
-        tokens.train, mixture, schedule, words.pad_token_id, student.slots, *ranks, student_pad=tokenizer.pad_token_id
+    batches = BatchDataset(
+        tokens.train,
+        mixture,
+        schedule,
+        teacher_tokenizer.pad_token_id,
+        student.max_length,
+        *ranks,
+        student_pad_id=tokenizer.pad_token_id,
     )
-    ends = words.eos_token_id, needed.end_of_text
-    return Parts(
-        task=Task(student, config.losses, replace(needed, aligned=isinstance(kind, ExtendedConfig))),
+    eos_ids = teacher_tokenizer.eos_token_id, loss_constants.student_eos_id
+    return TrainSetup(
+        task=Task(student, config.losses, replace(loss_constants, aligned=isinstance(kind, ExtendedConfig))),
         teacher=teacher,
-        readings=Readings(batches, train.english_every, ends, config.losses.reads_chinese_padding),
+        loader=BatchLoader(batches, train.english_every, eos_ids, config.losses.uses_zh_padding),
         valid=tokens.valid,
-        pad=words.pad_token_id,
-        student_pad=tokenizer.pad_token_id,
+        teacher_pad_id=teacher_tokenizer.pad_token_id,
+        student_pad_id=tokenizer.pad_token_id,
     )
 
 
@@ -182,15 +192,16 @@ def _check_division(config: RunConfig, processes: int) -> None:
     train = config.train
     if train.batch_size % processes:
         raise UserError(f"train.batch_size: {train.batch_size} pairs do not divide among {processes} processes")
-    each = train.batch_size // processes
-    if processes > 1 and each % train.english_every:
+    pairs_per_process = train.batch_size // processes
+    if processes > 1 and pairs_per_process % train.english_every:
         raise UserError(
-            f"train.english_every: {each} pairs a process are no multiple of "
+            f"train.english_every: {pairs_per_process} pairs a process are no multiple of "
             f"{train.english_every}; ranks would read other English than one process"
         )
-    if train.accumulate > 1 and each % (train.accumulate * train.english_every):
+    if train.accumulate > 1 and pairs_per_process % (train.accumulate * train.english_every):
         raise UserError(
-            f"train.accumulate: {each} pairs a process do not divide into {train.accumulate} parts of a multiple of "
+            f"train.accumulate: {pairs_per_process} pairs a process do not divide into "
+            f"{train.accumulate} parts of a multiple of "
             f"train.english_every ({train.english_every})"
         )
 
@@ -199,9 +210,9 @@ def _report_fertility(config: RunConfig, tokenizer: Tokenizer) -> None:
     """Say and write, once a run, how many tokens a Chinese character costs."""
     path = config.out_dir / "fertility.json"
     if not path.is_file():
-        found = fertility(config.data.corpus, tokenizer)
-        print("tokens a Chinese character: " + ", ".join(f"{domain} {cost:.2f}" for domain, cost in found.items()))
-        path.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        by_domain = fertility(config.data.corpus, tokenizer)
+        print("tokens a Chinese character: " + ", ".join(f"{domain} {cost:.2f}" for domain, cost in by_domain.items()))
+        path.write_text(json.dumps(by_domain, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _sizes(tokens: TokenStore) -> dict[str, int]:

@@ -16,29 +16,29 @@ import torch
 from torch import nn
 
 from distill.geometry import Geometry
-from distill.losses import Empty, LossesConfig, Step, Terms
+from distill.losses import EmptyPromptStates, LossesConfig, LossInput, LossTerms
 from distill.losses.translation import Decoder, Language
-from distill.student.base import StudentTower
-from distill.text_tower import States
-from distill.train.batch import Reading, Targets, Teacher
+from distill.student.base import StudentEncoder
+from distill.text_tower import EncoderOutput
+from distill.train.batch import Targets, Teacher, TrainBatch
 from distill.train.checkpoint import DECODER, trainable
 
 
 @dataclass(frozen=True)
-class EmptyPrompt:
+class EmptyPromptTarget:
     """The empty prompt: the student's ids, int64 [1, slots], and the teacher's states of it."""
 
     ids: torch.Tensor
-    target: States
+    target: EncoderOutput
 
 
 @dataclass(frozen=True)
-class Extras:
+class LossConstants:
     """What some losses need besides a batch; on the training device."""
 
-    empty: EmptyPrompt | None = None
+    empty: EmptyPromptTarget | None = None
     geometry: Geometry | None = None
-    end_of_text: int = -1
+    student_eos_id: int = -1
     """Of the student's vocabulary; what ends the decoder's sentences."""
     aligned: bool = True
     """The student's English tokens are the teacher's."""
@@ -47,61 +47,70 @@ class Extras:
 class Task(nn.Module):
     """The module that is trained; one forward per step, so that any wrapper sees every use of a weight."""
 
-    def __init__(self, student: StudentTower, losses: LossesConfig, extras: Extras | None = None) -> None:
+    def __init__(self, student: StudentEncoder, losses: LossesConfig, extras: LossConstants | None = None) -> None:
         """Train `student`, and the decoder where a loss wants one."""
         super().__init__()
         self.student = student
         self._losses = losses
-        self._extras = extras or Extras()
+        self._extras = extras or LossConstants()
         self.decoder: Decoder | None = None
         if losses.translation:
             width = student.output_table().shape[1]
-            self.decoder = Decoder(losses.translation.decoder, width, student.state_width, student.slots)
+            self.decoder = Decoder(losses.translation.decoder, width, student.state_width, student.max_length)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The weights that train, by the names of a checkpoint."""
         decoder = trainable(self.decoder) if self.decoder else {}
         return {**trainable(self.student), **{DECODER + name: weight for name, weight in decoder.items()}}
 
-    def forward(self, reading: Reading, targets: Targets, done: float = 0.0) -> Terms:
+    def forward(self, batch: TrainBatch, targets: Targets, progress: float = 0.0) -> LossTerms:
         """Named loss terms, scalars; `done` is the share of the run that lies behind."""
-        return self.terms(reading, self.student(reading.chinese), self.student(reading.english), targets, done)
+        return self.terms(
+            batch, self.student(batch.student_zh_ids), self.student(batch.student_en_ids), targets, progress
+        )
 
-    def terms(self, reading: Reading, chinese: States, english: States, targets: Targets, done: float) -> Terms:
+    def terms(
+        self, batch: TrainBatch, chinese: EncoderOutput, english: EncoderOutput, targets: Targets, progress: float
+    ) -> LossTerms:
         """The same of the student's states."""
         empty = self._extras.empty
-        step = Step(
+        step = LossInput(
             chinese=chinese,
             target=targets.pairs,
             english=english,
             english_target=targets.english,
-            full=reading.full,
+            padded_to_max=batch.padded_to_max,
             aligned=self._extras.aligned,
-            empty=Empty(self.student(empty.ids), empty.target) if empty else None,
+            empty=EmptyPromptStates(self.student(empty.ids), empty.target) if empty else None,
             geometry=self._extras.geometry,
-            spoken=self._spoken(reading, chinese, english),
-            done=done,
+            translation_losses=self._translation_losses(batch, chinese, english),
+            progress=progress,
         )
         # Cosines near one and contrastive logits need more digits than a half-precision product keeps.
         with torch.autocast(chinese.pooled.device.type, enabled=False):
             return self._losses.terms(step)
 
-    def _spoken(self, reading: Reading, chinese: States, english: States) -> Terms:
+    def _translation_losses(self, batch: TrainBatch, chinese: EncoderOutput, english: EncoderOutput) -> LossTerms:
         """The decoder's cross-entropy by direction, on the pairs whose English the student read."""
         if self.decoder is None or self._losses.translation is None:
             return {}
-        some = slice(None, None, self._losses.translation.decoder.every)
-        states = {"zh": chinese.rows(reading.rows).rows(some), "en": english.rows(some)}
-        ids: dict[Language, torch.Tensor] = {"zh": reading.chinese[reading.rows][some], "en": reading.english[some]}
+        decoder_rows = slice(None, None, self._losses.translation.decoder.every)
+        states = {"zh": chinese.rows(batch.english_rows).rows(decoder_rows), "en": english.rows(decoder_rows)}
+        ids: dict[Language, torch.Tensor] = {
+            "zh": batch.student_zh_ids[batch.english_rows][decoder_rows],
+            "en": batch.student_en_ids[decoder_rows],
+        }
         return {
-            f"{said}_from_{read}": self.decoder(self.student, states[read], ids[said], self._extras.end_of_text, said)
-            for said in ids
-            for read in states
-            if f"{said}_from_{read}" in self._losses.translation.weights
+            f"{output_language}_from_{input_language}": self.decoder(
+                self.student, states[input_language], ids[output_language], self._extras.student_eos_id, output_language
+            )
+            for output_language in ids
+            for input_language in states
+            if f"{output_language}_from_{input_language}" in self._losses.translation.weights
         }
 
 
-def total(terms: Terms) -> torch.Tensor:
+def total(terms: LossTerms) -> torch.Tensor:
     """The loss of a step: the sum of its terms."""
     return torch.stack(list(terms.values())).sum()
 
@@ -109,37 +118,41 @@ def total(terms: Terms) -> torch.Tensor:
 Autocast = Callable[[], AbstractContextManager[None]]
 
 
-def targets_in_parts(teacher: Teacher, parts: Sequence[Reading]) -> Targets:
+def chunked_targets(teacher: Teacher, chunks: Sequence[TrainBatch]) -> Targets:
     """The teacher's states of all parts."""
-    every = [teacher.targets(part) for part in parts]
-    return Targets(_joined([part.pairs for part in every]), _joined([part.english for part in every]))
+    targets = [teacher.targets(part) for part in chunks]
+    return Targets(_joined([part.pairs for part in targets]), _joined([part.english for part in targets]))
 
 
-def backward_in_parts(
-    task: Task, reading: Reading, targets: Targets, done: float, count: int, autocast: Autocast
-) -> Terms:
+def cached_backward(
+    task: Task, batch: TrainBatch, targets: Targets, progress: float, num_chunks: int, autocast: Autocast
+) -> LossTerms:
     """Terms of the step, whose gradients are added to the weights of `task`; `count` parts."""
-    parts = reading.parts(count)
+    chunks = batch.chunks(num_chunks)
     with torch.no_grad(), autocast():
-        read = [(task.student(part.chinese), task.student(part.english)) for part in parts]
-    chinese, english = (_leaf(_joined([each[side] for each in read])) for side in (0, 1))
+        outputs = [(task.student(part.student_zh_ids), task.student(part.student_en_ids)) for part in chunks]
+    chinese, english = (_leaf(_joined([each[side] for each in outputs])) for side in (0, 1))
     with autocast():
-        terms = task.terms(reading, chinese, english, targets, done)
+        terms = task.terms(batch, chinese, english, targets, progress)
     total(terms).backward()  # type: ignore[no-untyped-call]
-    for index, part in enumerate(parts):
-        for ids, states in ((part.chinese, chinese), (part.english, english)):
+    for index, chunk in enumerate(chunks):
+        for ids, states in ((chunk.student_zh_ids, chinese), (chunk.student_en_ids, english)):
             with autocast():
-                again = task.student(ids)
+                recomputed = task.student(ids)
             rows = slice(index * len(ids), (index + 1) * len(ids))
-            wanted = ((again.tokens, states.tokens), (again.pooled, states.pooled))
-            held = [(one, whole.grad[rows]) for one, whole in wanted if whole.grad is not None and one.requires_grad]
-            torch.autograd.backward([one for one, _ in held], [gradient for _, gradient in held])
+            output_pairs = ((recomputed.hidden_states, states.hidden_states), (recomputed.pooled, states.pooled))
+            with_gradient = [
+                (one, whole.grad[rows]) for one, whole in output_pairs if whole.grad is not None and one.requires_grad
+            ]
+            torch.autograd.backward([one for one, _ in with_gradient], [gradient for _, gradient in with_gradient])
     return terms
 
 
-def _joined(parts: Sequence[States]) -> States:
-    return States(*(torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "pooled", "is_text")))
+def _joined(parts: Sequence[EncoderOutput]) -> EncoderOutput:
+    return EncoderOutput(
+        *(torch.cat([getattr(part, name) for part in parts]) for name in ("hidden_states", "pooled", "text_mask"))
+    )
 
 
-def _leaf(states: States) -> States:
-    return States(states.tokens.requires_grad_(), states.pooled.requires_grad_(), states.is_text)
+def _leaf(states: EncoderOutput) -> EncoderOutput:
+    return EncoderOutput(states.hidden_states.requires_grad_(), states.pooled.requires_grad_(), states.text_mask)

@@ -6,21 +6,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.loader.token_store import DomainTokens, Ids
-from distill.text_tower import States
+from data.loader.token_store import DomainTokens, TokenIds
+from distill.text_tower import EncoderOutput
 
-Encoder = Callable[[torch.Tensor], States]
+EncodeFn = Callable[[torch.Tensor], EncoderOutput]
 _BATCH = 64  # small enough to fit the memory that a training step has freed
 
 
 def validate(
     domains: Mapping[str, DomainTokens],
-    teacher: Encoder,
-    student: Encoder,
-    pad: int,
+    teacher: EncodeFn,
+    student: EncodeFn,
+    teacher_pad_id: int,
     device: torch.device,
-    most: int,
-    student_pad: int | None = None,
+    max_rows: int,
+    student_pad_id: int | None = None,
 ) -> dict[str, float]:
     """For each domain's first `most` held-out pairs: `cosine_zh`, `cosine_en` to the teacher, `zh2en` and `en2zh`.
 
@@ -28,32 +28,34 @@ def validate(
     the other way round. `student_pad` is `pad` where it is None.
     """
     result = {}
-    own = pad if student_pad is None else student_pad
+    student_padding = teacher_pad_id if student_pad_id is None else student_pad_id
     for name, tokens in domains.items():
-        rows = np.arange(min(len(tokens), most))
+        rows = np.arange(min(len(tokens), max_rows))
         if len(rows) < 2:
             continue
-        target = _pooled(tokens, "teacher_en", rows, teacher, pad, device)
-        english = _pooled(tokens, "student_en", rows, student, own, device)
-        chinese = _pooled(tokens, "student_zh", rows, student, own, device)
+        target = _pooled(tokens, "teacher_en", rows, teacher, teacher_pad_id, device)
+        english = _pooled(tokens, "student_en", rows, student, student_padding, device)
+        chinese = _pooled(tokens, "student_zh", rows, student, student_padding, device)
         result[f"{name}/cosine_zh"] = (chinese * target).sum(dim=1).mean().item()
         result[f"{name}/cosine_en"] = (english * target).sum(dim=1).mean().item()
-        result.update({f"{name}/{way}": value for way, value in bitext_accuracy(chinese @ target.T).items()})
+        result.update(
+            {f"{name}/{direction}": value for direction, value in bitext_accuracy(chinese @ target.T).items()}
+        )
     return result
 
 
 def bitext_accuracy(similarity: torch.Tensor) -> dict[str, float]:
     """Share of rows (`zh2en`) and of columns (`en2zh`) of [n, n] whose largest entry is the diagonal's; ties hit."""
-    own = similarity.diagonal()
+    diagonal = similarity.diagonal()
     return {
-        "zh2en": (similarity.max(dim=1).values <= own).float().mean().item(),
-        "en2zh": (similarity.max(dim=0).values <= own).float().mean().item(),
+        "zh2en": (similarity.max(dim=1).values <= diagonal).float().mean().item(),
+        "en2zh": (similarity.max(dim=0).values <= diagonal).float().mean().item(),
     }
 
 
 @torch.no_grad()
 def _pooled(
-    tokens: DomainTokens, view: str, rows: np.ndarray, encode: Encoder, pad: int, device: torch.device
+    tokens: DomainTokens, view: str, rows: np.ndarray, encode: EncodeFn, pad: int, device: torch.device
 ) -> torch.Tensor:
     """Normalised pooled states [rows, dim] on the CPU, in the order of `rows`; encoded by length to pad little."""
     lengths = tokens.lengths(view, rows)
@@ -61,7 +63,7 @@ def _pooled(
     parts = []
     for start in range(0, len(order), _BATCH):
         some = order[start : start + _BATCH]
-        ids = Ids(np.concatenate(tokens.gather(view, rows[some])), lengths[some]).padded(pad)
+        ids = TokenIds(np.concatenate(tokens.gather(view, rows[some])), lengths[some]).pad(pad)
         parts.append(encode(torch.from_numpy(ids).to(device)).pooled.float().cpu())
     out = torch.empty_like(torch.cat(parts))
     out[torch.from_numpy(order)] = torch.cat(parts)

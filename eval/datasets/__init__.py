@@ -1,6 +1,1 @@
 """Readers of retrieval benchmarks: from each published layout to one `Benchmark`."""
-
-
-
-
-

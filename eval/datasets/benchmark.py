@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 
 from data.cli import UserError, one_line
 
-Picture = Callable[[str], bytes]
+ImageReader = Callable[[str], bytes]
 """From an image id to the bytes of its file; raises UserError naming the image where it is missing."""
 
 
-def no_picture(image: str) -> bytes:
+def no_image(image: str) -> bytes:
     """The `picture` of a benchmark whose gallery is made of texts."""
     raise AssertionError(f"{image} is no picture")
 
 
 @dataclass(frozen=True)
-class Captions:
+class CaptionSet:
     """Captions of one language in file order; pairs [pairs, 2] holds (caption, image) for every right pair."""
 
     texts: tuple[str, ...]
@@ -37,12 +37,12 @@ class Captions:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class RetrievalBenchmark:
     """Images and captions in file order, which decides ties; `files` are the files that were read, for their hashes."""
 
     images: tuple[str, ...]
-    captions: Mapping[str, Captions]
-    picture: Picture
+    captions: Mapping[str, CaptionSet]
+    read_image: ImageReader
     files: tuple[Path, ...]
 
 
@@ -56,7 +56,7 @@ class Caption:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedBenchmark:
     """A published benchmark: the language of its captions, and how many images and captions it has.
 
     A file of another size needs a title of its own: published scores never stand beside it.
@@ -72,33 +72,39 @@ class Published:
 BENCHMARKS = {
     published.name: published
     for published in (
-        Published("flickr30k-cn", "Flickr30K-CN", language="zh", images=1000, captions=5000),
-        Published("flickr30k", "Flickr30K", language="en", images=1000, captions=5000),  # the usual English split
-        Published("coco-cn", "COCO-CN", language="zh", images=1000, captions=1053),  # English by --english
-        Published("xm3600", "XM3600", language="zh", images=3600, captions=None),  # all captions of both languages
-        Published("muge", "MUGE", language="zh", images=29806, captions=5008),  # published: text to image only
+        PublishedBenchmark("flickr30k-cn", "Flickr30K-CN", language="zh", images=1000, captions=5000),
+        PublishedBenchmark(
+            "flickr30k", "Flickr30K", language="en", images=1000, captions=5000
+        ),  # the usual English split
+        PublishedBenchmark("coco-cn", "COCO-CN", language="zh", images=1000, captions=1053),  # English by --english
+        PublishedBenchmark(
+            "xm3600", "XM3600", language="zh", images=3600, captions=None
+        ),  # all captions of both languages
+        PublishedBenchmark("muge", "MUGE", language="zh", images=29806, captions=5008),  # published: text to image only
     )
 }
 """The benchmarks of `python -m eval.retrieval NAME`, by name."""
 
 
 def assemble(
-    rows: Iterable[Caption], picture: Picture, files: tuple[Path, ...], images: Iterable[str] = ()
-) -> Benchmark:
+    rows: Iterable[Caption], read_image: ImageReader, files: tuple[Path, ...], images: Iterable[str] = ()
+) -> RetrievalBenchmark:
     """Number images in order of first sight, those of `images` first, and sort the captions by language."""
-    number = {image: position for position, image in enumerate(dict.fromkeys(images))}
+    image_index = {image: position for position, image in enumerate(dict.fromkeys(images))}
     texts: dict[str, list[str]] = {}
     pairs: dict[str, list[tuple[int, int]]] = {}
     for row in rows:
-        mine = texts.setdefault(row.language, [])
+        language_texts = texts.setdefault(row.language, [])
         for image in row.images:
-            pairs.setdefault(row.language, []).append((len(mine), number.setdefault(image, len(number))))
-        mine.append(row.text)
+            pairs.setdefault(row.language, []).append(
+                (len(language_texts), image_index.setdefault(image, len(image_index)))
+            )
+        language_texts.append(row.text)
     captions = {
-        language: Captions(tuple(texts[language]), np.array(pairs[language], dtype=np.int64).reshape(-1, 2))
+        language: CaptionSet(tuple(texts[language]), np.array(pairs[language], dtype=np.int64).reshape(-1, 2))
         for language in texts
     }
-    return Benchmark(tuple(number), captions, picture, files)
+    return RetrievalBenchmark(tuple(image_index), captions, read_image, files)
 
 
 PART_OF_SPEECH = re.compile(r"(\S[/_][A-Za-z]{1,3}\d?(\s|$)){2}")
@@ -106,7 +112,7 @@ PART_OF_SPEECH = re.compile(r"(\S[/_][A-Za-z]{1,3}\d?(\s|$)){2}")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
-def checked(benchmark: Benchmark, name: str) -> Benchmark:
+def checked_benchmark(benchmark: RetrievalBenchmark, name: str) -> RetrievalBenchmark:
     """`benchmark` itself, where its captions are text without part-of-speech tags; else UserError."""
     if not benchmark.captions:
         raise UserError(f"{name}: no captions; the file is empty")
@@ -149,7 +155,7 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, row
 
 
-def captions_of(value: object, where: str, key: str) -> tuple[str, ...]:
+def caption_list(value: object, where: str, key: str) -> tuple[str, ...]:
     """`value` as captions: one string or a list of strings, none of them empty; anything else raises UserError."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -160,18 +166,18 @@ def captions_of(value: object, where: str, key: str) -> tuple[str, ...]:
 
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-FOLDERS = ("images", "Images", "flickr30k-images", "flickr30k_images", "imgs")
+IMAGE_FOLDERS = ("images", "Images", "flickr30k-images", "flickr30k_images", "imgs")
 
 
-def folder_pictures(table: Path, images: Path | None) -> Picture:
+def folder_image_reader(table: Path, images: Path | None) -> ImageReader:
     """Pictures as files in `images`, or in a folder of a usual name beside `table`, or beside `table` itself.
 
     An id is a file name, with or without `.jpg`, with or without its folder.
     """
     if images is not None and not images.is_dir():
         raise UserError(f"--images {images}: no such folder")
-    beside = [table.parent / name for name in FOLDERS if (table.parent / name).is_dir()]
-    folder = images or next(iter(beside), table.parent)
+    sibling_folders = [table.parent / name for name in IMAGE_FOLDERS if (table.parent / name).is_dir()]
+    folder = images or next(iter(sibling_folders), table.parent)
 
     def picture(image: str) -> bytes:
         for name in (image, f"{image}.jpg", Path(image).name):

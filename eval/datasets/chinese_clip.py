@@ -9,28 +9,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.cli import UserError
-from eval.datasets.benchmark import Benchmark, Caption, Picture, assemble, captions_of, json_rows
+from eval.datasets.benchmark import Caption, ImageReader, RetrievalBenchmark, assemble, caption_list, json_rows
 
-TEXTS = "test_texts.jsonl"
-ENDINGS = ("_texts.jsonl", "_queries.jsonl")
+TEXTS_FILE = "test_texts.jsonl"
+CAPTION_SUFFIXES = ("_texts.jsonl", "_queries.jsonl")
 
 
-def read_chinese_clip(texts: Path, language: str) -> Benchmark:
+def read_chinese_clip(texts: Path, language: str) -> RetrievalBenchmark:
     """Read `texts` and the pictures beside it; without pictures the gallery is what the captions speak of.
 
     The order of the pictures' file is the order of the gallery, and it decides ties, as it does in Chinese-CLIP.
     """
-    ending = next(ending for ending in ENDINGS if texts.name.endswith(ending))
+    ending = next(ending for ending in CAPTION_SUFFIXES if texts.name.endswith(ending))
     pictures = texts.with_name(texts.name.removesuffix(ending) + "_imgs.tsv")
     rows = list(_rows(texts, language))
     if not pictures.is_file():
-        return assemble(rows, _absent(pictures), (texts,))
+        return assemble(rows, _missing_images(pictures), (texts,))
     offsets = _offsets(pictures)
     for row in rows:
         unknown = [image for image in row.images if image not in offsets]
         if unknown:
             raise UserError(f"{texts}: caption {row.text[:20]!r} is of image {unknown[0]}, which is not in {pictures}")
-    return assemble(rows, _pictures(pictures, offsets), (texts, pictures), offsets)
+    return assemble(rows, _image_reader(pictures, offsets), (texts, pictures), offsets)
 
 
 def _rows(texts: Path, language: str) -> Iterator[Caption]:
@@ -40,7 +40,7 @@ def _rows(texts: Path, language: str) -> Iterator[Caption]:
             raise UserError(f'{where}: no image_ids; each line needs {{"text_id", "text", "image_ids": [...]}}')
         if not isinstance(text, str):
             raise UserError(f'{where}: no text; each line needs {{"text_id", "text", "image_ids": [...]}}')
-        yield Caption(language, captions_of(text, where, "text")[0], tuple(str(image) for image in images))
+        yield Caption(language, caption_list(text, where, "text")[0], tuple(str(image) for image in images))
 
 
 def _offsets(pictures: Path) -> dict[str, int]:
@@ -57,7 +57,7 @@ def _offsets(pictures: Path) -> dict[str, int]:
     return offsets
 
 
-def _pictures(pictures: Path, offsets: dict[str, int]) -> Picture:
+def _image_reader(pictures: Path, offsets: dict[str, int]) -> ImageReader:
     def picture(image: str) -> bytes:
         with pictures.open("rb") as file:
             file.seek(offsets[image])
@@ -71,7 +71,7 @@ def _pictures(pictures: Path, offsets: dict[str, int]) -> Picture:
     return picture
 
 
-def _absent(pictures: Path) -> Picture:
+def _missing_images(pictures: Path) -> ImageReader:
     def picture(image: str) -> bytes:
         raise UserError(f"image {image}: no file {pictures}; put it there, or give features with --image-features")
 

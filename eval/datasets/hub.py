@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from data.cli import UserError, one_line
-from eval.datasets.benchmark import Benchmark, Caption, Picture, assemble, captions_of
+from eval.datasets.benchmark import Caption, ImageReader, RetrievalBenchmark, assemble, caption_list
 
 LANGUAGE_COLUMNS = {
     "zh": ("zh", "caption_zh", "zh_caption", "captions_zh", "zh_captions", "chinese"),
     "en": ("en", "caption_en", "en_caption", "captions_en", "en_captions", "english"),
 }
 PLAIN_COLUMNS = ("caption", "captions", "sentences", "text", "raw")
-NUMBERED = re.compile(r"(caption|sentence|text)_?\d$")
+NUMBERED_COLUMN = re.compile(r"(caption|sentence|text)_?\d$")
 ID_COLUMNS = ("image_id", "img_id", "filename", "file_name", "img_path", "id")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
@@ -23,7 +23,7 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None and Path(name).suffix not in {".csv", ".jsonl"}
 
 
-def read_hub(name: str) -> Benchmark:
+def read_hub(name: str) -> RetrievalBenchmark:
     """Read the test rows of data set `name`; columns are recognised by name, the language of plain ones by script."""
     import datasets
 
@@ -42,7 +42,11 @@ def read_hub(name: str) -> Benchmark:
     identity = next((column for column in ID_COLUMNS if column in rows.column_names), None)
     ids = [str(value) for value in rows[identity]] if identity else [str(number) for number in range(len(rows))]
     captions = _captions(rows.select_columns(list(columns)), columns, ids)
-    pictures = _pictures(rows.cast_column(image, datasets.Image(decode=False)), image, ids) if image else _absent(name)
+    pictures = (
+        _image_reader(rows.cast_column(image, datasets.Image(decode=False)), image, ids)
+        if image
+        else _missing_images(name)
+    )
     local = tuple(sorted(Path(name).rglob("*.parquet"))) if Path(name).is_dir() else ()
     return assemble(captions, pictures, local, ids)
 
@@ -50,7 +54,7 @@ def read_hub(name: str) -> Benchmark:
 def _caption_columns(names: list[str]) -> dict[str, str]:
     """Column -> language; "" where the script of the caption must tell."""
     named = {name: language for language, known in LANGUAGE_COLUMNS.items() for name in names if name in known}
-    plain = {name: "" for name in names if name in PLAIN_COLUMNS or NUMBERED.fullmatch(name)}
+    plain = {name: "" for name in names if name in PLAIN_COLUMNS or NUMBERED_COLUMN.fullmatch(name)}
     return named or plain
 
 
@@ -58,11 +62,11 @@ def _captions(rows: Any, columns: dict[str, str], ids: list[str]) -> Iterator[Ca
     for number, row in enumerate(rows):
         for column, language in columns.items():
             value = row[column]
-            for text in () if value is None else captions_of(value, f"row {number}", column):
+            for text in () if value is None else caption_list(value, f"row {number}", column):
                 yield Caption(language or ("zh" if CHINESE.search(text) else "en"), text, (ids[number],))
 
 
-def _pictures(rows: Any, column: str, ids: list[str]) -> Picture:  # noqa: ANN401  datasets is untyped
+def _image_reader(rows: Any, column: str, ids: list[str]) -> ImageReader:  # noqa: ANN401  datasets is untyped
     number = {image: position for position, image in enumerate(ids)}
 
     def picture(image: str) -> bytes:
@@ -75,7 +79,7 @@ def _pictures(rows: Any, column: str, ids: list[str]) -> Picture:  # noqa: ANN40
     return picture
 
 
-def _absent(name: str) -> Picture:
+def _missing_images(name: str) -> ImageReader:
     def picture(image: str) -> bytes:
         raise UserError(f"image {image}: {name} has no column of pictures; give features with --image-features")
 

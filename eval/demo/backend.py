@@ -9,17 +9,26 @@ import torch
 from numpy.typing import NDArray
 
 from data.cli import UserError
-from distill.api import Conditioner, Encoder, load_conditioner, load_student
+from distill.api import Encoder, TextEncoder, load_student, load_text_encoder
 from eval.datasets.benchmark import IMAGE_ENDINGS
-from eval.generation.pipeline import Drawing, Pipeline, check_fit, draw, load_pipeline, noise, own_conditioner, pictures
+from eval.generation.pipeline import (
+    Pipeline,
+    SamplingConfig,
+    check_student_fit,
+    decode_latents,
+    load_pipeline,
+    pipeline_text_encoder,
+    sample,
+    seeded_noise,
+)
 from eval.retrieval.features import image_features
 from eval.retrieval.models import load_image_tower
 
-MOST_PICTURES = 2000
+MAX_IMAGES = 2000
 
 
 @dataclass(frozen=True)
-class Twins:
+class ImagePair:
     """Pictures [h, w, 3] from one noise; cosine of the states by slot; how many tokens of the prompt were cut."""
 
     teacher: NDArray[np.uint8]
@@ -29,28 +38,28 @@ class Twins:
 
 
 @dataclass(frozen=True)
-class Painter:
+class ImageGenerator:
     """A pipeline with its own encoder and with a student's."""
 
     pipeline: Pipeline
-    teacher: Conditioner
-    student: Conditioner
+    teacher: TextEncoder
+    student: TextEncoder
 
-    def draw(self, prompt: str, english: str, seed: int, how: Drawing) -> Twins:
+    def generate(self, prompt: str, english: str, seed: int, sampling: SamplingConfig) -> ImagePair:
         """`english` under the teacher and `prompt` under the student, from the noise of `seed`."""
-        start = noise(self.pipeline, [seed])
-        drawn, states = [], []
-        for conditioner, text in ((self.teacher, english), (self.student, prompt)):
-            states.append(conditioner.states([text]))
-            path = draw(self.pipeline, start, states[-1], conditioner.states([""]), how)
-            drawn.append(pictures(self.pipeline, path.latents[-1])[0])
+        start = seeded_noise(self.pipeline, [seed])
+        images, states = [], []
+        for text_encoder, text in ((self.teacher, english), (self.student, prompt)):
+            states.append(text_encoder.states([text]))
+            path = sample(self.pipeline, start, states[-1], text_encoder.states([""]), sampling)
+            images.append(decode_latents(self.pipeline, path.latents[-1])[0])
         cosine = torch.cosine_similarity(states[0], states[1], dim=-1)[0].tolist()
         tokens = len(self.student.tokenizer(prompt, verbose=False).input_ids)
-        return Twins(drawn[0], drawn[1], cosine, max(0, tokens - self.student.slots))
+        return ImagePair(images[0], images[1], cosine, max(0, tokens - self.student.max_length))
 
 
 @dataclass(frozen=True)
-class Album:
+class ImageIndex:
     """Pictures with their features [pictures, dim] in the space of the teacher's CLIP, and the student that asks."""
 
     paths: tuple[Path, ...]
@@ -64,35 +73,35 @@ class Album:
         return [(self.paths[place], float(cosines[place])) for place in order]
 
 
-def load_painter(pipeline: str, student: str, device: torch.device) -> Painter:
+def load_generator(pipeline: str, student: str, device: torch.device) -> ImageGenerator:
     """Both encoders beside one UNet; a student that does not fit it raises UserError."""
-    whole, conditioner = load_pipeline(pipeline, device), load_conditioner(student, "--student", device=device)
-    check_fit(conditioner, whole, (student, pipeline))
-    return Painter(whole, own_conditioner(whole), conditioner)
+    sd_pipeline, conditioner = load_pipeline(pipeline, device), load_text_encoder(student, "--student", device=device)
+    check_student_fit(conditioner, sd_pipeline, (student, pipeline))
+    return ImageGenerator(sd_pipeline, pipeline_text_encoder(sd_pipeline), conditioner)
 
 
-def load_album(folder: Path, clip: str, student: str, device: torch.device) -> Album:
+def load_image_index(folder: Path, clip: str, student: str, device: torch.device) -> ImageIndex:
     """The first pictures below `folder`, by name, through the image tower of `clip`."""
     if not folder.is_dir():
         raise UserError(
             f"--pictures {folder}: no such folder; give one of pictures, or run scripts/quickstart.py first"
         )
-    paths = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)[:MOST_PICTURES])
+    paths = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)[:MAX_IMAGES])
     if not paths:
         raise UserError(f"--pictures {folder}: no pictures in it ({', '.join(sorted(IMAGE_ENDINGS))})")
     tower = load_image_tower(clip, "--clip", torch.float32, device)
     encoder = load_student(student, device, "--student")
-    found = image_features(tower, [str(path) for path in paths], _bytes, "crop")
-    if found.shape[1] != encoder.model.text_projection.out_features:
+    features = image_features(tower, [str(path) for path in paths], _bytes, "crop")
+    if features.shape[1] != encoder.model.text_projection.out_features:
         raise UserError(f"--student {student}: its features have another width than those of --clip {clip}")
-    return Album(paths, found, encoder)
+    return ImageIndex(paths, features, encoder)
 
 
 def _bytes(name: str) -> bytes:
     return Path(name).read_bytes()
 
 
-def agreement(cosine: Sequence[float]) -> str:
+def cosine_summary(cosine: Sequence[float]) -> str:
     """One line on the cosines by slot."""
     mean, low = sum(cosine) / len(cosine), min(cosine)
     return f"cosine of the states: mean {mean:.3f}, lowest {low:.3f} at slot {list(cosine).index(low)}"

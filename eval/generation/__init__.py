@@ -1,6 +1,1 @@
 """Twin pictures: the same seeds and the same UNet under two encoders."""
-
-
-
-
-

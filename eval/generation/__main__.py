@@ -18,23 +18,23 @@ from jsonargparse import ArgumentParser, Namespace
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from data.cli import UserError, command
-from data.files import whole_folder, write_json
-from distill.api import load_conditioner
-from eval.generation.compare import Read, Twins, compare, summary
-from eval.generation.pipeline import Drawing, check_fit, load_pipeline, own_conditioner
+from data.cli import UserError, run_cli
+from data.files import atomic_folder, write_json
+from distill.api import load_text_encoder
+from eval.generation.compare import GenerationComparison, Recognise, compare_generations, summarise
+from eval.generation.pipeline import SamplingConfig, check_student_fit, load_pipeline, pipeline_text_encoder
 from eval.generation.prompts import Prompt, read_prompts
-from eval.generation.recogniser import load_recogniser, read
+from eval.generation.recogniser import load_recogniser, recognise
 from eval.provenance import command_line, commit, hashes, versions
-from eval.retrieval.models import chosen
+from eval.retrieval.models import resolve_device
 
-GAP, LABEL, LEAST = 4, 110, 128
+GAP, LABEL, MIN_SIDE = 4, 110, 128
 
 
-def grid(rows: dict[str, NDArray[np.uint8]]) -> Image.Image:
+def image_grid(rows: dict[str, NDArray[np.uint8]]) -> Image.Image:
     """Rows of pictures [columns, h, w, 3] under their names as one picture; small ones are enlarged."""
     first = next(iter(rows.values()))
-    side = max(LEAST, first.shape[1])
+    side = max(MIN_SIDE, first.shape[1])
     sheet = Image.new("RGB", (LABEL + (side + GAP) * len(first), (side + GAP) * len(rows)), "white")
     pen = ImageDraw.Draw(sheet)
     for row, (name, pictures) in enumerate(rows.items()):
@@ -45,10 +45,10 @@ def grid(rows: dict[str, NDArray[np.uint8]]) -> Image.Image:
     return sheet
 
 
-_WRITTEN = {"result.json", "grid.png", "pictures"}
+_OUTPUT_NAMES = {"result.json", "grid.png", "pictures"}
 
 
-def parse(arguments: list[str] | None) -> Namespace:
+def parse_args(arguments: list[str] | None) -> Namespace:
     """The command line."""
     parser = ArgumentParser(prog="python -m eval.generation", description=__doc__, exit_on_error=False)
     parser.add_argument("--pipeline", type=str, required=True, help="Stable Diffusion 1.x or 2.x: folder or Hub id")
@@ -66,40 +66,48 @@ def parse(arguments: list[str] | None) -> Namespace:
     parser.add_argument("--shown", type=int, default=8, help="prompts whose pictures are kept")
     parser.add_argument("--floor", type=bool, default=False, help="also draw the teacher's reading of Chinese")
     parser.add_argument("--device", type=str | None, help="cpu, cuda ...; by default cuda where there is one")
-    parser.add_class_arguments(Drawing, "drawing")
+    parser.add_class_arguments(SamplingConfig, "drawing")
     return parser.parse_args(arguments)
 
 
-def run(arguments: list[str] | None = None) -> dict[str, Any]:
+def run_generation(arguments: list[str] | None = None) -> dict[str, Any]:
     """Draw, measure, write, and return the result."""
-    given, started = parse(arguments), time.monotonic()
-    if min(given.seeds, given.drawing.steps, given.drawing.batch) < 1 or (given.limit is not None and given.limit < 2):
+    args, started = parse_args(arguments), time.monotonic()
+    if min(args.seeds, args.drawing.steps, args.drawing.batch) < 1 or (args.limit is not None and args.limit < 2):
         raise UserError("--seeds, --drawing.steps and --drawing.batch are at least 1, --limit at least 2")
-    _refuse_foreign(given.out)
-    prompts = read_prompts(given.prompts, given.limit)
-    reader = _reader(given.recogniser, prompts)
-    device = chosen(given.device)
-    pipeline = load_pipeline(given.pipeline, device)
-    student = load_conditioner(given.student, "--student", device=device)
-    check_fit(student, pipeline, (given.student, given.pipeline))
-    how = Drawing(**vars(given.drawing))
-    twins = compare(
-        pipeline, own_conditioner(pipeline), student, prompts, given.seeds, how, reader, given.shown, given.floor
+    _check_output_folder(args.out)
+    prompts = read_prompts(args.prompts, args.limit)
+    recognise_images = _recognise_function(args.recogniser, prompts)
+    device = resolve_device(args.device)
+    pipeline = load_pipeline(args.pipeline, device)
+    student = load_text_encoder(args.student, "--student", device=device)
+    check_student_fit(student, pipeline, (args.student, args.pipeline))
+    sampling = SamplingConfig(**vars(args.drawing))
+    comparison = compare_generations(
+        pipeline,
+        pipeline_text_encoder(pipeline),
+        student,
+        prompts,
+        args.seeds,
+        sampling,
+        recognise_images,
+        args.shown,
+        args.floor,
     )
     settings = {
-        "pipeline": given.pipeline, "student": given.student, "prompts": len(prompts), "seeds": given.seeds,
-        "drawing": asdict(how), "scheduler": "DPM-Solver++", "sha256": hashes(_files(given)),
+        "pipeline": args.pipeline, "student": args.student, "prompts": len(prompts), "seeds": args.seeds,
+        "drawing": asdict(sampling), "scheduler": "DPM-Solver++", "sha256": hashes(_hashed_files(args)),
         "device": str(device), "commit": commit(), "versions": versions(),
         "seconds": round(time.monotonic() - started, 1),
         "command": command_line("eval.generation", arguments),
     }  # fmt: skip
-    result = {**summary(twins), "settings": settings}
-    _write(given.out, twins, prompts, result)
-    print(report(result))
+    result = {**summarise(comparison), "settings": settings}
+    _write(args.out, comparison, prompts, result)
+    print(generation_report(result))
     return result
 
 
-def _reader(folder: Path | None, prompts: list[Prompt]) -> Read | None:
+def _recognise_function(folder: Path | None, prompts: list[Prompt]) -> Recognise | None:
     if folder is None:
         return None
     if not (folder / "model.safetensors").is_file():
@@ -108,34 +116,34 @@ def _reader(folder: Path | None, prompts: list[Prompt]) -> Read | None:
     if missing:
         raise UserError(f"--recogniser: prompt {missing[0]} has no scene, so nobody knows what its picture should show")
     network = load_recogniser(folder)
-    return lambda pictures: read(network, pictures)
+    return lambda pictures: recognise(network, pictures)
 
 
-def _files(given: Namespace) -> list[Path]:
-    folders = [Path(given.pipeline), Path(given.student), *([given.recogniser] if given.recogniser else [])]
-    return [given.prompts, *(path for folder in folders for path in sorted(folder.rglob("*.safetensors")))]
+def _hashed_files(args: Namespace) -> list[Path]:
+    folders = [Path(args.pipeline), Path(args.student), *([args.recogniser] if args.recogniser else [])]
+    return [args.prompts, *(path for folder in folders for path in sorted(folder.rglob("*.safetensors")))]
 
 
-def _refuse_foreign(out: Path) -> None:
+def _check_output_folder(out: Path) -> None:
     """Refuse a place that holds anything but drawings: it is replaced."""
-    if out.is_file() or (out.is_dir() and {path.name for path in out.iterdir()} - _WRITTEN):
+    if out.is_file() or (out.is_dir() and {path.name for path in out.iterdir()} - _OUTPUT_NAMES):
         raise UserError(f"--out {out}: something else is there; name a new folder")
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: no folder {out.parent}; make it first")
 
 
-def _write(out: Path, twins: Twins, prompts: list[Prompt], result: dict[str, Any]) -> None:
-    with whole_folder(out) as folder:
+def _write(out: Path, comparison: GenerationComparison, prompts: list[Prompt], result: dict[str, Any]) -> None:
+    with atomic_folder(out) as folder:
         (folder / "pictures").mkdir(parents=True)
-        for name, drawn in twins.pictures.items():
+        for name, drawn in comparison.pictures.items():
             for index, picture in enumerate(drawn):
                 Image.fromarray(picture).save(folder / "pictures" / f"{index:03d}.{name}.png")
         shown = [{"en": prompt.en, "zh": prompt.zh, "mixed": prompt.mixed} for prompt in prompts[: len(drawn)]]
-        grid(twins.pictures).save(folder / "grid.png")
+        image_grid(comparison.pictures).save(folder / "grid.png")
         write_json({**result, "shown": shown}, folder / "result.json")
 
 
-def report(result: dict[str, Any]) -> str:
+def generation_report(result: dict[str, Any]) -> str:
     """A table for the terminal: a line a conditioning."""
     measures = [
         name for name in ("psnr", "latent_distance", "prediction_error", "things", "read_exact") if name in result
@@ -152,8 +160,8 @@ def report(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Compare a student with its teacher in the unmodified pipeline."""
-    run()
+    run_generation()
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

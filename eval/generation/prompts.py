@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.cli import UserError, one_line
-from data.miniature.scene import Scene, scene_of
+from data.miniature.scene import Scene, scene_from_json
 
-LONGEST = 2000
+MAX_CHARACTERS = 2000
 """Characters; many times what an encoder's slots hold."""
 
 
@@ -36,27 +36,27 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
             continue
         try:
             row = json.loads(line)
-            scene = scene_of(row["scene"]) if row.get("scene") else None
+            scene = scene_from_json(row["scene"]) if row.get("scene") else None
             prompt = Prompt(row["en"], row["zh"], row.get("mixed"), scene)
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            said = f"not a prompt ({one_line(error)}); needs the keys en and zh"
-            raise UserError(f"{path}:{number}: {said}") from error
+            problem = f"not a prompt ({one_line(error)}); needs the keys en and zh"
+            raise UserError(f"{path}:{number}: {problem}") from error
         for text in (prompt.en, prompt.zh, *([] if prompt.mixed is None else [prompt.mixed])):
             if not isinstance(text, str):
                 raise UserError(f"{path}:{number}: {text!r} is no prompt; en, zh and mixed are texts")
-            refuse_unsound(text, f"{path}:{number}")
+            check_prompt(text, f"{path}:{number}")
         prompts.append(prompt)
     if len(prompts) < 2:
         raise UserError(f"{path}: {len(prompts)} prompts; at least two, for each needs a wrong one to compare with")
     return prompts[:limit]
 
 
-def refuse_unsound(text: str, place: str) -> None:
+def check_prompt(text: str, place: str) -> None:
     """Raise UserError for a prompt that nobody can have meant: empty, endless, or with control characters."""
     if all(sign.isspace() or unicodedata.category(sign) == "Cf" for sign in text):  # Cf: signs of no width
         raise UserError(f"{place}: an empty prompt; write what is to be seen")
-    if len(text) > LONGEST:
-        raise UserError(f"{place}: a prompt of {len(text)} characters; {LONGEST} are the most")
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"{place}: a prompt of {len(text)} characters; {MAX_CHARACTERS} are the most")
     control = next((sign for sign in text if _is_control(sign)), None)
     if control is not None:
         raise UserError(f"{place}: the control character U+{ord(control):04X} in a prompt; remove it")

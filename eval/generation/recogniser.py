@@ -17,7 +17,7 @@ from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene
 
 GRID = 8  # cells on a side; a cell says whether an object's centre lies in it, and what that object is
 FIELDS = [1, 2, len(KINDS), len(COLOURS), len(SIZES)]  # presence, offset, kind, colour, size
-WHOLE = 0.42  # two things nearer than this, one above the other, touch: the upper one is on the lower one
+TOUCH_DISTANCE = 0.42  # two things nearer than this, one above the other, touch: the upper one is on the lower one
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Reading:
+class RecognisedScene:
     """What a picture shows."""
 
     groups: tuple[Group, ...]
@@ -41,11 +41,11 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class SceneMatch:
     """How a reading compares with the truth; every field but `found` and `things` is for the whole scene."""
 
-    things: int  # things in the truth
-    found: int  # of these, how many the picture shows in the right kind and colour
+    num_things: int  # things in the truth
+    num_matched: int  # of these, how many the picture shows in the right kind and colour
     exact: bool  # kinds and colours are all there and nothing else is
     counts: bool
     sizes: bool
@@ -113,16 +113,16 @@ def as_input(pictures: NDArray[np.uint8]) -> Tensor:
 
 
 @torch.no_grad()
-def read(network: Recogniser, pictures: NDArray[np.uint8], chunk: int = 256) -> list[Reading]:
+def recognise(network: Recogniser, pictures: NDArray[np.uint8], chunk: int = 256) -> list[RecognisedScene]:
     """A reading for each of the pictures [n, 64, 64, 3]."""
-    readings: list[Reading] = []
+    readings: list[RecognisedScene] = []
     for start in range(0, len(pictures), chunk):
         cells, backgrounds = network(as_input(pictures[start : start + chunk]))
         readings += _decode(cells, backgrounds)
     return readings
 
 
-def _decode(cells: Tensor, backgrounds: Tensor) -> list[Reading]:
+def _decode(cells: Tensor, backgrounds: Tensor) -> list[RecognisedScene]:
     """Objects are the cells whose presence is above one half and the highest of the nine around."""
     presence, offset, kind, colour, size = torch.split(cells, FIELDS, dim=1)
     peak = (presence > 0) & (presence >= F.max_pool2d(presence, 3, 1, 1))
@@ -135,7 +135,7 @@ def _decode(cells: Tensor, backgrounds: Tensor) -> list[Reading]:
     for index, *rest in zip(picture.tolist(), *named, x, y, strict=True):
         found[index].append(tuple(rest))
     return [
-        Reading(_groups(objects), BACKGROUNDS[background])
+        RecognisedScene(_groups(objects), BACKGROUNDS[background])
         for objects, background in zip(found, backgrounds.argmax(1).tolist(), strict=True)
     ]
 
@@ -152,10 +152,10 @@ def _groups(objects: Sequence[tuple[int, int, int, float, float]]) -> tuple[Grou
     return tuple(groups)
 
 
-def stands(relation: str, subject: Group, landmark: Group) -> bool:
+def relation_holds(relation: str, subject: Group, landmark: Group) -> bool:
     """Whether the subject is where the relation says, as seen from the landmark."""
     dx, dy = subject.x - landmark.x, subject.y - landmark.y
-    touching = abs(dx) < 0.2 and -WHOLE < dy < 0
+    touching = abs(dx) < 0.2 and -TOUCH_DISTANCE < dy < 0
     if relation == "on":
         return touching
     along = {"left": -dx, "right": dx, "above": -dy, "below": dy}[relation]
@@ -163,29 +163,29 @@ def stands(relation: str, subject: Group, landmark: Group) -> bool:
     return along > abs(across) and not (relation == "above" and touching)
 
 
-def agree(scene: Scene, reading: Reading) -> Agreement:
+def match_scene(scene: Scene, reading: RecognisedScene) -> SceneMatch:
     """Compare a reading with the truth."""
-    shown = {(group.kind, group.colour): group for group in reading.groups}
-    wanted = [shown.get((thing.kind, thing.colour)) for thing in scene.things]
-    pairs = [(thing, group) for thing, group in zip(scene.things, wanted, strict=True) if group is not None]
-    complete = [group for group in wanted if group is not None]
-    whole = len(complete) == len(scene.things)
-    relations = whole
-    if whole and scene.relations:
-        if len(complete) == 2:
-            relations = stands(scene.relations[0], complete[0], complete[1])
+    groups_by_key = {(group.kind, group.colour): group for group in reading.groups}
+    matched_groups = [groups_by_key.get((thing.kind, thing.colour)) for thing in scene.things]
+    pairs = [(thing, group) for thing, group in zip(scene.things, matched_groups, strict=True) if group is not None]
+    found_groups = [group for group in matched_groups if group is not None]
+    all_found = len(found_groups) == len(scene.things)
+    relations = all_found
+    if all_found and scene.relations:
+        if len(found_groups) == 2:
+            relations = relation_holds(scene.relations[0], found_groups[0], found_groups[1])
         else:
-            first, second, third = complete
+            first, second, third = found_groups
             sign = 1 if scene.relations[0] == "left" else -1
             upper = third.y < min(first.y, second.y) - 0.2
             lower = third.y > max(first.y, second.y) + 0.2
             relations = sign * (second.x - first.x) > 0.2 and (upper if scene.relations[1] == "above" else lower)
-    return Agreement(
-        things=len(scene.things),
-        found=len(complete),
-        exact=whole and len(shown) == len(scene.things),
-        counts=whole and all(thing.count == group.count for thing, group in pairs),
-        sizes=whole and all(thing.size == group.size for thing, group in pairs),
+    return SceneMatch(
+        num_things=len(scene.things),
+        num_matched=len(found_groups),
+        exact=all_found and len(groups_by_key) == len(scene.things),
+        counts=all_found and all(thing.count == group.count for thing, group in pairs),
+        sizes=all_found and all(thing.size == group.size for thing, group in pairs),
         relations=relations,
         background=scene.background == reading.background,
     )

@@ -1,6 +1,1 @@
 """How the miniature's own models are made: recogniser, CLIP, autoencoder, denoiser."""
-
-
-
-
-

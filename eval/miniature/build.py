@@ -17,19 +17,19 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from data.files import write_json
-from data.miniature.corpus import REGISTERS, TRAIN_SEED, say, unseen_scenes
-from data.miniature.scene import Scene, draw_scenes
+from data.miniature.corpus import REGISTERS, TRAIN_SEED, caption_pair, sample_test_scenes
+from data.miniature.scene import Scene, sample_scenes
 from eval.generation.recogniser import Recogniser, load_recogniser
-from eval.miniature.dataset import english, learn_tokenizer
-from eval.miniature.dataset import pictures as rendered
-from eval.miniature.train_autoencoder import Autoencoder, decode, encode, train_autoencoder
-from eval.miniature.train_clip import image_features, recall_at_1, text_features, train_clip
-from eval.miniature.train_recogniser import reading_scores, train_recogniser
-from eval.miniature.train_unet import cached_states, drawing_scores, new_scheduler, train_unet
-from eval.miniature.training_loop import Plan, save_tensors
+from eval.miniature.dataset import english_captions, learn_tokenizer
+from eval.miniature.dataset import rendered_images as rendered
+from eval.miniature.train_autoencoder import Autoencoder, decode_latents, encode_images, train_autoencoder
+from eval.miniature.train_clip import clip_image_features, clip_text_features, recall_at_1, train_clip
+from eval.miniature.train_recogniser import recogniser_scores, train_recogniser
+from eval.miniature.train_unet import cached_states, generation_scores, new_scheduler, train_unet
+from eval.miniature.training_loop import TrainingConfig, save_tensors
 from eval.provenance import commit
 
-TEXT = """# The miniature's models
+CARD_TEMPLATE = """# The miniature's models
 
 Made from nothing but drawn scenes and their English captions (`data/miniature`); no text or picture of anyone else's.
 Licence: that of this repository.
@@ -44,12 +44,12 @@ Scores are on unseen scenes: each holds a kind in a colour on a background that 
 {tables}"""
 
 
-PARTS = {
+MODEL_DESCRIPTIONS = {
     "recogniser": "reads kinds, colours, sizes, counts, relations and background back from 64x64 pictures",
     "clip": "CLIPModel + CLIPTokenizer: 77 slots, 4 layers, width 256; pictures of 64x64 in 8x8 patches",
     "pipeline": "StableDiffusionPipeline: AutoencoderTiny 8x down to 16 channels, UNet2DConditionModel, v-prediction",
 }
-BARS = {
+MIN_SCORES = {
     "recogniser": {"all_but_size": 0.98},
     "clip": {"t2i_r1.train": 0.85},
     "autoencoder": {"exact": 0.98},
@@ -60,24 +60,26 @@ BARS = {
 def write_card(folder: Path, scores: dict[str, Any], command: str, seed: int) -> None:
     """Write `folder`/CARD.md."""
     tables = []
-    for name, found in scores.items():
-        bars = BARS[name]
-        rows = [f"| {key} | {value:.4g} | {bars.get(key, '')} |" for key, value in found.items()]
+    for name, model_scores in scores.items():
+        bars = MIN_SCORES[name]
+        rows = [f"| {key} | {value:.4g} | {bars.get(key, '')} |" for key, value in model_scores.items()]
         tables.append("\n".join([f"## {name}", "", "| measure | value | at least |", "|---|---|---|", *rows]))
-    parts = "\n".join(f"- `{name}/`: {what}" for name, what in PARTS.items() if name in scores)
+    parts = "\n".join(f"- `{name}/`: {what}" for name, what in MODEL_DESCRIPTIONS.items() if name in scores)
     names = {name: version(name) for name in ("torch", "diffusers", "transformers")}
-    text = TEXT.format(command=command, seed=seed, commit=commit(), parts=parts, tables="\n\n".join(tables), **names)
+    text = CARD_TEMPLATE.format(
+        command=command, seed=seed, commit=commit(), parts=parts, tables="\n\n".join(tables), **names
+    )
     partial = folder / ".CARD.md.partial"
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(folder / "CARD.md")
 
 
-Stage = Literal["recogniser", "clip", "autoencoder", "pipeline"]
-STAGES: tuple[Stage, ...] = ("recogniser", "clip", "autoencoder", "pipeline")
+BuildStage = Literal["recogniser", "clip", "autoencoder", "pipeline"]
+STAGES: tuple[BuildStage, ...] = ("recogniser", "clip", "autoencoder", "pipeline")
 
 
 @dataclass(frozen=True)
-class Build:
+class BuildConfig:
     """What to make and how long to train."""
 
     work: Path  # checkpoints, pictures and logs; the same command goes on from here
@@ -86,18 +88,18 @@ class Build:
     scenes: int = 60_000
     vocabulary: int = 1280
     threads: int = 2
-    until: Stage = "pipeline"
+    until: BuildStage = "pipeline"
     tested: int = 1000  # unseen scenes for reading and retrieval
     drawn: int = 500  # of these, how many the pipeline draws
     pictures: int = 4  # of each, from different noise
-    recogniser: Plan = field(default_factory=lambda: Plan(steps=1400, rate=2e-3))
-    autoencoder: Plan = field(default_factory=lambda: Plan(steps=4500, rate=1.5e-3, ema=0.997))
-    clip: Plan = field(default_factory=lambda: Plan(steps=500, rate=1e-3, warmup=150, decay=0.05))
-    unet: Plan = field(default_factory=lambda: Plan(steps=3300, rate=1e-3, warmup=200, ema=0.998))
+    recogniser: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=1400, rate=2e-3))
+    autoencoder: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=4500, rate=1.5e-3, ema=0.997))
+    clip: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=500, rate=1e-3, warmup=150, decay=0.05))
+    unet: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=3300, rate=1e-3, warmup=200, ema=0.998))
 
 
 @dataclass(frozen=True)
-class World:
+class SceneSplits:
     """The scenes and pictures of both splits."""
 
     train: list[Scene]
@@ -106,77 +108,79 @@ class World:
     test_pictures: np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def build(given: Build) -> dict[str, Any]:
+def build_models(config: BuildConfig) -> dict[str, Any]:
     """Run the stages up to `given.until` and write models, scores and card; returns the scores."""
-    torch.set_num_threads(given.threads)
-    train, test = draw_scenes(given.scenes, TRAIN_SEED, "train"), unseen_scenes(given.tested)
-    world = World(
-        train, rendered(train, 10**6, given.work / "train.npy"), test, rendered(test, 0, given.work / "test.npy")
+    torch.set_num_threads(config.threads)
+    train, test = sample_scenes(config.scenes, TRAIN_SEED, "train"), sample_test_scenes(config.tested)
+    world = SceneSplits(
+        train, rendered(train, 10**6, config.work / "train.npy"), test, rendered(test, 0, config.work / "test.npy")
     )
     scores: dict[str, Any] = {}
-    last = STAGES.index(given.until)
-    recogniser = make_recogniser(given, world, scores)
-    towers = make_clip(given, world, scores) if last >= 1 else None
-    autoencoder = make_autoencoder(given, world, recogniser, scores) if last >= 2 else None
+    last = STAGES.index(config.until)
+    recogniser = make_recogniser(config, world, scores)
+    towers = make_clip(config, world, scores) if last >= 1 else None
+    autoencoder = make_autoencoder(config, world, recogniser, scores) if last >= 2 else None
     if last == 3 and autoencoder is not None and towers is not None:
-        make_pipeline(given, world, recogniser, autoencoder, towers, scores)
-    write_json(scores, given.out / "scores.json")
-    write_card(given.out, scores, " ".join(["python", *sys.argv]), given.seed)
+        make_pipeline(config, world, recogniser, autoencoder, towers, scores)
+    write_json(scores, config.out / "scores.json")
+    write_card(config.out, scores, " ".join(["python", *sys.argv]), config.seed)
     print(json.dumps(scores, indent=1))
     return scores
 
 
-def make_recogniser(given: Build, world: World, scores: dict[str, Any]) -> Recogniser:
+def make_recogniser(config: BuildConfig, world: SceneSplits, scores: dict[str, Any]) -> Recogniser:
     """Train, score on unseen scenes and write the recogniser."""
     trained, seconds = train_recogniser(
-        world.train, world.train_pictures, given.recogniser, given.seed, given.work / "recogniser"
+        world.train, world.train_pictures, config.recogniser, config.seed, config.work / "recogniser"
     )
     half = {key: value.half() if value.is_floating_point() else value for key, value in trained.state_dict().items()}
-    save_tensors(half, given.out / "recogniser" / "model.safetensors", {"format": "pt"})
-    network = load_recogniser(given.out / "recogniser")  # what is scored and used is what is shipped
-    scores["recogniser"] = {"seconds": seconds, **reading_scores(network, world.test, world.test_pictures)}
+    save_tensors(half, config.out / "recogniser" / "model.safetensors", {"format": "pt"})
+    network = load_recogniser(config.out / "recogniser")  # what is scored and used is what is shipped
+    scores["recogniser"] = {"seconds": seconds, **recogniser_scores(network, world.test, world.test_pictures)}
     return network
 
 
 def make_autoencoder(
-    given: Build, world: World, recogniser: Recogniser, scores: dict[str, Any]
+    config: BuildConfig, world: SceneSplits, recogniser: Recogniser, scores: dict[str, Any]
 ) -> Autoencoder:  # fmt: skip
     """Train the autoencoder and see what the recogniser reads in its reconstructions."""
     model, seconds = train_autoencoder(
-        recogniser, world.train, world.train_pictures, given.autoencoder, given.seed, given.work / "autoencoder"
+        recogniser, world.train, world.train_pictures, config.autoencoder, config.seed, config.work / "autoencoder"
     )
-    again = decode(model, encode(model, world.test_pictures))
-    error = np.square(again.astype(np.float64) - world.test_pictures).mean()
-    found = reading_scores(recogniser, world.test, again)
+    reconstructed = decode_latents(model, encode_images(model, world.test_pictures))
+    error = np.square(reconstructed.astype(np.float64) - world.test_pictures).mean()
+    found = recogniser_scores(recogniser, world.test, reconstructed)
     scores["autoencoder"] = {"seconds": seconds, "psnr": float(10 * np.log10(255**2 / error)), **found}
     return model
 
 
 @dataclass(frozen=True)
-class Towers:
+class TrainedClip:
     """The trained CLIP and its tokenizer."""
 
     clip: CLIPModel
     tokenizer: CLIPTokenizer
 
 
-def make_clip(given: Build, world: World, scores: dict[str, Any]) -> Towers:
+def make_clip(config: BuildConfig, world: SceneSplits, scores: dict[str, Any]) -> TrainedClip:
     """Train the CLIP, score text to image on unseen scenes in every register, and write it."""
-    texts = english(world.train, given.seed)
-    tokenizer = learn_tokenizer(texts, given.vocabulary, given.out / "clip")
+    texts = english_captions(world.train, config.seed)
+    tokenizer = learn_tokenizer(texts, config.vocabulary, config.out / "clip")
     trained, seconds = train_clip(
-        world.train, world.train_pictures, tokenizer, given.clip, given.seed, given.work / "clip"
+        world.train, world.train_pictures, tokenizer, config.clip, config.seed, config.work / "clip"
     )
     half = {key: value.half() for key, value in trained.state_dict().items()}
-    trained.save_pretrained(given.out / "clip", state_dict=half)
-    clip = CLIPModel.from_pretrained(given.out / "clip", dtype=torch.float32)
+    trained.save_pretrained(config.out / "clip", state_dict=half)
+    clip = CLIPModel.from_pretrained(config.out / "clip", dtype=torch.float32)
     clip.train(False)
-    gallery, owner = image_features(clip, world.test_pictures), torch.arange(len(world.test))
+    gallery, owner = clip_image_features(clip, world.test_pictures), torch.arange(len(world.test))
     found: dict[str, Any] = {"seconds": seconds}
     for wording in ("train", "fresh"):
         for register in REGISTERS:
-            said = [say(scene, register, 10**9 + i, wording, mixed=False).en for i, scene in enumerate(world.test)]
-            queries = text_features(clip, tokenizer, said)
+            said = [
+                caption_pair(scene, register, 10**9 + i, wording, mixed=False).en for i, scene in enumerate(world.test)
+            ]
+            queries = clip_text_features(clip, tokenizer, said)
             found[f"t2i_r1.{wording}.{register}"] = round(recall_at_1(queries, gallery, owner), 4)
         found[f"t2i_r1.{wording}"] = round(
             float(np.mean([found[f"t2i_r1.{wording}.{register}"] for register in REGISTERS])), 4
@@ -187,25 +191,25 @@ def make_clip(given: Build, world: World, scores: dict[str, Any]) -> Towers:
         crop_size={"height": 64, "width": 64},
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
-    ).save_pretrained(given.out / "clip")
-    return Towers(clip, tokenizer)
+    ).save_pretrained(config.out / "clip")
+    return TrainedClip(clip, tokenizer)
 
 
 def make_pipeline(
-    given: Build,
-    world: World,
+    config: BuildConfig,
+    world: SceneSplits,
     recogniser: Recogniser,
     autoencoder: Autoencoder,
-    towers: Towers,
+    towers: TrainedClip,
     scores: dict[str, Any],
 ) -> None:
     """Train the denoiser, write the pipeline, and read the pictures that it draws of unseen scenes."""
-    texts = english(world.train, given.seed + 10**9)
-    states = cached_states(towers.clip, towers.tokenizer, ["", *texts], given.work / "states.npy")
-    latents = encode(autoencoder, world.train_pictures)
+    texts = english_captions(world.train, config.seed + 10**9)
+    states = cached_states(towers.clip, towers.tokenizer, ["", *texts], config.work / "states.npy")
+    latents = encode_images(autoencoder, world.train_pictures)
     empty = torch.from_numpy(states[0].astype(np.float32))
-    unet, seconds = train_unet(latents, states[1:], empty, world.train, given.unet, given.seed, given.work / "unet")
-    encoder = CLIPTextModel.from_pretrained(given.out / "clip", dtype=torch.float32)
+    unet, seconds = train_unet(latents, states[1:], empty, world.train, config.unet, config.seed, config.work / "unet")
+    encoder = CLIPTextModel.from_pretrained(config.out / "clip", dtype=torch.float32)
     kind: Any = StableDiffusionPipeline
     pipeline = kind(
         vae=autoencoder, text_encoder=encoder, tokenizer=towers.tokenizer, unet=unet,
@@ -213,13 +217,13 @@ def make_pipeline(
     )  # fmt: skip
     scores["pipeline"] = {
         "seconds": seconds,
-        **drawing_scores(pipeline, recogniser, world.test[: given.drawn], given.pictures),
+        **generation_scores(pipeline, recogniser, world.test[: config.drawn], config.pictures),
     }
-    folder = given.out / "pipeline"
+    folder = config.out / "pipeline"
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
     # In a config that says fp32, transformers loads the halves as fp32, as diffusers does with its own parts.
     half = encoder.state_dict()
     torch.nn.Module.to(encoder, dtype=torch.float32)
     encoder.save_pretrained(folder / "text_encoder", state_dict=half)
     for name in ("vocab.json", "merges.txt"):  # loaders other than transformers 5 ask for them
-        shutil.copyfile(given.out / "clip" / name, folder / "tokenizer" / name)
+        shutil.copyfile(config.out / "clip" / name, folder / "tokenizer" / name)

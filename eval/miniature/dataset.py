@@ -20,15 +20,15 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
-from data.miniature.corpus import REGISTERS, say
+from data.miniature.corpus import REGISTERS, caption_pair
 from data.miniature.english import plural
 from data.miniature.render import render_batch
-from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene, place
+from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene, place_objects
 from data.miniature.words import NOUNS
 from eval.generation.recogniser import GRID
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-SLOTS = 77
+MAX_LENGTH = 77
 
 
 def learn_tokenizer(texts: Iterable[str], size: int, folder: Path) -> CLIPTokenizer:
@@ -47,7 +47,7 @@ def learn_tokenizer(texts: Iterable[str], size: int, folder: Path) -> CLIPTokeni
     tokens = letters + [letter + "</w>" for letter in letters]
     tokens += dict.fromkeys("".join(pair) for pair in merges)
     vocabulary = {token: index for index, token in enumerate([*tokens, START, END])}
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=SLOTS)
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_LENGTH)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
@@ -57,7 +57,7 @@ def learn_tokenizer(texts: Iterable[str], size: int, folder: Path) -> CLIPTokeni
     return tokenizer
 
 
-NAMES = {
+KIND_OF_NOUN = {
     name: kind
     for kind in KINDS
     for single in (*NOUNS[kind].en.common, *NOUNS[kind].en.fresh)
@@ -66,12 +66,12 @@ NAMES = {
 # Longest names first (top hat before hat); what stands in brackets after a noun belongs to it; places are no things.
 NOUN = re.compile(
     r"(?:starry|starlit|night sky|stars of|city towers|snow field|snowy \w+|sunset)"
-    r"|\b(" + "|".join(sorted(map(re.escape, NAMES), key=len, reverse=True)) + r")\b(?: \([^)]*\))?"
+    r"|\b(" + "|".join(sorted(map(re.escape, KIND_OF_NOUN), key=len, reverse=True)) + r")\b(?: \([^)]*\))?"
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Captions:
+class TokenizedCaptions:
     """`ids` [n, 77] padded with end-of-text; `length` [n] with both marks; `noun` [n, 3] the slot where a thing's
     phrase ends, -1 where there is no such thing."""
 
@@ -81,14 +81,17 @@ class Captions:
     noun: torch.Tensor
 
 
-def english(scenes: list[Scene], seed: int, rows: NDArray[np.intp] | None = None) -> list[str]:
+def english_captions(scenes: list[Scene], seed: int, rows: NDArray[np.intp] | None = None) -> list[str]:
     """One English caption for each of the scenes, or of their `rows`: a register by lot, every word, a place or none.
 
     A pure function of (scenes, seed) row by row: what a row is called does not depend on which others are asked for.
     """
-    lots = np.random.default_rng(seed).integers(len(REGISTERS), size=len(scenes))
-    asked = range(len(scenes)) if rows is None else rows.tolist()
-    return [say(scenes[row], REGISTERS[lots[row]], seed + row, "any", complete=False).en for row in asked]
+    register_ids = np.random.default_rng(seed).integers(len(REGISTERS), size=len(scenes))
+    row_indices = range(len(scenes)) if rows is None else rows.tolist()
+    return [
+        caption_pair(scenes[row], REGISTERS[register_ids[row]], seed + row, "any", complete=False).en
+        for row in row_indices
+    ]
 
 
 def phrase_ends(text: str, scene: Scene) -> list[int]:
@@ -96,26 +99,26 @@ def phrase_ends(text: str, scene: Scene) -> list[int]:
     ends: dict[str, int] = {}
     for match in NOUN.finditer(text.lower()):
         if match.group(1):
-            ends.setdefault(NAMES[match.group(1)], match.end())
+            ends.setdefault(KIND_OF_NOUN[match.group(1)], match.end())
     return [ends.get(thing.kind, -1) for thing in scene.things]
 
 
-def caption(scenes: list[Scene], texts: list[str], tokenizer: CLIPTokenizer) -> Captions:
+def tokenise_captions(scenes: list[Scene], texts: list[str], tokenizer: CLIPTokenizer) -> TokenizedCaptions:
     """Tokenise texts and find the slots of their things."""
-    ids = np.full((len(texts), SLOTS), tokenizer.eos_token_id, np.int16)
+    ids = np.full((len(texts), MAX_LENGTH), tokenizer.eos_token_id, np.int16)
     length = np.zeros(len(texts), np.int16)
     noun = np.full((len(texts), 3), -1, np.int16)
-    for row, found in enumerate(tokenizer.backend_tokenizer.encode_batch(texts)):
-        length[row] = min(len(found.ids), SLOTS)
-        ids[row, : length[row]] = found.ids[:SLOTS]
-        _mark(noun[row], texts[row], scenes[row], found.offsets)
-    return Captions(texts, torch.from_numpy(ids).long(), torch.from_numpy(length), torch.from_numpy(noun))
+    for row, encoding in enumerate(tokenizer.backend_tokenizer.encode_batch(texts)):
+        length[row] = min(len(encoding.ids), MAX_LENGTH)
+        ids[row, : length[row]] = encoding.ids[:MAX_LENGTH]
+        _fill_noun_positions(noun[row], texts[row], scenes[row], encoding.offsets)
+    return TokenizedCaptions(texts, torch.from_numpy(ids).long(), torch.from_numpy(length), torch.from_numpy(noun))
 
 
-def _mark(noun: NDArray[np.int16], text: str, scene: Scene, offsets: list[tuple[int, int]]) -> None:
+def _fill_noun_positions(noun: NDArray[np.int16], text: str, scene: Scene, offsets: list[tuple[int, int]]) -> None:
     """Write the slot of the last token of each thing's phrase."""
     for index, end in enumerate(phrase_ends(text, scene)):
-        slots = [slot for slot, (_, stop) in enumerate(offsets[:SLOTS]) if 0 < stop <= end]
+        slots = [slot for slot, (_, stop) in enumerate(offsets[:MAX_LENGTH]) if 0 < stop <= end]
         if end > 0 and slots:
             noun[index] = slots[-1]
 
@@ -123,16 +126,18 @@ def _mark(noun: NDArray[np.int16], text: str, scene: Scene, offsets: list[tuple[
 CHUNK = 256
 
 
-def pictures(scenes: list[Scene], seed: int, path: Path) -> NDArray[np.uint8]:
+def rendered_images(scenes: list[Scene], seed: int, path: Path) -> NDArray[np.uint8]:
     """[n, 64, 64, 3], read from `path` or rendered into it; picture i has the seed `seed + i`."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npy")
-        found = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(scenes), 64, 64, 3))
+        images = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(scenes), 64, 64, 3))
         for start in tqdm(range(0, len(scenes), CHUNK), desc=f"render {path.stem}", mininterval=5):
-            some = scenes[start : start + CHUNK]
-            found[start : start + CHUNK] = render_batch(some, range(seed + start, seed + start + len(some)))
-        found.flush()
+            chunk_scenes = scenes[start : start + CHUNK]
+            images[start : start + CHUNK] = render_batch(
+                chunk_scenes, range(seed + start, seed + start + len(chunk_scenes))
+            )
+        images.flush()
         partial.replace(path)
     loaded: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     if len(loaded) != len(scenes):
@@ -140,27 +145,27 @@ def pictures(scenes: list[Scene], seed: int, path: Path) -> NDArray[np.uint8]:
     return loaded
 
 
-def truths(scenes: list[Scene]) -> Tensor:
+def cell_targets(scenes: list[Scene]) -> Tensor:
     """[n, 8, 8, 6] int8: presence, x and y offset of the centre in hundredths of a cell, kind, colour, size."""
-    found = np.zeros((len(scenes), GRID, GRID, 6), np.int8)
+    targets = np.zeros((len(scenes), GRID, GRID, 6), np.int8)
     for index, scene in enumerate(scenes):
-        for item in place(scene):
+        for item in place_objects(scene):
             thing = scene.things[item.thing]
             column, row = int(item.x * GRID), int(item.y * GRID)
             dx, dy = item.x * GRID - column - 0.5, item.y * GRID - row - 0.5
-            found[index, row, column] = (
+            targets[index, row, column] = (
                 1, round(100 * dx), round(100 * dy),
                 KINDS.index(thing.kind), COLOURS.index(thing.colour), SIZES.index(thing.size),
             )  # fmt: skip
-    return torch.from_numpy(found)
+    return torch.from_numpy(targets)
 
 
-def backgrounds(scenes: list[Scene]) -> Tensor:
+def background_indices(scenes: list[Scene]) -> Tensor:
     """[n] indices into BACKGROUNDS."""
     return torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes])
 
 
-def draw_rows(number: int, batch: int, seed: int, step: int) -> NDArray[np.intp]:
+def batch_rows(number: int, batch: int, seed: int, step: int) -> NDArray[np.intp]:
     """The rows of a step: a pure function of its arguments; every row once before any comes again."""
     steps = number // batch
     epoch, at = divmod(step, steps)

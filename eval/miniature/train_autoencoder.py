@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from data.miniature.scene import Scene
 from eval.generation.recogniser import Recogniser, as_input
-from eval.miniature.dataset import draw_rows, truths
+from eval.miniature.dataset import batch_rows, cell_targets
 from eval.miniature.train_recogniser import cell_losses
-from eval.miniature.training_loop import Plan, fit
+from eval.miniature.training_loop import TrainingConfig, fit
 
 Autoencoder = Any  # diffusers.AutoencoderTiny; diffusers has no types
 BATCH = 24
-READ = 12  # of a batch, for the terms that ask the recogniser
-CHANNELS = 16
+NUM_RECOGNISED = 12  # of a batch, for the terms that ask the recogniser
+LATENT_CHANNELS = 16
 NOISE = 0.12  # latents are disturbed by this while training: what the denoiser leaves must not show
 
 
@@ -28,36 +28,41 @@ def new_autoencoder() -> Autoencoder:
     kind: Any = diffusers.AutoencoderTiny
     return kind(
         encoder_block_out_channels=(48, 48, 48, 48), decoder_block_out_channels=(64, 64, 64, 64),
-        num_encoder_blocks=(0, 0, 2, 3), num_decoder_blocks=(6, 3, 0, 0), latent_channels=CHANNELS,
+        num_encoder_blocks=(0, 0, 2, 3), num_decoder_blocks=(6, 3, 0, 0), latent_channels=LATENT_CHANNELS,
     )  # fmt: skip
 
 
-def _moments(latents: Tensor) -> Tensor:
+def _moment_penalty(latents: Tensor) -> Tensor:
     """How far the channels are from mean 0 and variance 1, the distribution that noise has."""
     means, variances = latents.mean((0, 2, 3)), latents.var((0, 2, 3))
     return means.square().mean() + (variances - 1).square().mean()
 
 
 def train_autoencoder(
-    recogniser: Recogniser, scenes: list[Scene], images: NDArray[np.uint8], plan: Plan, seed: int, folder: Path
+    recogniser: Recogniser,
+    scenes: list[Scene],
+    images: NDArray[np.uint8],
+    config: TrainingConfig,
+    seed: int,
+    folder: Path,
 ) -> tuple[Autoencoder, float]:
     """A trained autoencoder: close in pixels, in the recogniser's features and in what the recogniser reads."""
     torch.manual_seed(seed)
     model = new_autoencoder().to(memory_format=torch.channels_last)
     recogniser = recogniser.requires_grad_(False).eval()
-    cells = truths(scenes)
+    cells = cell_targets(scenes)
 
     def losses(step: int) -> dict[str, Tensor]:
-        rows = draw_rows(len(scenes), BATCH, seed, step)
+        rows = batch_rows(len(scenes), BATCH, seed, step)
         inputs = as_input(images[rows]).to(memory_format=torch.channels_last)
-        noise = torch.randn(len(rows), CHANNELS, 8, 8, generator=torch.Generator().manual_seed(step))
+        noise = torch.randn(len(rows), LATENT_CHANNELS, 8, 8, generator=torch.Generator().manual_seed(step))
         with torch.autocast("cpu", torch.bfloat16):
             latents = model.encoder(inputs)
             share = torch.rand(len(rows), 1, 1, 1, generator=torch.Generator().manual_seed(-step - 1 & 0xFFFFFFFF))
             drawn = model.decoder(latents + NOISE * share * noise)
             with torch.no_grad():
-                wanted = recogniser.features(inputs[:READ])
-            found = recogniser.features(drawn[:READ])
+                wanted = recogniser.features(inputs[:NUM_RECOGNISED])
+            found = recogniser.features(drawn[:NUM_RECOGNISED])
             read = recogniser.cells(found[-1])
         latents, drawn = latents.float(), drawn.float()
         likeness = sum(F.mse_loss(one.float(), two.float()) / two.float().square().mean()
@@ -66,23 +71,23 @@ def train_autoencoder(
         return {
             "pixels": F.l1_loss(drawn, inputs) + 2 * F.mse_loss(drawn, inputs),
             "likeness": 0.15 * likeness,
-            "reading": 0.02 * torch.stack(list(cell_losses(read, cells[rows[:READ]]).values())).sum(),
-            "moments": 0.1 * _moments(latents),
+            "reading": 0.02 * torch.stack(list(cell_losses(read, cells[rows[:NUM_RECOGNISED]]).values())).sum(),
+            "moments": 0.1 * _moment_penalty(latents),
         }
 
-    seconds = fit("autoencoder", model, plan, losses, folder)
+    seconds = fit("autoencoder", model, config, losses, folder)
     return model.to(memory_format=torch.contiguous_format), seconds  # the only form that safetensors writes
 
 
 @torch.no_grad()
-def encode(model: Autoencoder, images: NDArray[np.uint8], chunk: int = 256) -> Tensor:
+def encode_images(model: Autoencoder, images: NDArray[np.uint8], chunk: int = 256) -> Tensor:
     """Latents [n, 16, 8, 8] of pictures [n, 64, 64, 3]."""
     starts = range(0, len(images), chunk)
     return torch.cat([model.encoder(as_input(images[start : start + chunk])) for start in starts])
 
 
 @torch.no_grad()
-def decode(model: Autoencoder, latents: Tensor, chunk: int = 256) -> NDArray[np.uint8]:
+def decode_latents(model: Autoencoder, latents: Tensor, chunk: int = 256) -> NDArray[np.uint8]:
     """Pictures [n, 64, 64, 3] of latents [n, 16, 8, 8]."""
     drawn = torch.cat([model.decoder(latents[start : start + chunk]) for start in range(0, len(latents), chunk)])
     bytes_: NDArray[np.uint8] = ((drawn.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()

@@ -11,15 +11,15 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, C
 
 from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene
 from eval.generation.recogniser import FIELDS, GRID, as_input
-from eval.miniature.dataset import backgrounds, caption, draw_rows, english, truths
+from eval.miniature.dataset import background_indices, batch_rows, cell_targets, english_captions, tokenise_captions
 from eval.miniature.train_recogniser import cell_losses
-from eval.miniature.training_loop import Plan, fit
+from eval.miniature.training_loop import TrainingConfig, fit
 
 BATCH = 256
 WIDTH = 256  # of the text tower's states and of the shared space
 VISION_WIDTH = 160
-PLACES = ("left", "right", "top", "bottom", "bearing")
-FACTS = 1 + len(COLOURS) + len(SIZES) + 4 + len(PLACES)  # what the code says of every kind
+POSITION_NAMES = ("left", "right", "top", "bottom", "bearing")
+NUM_FACTS = 1 + len(COLOURS) + len(SIZES) + 4 + len(POSITION_NAMES)  # what the code says of every kind
 
 
 def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -37,17 +37,17 @@ def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=WIDTH))
 
 
-def code(scenes: list[Scene]) -> Tensor:
+def scene_codes(scenes: list[Scene]) -> Tensor:
     """[n, kinds, facts] of 0 and 1: whether a kind is there, and its colour, size, count and place."""
-    found = np.zeros((len(scenes), len(KINDS), FACTS), np.uint8)
+    codes = np.zeros((len(scenes), len(KINDS), NUM_FACTS), np.uint8)
     for index, scene in enumerate(scenes):
-        for thing, place in zip(scene.things, _places(scene), strict=True):
+        for thing, place in zip(scene.things, _thing_places(scene), strict=True):
             facts = [0, 1 + COLOURS.index(thing.colour), 9 + SIZES.index(thing.size), 11 + thing.count]
-            found[index, KINDS.index(thing.kind), [*facts, *(16 + PLACES.index(where) for where in place)]] = 1
-    return torch.from_numpy(found)
+            codes[index, KINDS.index(thing.kind), [*facts, *(16 + POSITION_NAMES.index(where) for where in place)]] = 1
+    return torch.from_numpy(codes)
 
 
-def _places(scene: Scene) -> list[tuple[str, ...]]:
+def _thing_places(scene: Scene) -> list[tuple[str, ...]]:
     other = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
     if not scene.relations:
         return [()]
@@ -60,7 +60,7 @@ def _places(scene: Scene) -> list[tuple[str, ...]]:
     return [(first, other[third]), (other[first], other[third]), (third,)]
 
 
-class Learner(nn.Module):
+class ClipLearner(nn.Module):
     """The CLIP and the read-outs that teach its towers the truth of a scene; the read-outs are thrown away."""
 
     def __init__(self, clip: CLIPModel) -> None:
@@ -69,7 +69,7 @@ class Learner(nn.Module):
         self.clip = clip
         self.cells = nn.Linear(VISION_WIDTH, sum(FIELDS))
         self.nouns = nn.Linear(WIDTH, len(KINDS) + len(COLOURS) + len(SIZES) + 4)
-        self.code = nn.Linear(WIDTH, len(KINDS) * FACTS)
+        self.code = nn.Linear(WIDTH, len(KINDS) * NUM_FACTS)
         self.background = nn.Linear(WIDTH, len(BACKGROUNDS))
 
     def losses(
@@ -114,22 +114,24 @@ def train_clip(
     scenes: list[Scene],
     images: NDArray[np.uint8],
     tokenizer: CLIPTokenizer,
-    plan: Plan,
+    config: TrainingConfig,
     seed: int,
     folder: Path,
     editions: int = 4,
 ) -> tuple[CLIPModel, float]:
     """A trained CLIP; every scene is said in `editions` ways, one after the other over the epochs."""
     torch.manual_seed(seed)
-    learner = Learner(new_clip(tokenizer))
+    learner = ClipLearner(new_clip(tokenizer))
     learner.clip.set_attn_implementation("eager")  # on a CPU in bf16 its backward pass takes half of sdpa's time
-    cells, truth, places = truths(scenes), code(scenes), backgrounds(scenes)
+    cells, truth, background_targets = cell_targets(scenes), scene_codes(scenes), background_indices(scenes)
     kinds = torch.tensor([[KINDS.index(t.kind) for t in s.things] + [0] * (3 - len(s.things)) for s in scenes])
 
     def losses(step: int) -> dict[str, Tensor]:
-        rows = np.sort(draw_rows(len(scenes), BATCH, seed, step))
+        rows = np.sort(batch_rows(len(scenes), BATCH, seed, step))
         edition = (step * BATCH // len(scenes) + step) % editions + 1
-        said = caption([scenes[row] for row in rows], english(scenes, seed + 10**8 * edition, rows), tokenizer)
+        said = tokenise_captions(
+            [scenes[row] for row in rows], english_captions(scenes, seed + 10**8 * edition, rows), tokenizer
+        )
         slots = int(said.length.max())  # causal and read at the first end-of-text: what follows it changes nothing
         return learner.losses(
             as_input(images[rows]),
@@ -138,15 +140,15 @@ def train_clip(
             kinds[rows],
             cells[rows],
             truth[rows],
-            places[rows],
+            background_targets[rows],
         )
 
-    seconds = fit("clip", learner, plan, losses, folder)
+    seconds = fit("clip", learner, config, losses, folder)
     return learner.clip, seconds
 
 
 @torch.no_grad()
-def image_features(clip: CLIPModel, images: NDArray[np.uint8], chunk: int = 256) -> Tensor:
+def clip_image_features(clip: CLIPModel, images: NDArray[np.uint8], chunk: int = 256) -> Tensor:
     """L2-normalised [n, 256] of pictures [n, 64, 64, 3]."""
     starts = range(0, len(images), chunk)
     parts = [clip.get_image_features(as_input(images[start : start + chunk])).pooler_output for start in starts]
@@ -154,7 +156,7 @@ def image_features(clip: CLIPModel, images: NDArray[np.uint8], chunk: int = 256)
 
 
 @torch.no_grad()
-def text_features(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], chunk: int = 256) -> Tensor:
+def clip_text_features(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], chunk: int = 256) -> Tensor:
     """L2-normalised [n, 256] of texts, padded to 77 slots."""
     parts = []
     for start in range(0, len(texts), chunk):

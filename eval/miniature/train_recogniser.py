@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.miniature.scene import Scene
-from eval.generation.recogniser import FIELDS, Recogniser, agree, as_input, read
-from eval.miniature.dataset import backgrounds, draw_rows, truths
-from eval.miniature.training_loop import Plan, fit
+from eval.generation.recogniser import FIELDS, Recogniser, as_input, match_scene, recognise
+from eval.miniature.dataset import background_indices, batch_rows, cell_targets
+from eval.miniature.training_loop import TrainingConfig, fit
 
 BATCH = 128
 
@@ -19,18 +19,18 @@ BATCH = 128
 def cell_losses(cells: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """What each field of the cells [n, fields, 8, 8] says against the truths [n, 8, 8, 6]."""
     presence, offset, kind, colour, size = torch.split(cells.float().permute(0, 2, 3, 1), FIELDS, dim=3)
-    there = truth[..., 0] == 1
-    known = truth[there].long()
+    occupied = truth[..., 0] == 1
+    occupied_truth = truth[occupied].long()
     return {
-        "presence": 10 * F.binary_cross_entropy_with_logits(presence[..., 0], there.float()),
-        "offset": F.smooth_l1_loss(offset[there], known[:, 1:3] / 100),
-        "kind": F.cross_entropy(kind[there], known[:, 3]),
-        "colour": F.cross_entropy(colour[there], known[:, 4]),
-        "size": 0.5 * F.cross_entropy(size[there], known[:, 5]),
+        "presence": 10 * F.binary_cross_entropy_with_logits(presence[..., 0], occupied.float()),
+        "offset": F.smooth_l1_loss(offset[occupied], occupied_truth[:, 1:3] / 100),
+        "kind": F.cross_entropy(kind[occupied], occupied_truth[:, 3]),
+        "colour": F.cross_entropy(colour[occupied], occupied_truth[:, 4]),
+        "size": 0.5 * F.cross_entropy(size[occupied], occupied_truth[:, 5]),
     }
 
 
-def disturb(inputs: Tensor, generator: torch.Generator) -> Tensor:
+def perturb_images(inputs: Tensor, generator: torch.Generator) -> Tensor:
     """Noise, a little blur and a change of contrast, so that reading is not upset by an autoencoder's softness."""
     number = (len(inputs), 1, 1, 1)
     blurred = F.avg_pool2d(F.pad(inputs, (1, 1, 1, 1), mode="replicate"), 3, 1)
@@ -40,29 +40,31 @@ def disturb(inputs: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train_recogniser(
-    scenes: list[Scene], images: NDArray[np.uint8], plan: Plan, seed: int, folder: Path
+    scenes: list[Scene], images: NDArray[np.uint8], config: TrainingConfig, seed: int, folder: Path
 ) -> tuple[Recogniser, float]:
     """A trained recogniser; resumes from `folder`."""
     torch.manual_seed(seed)
     network = Recogniser()
-    cells, places = truths(scenes), backgrounds(scenes)
+    cells, background_targets = cell_targets(scenes), background_indices(scenes)
 
     def losses(step: int) -> dict[str, Tensor]:
-        rows = np.sort(draw_rows(len(scenes), BATCH, seed, step))
-        inputs = disturb(as_input(images[rows]), torch.Generator().manual_seed(step))
+        rows = np.sort(batch_rows(len(scenes), BATCH, seed, step))
+        inputs = perturb_images(as_input(images[rows]), torch.Generator().manual_seed(step))
         with torch.autocast("cpu", torch.bfloat16):
             found, background = network(inputs.to(memory_format=torch.channels_last))
-        return cell_losses(found, cells[rows]) | {"background": 0.3 * F.cross_entropy(background.float(), places[rows])}
+        return cell_losses(found, cells[rows]) | {
+            "background": 0.3 * F.cross_entropy(background.float(), background_targets[rows])
+        }
 
-    seconds = fit("recogniser", network, plan, losses, folder)
+    seconds = fit("recogniser", network, config, losses, folder)
     return network, seconds
 
 
-def reading_scores(network: Recogniser, scenes: list[Scene], images: NDArray[np.uint8]) -> dict[str, float]:
+def recogniser_scores(network: Recogniser, scenes: list[Scene], images: NDArray[np.uint8]) -> dict[str, float]:
     """Shares of scenes read right, and of things found in the right kind and colour."""
-    found = [agree(scene, reading) for scene, reading in zip(scenes, read(network, images), strict=True)]
-    whole = {
-        key: float(np.mean([getattr(one, key) for one in found]))
+    matches = [match_scene(scene, reading) for scene, reading in zip(scenes, recognise(network, images), strict=True)]
+    shares = {
+        key: float(np.mean([getattr(one, key) for one in matches]))
         for key in ("exact", "counts", "sizes", "relations", "background", "all_but_size")
     }
-    return {"things": sum(one.found for one in found) / sum(one.things for one in found), **whole}
+    return {"things": sum(one.num_matched for one in matches) / sum(one.num_things for one in matches), **shares}

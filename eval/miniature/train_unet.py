@@ -16,29 +16,37 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPModel, CLIPTokenizer
 
-from data.miniature.corpus import TEST_SAYING, say
+from data.miniature.corpus import TEST_CAPTION_SEED, caption_pair
 from data.miniature.scene import BACKGROUNDS, Scene
-from eval.generation.pipeline import Drawing, Pipeline, draw, noise, own_conditioner, pictures
-from eval.generation.recogniser import FIELDS, Agreement, Recogniser, agree, read
-from eval.miniature.dataset import SLOTS, backgrounds, draw_rows, truths
-from eval.miniature.train_autoencoder import CHANNELS
+from eval.generation.pipeline import (
+    Pipeline,
+    SamplingConfig,
+    decode_latents,
+    pipeline_text_encoder,
+    sample,
+    seeded_noise,
+)
+from eval.generation.recogniser import FIELDS, Recogniser, SceneMatch, match_scene, recognise
+from eval.miniature.dataset import MAX_LENGTH, background_indices, batch_rows, cell_targets
+from eval.miniature.train_autoencoder import LATENT_CHANNELS
 from eval.miniature.train_clip import WIDTH
 from eval.miniature.train_recogniser import cell_losses
-from eval.miniature.training_loop import Plan, fit
+from eval.miniature.training_loop import TrainingConfig, fit
 
 Unet = Any  # diffusers.UNet2DConditionModel; diffusers has no types
 Scheduler = Any  # diffusers.DDPMScheduler
 BATCH = 128
-EMPTY = 0.1  # of the prompts, so that guidance works
+EMPTY_SHARE = 0.1  # of the prompts, so that guidance works
 GAMMA = 5.0  # min-SNR weighting
-READING = 0.1  # weight of the read-out
+READOUT_WEIGHT = 0.1  # weight of the read-out
 
 
 def new_unet() -> Unet:
     """A stock denoiser of latents [n, 16, 8, 8] attending to text at 4x4, where objects are placed."""
     kind: Any = diffusers.UNet2DConditionModel
     return kind(
-        sample_size=8, in_channels=CHANNELS, out_channels=CHANNELS, block_out_channels=(128, 192), layers_per_block=1,
+        sample_size=8, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, block_out_channels=(128, 192),
+        layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=WIDTH, attention_head_dim=4, norm_num_groups=16,
@@ -58,7 +66,7 @@ def cached_states(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], p
     """[n, 77, 256] last hidden states, kept on disk; they are what the UNet attends to."""
     if not path.exists():
         partial = path.with_suffix(".partial.npy")
-        found = np.lib.format.open_memmap(partial, "w+", np.float16, (len(texts), SLOTS, WIDTH))
+        found = np.lib.format.open_memmap(partial, "w+", np.float16, (len(texts), MAX_LENGTH, WIDTH))
         for start in tqdm(range(0, len(texts), 128), desc="text states", mininterval=5):
             some = texts[start : start + 128]
             ids = tokenizer(some, padding="max_length", truncation=True, return_tensors="pt").input_ids
@@ -70,7 +78,7 @@ def cached_states(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], p
     return loaded
 
 
-class Learner(nn.Module):
+class UnetLearner(nn.Module):
     """The denoiser and a read-out of its middle, which is thrown away.
 
     The read-out says what will stand in each cell: a shorter way from the words to the place than the picture's error
@@ -101,7 +109,7 @@ def train_unet(
     states: NDArray[np.float16],
     empty: Tensor,
     scenes: list[Scene],
-    plan: Plan,
+    config: TrainingConfig,
     seed: int,
     folder: Path,
 ) -> tuple[Unet, float]:
@@ -109,58 +117,62 @@ def train_unet(
     torch.manual_seed(seed)
     unet = new_unet().to(memory_format=torch.channels_last)
     unet.set_attn_processor(AttnProcessor())  # on a CPU in bf16 faster to train than the fused kind
-    learner = Learner(unet)
-    kept = new_scheduler().alphas_cumprod
-    cells, places = truths(scenes), backgrounds(scenes)
+    learner = UnetLearner(unet)
+    alphas_cumprod = new_scheduler().alphas_cumprod
+    cells, background_targets = cell_targets(scenes), background_indices(scenes)
 
     def losses(step: int) -> dict[str, Tensor]:
         lots = torch.Generator().manual_seed(seed * 10**9 + step)
-        rows = draw_rows(len(latents), BATCH, seed, step)
-        times = ((torch.randperm(BATCH, generator=lots) + torch.rand(BATCH, generator=lots)) * len(kept) / BATCH).long()
-        read = torch.from_numpy(states[rows].astype(np.float32))
-        said = torch.rand(BATCH, generator=lots) >= EMPTY
-        read = torch.where(said[:, None, None], read, empty)
+        rows = batch_rows(len(latents), BATCH, seed, step)
+        times = (
+            (torch.randperm(BATCH, generator=lots) + torch.rand(BATCH, generator=lots)) * len(alphas_cumprod) / BATCH
+        ).long()
+        text_states = torch.from_numpy(states[rows].astype(np.float32))
+        has_text = torch.rand(BATCH, generator=lots) >= EMPTY_SHARE
+        text_states = torch.where(has_text[:, None, None], text_states, empty)
         clean, noise = latents[rows], torch.randn(BATCH, *latents.shape[1:], generator=lots)
-        share = kept[times][:, None, None, None]
+        share = alphas_cumprod[times][:, None, None, None]
         noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
-        wanted = share.sqrt() * noise - (1 - share).sqrt() * clean
+        target_velocity = share.sqrt() * noise - (1 - share).sqrt() * clean
         with torch.autocast("cpu", torch.bfloat16):
-            found, shown, place = learner(noisy, times, read)
-        error = F.mse_loss(found, wanted, reduction="none").mean((1, 2, 3))
-        ratio = kept[times] / (1 - kept[times])
-        told = cell_losses(shown[said], cells[rows][said])
+            velocity, shown, place = learner(noisy, times, text_states)
+        error = F.mse_loss(velocity, target_velocity, reduction="none").mean((1, 2, 3))
+        ratio = alphas_cumprod[times] / (1 - alphas_cumprod[times])
+        cell_terms = cell_losses(shown[has_text], cells[rows][has_text])
         return {
             "velocity": (error * ratio.clamp(max=GAMMA) / (ratio + 1)).mean() * 4,
-            "cells": READING * torch.stack(list(told.values())).sum(),
-            "background": READING * F.cross_entropy(place[said], places[rows][said]),
+            "cells": READOUT_WEIGHT * torch.stack(list(cell_terms.values())).sum(),
+            "background": READOUT_WEIGHT * F.cross_entropy(place[has_text], background_targets[rows][has_text]),
         }
 
-    seconds = fit("unet", learner, plan, losses, folder)
+    seconds = fit("unet", learner, config, losses, folder)
     return unet.to(memory_format=torch.contiguous_format), seconds  # the only form that safetensors writes
 
 
-def drawing_scores(
+def generation_scores(
     pipeline: Pipeline,
     recogniser: Recogniser,
     scenes: list[Scene],
     seeds: int,
-    how: Drawing | None = None,
+    sampling: SamplingConfig | None = None,
 ) -> dict[str, float]:
     """Shares of things drawn in the right kind and colour and of scenes read right, `seeds` pictures a scene."""
-    how = how or Drawing(steps=20, guidance=4.0)
-    teacher = own_conditioner(pipeline)
-    said = [say(s, ("caption", "prompt")[i % 2], TEST_SAYING + i, "train").en for i, s in enumerate(scenes)]
-    states, empty = teacher.states(said), teacher.states([""])
-    found: list[Agreement] = []
+    sampling = sampling or SamplingConfig(steps=20, guidance=4.0)
+    teacher = pipeline_text_encoder(pipeline)
+    prompts = [
+        caption_pair(s, ("caption", "prompt")[i % 2], TEST_CAPTION_SEED + i, "train").en for i, s in enumerate(scenes)
+    ]
+    states, empty = teacher.states(prompts), teacher.states([""])
+    matches: list[SceneMatch] = []
     cases = [(row, seed) for seed in range(seeds) for row in range(len(scenes))]
-    for start in tqdm(range(0, len(cases), how.batch), desc="pictures", mininterval=5):
-        some = cases[start : start + how.batch]
-        begin = noise(pipeline, [seed * 1_000_003 + row for row, seed in some])
-        rows = [row for row, _ in some]
-        drawn = pictures(pipeline, draw(pipeline, begin, states[rows], empty, how).latents[-1])
-        found += [agree(scenes[row], one) for row, one in zip(rows, read(recogniser, drawn), strict=True)]
+    for start in tqdm(range(0, len(cases), sampling.batch), desc="pictures", mininterval=5):
+        batch = cases[start : start + sampling.batch]
+        initial_noise = seeded_noise(pipeline, [seed * 1_000_003 + row for row, seed in batch])
+        rows = [row for row, _ in batch]
+        drawn = decode_latents(pipeline, sample(pipeline, initial_noise, states[rows], empty, sampling).latents[-1])
+        matches += [match_scene(scenes[row], one) for row, one in zip(rows, recognise(recogniser, drawn), strict=True)]
     shares = {
-        key: float(np.mean([getattr(one, key) for one in found]))
+        key: float(np.mean([getattr(one, key) for one in matches]))
         for key in ("exact", "counts", "sizes", "relations", "background", "all_but_size")
     }
-    return {"things": sum(one.found for one in found) / sum(one.things for one in found), **shares}
+    return {"things": sum(one.num_matched for one in matches) / sum(one.num_things for one in matches), **shares}

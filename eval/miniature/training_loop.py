@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingConfig:
     """How long and how fast to train; the rate rises for `warmup` steps and falls along a cosine to a twentieth."""
 
     steps: int
@@ -26,12 +26,12 @@ class Plan:
     save_seconds: float = 90.0
 
 
-def rate_at(plan: Plan, step: int) -> float:
+def lr_at(config: TrainingConfig, step: int) -> float:
     """The learning rate of a step."""
-    if step < plan.warmup:
-        return plan.rate * (step + 1) / plan.warmup
-    share = (step - plan.warmup) / max(1, plan.steps - plan.warmup)
-    return plan.rate * (0.05 + 0.95 * 0.5 * (1 + cos(pi * share)))
+    if step < config.warmup:
+        return config.rate * (step + 1) / config.warmup
+    share = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.rate * (0.05 + 0.95 * 0.5 * (1 + cos(pi * share)))
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -42,84 +42,86 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     partial.replace(path)
 
 
-class _State:
+class _TrainState:
     """Model, moving average and optimizer, as one set of named tensors."""
 
-    def __init__(self, model: nn.Module, plan: Plan) -> None:
-        self.model, self.plan, self.step, self.seconds = model, plan, 0, 0.0
+    def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
+        self.model, self.config, self.step, self.seconds = model, config, 0, 0.0
         trained = [p for p in model.parameters() if p.requires_grad]
         matrices, vectors = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim < 2]
         self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": plan.decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=plan.rate, betas=(0.9, 0.98), fused=True,
+            [{"params": matrices, "weight_decay": config.decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=config.rate, betas=(0.9, 0.98), fused=True,
         )  # fmt: skip
         self.trained = matrices + vectors
-        self.average = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        self.ema = {key: value.detach().clone() for key, value in model.state_dict().items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a resumed run needs."""
-        found = {f"model.{key}": value for key, value in self.model.state_dict().items()}
-        found |= {f"average.{key}": value for key, value in self.average.items()}
+        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
+        tensors |= {f"average.{key}": value for key, value in self.ema.items()}
         for index, parameter in enumerate(self.trained):
             for key, value in self.optimizer.state[parameter].items():
-                found[f"optimizer.{index}.{key}"] = value
-        found["step"], found["seconds"] = torch.tensor(self.step), torch.tensor(self.seconds)
-        return {key: value.clone() for key, value in found.items()}
+                tensors[f"optimizer.{index}.{key}"] = value
+        tensors["step"], tensors["seconds"] = torch.tensor(self.step), torch.tensor(self.seconds)
+        return {key: value.clone() for key, value in tensors.items()}
 
     def load(self, path: Path) -> None:
         """Take up a checkpoint."""
-        found = load_file(path)
-        self.step, self.seconds = int(found["step"]), float(found["seconds"])
-        self.model.load_state_dict({key: found[f"model.{key}"] for key in self.average})
-        self.average = {key: found[f"average.{key}"].clone() for key in self.average}
+        tensors = load_file(path)
+        self.step, self.seconds = int(tensors["step"]), float(tensors["seconds"])
+        self.model.load_state_dict({key: tensors[f"model.{key}"] for key in self.ema})
+        self.ema = {key: tensors[f"average.{key}"].clone() for key in self.ema}
         for index, parameter in enumerate(self.trained):
             prefix = f"optimizer.{index}."
             self.optimizer.state[parameter] = {
-                key.removeprefix(prefix): value.clone() for key, value in found.items() if key.startswith(prefix)
+                key.removeprefix(prefix): value.clone() for key, value in tensors.items() if key.startswith(prefix)
             }
 
     def update(self, loss: Tensor) -> None:
         """One optimizer step and one step of the moving average."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.plan, self.step)
+            group["lr"] = lr_at(self.config, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.trained, self.plan.clip, error_if_nonfinite=True)
+        torch.nn.utils.clip_grad_norm_(self.trained, self.config.clip, error_if_nonfinite=True)
         self.optimizer.step()
         self.step += 1
-        keep = min(self.plan.ema, (1 + self.step) / (10 + self.step))
+        keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
         current = self.model.state_dict()
-        floats = [key for key, value in self.average.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.average[key] for key in floats], [current[key] for key in floats], 1 - keep)
+        floats = [key for key, value in self.ema.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.ema[key] for key in floats], [current[key] for key in floats], 1 - keep)
 
 
-def fit(name: str, model: nn.Module, plan: Plan, losses: Callable[[int], dict[str, Tensor]], folder: Path) -> float:
+def fit(
+    name: str, model: nn.Module, config: TrainingConfig, losses: Callable[[int], dict[str, Tensor]], folder: Path
+) -> float:
     """Train `model` on losses(step) and leave the moving average in it; returns the CPU seconds of training in all.
 
     `folder/state.safetensors` is the newest checkpoint: the same call goes on from it, or returns if it is the last.
     """
-    state, path = _State(model, plan), folder / "state.safetensors"
+    state, path = _TrainState(model, config), folder / "state.safetensors"
     if path.exists():
         state.load(path)
     started, saved = time.process_time(), time.monotonic()
-    before, log = state.seconds, folder / "log.jsonl"
+    previous_seconds, log = state.seconds, folder / "log.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=plan.steps, initial=state.step, desc=name, mininterval=10) as bar, log.open("a") as lines:
-        while state.step < plan.steps:
+    with tqdm(total=config.steps, initial=state.step, desc=name, mininterval=10) as bar, log.open("a") as lines:
+        while state.step < config.steps:
             model.train()
             terms = losses(state.step)
             state.update(torch.stack(list(terms.values())).sum())
             bar.update()
             now = time.monotonic()
-            state.seconds = before + time.process_time() - started
+            state.seconds = previous_seconds + time.process_time() - started
             if state.step % 50 == 0:
                 shown = {key: round(value.item(), 4) for key, value in terms.items()}
                 lines.write(json.dumps({"step": state.step, "seconds": round(state.seconds, 1), **shown}) + "\n")
                 lines.flush()
                 bar.set_postfix(shown)
-            if now - saved > plan.save_seconds or state.step == plan.steps:
+            if now - saved > config.save_seconds or state.step == config.steps:
                 save_tensors(state.tensors(), path, {})
                 saved = now
-    model.load_state_dict(state.average)
+    model.load_state_dict(state.ema)
     model.eval()
     return state.seconds

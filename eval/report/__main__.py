@@ -7,12 +7,12 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from data.cli import UserError, command
+from data.cli import UserError, run_cli
 from data.files import write_json, write_text
-from eval.datasets.benchmark import folder_pictures
-from eval.report.inputs import Sources, gather
-from eval.report.page import page
-from eval.report.sections import Picture
+from eval.datasets.benchmark import folder_image_reader
+from eval.report.inputs import ReportInputs, load_inputs
+from eval.report.page import html_page
+from eval.report.sections import OptionalImageReader
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -24,19 +24,19 @@ def main(arguments: list[str] | None = None) -> None:
         "--images", type=Path, nargs="*", default=[], help="folders of the benchmarks' pictures, for the examples"
     )
     parser.add_argument("--title", type=str, default="Report card")
-    given = parser.parse_args(arguments)
-    if given.out.suffix != ".html" or not given.out.absolute().parent.is_dir():
-        raise UserError(f"--out {given.out}: name an .html file in a folder that exists")
-    sources = gather(given.runs)
-    content, html = as_json(sources), page(given.title, sources, at_hand(given.images))
-    write_text(html, given.out)
-    write_json(content, given.out.with_suffix(".json"))
-    print(f"{given.out}: " + ", ".join(f"{len(each)} {name}" for name, each in content.items() if each))
+    args = parser.parse_args(arguments)
+    if args.out.suffix != ".html" or not args.out.absolute().parent.is_dir():
+        raise UserError(f"--out {args.out}: name an .html file in a folder that exists")
+    inputs = load_inputs(args.runs)
+    content, html = report_json(inputs), html_page(args.title, inputs, find_image(args.images))
+    write_text(html, args.out)
+    write_json(content, args.out.with_suffix(".json"))
+    print(f"{args.out}: " + ", ".join(f"{len(each)} {name}" for name, each in content.items() if each))
 
 
-def at_hand(folders: Sequence[Path]) -> Picture:
+def find_image(folders: Sequence[Path]) -> OptionalImageReader:
     """Pictures of the first of `folders` that has them: a report may be of several benchmarks, and of some without."""
-    sources = [folder_pictures(folder, folder) for folder in folders]
+    sources = [folder_image_reader(folder, folder) for folder in folders]
 
     def picture(image: str) -> bytes | None:
         for source in sources:
@@ -47,12 +47,12 @@ def at_hand(folders: Sequence[Path]) -> Picture:
     return picture
 
 
-def as_json(sources: Sources) -> dict[str, dict[str, Any]]:
+def report_json(sources: ReportInputs) -> dict[str, dict[str, Any]]:
     """The same content for programs: results, translations, drawings and pairs whole, of each run its last values."""
     last: dict[str, dict[str, float]] = {}
     for name, rows in sources.curves.items():
         last[name] = {key: value for row in rows for key, value in row.items()}
-    drawn = {name: each.result for name, each in sources.drawn.items()}
+    drawn = {name: each.result for name, each in sources.generations.items()}
     return {
         "results": sources.results,
         "translations": sources.translations,
@@ -63,4 +63,4 @@ def as_json(sources: Sources) -> dict[str, dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

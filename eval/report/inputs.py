@@ -13,18 +13,18 @@ from typing_extensions import TypedDict
 
 from data.cli import UserError, one_line
 from data.files import read_json, shaped
-from distill.export.results import FIX, Interval, Result
+from distill.export.results import REWRITE_HINT, Interval, ResultJson
 from eval.datasets.benchmark import text_lines
 
 
-class Measure(TypedDict):
+class MeanInterval(TypedDict):
     """Of one conditioning."""
 
     mean: float
     ci95: Interval
 
 
-class Shown(TypedDict):
+class ShownPrompt(TypedDict):
     """A prompt whose pictures are kept."""
 
     en: str
@@ -32,7 +32,7 @@ class Shown(TypedDict):
     mixed: NotRequired[str | None]
 
 
-class DrawingSettings(TypedDict):
+class GenerationSettings(TypedDict):
     """What the measures depend on."""
 
     prompts: int
@@ -40,16 +40,16 @@ class DrawingSettings(TypedDict):
     sha256: dict[str, str]
 
 
-class Drawing(TypedDict):
+class GenerationResult(TypedDict):
     """The result.json of eval.generation: each measure by conditioning."""
 
-    psnr: dict[str, Measure]
-    latent_distance: NotRequired[dict[str, Measure]]
-    prediction_error: NotRequired[dict[str, Measure]]
-    things: NotRequired[dict[str, Measure]]
-    read_exact: NotRequired[dict[str, Measure]]
-    shown: list[Shown]
-    settings: DrawingSettings
+    psnr: dict[str, MeanInterval]
+    latent_distance: NotRequired[dict[str, MeanInterval]]
+    prediction_error: NotRequired[dict[str, MeanInterval]]
+    things: NotRequired[dict[str, MeanInterval]]
+    read_exact: NotRequired[dict[str, MeanInterval]]
+    shown: list[ShownPrompt]
+    settings: GenerationSettings
 
 
 class Cosines(TypedDict):
@@ -60,7 +60,7 @@ class Cosines(TypedDict):
     en: float
 
 
-class Worst(TypedDict):
+class WorstPair(TypedDict):
     """A pair that is far from the teacher."""
 
     cosine: float
@@ -69,72 +69,72 @@ class Worst(TypedDict):
     en: str
 
 
-class PairsFile(TypedDict):
+class PairsResult(TypedDict):
     """The JSON of eval.pairs."""
 
     by_domain: dict[str, Cosines]
     by_length: dict[str, Cosines]
     by_slot: dict[str, list[float]]
-    worst: list[Worst]
+    worst: list[WorstPair]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GenerationRun:
     """A result of eval.generation, and the folder of its pictures."""
 
-    result: Drawing
+    result: GenerationResult
     pictures: Path
 
 
 @dataclass(frozen=True)
-class Sources:
+class ReportInputs:
     """Everything that was found, each under the name of its file or run."""
 
-    results: dict[str, Result] = field(default_factory=dict)
-    translations: dict[str, Result] = field(default_factory=dict)
-    drawn: dict[str, Drawn] = field(default_factory=dict)
+    results: dict[str, ResultJson] = field(default_factory=dict)
+    translations: dict[str, ResultJson] = field(default_factory=dict)
+    generations: dict[str, GenerationRun] = field(default_factory=dict)
     curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
-    pairs: dict[str, PairsFile] = field(default_factory=dict)
+    pairs: dict[str, PairsResult] = field(default_factory=dict)
 
 
-def gather(paths: Sequence[Path]) -> Sources:
+def load_inputs(paths: Sequence[Path]) -> ReportInputs:
     """Read files of results, drawings and pairs; of folders metrics.jsonl and every JSON that is one of these."""
-    found = Sources()
-    for path, name in zip(paths, _told_apart(paths), strict=True):
+    inputs = ReportInputs()
+    for path, name in zip(paths, _distinct_names(paths), strict=True):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; give result files, or folders of runs")
         metrics = path / "metrics.jsonl"
         if metrics.is_file():
-            found.curves[name] = _lines(metrics)
+            inputs.curves[name] = _lines(metrics)
         files = [path] if path.is_file() else sorted(path.glob("*.json"))
-        known = [_take(found, file, name if path.is_file() else f"{name}/{file.stem}") for file in files]
+        known = [_add_file(inputs, file, name if path.is_file() else f"{name}/{file.stem}") for file in files]
         if not any(known) and not metrics.is_file():
             raise UserError(f"{path}: no result of a benchmark, no drawings, no pairs and no metrics.jsonl in it")
-    return found
+    return inputs
 
 
-def _told_apart(paths: Sequence[Path]) -> list[str]:
+def _distinct_names(paths: Sequence[Path]) -> list[str]:
     """A name for each path: its last part, or as many from the end as tell all of them apart."""
-    whole = [(path.with_suffix("") if path.is_file() else path).absolute().parts for path in paths]
+    path_parts = [(path.with_suffix("") if path.is_file() else path).absolute().parts for path in paths]
     count = 1
-    while len({parts[-count:] for parts in whole}) < len(set(whole)):
+    while len({parts[-count:] for parts in path_parts}) < len(set(path_parts)):
         count += 1
-    return ["/".join(parts[-count:]) for parts in whole]
+    return ["/".join(parts[-count:]) for parts in path_parts]
 
 
-def _take(found: Sources, file: Path, name: str) -> bool:
+def _add_file(inputs: ReportInputs, file: Path, name: str) -> bool:
     """Put what `file` holds where it belongs; False where it is something else, UserError where it is damaged."""
     value = read_json(file)
     if not isinstance(value, dict):
         return False
     if _is_result(value):
-        kind = found.translations if "translations" in value else found.results
-        kind[name] = shaped(value, Result, str(file), FIX)
+        kind = inputs.translations if "translations" in value else inputs.results
+        kind[name] = shaped(value, ResultJson, str(file), REWRITE_HINT)
     elif {"psnr", "shown", "settings"} <= set(value):
-        drawing = shaped(value, Drawing, str(file), "draw again with python -m eval.generation")
-        found.drawn[name] = Drawn(drawing, file.parent / "pictures")
+        drawing = shaped(value, GenerationResult, str(file), "draw again with python -m eval.generation")
+        inputs.generations[name] = GenerationRun(drawing, file.parent / "pictures")
     elif value.get("kind") == "pairs":
-        found.pairs[name] = shaped(value, PairsFile, str(file), "write it again with python -m eval.pairs")
+        inputs.pairs[name] = shaped(value, PairsResult, str(file), "write it again with python -m eval.pairs")
     else:
         return False
     return True

@@ -10,9 +10,9 @@ from html import escape
 from typing import Any
 
 from eval.report import sections
-from eval.report.charts import chart, table
-from eval.report.inputs import Sources
-from eval.report.sections import Picture
+from eval.report.charts import html_table, line_chart
+from eval.report.inputs import ReportInputs
+from eval.report.sections import OptionalImageReader
 
 GROUPS = {"lr": "learning rate", "grad_norm": "gradient norm", "pairs_per_second": "pairs a second"}
 
@@ -24,10 +24,16 @@ def curves_section(name: str, rows: Sequence[Mapping[str, float]]) -> str:
         if key not in ("step", "pairs"):
             groups.setdefault(_group(key), []).append(key)
     charts = [
-        chart(group, "step", {_short(key): [(float(r["step"]), float(r[key])) for r in rows if key in r and "step" in r]
-                              for key in members})
+        line_chart(
+            group,
+            "step",
+            {
+                _short(key): [(float(r["step"]), float(r[key])) for r in rows if key in r and "step" in r]
+                for key in members
+            },
+        )
         for group, members in groups.items()
-    ]  # fmt: skip
+    ]
     return f"<h2>Training <small>{escape(name)}</small></h2><div class='charts'>{''.join(charts)}</div>"
 
 
@@ -48,16 +54,16 @@ def held_out_section(name: str, value: Mapping[str, Any]) -> str:
             f"<tr><td>{escape(each)}</td><td>{told['pairs']}</td><td>{told['zh']:.4f}</td><td>{told['en']:.4f}</td></tr>"
             for each, told in value[key].items()
         ]
-        parts.append(table([title, "pairs", "Chinese", "English"], rows))
+        parts.append(html_table([title, "pairs", "Chinese", "English"], rows))
     slots = {each: list(enumerate(map(float, values))) for each, values in value["by_slot"].items()}
-    parts.append(chart("Cosine of the states by slot, padding included", "slot", slots))
+    parts.append(line_chart("Cosine of the states by slot, padding included", "slot", slots))
     rows = [f"<tr><td>{row['cosine']:.3f}</td><td>{escape(row['domain'])}</td><td class='text'>{escape(row['zh'])}</td>"
             f"<td class='text'>{escape(row['en'])}</td></tr>" for row in value["worst"]]  # fmt: skip
-    worst = table(["cosine", "domain", "Chinese", "English"], rows)
+    worst = html_table(["cosine", "domain", "Chinese", "English"], rows)
     return "".join([*parts, f"<details><summary>The {len(rows)} worst pairs</summary>{worst}</details>"])
 
 
-STYLE = """
+PAGE_STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8882}
 body{font:16px/1.5 system-ui,"Noto Sans CJK SC",sans-serif;max-width:66rem;margin:0 auto;padding:1rem}
 h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}
@@ -78,23 +84,27 @@ code,pre{font-size:.8rem;overflow-wrap:anywhere;white-space:pre-wrap}
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def page(title: str, sources: Sources, picture: Picture) -> str:
+def html_page(title: str, sources: ReportInputs, picture: OptionalImageReader) -> str:
     """The whole page; every text from a file is escaped."""
     parts = [
         *(sections.retrieval_section(name, result, picture) for name, result in sources.results.items()),
         *(sections.translation_section(name, result) for name, result in sources.translations.items()),
-        *(sections.twins_section(name, drawn.result, drawn.pictures) for name, drawn in sources.drawn.items()),
+        *(sections.twins_section(name, drawn.result, drawn.pictures) for name, drawn in sources.generations.items()),
         *(curves_section(name, rows) for name, rows in sources.curves.items()),
         *(held_out_section(name, value) for name, value in sources.pairs.items()),
         _settings(
-            {**sources.results, **sources.translations, **{name: drawn.result for name, drawn in sources.drawn.items()}}
+            {
+                **sources.results,
+                **sources.translations,
+                **{name: drawn.result for name, drawn in sources.generations.items()},
+            }
         ),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1>"
+        f"<title>{escape(title)}</title><style>{PAGE_STYLE}</style></head><body><h1>{escape(title)}</h1>"
         f"{''.join(parts)}</body></html>\n"
     )
 

@@ -16,13 +16,13 @@ from typing import Any
 
 from PIL import Image
 
-from eval.report.charts import inside, table
-from eval.retrieval.preprocess import opened
+from eval.report.charts import html_table, inline_image
+from eval.retrieval.preprocess import decode_image
 from eval.retrieval.result import METRICS, ROLES
 
 
 @dataclass(frozen=True)
-class Peer:
+class PublishedModel:
     """A model with its recalls at 1, 5, 10, text to image and image to text, and their mean, in percent."""
 
     model: str
@@ -32,31 +32,33 @@ class Peer:
 
 
 FLICKR30K_CN = (
-    Peer("OpenAI CLIP L/14 fed Chinese", (0.0, 2.4, 4.0), (2.3, 8.1, 12.6), 5.0),
-    Peer("Taiyi-326M L/14", (53.8, 79.9, 86.6), (64.0, 90.4, 96.1), 78.5),
-    Peer("Wukong L/14", (51.7, 78.9, 86.3), (76.1, 94.8, 97.5), 80.9),
-    Peer("SkyCLIP L/14", (58.8, 82.6, 89.6), (78.8, 96.1, 98.3), 84.0),
-    Peer("CN-CLIP B/16", (62.7, 86.9, 92.8), (74.6, 93.5, 97.1), 84.6),
-    Peer("R2D2 L/14", (60.9, 86.8, 92.7), (77.6, 96.7, 98.9), 85.6),
-    Peer("CN-CLIP L/14", (68.0, 89.7, 94.4), (80.2, 96.6, 98.2), 87.9),
-    Peer("AltCLIP L/14", (69.8, 89.9, 94.7), (84.8, 97.4, 98.8), 89.2),
-    Peer("OpenCLIP XLM-R-L H/14", (71.0, 90.5, 94.9), (86.1, 97.5, 99.2), 89.9),
-    Peer("InternVL-G", (77.7, 94.8, 97.3), (92.9, 99.4, 99.8), 93.7),
+    PublishedModel("OpenAI CLIP L/14 fed Chinese", (0.0, 2.4, 4.0), (2.3, 8.1, 12.6), 5.0),
+    PublishedModel("Taiyi-326M L/14", (53.8, 79.9, 86.6), (64.0, 90.4, 96.1), 78.5),
+    PublishedModel("Wukong L/14", (51.7, 78.9, 86.3), (76.1, 94.8, 97.5), 80.9),
+    PublishedModel("SkyCLIP L/14", (58.8, 82.6, 89.6), (78.8, 96.1, 98.3), 84.0),
+    PublishedModel("CN-CLIP B/16", (62.7, 86.9, 92.8), (74.6, 93.5, 97.1), 84.6),
+    PublishedModel("R2D2 L/14", (60.9, 86.8, 92.7), (77.6, 96.7, 98.9), 85.6),
+    PublishedModel("CN-CLIP L/14", (68.0, 89.7, 94.4), (80.2, 96.6, 98.2), 87.9),
+    PublishedModel("AltCLIP L/14", (69.8, 89.9, 94.7), (84.8, 97.4, 98.8), 89.2),
+    PublishedModel("OpenCLIP XLM-R-L H/14", (71.0, 90.5, 94.9), (86.1, 97.5, 99.2), 89.9),
+    PublishedModel("InternVL-G", (77.7, 94.8, 97.3), (92.9, 99.4, 99.8), 93.7),
 )
-PUBLISHED = {"Flickr30K-CN": FLICKR30K_CN}
-CEILING = Peer("OpenAI CLIP L/14 on English Flickr30K", (65.0, 87.2, 92.0), (85.2, 97.4, 99.2), 87.7)
+PUBLISHED_SCORES = {"Flickr30K-CN": FLICKR30K_CN}
+TEACHER_ON_ENGLISH = PublishedModel(
+    "OpenAI CLIP L/14 on English Flickr30K", (65.0, 87.2, 92.0), (85.2, 97.4, 99.2), 87.7
+)
 
 
-Picture = Callable[[str], bytes | None]
+OptionalImageReader = Callable[[str], bytes | None]
 """From an image id to the bytes of its file; None where it is not at hand."""
 RECALLS = [f"{way} R@{k}" for way in ("T2I", "I2T") for k in (1, 5, 10)]
 
 
-def retrieval_section(name: str, result: Mapping[str, Any], picture: Picture) -> str:
+def retrieval_section(name: str, result: Mapping[str, Any], picture: OptionalImageReader) -> str:
     """Everything of one result file."""
     settings = result["settings"]
     benchmark = str(settings.get("benchmark", name))
-    rows = [row(each) for each in result["rows"]]
+    rows = [result_row(each) for each in result["rows"]]
     note = (
         f"{settings.get('images')} images; protocol {settings.get('protocol')}: pictures {settings.get('transform')}, "
         f"at most {settings.get('max_length')} tokens, {settings.get('precision')}. Intervals by bootstrap over images."
@@ -67,54 +69,54 @@ def retrieval_section(name: str, result: Mapping[str, Any], picture: Picture) ->
         for pair, told in result.get("ratios", {}).items()
     )
     heading = f"<h2>{escape(benchmark)} <small>{escape(name)}</small></h2>"
-    scores = table(["", *RECALLS, "MR", "95 %"], rows)
+    scores = html_table(["", *RECALLS, "MR", "95 %"], rows)
     shots = _examples(result.get("examples", []), picture)
     return f'{heading}{scores}{ratios}<p class="note">{escape(note)}</p>{_peers(benchmark)}{shots}'
 
 
-def row(each: Mapping[str, Any]) -> str:
+def result_row(result: Mapping[str, Any]) -> str:
     """A row of a result: who, the six recalls, their mean and its interval."""
-    low, high = each["ci95"]["mr"]
-    role = ROLES.get((each["model"], each["language"]))
-    name = f"{each['model']} {each['language']}" + (f" ({role})" if role else "")
-    cells = [*(f"{each[metric]:.1f}" for metric in METRICS[:6]), f"{each['mr']:.2f}", f"{low:.2f} to {high:.2f}"]
+    low, high = result["ci95"]["mr"]
+    role = ROLES.get((result["model"], result["language"]))
+    name = f"{result['model']} {result['language']}" + (f" ({role})" if role else "")
+    cells = [*(f"{result[metric]:.1f}" for metric in METRICS[:6]), f"{result['mr']:.2f}", f"{low:.2f} to {high:.2f}"]
     cells = [f"<td>{cell}</td>" for cell in cells]
-    return f'<tr class="{escape(each["model"])}"><td>{escape(name)}</td>{"".join(cells)}</tr>'
+    return f'<tr class="{escape(result["model"])}"><td>{escape(name)}</td>{"".join(cells)}</tr>'
 
 
 def _peers(benchmark: str) -> str:
-    known = PUBLISHED.get(benchmark)
+    known = PUBLISHED_SCORES.get(benchmark)
     if known is None:
         return ""
     lines = [
         f"<tr><td>{escape(peer.model)}</td>"
         + "".join(f"<td>{score:.1f}</td>" for score in (*peer.t2i, *peer.i2t, peer.mr))
         + "</tr>"
-        for peer in (*known, CEILING)
+        for peer in (*known, TEACHER_ON_ENGLISH)
     ]
-    published = table(["published, 1K test", *RECALLS, "MR"], lines)
+    published = html_table(["published, 1K test", *RECALLS, "MR"], lines)
     return f"<details><summary>What the peers published</summary>{published}</details>"
 
 
-def _examples(examples: Sequence[Mapping[str, Any]], picture: Picture) -> str:
+def _examples(examples: Sequence[Mapping[str, Any]], picture: OptionalImageReader) -> str:
     shown = [each for each in examples if (each["model"], each["language"]) == ("student", "zh")]
     parts = []
-    for each in shown:
-        right = set(each["right"])
-        shots = [_shot(image, image in right, picture) for image in each["found"]]
+    for example in shown:
+        right = set(example["right"])
+        shots = [_thumbnail(image, image in right, picture) for image in example["found"]]
         if any(shots):
-            place = f"<p class='note'>first right one at place {each['place']}</p>"
-            parts.append(f"<h4>{escape(each['caption'])}</h4>{place}<div class='shots'>{''.join(shots)}</div>")
+            place = f"<p class='note'>first right one at place {example['place']}</p>"
+            parts.append(f"<h4>{escape(example['caption'])}</h4>{place}<div class='shots'>{''.join(shots)}</div>")
     return f"<h3>What the student finds</h3>{''.join(parts)}" if parts else ""
 
 
-def _shot(image: str, right: bool, picture: Picture) -> str:
+def _thumbnail(image: str, right: bool, picture: OptionalImageReader) -> str:
     content = picture(image)
-    return "" if content is None else inside(opened(content, image), image, "right" if right else "")
+    return "" if content is None else inline_image(decode_image(content, image), image, "right" if right else "")
 
 
-FOUND = ["", *(f"{way} R@{k}" for way in ("to English", "back") for k in (1, 5, 10)), "MR", "95 %"]
-SAID = ["", "BLEU", "95 %", "chrF", "95 %", "sentences"]
+RETRIEVAL_HEAD = ["", *(f"{way} R@{k}" for way in ("to English", "back") for k in (1, 5, 10)), "MR", "95 %"]
+TRANSLATION_HEAD = ["", "BLEU", "95 %", "chrF", "95 %", "sentences"]
 
 
 def translation_section(name: str, result: Mapping[str, Any]) -> str:
@@ -131,50 +133,50 @@ def translation_section(name: str, result: Mapping[str, Any]) -> str:
 
 
 def _domain(domain: str, rows: list[Mapping[str, Any]], result: Mapping[str, Any]) -> str:
-    said = [each for each in result["translations"] if each["domain"] == domain]
-    parts = [f"<h3>{escape(domain)}</h3>", table(FOUND, map(row, rows))]
-    if said:
-        parts.append(table(SAID, map(_score, said)))
-        parts += [_samples(each) for each in said]
+    translations = [each for each in result["translations"] if each["domain"] == domain]
+    parts = [f"<h3>{escape(domain)}</h3>", html_table(RETRIEVAL_HEAD, map(result_row, rows))]
+    if translations:
+        parts.append(html_table(TRANSLATION_HEAD, map(_score, translations)))
+        parts += [_samples(each) for each in translations]
     return "".join(parts)
 
 
-def _score(each: Mapping[str, Any]) -> str:
+def _score(translation: Mapping[str, Any]) -> str:
     cells = [
         cell
         for metric in ("bleu", "chrf")
-        for cell in (f"{each[metric]:.2f}", "{:.2f} to {:.2f}".format(*each[f"{metric}_ci95"]))
+        for cell in (f"{translation[metric]:.2f}", "{:.2f} to {:.2f}".format(*translation[f"{metric}_ci95"]))
     ]
-    numbers = "".join(f"<td>{cell}</td>" for cell in (*cells, each["sentences"]))
-    return f"<tr><td>{escape(_title(each))}</td>{numbers}</tr>"
+    numbers = "".join(f"<td>{cell}</td>" for cell in (*cells, translation["sentences"]))
+    return f"<tr><td>{escape(_title(translation))}</td>{numbers}</tr>"
 
 
-def _samples(each: Mapping[str, Any]) -> str:
+def _samples(translation: Mapping[str, Any]) -> str:
     rows = [
         "<tr>" + "".join(f"<td class='text'>{escape(shown[key])}</td>" for key in ("zh", "en", "said")) + "</tr>"
-        for shown in each["samples"]
+        for shown in translation["samples"]
     ]
-    told = f"{escape(_title(each))}; {escape(each['bleu_signature'])}"
-    return f"<details><summary>{told}</summary>{table(['Chinese', 'English', 'said'], rows)}</details>"
+    heading = f"{escape(_title(translation))}; {escape(translation['bleu_signature'])}"
+    return f"<details><summary>{heading}</summary>{html_table(['Chinese', 'English', 'said'], rows)}</details>"
 
 
-def _title(each: Mapping[str, Any]) -> str:
-    return f"{each['model']} {each['direction']}"
+def _title(translation: Mapping[str, Any]) -> str:
+    return f"{translation['model']} {translation['direction']}"
 
 
-MEASURES = {
+GENERATION_MEASURES = {
     "psnr": "PSNR to the teacher's picture, dB",
     "latent_distance": "distance of the latents",
     "prediction_error": "how far the UNet's prediction moves",
     "things": "things as asked",
     "read_exact": "whole picture as asked",
 }
-ENLARGED = 128
+MIN_WIDTH = 128
 
 
 def twins_section(name: str, result: Mapping[str, Any], pictures: Path) -> str:
     """Everything of one folder that `eval.generation` wrote; `pictures` is its folder of that name."""
-    measured = {key: said for key, said in MEASURES.items() if key in result}
+    measured = {key: said for key, said in GENERATION_MEASURES.items() if key in result}
     names = dict.fromkeys(each for key in measured for each in result[key])
     rows = [
         f"<tr class='{'student' if each.startswith('student') else ''}'><td>{escape(each)}</td>"
@@ -184,7 +186,7 @@ def twins_section(name: str, result: Mapping[str, Any], pictures: Path) -> str:
     ]
     settings = result["settings"]
     note = f"{settings['prompts']} prompts, {settings['seeds']} noises each, the same for every conditioning."
-    scores = table(["", *measured.values()], rows)
+    scores = html_table(["", *measured.values()], rows)
     grid = "".join(_prompt(number, said, pictures) for number, said in enumerate(result["shown"]))
     heading = f"<h2>Twin pictures <small>{escape(name)}</small></h2>"
     return f"{heading}{scores}<p class='note'>{escape(note)}</p>{grid}"
@@ -196,7 +198,7 @@ def _cell(value: Mapping[str, Any] | None) -> str:
     )
 
 
-def _prompt(number: int, said: Mapping[str, str | None], pictures: Path) -> str:
+def _prompt(number: int, texts_by_language: Mapping[str, str | None], pictures: Path) -> str:
     """The pictures of one prompt, the teacher's first."""
     files = sorted(
         pictures.glob(f"{number:03d}.*.png"), key=lambda path: (not path.name[4:].startswith("teacher"), path)
@@ -204,11 +206,15 @@ def _prompt(number: int, said: Mapping[str, str | None], pictures: Path) -> str:
     shots = []
     for path in files:
         conditioning = path.name.split(".")[1]
-        picture = opened(path.read_bytes(), path.name)
-        if picture.width < ENLARGED:
-            times = -(-ENLARGED // picture.width)
+        picture = decode_image(path.read_bytes(), path.name)
+        if picture.width < MIN_WIDTH:
+            times = -(-MIN_WIDTH // picture.width)
             picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
-        shot = inside(picture, f"{conditioning}, prompt {number + 1}")
+        shot = inline_image(picture, f"{conditioning}, prompt {number + 1}")
         shots.append(f"<figure>{shot}<figcaption>{escape(conditioning)}</figcaption></figure>")
-    texts = "<br>".join(escape(text) for text in (said["zh"], said["en"], said.get("mixed")) if text)
+    texts = "<br>".join(
+        escape(text)
+        for text in (texts_by_language["zh"], texts_by_language["en"], texts_by_language.get("mixed"))
+        if text
+    )
     return f"<h4>{texts}</h4><div class='shots twins'>{''.join(shots)}</div>" if shots else ""

@@ -7,78 +7,84 @@ from pathlib import PurePosixPath
 import numpy as np
 import opencc
 
-from data.cli import UserError, command
+from data.cli import UserError, run_cli
 from data.files import write_json
-from eval.datasets.benchmark import BENCHMARKS, Benchmark, Captions, Published
-from eval.datasets.readers import read
-from eval.retrieval.options import Options, parse
-from eval.retrieval.result import Result, result_json, table
+from eval.datasets.benchmark import BENCHMARKS, CaptionSet, PublishedBenchmark, RetrievalBenchmark
+from eval.datasets.readers import read_benchmark
+from eval.retrieval.options import Options, parse_options
+from eval.retrieval.result import RetrievalResult, result_json, terminal_table
 from eval.retrieval.score import score
 
 
-def run(published: Published, arguments: list[str] | None = None) -> Result:
+def run_benchmark(published: PublishedBenchmark, arguments: list[str] | None = None) -> RetrievalResult:
     """Read the command line, score, print the table and write the JSON."""
     purpose = f"Zero-shot retrieval on {published.title}: a student beside its teacher."
-    options = parse(f"eval.retrieval {published.name}", purpose, arguments)
-    benchmark = read(options.data, options.images, published.language)
+    options = parse_options(f"eval.retrieval {published.name}", purpose, arguments)
+    benchmark = read_benchmark(options.data, options.images, published.language)
     if options.english is not None:
-        benchmark = with_english(benchmark, read(options.english, options.images, language="en"), options.english)
-    _refuse_another_size(published, benchmark, options)
+        benchmark = with_english(
+            benchmark, read_benchmark(options.english, options.images, language="en"), options.english
+        )
+    _check_published_size(published, benchmark, options)
     if options.traditional:
         benchmark = with_traditional(benchmark, options.data)
     result = score(options.title or published.title, benchmark, options)
-    print(table(result))
+    print(terminal_table(result))
     if options.out is not None:
         write_json(result_json(result), options.out)
     return result
 
 
-def _refuse_another_size(published: Published, benchmark: Benchmark, options: Options) -> None:
+def _check_published_size(published: PublishedBenchmark, benchmark: RetrievalBenchmark, options: Options) -> None:
     """UserError where images or captions are not as many as published, unless --title says that it is another set."""
     captions = benchmark.captions.get(published.language)
-    found = _counted(len(benchmark.images), len(captions.texts) if captions and published.captions else None)
-    wanted = _counted(published.images, published.captions)
-    if found != wanted and not options.title:
+    actual = _size_text(len(benchmark.images), len(captions.texts) if captions and published.captions else None)
+    expected = _size_text(published.images, published.captions)
+    if actual != expected and not options.title:
         raise UserError(
-            f"--data {options.data}: {found} in {published.language}, not the {wanted} of {published.title}'s test "
+            f"--data {options.data}: {actual} in {published.language}, not the {expected} of {published.title}'s test "
             "set; give the whole set, or where it is another one --title NAME"
         )
 
 
-def _counted(images: int, captions: int | None) -> str:
+def _size_text(images: int, captions: int | None) -> str:
     return f"{images} images" + (f" and {captions} captions" if captions is not None else "")
 
 
-def with_traditional(benchmark: Benchmark, name: str) -> Benchmark:
+def with_traditional(benchmark: RetrievalBenchmark, name: str) -> RetrievalBenchmark:
     """`benchmark` with its Chinese captions a second time, in traditional characters (OpenCC's s2t)."""
     simplified = benchmark.captions.get("zh")
     if simplified is None:
         raise UserError(f"--traditional: {name} has no Chinese captions; leave it out")
     convert = opencc.OpenCC("s2t").convert
-    written = Captions(tuple(map(convert, simplified.texts)), simplified.pairs)
-    return dataclasses.replace(benchmark, captions={**benchmark.captions, "zh_hant": written})
+    traditional = CaptionSet(tuple(map(convert, simplified.texts)), simplified.pairs)
+    return dataclasses.replace(benchmark, captions={**benchmark.captions, "zh_hant": traditional})
 
 
-def with_english(benchmark: Benchmark, english: Benchmark, name: str) -> Benchmark:
+def with_english(benchmark: RetrievalBenchmark, english: RetrievalBenchmark, name: str) -> RetrievalBenchmark:
     """`benchmark` with the English captions of another file, for those of its images that the file knows.
 
     Images are the same where their file names are, whatever the folder and the ending.
     """
-    number = {PurePosixPath(image).stem: position for position, image in enumerate(benchmark.images)}
-    theirs = english.captions.get("en")
-    if theirs is None:
+    image_index = {PurePosixPath(image).stem: position for position, image in enumerate(benchmark.images)}
+    english_captions = english.captions.get("en")
+    if english_captions is None:
         raise UserError(f"--english {name}: no English captions; it has {', '.join(english.captions)}")
     stems = [PurePosixPath(image).stem for image in english.images]
-    pairs = [(caption, number[stems[image]]) for caption, image in theirs.pairs.tolist() if stems[image] in number]
+    pairs = [
+        (caption, image_index[stems[image]])
+        for caption, image in english_captions.pairs.tolist()
+        if stems[image] in image_index
+    ]
     if not pairs:
         raise UserError(f"--english {name}: none of its images is in --data; its first is {english.images[0]!r}")
-    place = {caption: position for position, caption in enumerate(sorted({caption for caption, _ in pairs}))}
-    found = Captions(
-        tuple(theirs.texts[caption] for caption in place),
-        np.array([(place[caption], image) for caption, image in pairs], dtype=np.int64),
+    caption_index = {caption: position for position, caption in enumerate(sorted({caption for caption, _ in pairs}))}
+    kept_captions = CaptionSet(
+        tuple(english_captions.texts[caption] for caption in caption_index),
+        np.array([(caption_index[caption], image) for caption, image in pairs], dtype=np.int64),
     )
     return dataclasses.replace(
-        benchmark, captions={**benchmark.captions, "en": found}, files=(*benchmark.files, *english.files)
+        benchmark, captions={**benchmark.captions, "en": kept_captions}, files=(*benchmark.files, *english.files)
     )
 
 
@@ -87,8 +93,8 @@ def main() -> None:
     name, *arguments = sys.argv[1:] or [""]
     if name not in BENCHMARKS:
         raise UserError(f"python -m eval.retrieval BENCHMARK ...: {name!r} is not one of {', '.join(BENCHMARKS)}")
-    run(BENCHMARKS[name], arguments)
+    run_benchmark(BENCHMARKS[name], arguments)
 
 
 if __name__ == "__main__":
-    command(main)
+    run_cli(main)

@@ -24,10 +24,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from data.cli import UserError, one_line, panics_as_errors
-from distill.text_tower import refuse_broken_weights
-from eval.retrieval.preprocess import OPENAI_MEAN, OPENAI_STD, Pixels
+from distill.text_tower import check_finite_weights
+from eval.retrieval.preprocess import OPENAI_MEAN, OPENAI_STD, ImagePreprocessing
 
-LEGACY_END = 2
+LEGACY_EOS_ID = 2
 """The end-of-text id in old CLIP configs, which means: pool at the largest id of the sentence."""
 
 
@@ -41,8 +41,8 @@ class TextTower:
 
     embed: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     tokenizer: PreTrainedTokenizerBase
-    slots: int
-    width: int
+    max_length: int
+    feature_dim: int
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ImageTower:
     """A CLIP image tower with its projection, and the pixels that it expects."""
 
     model: CLIPVisionModelWithProjection
-    pixels: Pixels
+    preprocessing: ImagePreprocessing
 
 
 def load_text_tower(source: str, option: str, dtype: torch.dtype, device: torch.device) -> TextTower:
@@ -61,29 +61,29 @@ def load_text_tower(source: str, option: str, dtype: torch.dtype, device: torch.
     """
     if source.endswith(".onnx"):
         return load_onnx_tower(Path(source), option)
-    refuse_pickle(source, option)
-    tokenizer = loaded(AutoTokenizer, source, option)
-    model = _whole(CLIPTextModelWithProjection, source, option, dtype)
-    end, largest = model.config.eos_token_id, model.config.vocab_size - 1
+    check_safetensors(source, option)
+    tokenizer = load_transformers(AutoTokenizer, source, option)
+    model = _load_complete(CLIPTextModelWithProjection, source, option, dtype)
+    eos_id, last_id = model.config.eos_token_id, model.config.vocab_size - 1
     if len(tokenizer) > model.config.vocab_size:
         raise UserError(
             f"{option} {source}: its tokenizer has {len(tokenizer)} tokens and its model {model.config.vocab_size}; "
             "they do not belong together"
         )
-    if end != tokenizer.eos_token_id and not (end == LEGACY_END and tokenizer.eos_token_id == largest):
+    if eos_id != tokenizer.eos_token_id and not (eos_id == LEGACY_EOS_ID and tokenizer.eos_token_id == last_id):
         raise UserError(
-            f"{option} {source}: config.json has eos_token_id {end} and the tokenizer {tokenizer.eos_token_id}, so "
+            f"{option} {source}: config.json has eos_token_id {eos_id} and the tokenizer {tokenizer.eos_token_id}, so "
             f"the wrong slot would be pooled; set eos_token_id to {tokenizer.eos_token_id}"
         )
     return TextTower(
-        _embedding(model.to(device).eval()),
+        _embed_function(model.to(device).eval()),
         tokenizer,
-        slots=int(model.config.max_position_embeddings),
-        width=int(model.text_projection.out_features),
+        max_length=int(model.config.max_position_embeddings),
+        feature_dim=int(model.text_projection.out_features),
     )
 
 
-def _embedding(model: CLIPTextModelWithProjection) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+def _embed_function(model: CLIPTextModelWithProjection) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
     def embed(ids: NDArray[np.int64]) -> NDArray[np.float32]:
         with torch.inference_mode():
             found: Any = model(input_ids=torch.from_numpy(ids).to(model.device))
@@ -100,7 +100,7 @@ def load_onnx_tower(path: Path, option: str) -> TextTower:
     if not path.is_file():
         raise UserError(f"{option} {path}: no such file")
     onnxruntime: Any = importlib.import_module("onnxruntime")
-    tokenizer = loaded(AutoTokenizer, str(path.absolute().parent.parent), option)
+    tokenizer = load_transformers(AutoTokenizer, str(path.absolute().parent.parent), option)
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         width = next(int(each.shape[1]) for each in session.get_outputs() if each.name == "text_embeds")
@@ -111,29 +111,31 @@ def load_onnx_tower(path: Path, option: str) -> TextTower:
         features: NDArray[np.float32] = session.run(["text_embeds"], {"input_ids": ids})[0]
         return features
 
-    return TextTower(embed, tokenizer, slots=int(tokenizer.model_max_length), width=width)
+    return TextTower(embed, tokenizer, max_length=int(tokenizer.model_max_length), feature_dim=width)
 
 
 def load_image_tower(source: str, option: str, dtype: torch.dtype, device: torch.device) -> ImageTower:
     """The image tower of the whole CLIPModel at `source`, with the mean and deviation of its preprocessor_config."""
-    refuse_pickle(source, option)
-    if loaded(AutoConfig, source, option).model_type != CLIPConfig.model_type:
+    check_safetensors(source, option)
+    if load_transformers(AutoConfig, source, option).model_type != CLIPConfig.model_type:
         raise UserError(f"{option} {source}: has no image tower; give a whole CLIPModel or --image-features")
-    model = _whole(CLIPVisionModelWithProjection, source, option, dtype)
-    return ImageTower(model.to(device).eval(), _pixels(source, int(model.config.image_size)))
+    model = _load_complete(CLIPVisionModelWithProjection, source, option, dtype)
+    return ImageTower(model.to(device).eval(), _preprocessing(source, int(model.config.image_size)))
 
 
-def _pixels(source: str, size: int) -> Pixels:
+def _preprocessing(source: str, size: int) -> ImagePreprocessing:
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
     except OSError:  # a folder of weights alone: OpenAI's constants, as in every CLIP that names none
-        return Pixels(size)
-    return Pixels(size, tuple(settings.get("image_mean", OPENAI_MEAN)), tuple(settings.get("image_std", OPENAI_STD)))
+        return ImagePreprocessing(size)
+    return ImagePreprocessing(
+        size, tuple(settings.get("image_mean", OPENAI_MEAN)), tuple(settings.get("image_std", OPENAI_STD))
+    )
 
 
-def refuse_pickle(source: str, option: str) -> None:
+def check_safetensors(source: str, option: str) -> None:
     """Raise UserError where `source` is a folder without safetensors, a file, or a path that does not exist."""
     folder = Path(source)
     if folder.is_file():
@@ -146,33 +148,36 @@ def refuse_pickle(source: str, option: str) -> None:
         raise UserError(f"{option} {source}: no config.json; it is not a folder of a transformers model")
     if not any(folder.glob("*.safetensors")):
         pickles = [path.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(kind)]
-        found = f"only {pickles[0]}, a pickle, which may run code" if pickles else "no weights"
-        raise UserError(f"{option} {source}: {found}; save it as model.safetensors")
+        problem = f"only {pickles[0]}, a pickle, which may run code" if pickles else "no weights"
+        raise UserError(f"{option} {source}: {problem}; save it as model.safetensors")
 
 
-def _whole(kind: Any, source: str, option: str, dtype: torch.dtype) -> Any:  # noqa: ANN401  a transformers class
+def _load_complete(model_class: Any, source: str, option: str, dtype: torch.dtype) -> Any:  # noqa: ANN401  a transformers class
     """As `loaded`, but a weight that is missing or misfits is an error: transformers would draw it at random."""
-    model, told = loaded(kind, source, option, dtype=dtype, use_safetensors=True, output_loading_info=True)
-    missing = sorted([*told["missing_keys"], *(str(key) for key in told["mismatched_keys"])])
+    model, loading_info = load_transformers(
+        model_class, source, option, dtype=dtype, use_safetensors=True, output_loading_info=True
+    )
+    missing = sorted([*loading_info["missing_keys"], *(str(key) for key in loading_info["mismatched_keys"])])
     if missing:
         raise UserError(
-            f"{option} {source}: {len(missing)} weights of a {kind.__name__} are missing or misfit, {missing[0]} first"
+            f"{option} {source}: {len(missing)} weights of a {model_class.__name__} "
+            f"are missing or misfit, {missing[0]} first"
         )
-    refuse_broken_weights(model, f"{option} {source}")
+    check_finite_weights(model, f"{option} {source}")
     return model
 
 
-def loaded(kind: Any, source: str, option: str, **settings: Any) -> Any:  # noqa: ANN401  a transformers class
+def load_transformers(model_class: Any, source: str, option: str, **settings: Any) -> Any:  # noqa: ANN401  a transformers class
     """`kind.from_pretrained(source)`, with whatever goes wrong as one UserError that names `option`."""
     disable_progress_bar()  # type: ignore[no-untyped-call]  # bars of a second would hide the lines that matter
     try:
         with panics_as_errors():
-            return kind.from_pretrained(source, **settings)
+            return model_class.from_pretrained(source, **settings)
     except Exception as error:  # a missing id, no network, a wrong class; a damaged file raises whatever it likes
-        raise UserError(f"{option} {source}: cannot be loaded as {kind.__name__} ({one_line(error)})") from error
+        raise UserError(f"{option} {source}: cannot be loaded as {model_class.__name__} ({one_line(error)})") from error
 
 
-def chosen(name: str | None) -> torch.device:
+def resolve_device(name: str | None) -> torch.device:
     """The device `name`, or without one cuda where there is one; UserError where torch cannot use it."""
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:

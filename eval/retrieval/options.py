@@ -9,11 +9,11 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from data.cli import UserError
-from data.files import refuse_unwritable
+from data.files import check_writable
 from eval.datasets.benchmark import BENCHMARKS
 from eval.provenance import command_line
-from eval.retrieval.models import chosen
-from eval.retrieval.preprocess import CHINESE_CLIP, OPENAI, PROTOCOLS, Name, Protocol
+from eval.retrieval.models import resolve_device
+from eval.retrieval.preprocess import CHINESE_CLIP, OPENAI, PROTOCOLS, Protocol, ProtocolName
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -48,30 +48,30 @@ class Options:
         return DTYPES[self.precision]
 
 
-def parse(module: str, description: str, arguments: list[str] | None = None) -> Options:
+def parse_options(module: str, description: str, arguments: list[str] | None = None) -> Options:
     """Read the command line of `python -m MODULE`, a benchmark of pictures or what stands for them.
 
     A wrong one raises ArgumentError or UserError, as does `shared`.
     """
-    parser = parser_of(module, description)
+    parser = make_parser(module, description)
     parser.add_argument("--image-features", type=Path | None, help=".npz with `ids` and `features` of --clip's tower")
     parser.add_argument("--images", type=Path | None, help="folder of pictures, where it is not beside the captions")
     parser.add_argument("--english", type=str | None, help="English captions of the same images, where --data has none")
     parser.add_argument(
         "--traditional", type=bool, default=False, help="score the Chinese captions in traditional characters as well"
     )
-    given = parser.parse_args(arguments)
-    usual = OPENAI if given.image_features else CHINESE_CLIP
+    args = parser.parse_args(arguments)
+    default_protocol = OPENAI if args.image_features else CHINESE_CLIP
     return dataclasses.replace(
-        shared(given, usual, command_line(module, arguments)),
-        image_features=given.image_features,
-        images=given.images,
-        english=given.english,
-        traditional=given.traditional,
+        common_options(args, default_protocol, command_line(module, arguments)),
+        image_features=args.image_features,
+        images=args.images,
+        english=args.english,
+        traditional=args.traditional,
     )
 
 
-def parser_of(module: str, description: str) -> ArgumentParser:
+def make_parser(module: str, description: str) -> ArgumentParser:
     """A parser of the options that every benchmark has."""
     parser = ArgumentParser(prog=f"python -m {module}", description=description, exit_on_error=False)
     parser.add_argument("--student", type=str, required=True, help="folder or Hub id of the student, as exported")
@@ -87,7 +87,7 @@ def parser_of(module: str, description: str) -> ArgumentParser:
     parser.add_argument("--title", type=str | None, help="name of the set in --data, where it is another one")
     parser.add_argument(
         "--protocol",
-        type=Name | None,
+        type=ProtocolName | None,
         help="chinese-clip (squashed pictures, 52 tokens, lower case) or openai (cropped, 77 tokens); "
         "by default chinese-clip; openai with --image-features, made ready elsewhere, and in eval.translation",
     )
@@ -98,26 +98,26 @@ def parser_of(module: str, description: str) -> ArgumentParser:
     return parser
 
 
-def shared(given: Namespace, usual: Protocol, command: str) -> Options:
+def common_options(args: Namespace, default_protocol: Protocol, command: str) -> Options:
     """The options that every benchmark has, checked; `usual` is the protocol where none was asked for."""
-    protocol = PROTOCOLS[given.protocol] if given.protocol else usual
-    if given.max_length is not None and given.max_length < 3:
-        raise UserError(f"--max-length {given.max_length}: start, end and one token between need 3")
-    if given.title is not None and given.title.strip() in {"", *PUBLISHED_TITLES}:
-        raise UserError(f"--title {given.title!r}: name another set than a published one, or leave it out")
-    if given.out is not None:
-        refuse_unwritable(given.out)
+    protocol = PROTOCOLS[args.protocol] if args.protocol else default_protocol
+    if args.max_length is not None and args.max_length < 3:
+        raise UserError(f"--max-length {args.max_length}: start, end and one token between need 3")
+    if args.title is not None and args.title.strip() in {"", *PUBLISHED_TITLES}:
+        raise UserError(f"--title {args.title!r}: name another set than a published one, or leave it out")
+    if args.out is not None:
+        check_writable(args.out)
     return Options(
-        student=given.student,
-        clip=given.clip,
-        data=given.data,
-        translator=given.translator,
-        out=given.out,
+        student=args.student,
+        clip=args.clip,
+        data=args.data,
+        translator=args.translator,
+        out=args.out,
         protocol=protocol,
-        max_length=given.max_length or protocol.max_length,
-        title=given.title,
-        examples=max(0, given.examples),
-        precision=given.precision,
-        device=chosen(given.device),
+        max_length=args.max_length or protocol.max_length,
+        title=args.title,
+        examples=max(0, args.examples),
+        precision=args.precision,
+        device=resolve_device(args.device),
         command=command,
     )

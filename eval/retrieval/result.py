@@ -27,7 +27,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One model on one language: scores [7] and draws [draws, 7] in the order of METRICS.
 
     `domain` is the part of a corpus that it is about; None where a benchmark has no parts.
@@ -36,7 +36,7 @@ class Row:
     model: str
     language: str
     scores: NDArray[np.float64]
-    draws: NDArray[np.float64]
+    replicates: NDArray[np.float64]
     captions: int
     images: int
     cut: int
@@ -54,29 +54,29 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Result:
+class RetrievalResult:
     """All that a benchmark's run says; `settings` is plain JSON."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ScoreRow, ...]
     ratios: tuple[Ratio, ...]
     settings: dict[str, Any]
     examples: tuple[Example, ...] = ()
 
 
-def ratio(upper: Row, lower: Row) -> Ratio | None:
+def recall_ratio(upper: ScoreRow, lower: ScoreRow) -> Ratio | None:
     """`upper` in percent of `lower`, paired over images; None where `lower` scored nothing or on other images."""
-    if lower.scores[6] == 0 or len(upper.draws) != len(lower.draws):
+    if lower.scores[6] == 0 or len(upper.replicates) != len(lower.replicates):
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
-        drawn = upper.draws[:, 6] / lower.draws[:, 6] * 100
-    low, high = np.nanpercentile(drawn[np.isfinite(drawn)], [2.5, 97.5])
+        ratio_replicates = upper.replicates[:, 6] / lower.replicates[:, 6] * 100
+    low, high = np.nanpercentile(ratio_replicates[np.isfinite(ratio_replicates)], [2.5, 97.5])
     name = f"{upper.model}-{upper.language}/{lower.model}-{lower.language}"
     return Ratio(name, float(upper.scores[6] / lower.scores[6] * 100), (float(low), float(high)))
 
 
-def row_json(row: Row) -> dict[str, Any]:
+def row_json(row: ScoreRow) -> dict[str, Any]:
     """A row with the keys of the schema, numbers rounded to 4 places."""
-    low, high = np.nanpercentile(row.draws, [2.5, 97.5], axis=0)
+    low, high = np.nanpercentile(row.replicates, [2.5, 97.5], axis=0)
     return {
         **({} if row.domain is None else {"domain": row.domain}),
         "model": row.model,
@@ -89,7 +89,7 @@ def row_json(row: Row) -> dict[str, Any]:
     }
 
 
-def result_json(result: Result) -> dict[str, Any]:
+def result_json(result: RetrievalResult) -> dict[str, Any]:
     """The whole result as JSON values."""
     return {
         "rows": [row_json(row) for row in result.rows],
@@ -109,16 +109,16 @@ HEADING = (
 )
 
 
-def table(result: Result) -> str:
+def terminal_table(result: RetrievalResult) -> str:
     """Rows with the interval of their mean recall, then the ratios, then what the numbers depend on."""
     settings = result.settings
     lines = [HEADING, "-" * 90]
     for domain, rows in itertools.groupby(result.rows, key=lambda row: row.domain):
-        lines += [*([f"{domain}:"] if domain else []), *(_line(row) for row in rows)]
+        lines += [*([f"{domain}:"] if domain else []), *(_terminal_row(row) for row in rows)]
     lines.append("")
-    for each in result.ratios:
-        low, high = each.ci95
-        lines.append(f"{each.name}: {each.percent:.2f} % of the mean recall [{low:.2f}, {high:.2f}]")
+    for ratio in result.ratios:
+        low, high = ratio.ci95
+        lines.append(f"{ratio.name}: {ratio.percent:.2f} % of the mean recall [{low:.2f}, {high:.2f}]")
     lines.append(
         f"{settings['benchmark']}, gallery of {settings['images']} ({settings['transform']}), protocol "
         f"{settings['protocol']}, at most {settings['max_length']} tokens, {settings['precision']}, "
@@ -127,11 +127,11 @@ def table(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _line(row: Row) -> str:
-    six = [f"{score:5.1f}" for score in row.scores[:6]]
-    low, high = np.nanpercentile(row.draws[:, 6], [2.5, 97.5])
+def _terminal_row(row: ScoreRow) -> str:
+    recalls = [f"{score:5.1f}" for score in row.scores[:6]]
+    low, high = np.nanpercentile(row.replicates[:, 6], [2.5, 97.5])
     role = ROLES.get((row.model, row.language), "")
     return (
-        f"{row.model:10} {row.captions:6} {row.language:>7} | {' '.join(six[:3])} | {' '.join(six[3:])} | "
+        f"{row.model:10} {row.captions:6} {row.language:>7} | {' '.join(recalls[:3])} | {' '.join(recalls[3:])} | "
         f"{row.scores[6]:6.2f}  [{low:.2f}, {high:.2f}]  {role}"
     ).rstrip()

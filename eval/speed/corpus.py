@@ -18,14 +18,14 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from data.schema import TEXT
-from eval.speed.peer_opusfilter import compare
-from eval.speed.token_store import index_speed
+from eval.speed.peer_opusfilter import compare_with_opusfilter
+from eval.speed.token_store import measure_token_store
 
 PLAIN = ("caption", "general", "subtitle", "encyclopedia", "news")  # domains whose rows are sentences
 
 
 @dataclass(frozen=True)
-class Measured:
+class BuildSpeed:
     """One build: what it took."""
 
     rows: int
@@ -37,10 +37,10 @@ class Measured:
     phases: dict[str, float]  # seconds of reading-to-scoring, the rest is deciding and writing
 
 
-def sentences(corpus: Path) -> tuple[pa.Array, pa.Array]:
+def load_pairs(corpus: Path) -> tuple[pa.Array, pa.Array]:
     """English and Chinese of a built corpus, raw scored rows of the sentence domains."""
-    told = json.loads((corpus / "report.json").read_text(encoding="utf-8"))
-    names = [s["name"] for s in told["sources"] if s["domain"] in PLAIN]
+    report_json = json.loads((corpus / "report.json").read_text(encoding="utf-8"))
+    names = [s["name"] for s in report_json["sources"] if s["domain"] in PLAIN]
     table = ds.dataset([corpus / "scored" / name / "rows.parquet" for name in names]).to_table(columns=["en", "zh"])
     good = pc.and_(pc.not_equal(table["en"], ""), pc.not_equal(table["zh"], ""))
     table = table.filter(good)
@@ -64,7 +64,7 @@ def write_rows(path: Path, en: pa.Array, zh: pa.Array, rows: int) -> None:
             file.write("\n".join(lines.to_pylist()).encode() + b"\n")
 
 
-def measure(config: Path, out: Path, rows: int) -> Measured:
+def measure_build(config: Path, out: Path, rows: int) -> BuildSpeed:
     """Run one build in a process of its own and watch its time and its largest resident size."""
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "data.build", str(config), "--out", str(out)]
@@ -75,12 +75,12 @@ def measure(config: Path, out: Path, rows: int) -> Measured:
     seconds = time.monotonic() - started
     if status:
         raise RuntimeError(errors.decode()[-2000:])
-    told = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    scoring = sum(s["seconds"] for s in told["sources"])
+    report_json = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    scoring = sum(s["seconds"] for s in report_json["sources"])
     peak = usage.ru_maxrss / 2**20
     cpu = round(usage.ru_utime + usage.ru_stime, 1)
-    speed, kept = round(rows / seconds), told["rows_kept"]
-    return Measured(rows, kept, round(seconds, 1), speed, cpu, round(peak, 2), {"scoring": scoring})
+    speed, kept = round(rows / seconds), report_json["rows_kept"]
+    return BuildSpeed(rows, kept, round(seconds, 1), speed, cpu, round(peak, 2), {"scoring": scoring})
 
 
 def build_config(folder: Path, tsv: Path, benchmarks: list[str]) -> Path:
@@ -103,32 +103,32 @@ def main() -> None:
     parser.add_argument("--opusfilter_rows", type=list[int], default=[50_000])
     parser.add_argument("--opusfilter_runs", type=int, default=1, help="of the peer; one more of ours around them")
     parser.add_argument("--index_rows", type=int, default=0, help="rows of a synthetic token store to draw from")
-    given = parser.parse_args()
-    given.work.mkdir(parents=True, exist_ok=True)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
-    if given.index_rows:
-        result["index"] = index_speed(given.work, given.index_rows)
+    if args.index_rows:
+        result["index"] = measure_token_store(args.work, args.index_rows)
         print(json.dumps(result["index"], indent=1), flush=True)
-    if given.corpus:
-        _measure_builds(given, result)
-    (given.work / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if args.corpus:
+        _measure_builds(args, result)
+    (args.work / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def _measure_builds(given: Namespace, result: dict[str, Any]) -> None:
+def _measure_builds(args: Namespace, result: dict[str, Any]) -> None:
     """Builds of each size, and the peer where it is named."""
-    en, zh = sentences(given.corpus)
+    en, zh = load_pairs(args.corpus)
     result["builds"] = []
-    for rows in given.rows:
-        tsv = given.work / f"rows-{rows}.tsv"
+    for rows in args.rows:
+        tsv = args.work / f"rows-{rows}.tsv"
         write_rows(tsv, en, zh, rows)
-        config = build_config(given.work, tsv.resolve(), [str(Path(b).resolve()) for b in given.benchmarks])
-        found = measure(config, given.work / f"corpus-{rows}", rows)
-        print(f"{rows:>12,} rows: {json.dumps(asdict(found))}", flush=True)
-        result["builds"].append(asdict(found))
+        config = build_config(args.work, tsv.resolve(), [str(Path(b).resolve()) for b in args.benchmarks])
+        measured = measure_build(config, args.work / f"corpus-{rows}", rows)
+        print(f"{rows:>12,} rows: {json.dumps(asdict(measured))}", flush=True)
+        result["builds"].append(asdict(measured))
         tsv.unlink()
     result["opusfilter"] = []
-    for rows in given.opusfilter_rows if given.opusfilter else []:
-        tsv = given.work / "peer.tsv"
+    for rows in args.opusfilter_rows if args.opusfilter else []:
+        tsv = args.work / "peer.tsv"
         write_rows(tsv, en, zh, rows)
-        result["opusfilter"].append(compare(given.opusfilter, tsv, given.work, given.opusfilter_runs))
+        result["opusfilter"].append(compare_with_opusfilter(args.opusfilter, tsv, args.work, args.opusfilter_runs))
         print(json.dumps(result["opusfilter"][-1], indent=1, ensure_ascii=False), flush=True)

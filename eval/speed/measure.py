@@ -24,40 +24,40 @@ from typing import Any, Literal
 import torch
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from distill.text_tower import up_to_end
-from distill.train.batch import Reading
+from distill.text_tower import text_mask
+from distill.train.batch import TrainBatch
 
 
 def tower_flops(shape: CLIPTextConfig, lengths: torch.Tensor) -> float:
     """Of a forward pass over sentences of `lengths` tokens, [sentences]; a multiply and an add are two."""
     width, layers = shape.hidden_size, shape.num_hidden_layers
-    a_token = 2 * (4 * width * width + 2 * width * shape.intermediate_size)
+    per_token = 2 * (4 * width * width + 2 * width * shape.intermediate_size)
     attention = 2 * 2 * width * lengths.square().sum().item()
     pooled = 2 * width * (shape.projection_dim or 0) * len(lengths)
-    return float(layers * (a_token * lengths.sum().item() + attention) + pooled)
+    return float(layers * (per_token * lengths.sum().item() + attention) + pooled)
 
 
-def step_flops(shape: CLIPTextConfig, reading: Reading, teacher_end: int, student_end: int) -> float:
+def step_flops(shape: CLIPTextConfig, batch: TrainBatch, teacher_eos_id: int, student_eos_id: int) -> float:
     """Of one step: the teacher forward, the student forward and backward; both towers are of `shape`."""
 
     def lengths(ids: torch.Tensor | None, end: int, slots: bool) -> torch.Tensor:
         if ids is None:
             return torch.zeros(0)
-        return torch.full((len(ids),), float(ids.shape[1])) if slots else up_to_end(ids, end).sum(dim=1).float()
+        return torch.full((len(ids),), float(ids.shape[1])) if slots else text_mask(ids, end).sum(dim=1).float()
 
-    cut = reading.teacher_english is not None  # then only every n-th pair has all slots
-    whole = reading.full and not cut
-    asked = tower_flops(shape, lengths(reading.teacher, teacher_end, whole))
-    asked += tower_flops(shape, lengths(reading.teacher_english, teacher_end, True))
-    learned = tower_flops(shape, lengths(reading.chinese, student_end, whole))
-    learned += tower_flops(shape, lengths(reading.english, student_end, reading.full))
-    return asked + 3 * learned
+    cut = batch.teacher_en_ids is not None  # then only every n-th pair has all slots
+    whole = batch.padded_to_max and not cut
+    teacher_flops = tower_flops(shape, lengths(batch.teacher_ids, teacher_eos_id, whole))
+    teacher_flops += tower_flops(shape, lengths(batch.teacher_en_ids, teacher_eos_id, True))
+    student_flops = tower_flops(shape, lengths(batch.student_zh_ids, student_eos_id, whole))
+    student_flops += tower_flops(shape, lengths(batch.student_en_ids, student_eos_id, batch.padded_to_max))
+    return teacher_flops + 3 * student_flops
 
 
-def tokens(reading: Reading, teacher_end: int, student_end: int) -> int:
+def count_tokens(batch: TrainBatch, teacher_end: int, student_end: int) -> int:
     """Tokens of text that the towers read."""
-    ends = ((reading.chinese, student_end), (reading.english, student_end), (reading.teacher, teacher_end))
-    return sum(int(up_to_end(ids, end).sum()) for ids, end in ends)
+    ends = ((batch.student_zh_ids, student_end), (batch.student_en_ids, student_end), (batch.teacher_ids, teacher_end))
+    return sum(int(text_mask(ids, end).sum()) for ids, end in ends)
 
 
 def machine() -> dict[str, Any]:
@@ -73,9 +73,9 @@ def machine() -> dict[str, Any]:
 
 def _processor() -> str:
     lines: Iterator[str] = iter(())
-    if (told := Path("/proc/cpuinfo")).is_file():
+    if (cpuinfo := Path("/proc/cpuinfo")).is_file():
         lines = (
-            line.split(":", 1)[1].strip() for line in told.read_text().splitlines() if line.startswith("model name")
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
         )
     return next(lines, platform.processor())
 
@@ -90,27 +90,33 @@ _SIZES: dict[Shape, dict[str, Any]] = {
 }
 
 
-def random_teacher(shape: Shape, words: PreTrainedTokenizerFast, folder: Path) -> Path:
+def random_teacher(shape: Shape, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
     """Write a tower of `shape` with random weights of a fixed seed and the vocabulary of `words` to `folder`."""
     size = _SIZES[shape]
     width = size["hidden_size"]
     torch.manual_seed(0)
     config = CLIPTextConfig(
-        **size, vocab_size=len(words), intermediate_size=4 * width, projection_dim=width, max_position_embeddings=77,
-        bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
-    )  # fmt: skip
+        **size,
+        vocab_size=len(tokenizer),
+        intermediate_size=4 * width,
+        projection_dim=width,
+        max_position_embeddings=77,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     CLIPTextModelWithProjection(config).save_pretrained(folder)
-    words.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
-def seconds(work: Callable[[], object]) -> float:
+def timed(work: Callable[[], object]) -> float:
     """What `work` takes, until the device is done with it."""
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
-    _finish()
+    _synchronize()
     started = clock()
     work()
-    _finish()
+    _synchronize()
     return clock() - started
 
 
@@ -119,9 +125,9 @@ def peak_flops() -> float:
     device, size = ("cuda", 8192) if torch.cuda.is_available() else ("cpu", 2048)
     one, other = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
     one @ other
-    return 2 * size**3 / min(seconds(lambda: one @ other) for _ in range(3))
+    return 2 * size**3 / min(timed(lambda: one @ other) for _ in range(3))
 
 
-def _finish() -> None:
+def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()

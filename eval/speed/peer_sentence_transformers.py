@@ -23,12 +23,12 @@ from distill.export.formats import write_sentence_modules
 from distill.student.build import load_student_tokenizer
 from distill.train.config import ResolvedConfig
 from distill.train.main import make_accelerator
-from distill.train.setup import make_parts, prepare
+from distill.train.setup import build_setup, prepare_run
 from distill.train.trainer import Trainer
-from eval.speed.measure import seconds
+from eval.speed.measure import timed
 
 
-class Peer:
+class SentenceTransformersPeer:
     """Their teacher and student, loaded from `work`, and the pairs in the order of the corpus."""
 
     def __init__(self, work: Path, domain: str, precision: str, batch_size: int) -> None:
@@ -44,54 +44,56 @@ class Peer:
         rows = self._rows.take([row % len(self._rows) for row in range(first, first + count)])
         english, chinese = rows["en"].to_pylist(), rows["zh"].to_pylist()
         label: list[Any] = []
-        spent = seconds(
+        elapsed = timed(
             lambda: label.extend(self._teacher.encode(english, batch_size=self._size, show_progress_bar=False))
         )
-        told = SentenceTransformerTrainingArguments(
+        training_args = SentenceTransformerTrainingArguments(
             output_dir=str(self._work / "peer-run"), per_device_train_batch_size=self._size, num_train_epochs=1,
             bf16=self._half, use_cpu=not torch.cuda.is_available(), save_strategy="no", report_to="none",
             disable_tqdm=True, logging_strategy="no",
         )  # fmt: skip
         trainer = SentenceTransformerTrainer(
             model=self._student,
-            args=told,
+            args=training_args,
             train_dataset=Dataset.from_dict({"english": english, "non_english": chinese, "label": label}),
             loss=MSELoss(self._student),
         )
-        return spent + seconds(trainer.train)
+        return elapsed + timed(trainer.train)
 
 
-def compare(resolved: ResolvedConfig, domain: str, work: Path, steps: int, rounds: int) -> dict[str, Any]:
+def time_against_peer(resolved: ResolvedConfig, domain: str, work: Path, steps: int, rounds: int) -> dict[str, Any]:
     """Time of their trainer over ours for `steps` batches of pairs, round by round; ours on tight steps."""
     config = resolved.run
-    prepared = prepare(resolved, 1)
+    prepared = prepare_run(resolved, 1)
     pretrained = prepared.pretrained
     export(pretrained.model, pretrained.tokenizer, work / "peer-teacher", [write_sentence_modules])
-    ours: dict[str, Trainer] = {}
+    trainers: dict[str, Trainer] = {}
     for name, every in (("as shipped", config.train.english_every), ("all English", 1)):
         changed = replace(config, train=replace(config.train, full_share=0.0, english_every=every))
         accelerator = make_accelerator(changed)
-        own = replace(pretrained, model=pretrained.copied())
-        parts = make_parts(changed, accelerator, prepared.store, own)
-        ours[name] = Trainer(parts, changed.train, accelerator, work)
-    words = load_student_tokenizer(config.student.kind, config.out_dir / "tokenizer", "out_dir")
-    export(ours["as shipped"].parts.task.student.stock(), words, work / "peer-student", [write_sentence_modules])
+        model_copy = replace(pretrained, model=pretrained.copy_model())
+        setup = build_setup(changed, accelerator, prepared.store, model_copy)
+        trainers[name] = Trainer(setup, changed.train, accelerator, work)
+    tokenizer = load_student_tokenizer(config.student.kind, config.out_dir / "tokenizer", "out_dir")
+    export(
+        trainers["as shipped"].setup.task.student.to_clip(), tokenizer, work / "peer-student", [write_sentence_modules]
+    )
     size = config.train.batch_size
-    peer = Peer(work, domain, config.train.precision, size)
-    found: dict[str, list[float]] = {name: [] for name in ours}
+    peer = SentenceTransformersPeer(work, domain, config.train.precision, size)
+    ratios: dict[str, list[float]] = {name: [] for name in trainers}
     for number in range(-1, rounds):  # the first, which fills caches, does not count
-        each = range(max(number, 0) * steps, (max(number, 0) + 1) * steps)
-        theirs = peer.train(each[0] * size, len(each) * size)
-        for name, trainer in ours.items():
-            spent = seconds(partial(_train, trainer, each))
+        step_range = range(max(number, 0) * steps, (max(number, 0) + 1) * steps)
+        peer_seconds = peer.train(step_range[0] * size, len(step_range) * size)
+        for name, trainer in trainers.items():
+            elapsed = timed(partial(_train, trainer, step_range))
             if number >= 0:
-                found[name].append(theirs / spent)
+                ratios[name].append(peer_seconds / elapsed)
     return {
         name: {"median": round(statistics.median(r), 2), "least": round(min(r), 2), "most": round(max(r), 2)}
-        for name, r in found.items()
+        for name, r in ratios.items()
     }
 
 
 def _train(trainer: Trainer, steps: range) -> None:
     for step in steps:
-        trainer.step(step, trainer.parts.readings)
+        trainer.step(step, trainer.setup.loader)

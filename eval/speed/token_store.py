@@ -15,8 +15,8 @@ from jsonargparse import ArgumentParser
 
 from data.loader.token_store import VIEWS
 
-CHUNK = 1 << 18  # rows a record batch, as the store writes them
-DOMAINS = ("general", "caption", "news")
+BATCH_ROWS = 1 << 18  # rows a record batch, as the store writes them
+STORE_DOMAINS = ("general", "caption", "news")
 STEPS = 200  # drawn at random places of a long run, and as many one after the other
 
 
@@ -42,29 +42,31 @@ def write_store(folder: Path, rows: int) -> None:
     draw = np.random.default_rng(0)
     columns = []
     for _ in VIEWS:
-        offsets = np.concatenate([[0], np.cumsum(draw.integers(2, 9, CHUNK))])
+        offsets = np.concatenate([[0], np.cumsum(draw.integers(2, 9, BATCH_ROWS))])
         values = draw.integers(0, 49408, offsets[-1]).astype(np.int32)
         columns.append(pa.LargeListArray.from_arrays(offsets, values))
     batch = pa.record_batch(columns, names=list(VIEWS))
     (folder / "train").mkdir(parents=True, exist_ok=True)
-    for number, domain in enumerate(DOMAINS):
-        left = rows * (number + 1) // len(DOMAINS) - rows * number // len(DOMAINS)
+    for number, domain in enumerate(STORE_DOMAINS):
+        left = rows * (number + 1) // len(STORE_DOMAINS) - rows * number // len(STORE_DOMAINS)
         with pa.ipc.new_stream(str(folder / "train" / f"{domain}.arrow"), batch.schema) as writer:
-            for start in range(0, left, CHUNK):
-                writer.write_batch(batch.slice(0, min(CHUNK, left - start)))
+            for start in range(0, left, BATCH_ROWS):
+                writer.write_batch(batch.slice(0, min(BATCH_ROWS, left - start)))
 
 
-def measure(folder: Path) -> IndexSpeed:
+def measure_store(folder: Path) -> IndexSpeed:
     """Open the store in this process and draw."""
-    from data.loader.batches import Batches, Schedule
-    from data.loader.mixture import MixtureConfig, stages
+    from data.loader.batches import BatchDataset, BatchSchedule
+    from data.loader.mixture import MixtureConfig, mixture_stages
     from data.loader.token_store import TokenStore
 
     started = time.perf_counter()
     store = TokenStore(folder)
     sizes = {name: len(tokens) for name, tokens in store.train.items()}
-    schedule = Schedule(seed=0, batch_size=512, window=32, full_share=0.25)
-    batches = Batches(store.train, stages(sizes, MixtureConfig()), schedule, pad=49407, slots=77)
+    schedule = BatchSchedule(seed=0, batch_size=512, window=32, full_share=0.25)
+    batches = BatchDataset(
+        store.train, mixture_stages(sizes, MixtureConfig()), schedule, teacher_pad_id=49407, max_length=77
+    )
     opened, resident = time.perf_counter() - started, _gib("VmRSS")
     batches[0]
     anywhere = np.random.default_rng(1).integers(0, 2_000_000, STEPS)
@@ -84,14 +86,14 @@ def _gib(kind: str) -> float:
     return round(int(status.split(f"{kind}:")[1].split()[0]) / 2**20, 2)
 
 
-def index_speed(folder: Path, rows: int) -> dict[str, Any]:
+def measure_token_store(folder: Path, rows: int) -> dict[str, Any]:
     """Write a store of `rows` below `folder`, measure it in a process of its own, remove it."""
     store = folder / "index"
     write_store(store, rows)
     try:
         command = [sys.executable, "-m", "eval.speed.token_store", str(store)]
-        found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-        return found
+        store_speed: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        return store_speed
     finally:
         shutil.rmtree(store)
 
@@ -100,7 +102,7 @@ def main() -> None:
     """Measure the store that is named."""
     parser = ArgumentParser(prog="eval.speed.token_store", description=__doc__)
     parser.add_argument("store", type=Path)
-    print(json.dumps(asdict(measure(parser.parse_args().store))))
+    print(json.dumps(asdict(measure_store(parser.parse_args().store))))
 
 
 if __name__ == "__main__":

@@ -22,18 +22,18 @@ from tqdm import tqdm
 from transformers import CLIPTextConfig
 
 from data.cli import UserError
-from data.loader.batches import Batches, Schedule
-from data.loader.mixture import stages
+from data.loader.batches import BatchDataset, BatchSchedule
+from data.loader.mixture import mixture_stages
 from data.loader.token_store import TokenStore
 from distill import text_tower
 from distill.student.build import load_student_tokenizer
-from distill.train.batch import Readings
-from distill.train.config import ResolvedConfig, parse
+from distill.train.batch import BatchLoader
+from distill.train.config import ResolvedConfig, parse_config
 from distill.train.main import make_accelerator
-from distill.train.setup import make_parts, prepare
+from distill.train.setup import build_setup, prepare_run
 from distill.train.trainer import Trainer
 from eval.speed import measure
-from eval.speed.measure import Shape, machine, peak_flops, random_teacher, seconds
+from eval.speed.measure import Shape, machine, peak_flops, random_teacher, timed
 
 Round = dict[str, float]
 """What one round has measured, by name."""
@@ -42,32 +42,32 @@ _PAIRS = 150_000_000  # of the projection: what SkyCLIP was trained on
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainingBench:
     """A trainer, and the ways of reading the same pairs."""
 
     trainer: Trainer
     accelerator: Accelerator
-    readings: dict[str, Readings]
-    ends: tuple[int, int]
+    loaders: dict[str, BatchLoader]
+    eos_ids: tuple[int, int]
     shape: CLIPTextConfig
 
 
 def main() -> None:
     """Measure, print, and write `result.json` into the working folder."""
-    given = _options()
-    resolved = _config(given)
-    setting = _setting(resolved, given)
-    result: dict[str, Any] = {"machine": machine(), "settings": _said(resolved, given)}
-    rounds = [_round(setting, given, number) for number in tqdm(range(given.rounds), desc="rounds")]
+    args = _options()
+    resolved = _config(args)
+    bench = _build_bench(resolved, args)
+    result: dict[str, Any] = {"machine": machine(), "settings": _settings(resolved, args)}
+    rounds = [_round(bench, args, number) for number in tqdm(range(args.rounds), desc="rounds")]
     result["steps"] = _summary(rounds)
     if torch.cuda.is_available():
         result["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    if given.peer:
-        from eval.speed.peer_sentence_transformers import compare
+    if args.peer:
+        from eval.speed.peer_sentence_transformers import time_against_peer
 
-        result["peer"] = compare(resolved, given.domain, given.work, given.steps, given.rounds)
+        result["peer"] = time_against_peer(resolved, args.domain, args.work, args.steps, args.rounds)
     text = json.dumps(result, indent=1, ensure_ascii=False)
-    (given.work / "result.json").write_text(text + "\n", encoding="utf-8")
+    (args.work / "result.json").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 
@@ -86,86 +86,93 @@ def _options() -> Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", type=bool, default=True, help="whether sentence-transformers' trainer runs as well")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark-train"))
-    given = parser.parse_args()
-    if given.rounds < 1 or given.steps < 1 or abs(given.steps * given.full_share % 1) > 1e-9:
+    args = parser.parse_args()
+    if args.rounds < 1 or args.steps < 1 or abs(args.steps * args.full_share % 1) > 1e-9:
         raise UserError("--steps: steps * full-share must be whole, so that a round has its share of full steps")
-    return given
+    return args
 
 
-def _config(given: Namespace) -> ResolvedConfig:
+def _config(args: Namespace) -> ResolvedConfig:
     """A run on the rows of one domain (and the dictionary, from which the tokenizer learns words)."""
     for split in ("train", "valid"):
-        if not (given.corpus / split).is_dir():
-            raise UserError(f"--corpus {given.corpus}: no folder {split} there; python -m data.build makes a corpus")
-        rows = ds.dataset(given.corpus / split, format="parquet").to_table(
-            columns=["en", "zh", "domain"], filter=pc.field("domain").isin([given.domain, "dictionary"])
+        if not (args.corpus / split).is_dir():
+            raise UserError(f"--corpus {args.corpus}: no folder {split} there; python -m data.build makes a corpus")
+        rows = ds.dataset(args.corpus / split, format="parquet").to_table(
+            columns=["en", "zh", "domain"], filter=pc.field("domain").isin([args.domain, "dictionary"])
         )
-        path = given.work / "corpus" / split / "part-00000.parquet"
+        path = args.work / "corpus" / split / "part-00000.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(rows, path)
-    teacher = given.teacher
-    if given.shape is not None:
-        tokenizer = text_tower.load_tokenizer(teacher, "--teacher")
-        teacher = str(random_teacher(given.shape, tokenizer, given.work / given.shape))
+    teacher = args.teacher
+    if args.shape is not None:
+        tokenizer = text_tower.load_clip_tokenizer(teacher, "--teacher")
+        teacher = str(random_teacher(args.shape, tokenizer, args.work / args.shape))
     options = {
-        "teacher": teacher, "out_dir": given.work / f"run-{given.shape or 'given'}",
-        "data.corpus": given.work / "corpus",
-        "data.mixture.weights": f"{{{given.domain}: 1.0}}", "train.batch_size": given.batch_size,
-        "train.full_share": given.full_share, "train.english_every": given.english_every,
+        "teacher": teacher, "out_dir": args.work / f"run-{args.shape or 'given'}",
+        "data.corpus": args.work / "corpus",
+        "data.mixture.weights": f"{{{args.domain}: 1.0}}", "train.batch_size": args.batch_size,
+        "train.full_share": args.full_share, "train.english_every": args.english_every,
     }  # fmt: skip
-    return parse([part for key, value in options.items() for part in (f"--{key}", str(value))])
+    return parse_config([part for key, value in options.items() for part in (f"--{key}", str(value))])
 
 
-def _setting(resolved: ResolvedConfig, given: Namespace) -> Setting:
+def _build_bench(resolved: ResolvedConfig, args: Namespace) -> TrainingBench:
     config = resolved.run
     accelerator = make_accelerator(config)
-    prepared = prepare(resolved, 1)
-    words = prepared.pretrained.tokenizer
+    prepared = prepare_run(resolved, 1)
+    teacher_tokenizer = prepared.pretrained.tokenizer
     shape = prepared.pretrained.model.config
-    parts = make_parts(config, accelerator, prepared.store, prepared.pretrained)
+    setup = build_setup(config, accelerator, prepared.store, prepared.pretrained)
     tokens = TokenStore(prepared.store).train
-    mixture = stages({domain: len(rows) for domain, rows in tokens.items()}, config.data.mixture)
+    mixture = mixture_stages({domain: len(rows) for domain, rows in tokens.items()}, config.data.mixture)
     student = load_student_tokenizer(config.student.kind, config.out_dir / "tokenizer", "out_dir")
-    ends = int(words.eos_token_id), int(student.eos_token_id)
+    eos_ids = int(teacher_tokenizer.eos_token_id), int(student.eos_token_id)
 
-    def readings(share: float, everything: bool) -> Readings:
-        schedule = Schedule(0, config.train.batch_size, config.data.window, share)
-        batches = Batches(tokens, mixture, schedule, parts.pad, parts.task.student.slots, student_pad=parts.student_pad)
-        return Readings(batches, config.train.english_every, ends, everything)
+    def loader_of(share: float, everything: bool) -> BatchLoader:
+        schedule = BatchSchedule(0, config.train.batch_size, config.data.window, share)
+        batches = BatchDataset(
+            tokens,
+            mixture,
+            schedule,
+            setup.teacher_pad_id,
+            setup.task.student.max_length,
+            student_pad_id=setup.student_pad_id,
+        )
+        return BatchLoader(batches, config.train.english_every, eos_ids, everything)
 
-    ways = {"tight": readings(0, False), "mix": readings(given.full_share, False), "padded": readings(1, True)}
-    return Setting(Trainer(parts, config.train, accelerator, given.work), accelerator, ways, ends, shape)
+    modes = {"tight": loader_of(0, False), "mix": loader_of(args.full_share, False), "padded": loader_of(1, True)}
+    return TrainingBench(Trainer(setup, config.train, accelerator, args.work), accelerator, modes, eos_ids, shape)
 
 
-def _round(setting: Setting, given: Namespace, number: int) -> Round:
+def _round(bench: TrainingBench, args: Namespace, number: int) -> Round:
     """Seconds, arithmetic and tokens of the same pairs read in every way, and the machine's own best product."""
-    first = number * given.steps
-    steps = range(first, first + given.steps)
-    found: Round = {"peak": peak_flops()}
-    trainer, parts = setting.trainer, setting.trainer.parts
-    for name, readings in setting.readings.items():
+    first = number * args.steps
+    steps = range(first, first + args.steps)
+    measured: Round = {"peak": peak_flops()}
+    trainer, parts = bench.trainer, bench.trainer.setup
+    for name, loader in bench.loaders.items():
         for step in steps[:1] if number == 0 else ():  # memory and caches
-            trainer.step(step, readings)
-        found[name] = seconds(partial(_each, partial(trainer.step, readings=readings), steps))
-        read = [readings[step] for step in steps]
-        found[f"{name} flops"] = sum(measure.step_flops(setting.shape, each, *setting.ends) for each in read)
-        found[f"{name} tokens"] = sum(measure.tokens(each, *setting.ends) for each in read)
+            trainer.step(step, loader)
+        measured[name] = timed(partial(_run_all, partial(trainer.step, loader=loader), steps))
+        batches = [loader[step] for step in steps]
+        measured[f"{name} flops"] = sum(measure.step_flops(bench.shape, each, *bench.eos_ids) for each in batches)
+        measured[f"{name} tokens"] = sum(measure.count_tokens(each, *bench.eos_ids) for each in batches)
     for name in ("tight", "mix"):
-        readings = setting.readings[name]
-        found[f"{name} loader"] = seconds(partial(_each, readings.__getitem__, steps))
-        read = [readings[step].to(parts.teacher.device) for step in steps]
-        with setting.accelerator.autocast():
-            found[f"{name} teacher"] = seconds(partial(_each, parts.teacher.targets, read))
-    found["pairs"] = given.steps * given.batch_size
-    return found
+        loader = bench.loaders[name]
+        measured[f"{name} loader"] = timed(partial(_run_all, loader.__getitem__, steps))
+        batches = [loader[step].to(parts.teacher.device) for step in steps]
+        with bench.accelerator.autocast():
+            measured[f"{name} teacher"] = timed(partial(_run_all, parts.teacher.targets, batches))
+    measured["pairs"] = args.steps * args.batch_size
+    return measured
 
 
-def _each(work: Callable[[Any], object], things: Iterable[Any]) -> None:
+def _run_all(work: Callable[[Any], object], things: Iterable[Any]) -> None:
     for thing in things:
         work(thing)
 
 
-def _over(rounds: Iterable[Round], value: Callable[[Round], float], digits: int = 2) -> dict[str, float]:
+def _median_and_range(rounds: Iterable[Round], value: Callable[[Round], float], digits: int = 2) -> dict[str, float]:
     """The median of the rounds and their range."""
     values = [value(each) for each in rounds]
     found = {"median": statistics.median(values), "least": min(values), "most": max(values)}
@@ -175,34 +182,34 @@ def _over(rounds: Iterable[Round], value: Callable[[Round], float], digits: int 
 def _summary(rounds: list[Round]) -> dict[str, Any]:
     """What the rounds say, by name of what is measured."""
     result: dict[str, Any] = {
-        "padded over tight": _over(rounds, lambda r: r["padded"] / r["tight"]),
-        "padded over mix": _over(rounds, lambda r: r["padded"] / r["mix"]),
-        "large product, TFLOP/s": _over(rounds, lambda r: r["peak"] / 1e12, 3),
+        "padded over tight": _median_and_range(rounds, lambda r: r["padded"] / r["tight"]),
+        "padded over mix": _median_and_range(rounds, lambda r: r["padded"] / r["mix"]),
+        "large product, TFLOP/s": _median_and_range(rounds, lambda r: r["peak"] / 1e12, 3),
     }
     for name in ("tight", "mix", "padded"):
-        result[name] = _way(rounds, name)
+        result[name] = _mode_summary(rounds, name)
     return result
 
 
-def _way(rounds: list[Round], name: str) -> dict[str, Any]:
+def _mode_summary(rounds: list[Round], name: str) -> dict[str, Any]:
     """What the rounds say of one way of reading."""
-    found: dict[str, Any] = {
-        "pairs a second": _over(rounds, lambda r: r["pairs"] / r[name], 0),
-        "tokens a second": _over(rounds, lambda r: r[f"{name} tokens"] / r[name], 0),
-        "of the large product": _over(rounds, lambda r: r[f"{name} flops"] / r[name] / r["peak"], 3),
+    summary: dict[str, Any] = {
+        "pairs a second": _median_and_range(rounds, lambda r: r["pairs"] / r[name], 0),
+        "tokens a second": _median_and_range(rounds, lambda r: r[f"{name} tokens"] / r[name], 0),
+        "of the large product": _median_and_range(rounds, lambda r: r[f"{name} flops"] / r[name] / r["peak"], 3),
     }
-    found["hours of this machine for 150 M pairs"] = round(_PAIRS / found["pairs a second"]["median"] / 3600)
+    summary["hours of this machine for 150 M pairs"] = round(_PAIRS / summary["pairs a second"]["median"] / 3600)
     if name != "padded":
-        share = _over(rounds, lambda r: (r[f"{name} loader"] + r[f"{name} teacher"]) / r[name], 3)
-        found["share of teacher and loader"] = share
-    return found
+        share = _median_and_range(rounds, lambda r: (r[f"{name} loader"] + r[f"{name} teacher"]) / r[name], 3)
+        summary["share of teacher and loader"] = share
+    return summary
 
 
-def _said(resolved: ResolvedConfig, given: Namespace) -> dict[str, Any]:
+def _settings(resolved: ResolvedConfig, args: Namespace) -> dict[str, Any]:
     run = resolved.run
     return {
-        "teacher": given.shape or run.teacher, "domain": given.domain, "batch size": run.train.batch_size,
+        "teacher": args.shape or run.teacher, "domain": args.domain, "batch size": run.train.batch_size,
         "full share": run.train.full_share, "english every": run.train.english_every,
-        "precision": run.train.precision, "steps a round": given.steps, "rounds": given.rounds,
-        "losses": [type(loss).__name__ for loss in run.losses.chosen],
+        "precision": run.train.precision, "steps a round": args.steps, "rounds": args.rounds,
+        "losses": [type(loss).__name__ for loss in run.losses.enabled],
     }  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data.augment import Augmentation, Row, augment, half_width, main, reordered, respaced, switcher
+from data.augment import Augmentation, Row, augment, half_width, main, make_code_switcher, reordered, respaced
 from data.cli import UserError
 from tests.data.corpora import PAIRS, built, write_config, write_tsv
 
@@ -27,20 +27,20 @@ def test_each_variant_by_hand() -> None:
 
 
 def test_words_are_switched_only_where_the_english_side_has_them() -> None:
-    switch = switcher({"草地": "grass", "奔跑": "gallop"})
+    switch = make_code_switcher({"草地": "grass", "奔跑": "gallop"})
     found = {switch(Row("A dog runs on the grass.", "一只狗在草地上奔跑。"), draw(s)).zh for s in range(20)}
     assert found == {"一只狗在草地上奔跑。", "一只狗在 grass 上奔跑。", "一只狗在grass上奔跑。"}
 
 
 def test_a_word_is_the_longest_that_the_dictionary_knows() -> None:
     """灯 alone is switched, of 灯笼 it is no word."""
-    switch = switcher({"灯": "lamp", "灯笼": "lantern"})
+    switch = make_code_switcher({"灯": "lamp", "灯笼": "lantern"})
     found = {switch(Row("a lamp, a house", "一盏灯，灯笼，房子"), draw(s)).zh for s in range(20)}
     assert found == {"一盏灯，灯笼，房子", "一盏 lamp ，灯笼，房子", "一盏lamp，灯笼，房子"}
 
 
 def test_two_english_words_never_run_together() -> None:
-    switch = switcher({"红": "red", "猫": "cat"})
+    switch = make_code_switcher({"红": "red", "猫": "cat"})
     found = {switch(Row("a red cat", "一只红猫"), draw(s)).zh for s in range(40)}
     assert found == {
         "一只红猫", "一只 red 猫", "一只red猫", "一只红 cat", "一只红cat", "一只 red cat", "一只red cat",

@@ -105,4 +105,4 @@ def test_the_command_and_the_mark_in_the_corpus(
 
 def test_a_model_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a translation model"):
-        translate.translator(str(tmp_path), "cpu", 8)
+        translate.load_translator(str(tmp_path), "cpu", 8)

@@ -46,7 +46,7 @@ def test_two_shares_are_one_whole(
     results: list[Any] = two_processes(_step_gradients(arguments), tmp_path)
     assert [result["processes"].tolist() for result in results] == [[2], [2]]
     assert len(list(tmp_path.glob("spread-*"))) == 2
-    assert checkpoint.steps(tmp_path / "two" / "checkpoints") == [3, 6]
+    assert checkpoint.saved_steps(tmp_path / "two" / "checkpoints") == [3, 6]
     for name in ("weights", "optimizer", "average"):
         ours, theirs = (_weights(tmp_path / run, 6, name) for run in ("two", "one"))
         assert ours.keys() == theirs.keys()

@@ -33,11 +33,11 @@ def test_the_states_of_each_layer(teacher: Path) -> None:
     short.load_state_dict({k.removeprefix("text_model."): v for k, v in model.state_dict().items()
                            if ".layers.1." not in k and "projection" not in k})  # fmt: skip
     normed = short(input_ids=ids).last_hidden_state
-    found = {layer: text_tower.run(model, ids, layer) for layer in ("last", "penultimate", "penultimate_normed")}
-    torch.testing.assert_close(found["last"].tokens, hidden.last_hidden_state)
-    torch.testing.assert_close(found["penultimate_normed"].tokens, normed)
-    torch.testing.assert_close(model.text_model.final_layer_norm(found["penultimate"].tokens), normed)
-    assert not torch.allclose(found["penultimate"].tokens, normed)
+    found = {layer: text_tower.encode_ids(model, ids, layer) for layer in ("last", "penultimate", "penultimate_normed")}
+    torch.testing.assert_close(found["last"].hidden_states, hidden.last_hidden_state)
+    torch.testing.assert_close(found["penultimate_normed"].hidden_states, normed)
+    torch.testing.assert_close(model.text_model.final_layer_norm(found["penultimate"].hidden_states), normed)
+    assert not torch.allclose(found["penultimate"].hidden_states, normed)
     assert all(torch.equal(states.pooled, hidden.text_embeds) for states in found.values())
 
 
@@ -50,20 +50,20 @@ def test_a_student_starts_as_its_teacher_and_is_exported_for_its_pipeline(
     pretrained = load_pretrained(str(teacher), layer, padding="!")
     config = ExtendedConfig(VocabularyConfig(12, 1))
     build_tokenizer(config, pretrained.tokenizer, corpus, SLOTS, tmp_path / "tokenizer")
-    words = text_tower.load_tokenizer(str(tmp_path / "tokenizer"), "t")
+    words = text_tower.load_clip_tokenizer(str(tmp_path / "tokenizer"), "t")
     ids = _ids(pretrained.tokenizer)
     assert torch.equal(_ids(words), ids)
     assert ids[1, 2:].eq(words.get_vocab()["!"]).all()
     student = build_student(config, pretrained, words, {}, on_cpu=True)
     target = Teacher(pretrained, torch.device("cpu"))(ids)
     ours = student(ids)
-    assert torch.equal(ours.tokens, target.tokens)
+    assert torch.equal(ours.hidden_states, target.hidden_states)
     assert torch.equal(ours.pooled, target.pooled)
-    export(student.stock(), words, tmp_path / "out", states=layer)
+    export(student.to_clip(), words, tmp_path / "out", state_layer=layer)
     encoder = CLIPTextModel.from_pretrained(tmp_path / "out" / "text_encoder")
     out = encoder(input_ids=ids, output_hidden_states=True)
     read = out.hidden_states[-2] if layer == "penultimate" else out.last_hidden_state
-    torch.testing.assert_close(read, ours.tokens, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(read, ours.hidden_states, atol=1e-5, rtol=1e-4)
     assert encoder.config.num_hidden_layers == (1 if layer == "penultimate_normed" else 2)
 
 
@@ -75,11 +75,11 @@ def test_a_tower_without_projection_pools_the_state_itself(tmp_path: Path) -> No
     whole.text_model.save_pretrained(tmp_path)
     model, ids = text_tower.load_tower(str(tmp_path), "t"), _ids(teacher_tokenizer())
     assert not model.text_projection.weight.requires_grad
-    states = text_tower.run(model, ids)
+    states = text_tower.encode_ids(model, ids)
     assert states.pooled.shape == (3, 32)
-    for row, length in enumerate(states.is_text.sum(dim=1).tolist()):
-        torch.testing.assert_close(states.pooled[row], states.tokens[row, length - 1])
-    torch.testing.assert_close(states.tokens, whole(input_ids=ids).last_hidden_state)
+    for row, length in enumerate(states.text_mask.sum(dim=1).tolist()):
+        torch.testing.assert_close(states.pooled[row], states.hidden_states[row, length - 1])
+    torch.testing.assert_close(states.hidden_states, whole(input_ids=ids).last_hidden_state)
 
 
 def test_a_padding_that_is_no_token(teacher: Path) -> None:

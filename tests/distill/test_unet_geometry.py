@@ -10,18 +10,18 @@ from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 
 from data.cli import UserError
-from distill.geometry import metric, read_geometry
-from distill.losses.unet import read
-from distill.train.config import parse
-from distill.train.setup import check_losses
+from distill.geometry import kv_quadratic_form, read_geometry
+from distill.losses.unet import attend
+from distill.train.config import parse_config
+from distill.train.setup import validate_losses
 from distill.unet_geometry import (
-    PROMPTS,
+    GEOMETRY_PROMPTS,
+    check_single_encoder,
+    collect_geometry,
     cross_attentions,
-    geometry,
     main,
     metric_of_columns,
-    prompt_states,
-    refuse_more_than_states,
+    teacher_states,
 )
 from tests.distill.tiny_clip import run_options, write_config
 
@@ -55,9 +55,9 @@ def written(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[An
 
 def test_metric_by_hand() -> None:
     """W = (1, 2) and 3 (0, 1): [[1, 2], [2, 4]] / 5 and [[0, 0], [0, 1]], their mean times the width 2."""
-    got = metric([torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 3.0]])])
+    got = kv_quadratic_form([torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 3.0]])])
     torch.testing.assert_close(got, torch.tensor([[0.2, 0.4], [0.4, 1.8]]))
-    assert metric([torch.eye(3) * 7]).equal(torch.eye(3))
+    assert kv_quadratic_form([torch.eye(3) * 7]).equal(torch.eye(3))
 
 
 def test_the_metric_is_the_error_of_all_keys_and_values(written: tuple[Any, Path]) -> None:
@@ -79,13 +79,13 @@ def test_reading_is_the_unets_own_attention(written: tuple[Any, Path], teacher: 
     """Our read-out, through to_out, is what diffusers' attention gives for the input that makes that query."""
     unet, path = written
     found = read_geometry(path, torch.device("cpu"))
-    states = prompt_states(str(teacher), None)
+    states = teacher_states(str(teacher), None)
     for layer in found.layers:
         module = cross_attentions(unet)[layer.name]
         pixels = torch.randn(1, 6, module.to_q.in_features, generator=torch.Generator().manual_seed(2))
         wanted = module(pixels, encoder_hidden_states=states[1:2])
         asked = type(layer)(layer.name, layer.heads, layer.scale, module.to_q(pixels)[0], layer.key, layer.value)
-        got = module.to_out[0](read(asked, states[1:2], 6).transpose(1, 2).flatten(2))
+        got = module.to_out[0](attend(asked, states[1:2], 6).transpose(1, 2).flatten(2))
         torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
 
 
@@ -93,7 +93,7 @@ def test_queries_are_the_unets_own(written: tuple[Any, Path], teacher: Path) -> 
     """Each stored query is one that the first cross-attention asks in a plain pass, with the latents of the seed."""
     unet, path = written
     found = read_geometry(path, torch.device("cpu"))
-    states, random, asked = prompt_states(str(teacher), None), torch.Generator().manual_seed(0), []
+    states, random, asked = teacher_states(str(teacher), None), torch.Generator().manual_seed(0), []
     first = cross_attentions(unet)[found.layers[0].name]
     hook = first.to_q.register_forward_hook(lambda _m, _i, query: asked.append(query[0]))
     with torch.no_grad():
@@ -102,13 +102,13 @@ def test_queries_are_the_unets_own(written: tuple[Any, Path], teacher: Path) -> 
                 unet(torch.randn(1, 4, 8, 8, generator=random), timestep, encoder_hidden_states=row[None])
     hook.remove()
     everything = torch.cat(asked)
-    assert len(everything) == 2 * len(PROMPTS) * 64
+    assert len(everything) == 2 * len(GEOMETRY_PROMPTS) * 64
     assert found.layers[0].query.shape == (5, 8)
     for query in found.layers[0].query:
         assert (everything - query).abs().sum(dim=1).min() < 1e-5
-    again = geometry(unet, states, [10, 900], 5, seed=0)
+    again = collect_geometry(unet, states, [10, 900], 5, seed=0)
     torch.testing.assert_close(again.layers[2].query, found.layers[2].query, atol=1e-6, rtol=1e-5)
-    other = geometry(unet, states, [10, 900], 5, seed=1).layers[2].query
+    other = collect_geometry(unet, states, [10, 900], 5, seed=1).layers[2].query
     assert not torch.allclose(other, found.layers[2].query, atol=1e-3)
 
 
@@ -116,7 +116,7 @@ def test_the_file_says_where_it_comes_from(written: tuple[Any, Path], teacher: P
     with safe_open(written[1], framework="pt") as file:
         told = json.loads(file.metadata()["source"])
     assert told["teacher"] == str(teacher)
-    assert (told["seed"], told["timesteps"], told["prompts"]) == (0, [10, 900], list(PROMPTS))
+    assert (told["seed"], told["timesteps"], told["prompts"]) == (0, [10, 900], list(GEOMETRY_PROMPTS))
     assert [path.name for path in written[1].parent.iterdir() if "partial" in path.name] == []
 
 
@@ -137,7 +137,7 @@ def test_two_encoders_side_by_side(tmp_path: Path, teacher: Path) -> None:
     unet.save_pretrained(tmp_path / "unet")
     common = ["--unet", str(tmp_path / "unet"), "--out", str(tmp_path / "g")]
     with pytest.raises(UserError, match=r"needs more than a prompt's states \(text_time\).* give --columns"):
-        refuse_more_than_states(unet, "x")
+        check_single_encoder(unet, "x")
     for wrong in ("32:49", "5:5", "all"):
         with pytest.raises(UserError, match="give START:STOP within the width 48"):
             metric_of_columns(unet, wrong)
@@ -146,14 +146,14 @@ def test_two_encoders_side_by_side(tmp_path: Path, teacher: Path) -> None:
     main([*common, "--columns", "16:48"])
     found = read_geometry(tmp_path / "g", torch.device("cpu"))
     maps = [linear.weight[:, 16:] for m in cross_attentions(unet).values() for linear in (m.to_k, m.to_v)]
-    torch.testing.assert_close(found.metric, metric(maps))
+    torch.testing.assert_close(found.metric, kv_quadratic_form(maps))
     assert (found.width, found.layers) == (WIDTH, ())
     tree = run_options(teacher, tmp_path, tmp_path / "run")
     tree["losses"] = {"kv_metric": {}, "unet_geometry": str(tmp_path / "g")}
-    check_losses(parse(write_config(tmp_path / "c.yaml", tree)).run, WIDTH)
+    validate_losses(parse_config(write_config(tmp_path / "c.yaml", tree)).run, WIDTH)
     tree["losses"]["readout"] = {}
     with pytest.raises(UserError, match=r"losses\.readout: .* holds the metric of one of two encoders"):
-        check_losses(parse(write_config(tmp_path / "c.yaml", tree)).run, WIDTH)
+        validate_losses(parse_config(write_config(tmp_path / "c.yaml", tree)).run, WIDTH)
 
 
 def test_mistakes_are_one_line(tmp_path: Path, teacher: Path) -> None:

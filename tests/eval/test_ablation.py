@@ -6,8 +6,8 @@ import pytest
 
 from data.cli import UserError
 from eval import ablation
-from eval.ablation import picture, results, spread, table
-from eval.report.charts import dots
+from eval.ablation import dot_plot_svg, load_results, markdown_table, mean_and_half_width
+from eval.report.charts import dot_plot
 from tests.conftest import REPOSITORY
 
 
@@ -22,7 +22,7 @@ def write_result(out: Path, name: str, seed: int, percent: float) -> None:
     [([], "-"), ([0.25], "0.250"), ([99.5], "99.5"), ([1.0, 2.0, 3.0], "2.000 ± 2.484"), ([90.0, 94.0], "92.0 ± 25.4")],
 )
 def test_the_mean_and_the_half_width_of_its_interval(values: list[float], said: str) -> None:
-    assert spread(values) == said
+    assert mean_and_half_width(values) == said
 
 
 def test_a_line_for_each_row_that_has_results_in_the_order_given(tmp_path: Path) -> None:
@@ -30,10 +30,10 @@ def test_a_line_for_each_row_that_has_results_in_the_order_given(tmp_path: Path)
         write_result(tmp_path, "second", seed, percent)
     write_result(tmp_path, "base", 0, 99.0)
     write_result(tmp_path, "second-other", 0, 1.0)  # its name begins like another row's
-    found = results(tmp_path, ["base", "second", "absent"])
-    lines = table(found).splitlines()
+    found = load_results(tmp_path, ["base", "second", "absent"])
+    lines = markdown_table(found).splitlines()
     assert [line.split(" | ")[:3] for line in lines[2:]] == [["| base", "1", "99.0"], ["| second", "3", "98.0 ± 2.5"]]
-    drawn = picture(found)
+    drawn = dot_plot_svg(found)
     # Three measures; a dot a value and one a mean. A panel is 180 wide with 14 free at either side.
     assert drawn.count('class="v"') == 12
     assert drawn.count('class="c"') == 6
@@ -76,9 +76,9 @@ def test_rows_and_seeds_that_are_there_are_not_run_again(
 
     monkeypatch.setattr(ablation, "_call", call)
     out = tmp_path / "out"
-    ablation.run(arguments(rows, out, "--seeds", "[0]", "--only", "[base]"))
+    ablation.run_ablation(arguments(rows, out, "--seeds", "[0]", "--only", "[base]"))
     assert len(called) == 3
-    table = ablation.run(arguments(rows, out, "--seeds", "[0]"))
+    table = ablation.run_ablation(arguments(rows, out, "--seeds", "[0]"))
     assert len(called) == 6
     distilled = called[3]
     assert distilled[:5] == ("scripts/distill.py", "--config", str(rows / "base.yaml"), "--config",
@@ -96,11 +96,13 @@ def test_what_is_not_there_is_one_line(rows: Path, tmp_path: Path, row: str, sai
     if not row:
         (rows / "base.yaml").unlink()
     with pytest.raises(UserError, match=said):
-        ablation.run(arguments(rows, tmp_path / "out", *(["--only", row] if row else [])))
+        ablation.run_ablation(arguments(rows, tmp_path / "out", *(["--only", row] if row else [])))
 
 
 def test_a_row_far_from_the_others_is_written_at_the_edge_and_does_not_flatten_them() -> None:
-    drawn = dots({"MR": {"a": [99.0], "b": [100.0], "c": [98.0], "far": [20.0]}}, ["a", "b", "c", "far"], lambda _: 0.0)
+    drawn = dot_plot(
+        {"MR": {"a": [99.0], "b": [100.0], "c": [98.0], "far": [20.0]}}, ["a", "b", "c", "far"], lambda _: 0.0
+    )
     assert '<circle class="c" cx="270.0" cy="40" r="4"/>' in drawn  # 99 is the middle of 98 to 100
     assert '<text class="" x="202.0" y="104">20</text>' in drawn
 
@@ -110,10 +112,10 @@ def test_the_page_shows_what_the_committed_results_say(material: str, rows: int)
     page = (REPOSITORY / "docs" / "ablation.md").read_text(encoding="utf-8")
     folder = REPOSITORY / "docs" / "ablation" / material
     names = ["base", *sorted({path.stem.rsplit(".", 1)[0] for path in folder.glob("*.json")} - {"base"})]
-    found = results(folder, names)
+    found = load_results(folder, names)
     assert len(found) == rows
-    assert table(found) in page
-    assert picture(found) == (folder / "table.svg").read_text(encoding="utf-8")
+    assert markdown_table(found) in page
+    assert dot_plot_svg(found) == (folder / "table.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -124,4 +126,4 @@ def test_what_is_missing_is_said_before_anything_is_trained(
     rows: Path, tmp_path: Path, more: list[str], said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
-        ablation.run(arguments(rows, tmp_path / "out", *more))
+        ablation.run_ablation(arguments(rows, tmp_path / "out", *more))

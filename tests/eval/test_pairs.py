@@ -8,8 +8,8 @@ import pytest
 
 from data.cli import UserError
 from distill.api import load_student
-from eval.held_out import held_out, joined
-from eval.pairs import by_slot, main
+from eval.held_out import concat_pairs, load_held_out
+from eval.pairs import cosine_by_position, main
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_cosines_by_domain_length_and_slot(corpus: Path, student: Path, teacher:
 
 def test_the_teacher_is_itself_at_every_slot(corpus: Path, teacher: Path) -> None:
     encoder = load_student(teacher)
-    slots = by_slot(encoder, encoder, joined(held_out(corpus, 10)))
+    slots = cosine_by_position(encoder, encoder, concat_pairs(load_held_out(corpus, 10)))
     assert min(slots["en"]) == max(slots["en"]) == min(slots["empty prompt"]) == 1.0
     assert min(slots["zh"]) < 1.0
     assert slots["zh"][0] == 1.0  # the start of text sees nothing else
@@ -65,4 +65,4 @@ def test_what_is_refused_before_anything_is_compared(
 
 
 def test_only_so_many_pairs_of_a_domain(corpus: Path) -> None:
-    assert joined(held_out(corpus, 1)).zh == ["猫", "月" * 9]
+    assert concat_pairs(load_held_out(corpus, 1)).zh == ["猫", "月" * 9]

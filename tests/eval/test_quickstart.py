@@ -12,7 +12,7 @@ from eval import quickstart
 def test_the_recipe_keeps_every_register_and_no_test_caption(tmp_path: Path) -> None:
     write_pairs(tmp_path / "pairs", 300, 0)
     write_test(tmp_path / "test", 20)
-    quickstart._write_recipe(tmp_path)
+    quickstart._write_corpus_config(tmp_path)
     build(tmp_path / "corpus.yaml", tmp_path / "corpus")
     kept = pyarrow.dataset.dataset(tmp_path / "corpus" / "train").to_table()
     assert set(kept["domain"].to_pylist()) == {

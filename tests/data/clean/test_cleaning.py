@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.clean.benchmarks import Benchmark, image_id
-from data.clean.codepoints import Text, decode, encode
-from data.clean.decontaminate import build_index, build_indices, overlap
-from data.clean.dedup import first_rows, held_out, near_repeats, signatures
-from data.clean.hashing import folded, grams, row_keys
-from data.clean.heuristics import counted, disagreement, periodic
-from data.clean.language import cantonese, foreignness
-from data.clean.normalise import normalised, without_speakers
+from data.clean.codepoints import TextColumn, decode, encode
+from data.clean.decontaminate import benchmark_overlap, build_index, build_indices
+from data.clean.dedup import first_n_per_key, minhash_signatures, near_duplicates, split_held_out
+from data.clean.hashing import casefolded, hash_rows, ngram_hashes
+from data.clean.heuristics import count_characters, numbers_disagree, periodicity
+from data.clean.language import cantonese, foreign_word_share
+from data.clean.normalise import normalise_text, strip_speakers
 from data.clean.scores import han_share
 from data.schema import TEXT
 
@@ -24,16 +24,16 @@ def column(*texts: str) -> pa.Array:
     return pa.array(texts, TEXT)
 
 
-def text(*texts: str) -> Text:
+def text(*texts: str) -> TextColumn:
     return decode(column(*texts))
 
 
 def english(value: str) -> str:
-    return str(encode(normalised(text(value), False, False, "keep"))[0].as_py())
+    return str(encode(normalise_text(text(value), False, False, "keep"))[0].as_py())
 
 
 def chinese(value: str, simplify: bool = True, spaces: str = "remove") -> str:
-    return str(encode(normalised(text(value), True, simplify, spaces))[0].as_py())
+    return str(encode(normalise_text(text(value), True, simplify, spaces))[0].as_py())
 
 
 @settings(deadline=None)  # the first call compiles
@@ -104,8 +104,8 @@ def test_normal_forms_are_stable_and_one_row(value: str) -> None:
 def test_a_row_never_depends_on_its_neighbours() -> None:
     values = ["漢 字 &amp; <b>x</b>", "", "plain", "ends with space ", "...", "，", "a\nb"]
     for zh in (False, True):
-        together = encode(normalised(text(*values), zh, zh, "remove")).to_pylist()
-        assert together == [encode(normalised(text(v), zh, zh, "remove"))[0].as_py() for v in values]
+        together = encode(normalise_text(text(*values), zh, zh, "remove")).to_pylist()
+        assert together == [encode(normalise_text(text(v), zh, zh, "remove"))[0].as_py() for v in values]
 
 
 @pytest.mark.parametrize(
@@ -121,32 +121,34 @@ def test_a_row_never_depends_on_its_neighbours() -> None:
     ],
 )
 def test_speaker_marks_go(en: str, zh: str, wanted: tuple[str, str]) -> None:
-    found = without_speakers(column(en), column(zh))
+    found = strip_speakers(column(en), column(zh))
     assert (found[0][0].as_py(), found[1][0].as_py()) == wanted
 
 
 def test_keys_ignore_case_width_and_punctuation_but_not_order() -> None:
-    keys = row_keys(folded(text("A dog!", "a  DOG", "dog a", "", "a dogs", "一只狗。", "一只狗")))
+    keys = hash_rows(casefolded(text("A dog!", "a  DOG", "dog a", "", "a dogs", "一只狗。", "一只狗")))
     assert keys[0] == keys[1]
     assert keys[5] == keys[6]
     assert len({int(k) for k in keys}) == 5
 
 
 def test_scores_by_hand() -> None:
-    assert counted(text("aaab", "", "1111", "好好好啊")).run.tolist() == [3, 0, 1, 3]
-    assert han_share(counted(text("Bernstein于2008年逝世。", "ABC DEF", "全是汉字"))) == pytest.approx([4 / 5, 0, 1])
-    assert periodic(text("abcabcabcabcabcabcabcabcabc", "a normal sentence without such")).tolist()[0] == 1
-    assert periodic(text("no pain no gain")).tolist() == [0]
+    assert count_characters(text("aaab", "", "1111", "好好好啊")).char_run.tolist() == [3, 0, 1, 3]
+    assert han_share(count_characters(text("Bernstein于2008年逝世。", "ABC DEF", "全是汉字"))) == pytest.approx(
+        [4 / 5, 0, 1]
+    )
+    assert periodicity(text("abcabcabcabcabcabcabcabcabc", "a normal sentence without such")).tolist()[0] == 1
+    assert periodicity(text("no pain no gain")).tolist() == [0]
 
 
 def test_numbers_disagree_only_where_nothing_explains_it() -> None:
     en = ["born in 1982", "1 million", "10,000 yen", "room 07", "call 9-1-1", "in '76", "no digits", "5 of 9"]
     zh = ["生于1983", "100万", "10,000元", "7号房间", "打911", "在1976", "有5个", "9之5"]
-    assert disagreement(text(*en), text(*zh)).tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert numbers_disagree(text(*en), text(*zh)).tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
 
 
 def test_language_of_either_side() -> None:
-    found = foreignness(
+    found = foreign_word_share(
         text("Il faut que nous le fassions pour vous", "He is in the Los Angeles of today", "la la la la")
     )
     assert found[0] > 0.3
@@ -155,9 +157,9 @@ def test_language_of_either_side() -> None:
 
 
 def test_grams_stop_at_row_ends() -> None:
-    found = grams(text("abcd", "", "xbc", "bc"), 3)
+    found = ngram_hashes(text("abcd", "", "xbc", "bc"), 3)
     assert np.diff(found.starts).tolist() == [2, 0, 1, 0]
-    assert grams(text("abc", "zabc"), 3).hashes[[0, 2]].tolist() == [grams(text("abc"), 3).hashes[0]] * 2
+    assert ngram_hashes(text("abc", "zabc"), 3).hashes[[0, 2]].tolist() == [ngram_hashes(text("abc"), 3).hashes[0]] * 2
 
 
 def test_near_duplicates_are_found_and_different_rows_are_not() -> None:
@@ -165,31 +167,31 @@ def test_near_duplicates_are_found_and_different_rows_are_not() -> None:
     zh = ["一个穿红衬衫的男人骑着自行车下了长长的山坡。", "一位女士在小咖啡馆里看报纸。"]
     en.append("A man in a red shirt rides a bicycle down the long hills.")
     zh.append("一个穿红衬衫的男人骑着自行车下了长长的山坡")
-    table = signatures(folded(text(*en)), folded(text(*zh)))
-    assert near_repeats(table, np.ones(3, bool), 0.85).tolist() == [False, False, True]
-    assert near_repeats(table, np.array([False, True, True]), 0.85).tolist() == [False, False, False]
+    table = minhash_signatures(casefolded(text(*en)), casefolded(text(*zh)))
+    assert near_duplicates(table, np.ones(3, bool), 0.85).tolist() == [False, False, True]
+    assert near_duplicates(table, np.array([False, True, True]), 0.85).tolist() == [False, False, False]
 
 
 def test_signature_agreement_estimates_jaccard() -> None:
     words = np.random.default_rng(0).integers(0, 26, (2, 4000)) + 97
-    left = Text(np.concatenate([words[0], words[1]]).astype(np.uint32), np.array([0, 8000]))
-    right = Text(words[0].astype(np.uint32), np.array([0, 4000]))
+    left = TextColumn(np.concatenate([words[0], words[1]]).astype(np.uint32), np.array([0, 8000]))
+    right = TextColumn(words[0].astype(np.uint32), np.array([0, 4000]))
     none = text("")
-    share = float(np.mean(signatures(left, none) == signatures(right, none)))
+    share = float(np.mean(minhash_signatures(left, none) == minhash_signatures(right, none)))
     assert share == pytest.approx(0.5, abs=0.25)  # 48 hashes: deviation 0.07
 
 
 def test_overlap_with_a_benchmark_text() -> None:
     index = build_index(("一只棕色的狗在雪地里追赶红色的球",), chinese=True)
-    rows = folded(
+    rows = casefolded(
         text("今天一只棕色的狗在雪地里追赶红色的球，很可爱", "一只棕色的狗在雪地里追赶蓝色的球", "两个人坐在长椅上聊天")
     )
-    found = overlap(rows, index)
-    assert found.held[0] == 1
-    assert found.alike[0] == pytest.approx(14 / 19)  # distinct bigrams: 14 of the text, 19 of the row, 14 shared
-    assert 0 < found.held[1] < 0.75
-    assert found.alike[1] == pytest.approx(12 / 16)
-    assert found.held[2] == 0
+    found = benchmark_overlap(rows, index)
+    assert found.containment[0] == 1
+    assert found.jaccard[0] == pytest.approx(14 / 19)  # distinct bigrams: 14 of the text, 19 of the row, 14 shared
+    assert 0 < found.containment[1] < 0.75
+    assert found.jaccard[1] == pytest.approx(12 / 16)
+    assert found.containment[2] == 0
 
 
 def test_benchmarks_of_both_languages_get_an_index_each() -> None:
@@ -197,7 +199,7 @@ def test_benchmarks_of_both_languages_get_an_index_each() -> None:
         [Benchmark("b", ("A brown dog chases a ball in the snow.", "一只棕色的狗在雪地里追球"), frozenset())]
     )
     assert (en.texts.rows, zh.texts.rows) == (1, 1)
-    assert overlap(folded(text("see: A brown dog chases a ball in the snow")), en).held[0] == 1
+    assert benchmark_overlap(casefolded(text("see: A brown dog chases a ball in the snow")), en).containment[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -216,8 +218,8 @@ def test_image_ids(name: str, same: str) -> None:
 
 def test_first_rows_of_a_key_in_row_order() -> None:
     keys = np.array([5, 7, 5, 5, 7], np.uint64)
-    assert first_rows(keys, np.ones(5, bool), np.full(5, 2)).tolist() == [True, True, True, False, True]
-    assert first_rows(keys, np.array([0, 1, 1, 1, 1], bool), np.ones(5, np.int64)).tolist() == [
+    assert first_n_per_key(keys, np.ones(5, bool), np.full(5, 2)).tolist() == [True, True, True, False, True]
+    assert first_n_per_key(keys, np.array([0, 1, 1, 1, 1], bool), np.ones(5, np.int64)).tolist() == [
         True,
         True,
         True,
@@ -232,7 +234,7 @@ def test_no_sentence_stands_on_both_sides_of_the_split(seed: int, per_domain: in
     draw = np.random.default_rng(seed)
     en, zh, record = (draw.integers(0, n, 400).astype(np.uint64) for n in (300, 300, 350))
     domain, alive = (record % 3).astype(np.int16), draw.random(400) < 0.9  # a record lies in one domain
-    split = held_out(en, zh, record, domain, alive, per_domain)
+    split = split_held_out(en, zh, record, domain, alive, per_domain)
     train = alive & ~split.valid & ~split.shared
     assert not (split.valid & split.shared).any()
     assert not (split.valid & ~alive).any()

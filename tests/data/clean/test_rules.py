@@ -8,21 +8,21 @@ import pyarrow as pa
 import pytest
 
 from data.clean.benchmarks import benchmark_paths
-from data.clean.codepoints import Text, decode, encode
-from data.clean.heuristics import endings
-from data.clean.normalise import garbled, normalised
-from data.clean.scores import banned, load_words
+from data.clean.codepoints import TextColumn, decode, encode
+from data.clean.heuristics import ending_mismatch
+from data.clean.normalise import has_mojibake, normalise_text
+from data.clean.scores import contains_banned, load_banned_words
 from data.cli import UserError
 from data.schema import TEXT
 from tests.data.corpora import PAIRS, built, tsv_config
 
 
-def text(*texts: str) -> Text:
+def text(*texts: str) -> TextColumn:
     return decode(pa.array(texts, TEXT))
 
 
 def plain(value: str) -> str:
-    return str(encode(normalised(text(value), False, False, "keep"))[0].as_py())
+    return str(encode(normalise_text(text(value), False, False, "keep"))[0].as_py())
 
 
 @pytest.mark.parametrize("meant", ["naïve façade", "语言是桥", "It costs £5 – or not"])
@@ -30,7 +30,7 @@ def plain(value: str) -> str:
 def test_mojibake_is_put_right(meant: str, wrong: str) -> None:
     read = meant.encode().decode(wrong, "replace")
     if "\ufffd" not in read:
-        assert garbled(text(read)).all()
+        assert has_mojibake(text(read)).all()
         assert plain(read) == plain(meant)
 
 
@@ -42,14 +42,14 @@ def test_sound_text_is_not_touched_by_the_repair(sound: str) -> None:
 def test_how_the_sides_end() -> None:
     en = text("Is it?", "It is.", "It is", "It is!", "", '"Who?"', "No.")
     zh = text("是吗？", "是吗？", "是。", "是", "", "“谁？”", "不（对）。")
-    assert endings(en, zh).tolist() == [0, 1, 0.5, 0.5, 0, 0, 0]
+    assert ending_mismatch(en, zh).tolist() == [0, 1, 0.5, 0.5, 0, 0, 0]
 
 
 def test_banned_words_are_whole_in_english_and_anywhere_in_chinese(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("# ours\nass\nBad Thing\n裸体\n", encoding="utf-8")
-    words = load_words(str(tmp_path), "words.txt")
+    words = load_banned_words(str(tmp_path), "words.txt")
     en = text("A class of glass", "an ASS stands", "fine", "such a bad thing!")
-    assert banned(en, text("好", "好", "全裸体的", "好"), words).tolist() == [0, 1, 1, 1]
+    assert contains_banned(en, text("好", "好", "全裸体的", "好"), words).tolist() == [0, 1, 1, 1]
 
 
 def test_builds_ban_words_only_when_asked(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_builds_ban_words_only_when_asked(tmp_path: Path) -> None:
     assert {reason: entry["rows"] for reason, entry in told["rejects"].items()} == {"banned_word": 2}
     assert built(tsv_config(tmp_path, PAIRS, valid_per_domain=0), overwrite=True)["rows_rejected"] == 0
     with pytest.raises(UserError, match=r"none\.txt: no word in it"):
-        load_words(str(tmp_path), "none.txt")
+        load_banned_words(str(tmp_path), "none.txt")
 
 
 def test_endings_are_judged_only_when_asked(tmp_path: Path) -> None:

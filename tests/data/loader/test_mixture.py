@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.cli import UserError
-from data.loader.mixture import MixtureConfig, Quota, StageConfig, StagedQuota, draw, shares, stages
+from data.loader.mixture import (
+    DomainCounts,
+    MixtureConfig,
+    StageConfig,
+    StagedCounts,
+    domain_shares,
+    mixture_stages,
+    permuted_rows,
+)
 
 SIZES = {"caption": 100, "news": 400, "empty": 0}
 
@@ -14,21 +22,21 @@ SIZES = {"caption": 100, "news": 400, "empty": 0}
 @settings(max_examples=60, deadline=None)
 @given(size=st.integers(1, 300), key=st.integers(0, 2**40), epochs=st.integers(1, 3))
 def test_every_epoch_is_a_permutation(size: int, key: int, epochs: int) -> None:
-    rows = draw(size, 0, size * epochs, key).reshape(epochs, size)
+    rows = permuted_rows(size, 0, size * epochs, key).reshape(epochs, size)
     assert (np.sort(rows, axis=1) == np.arange(size)).all()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 300), st.integers(0, 10**6), st.lists(st.integers(0, 200), min_size=1, max_size=6))
 def test_any_cut_gives_the_same_stream(size: int, start: int, counts: list[int]) -> None:
-    whole = draw(size, start, sum(counts), key=7)
-    parts = [draw(size, start + sum(counts[:i]), count, key=7) for i, count in enumerate(counts)]
+    whole = permuted_rows(size, start, sum(counts), key=7)
+    parts = [permuted_rows(size, start + sum(counts[:i]), count, key=7) for i, count in enumerate(counts)]
     assert (np.concatenate(parts) == whole).all()
 
 
 def test_epochs_and_keys_differ_and_nothing_is_in_order() -> None:
-    first, second = draw(1000, 0, 2000, key=0).reshape(2, 1000)
-    other = draw(1000, 0, 1000, key=1)
+    first, second = permuted_rows(1000, 0, 2000, key=0).reshape(2, 1000)
+    other = permuted_rows(1000, 0, 1000, key=1)
     for a, b in ((first, second), (first, other), (first, np.arange(1000)), (first[1:], first[:-1] + 1)):
         assert (a == b).sum() < 20
     assert abs(np.corrcoef(np.arange(1000), first)[0, 1]) < 0.15
@@ -36,16 +44,16 @@ def test_epochs_and_keys_differ_and_nothing_is_in_order() -> None:
 
 def test_stages_follow_each_other() -> None:
     config = MixtureConfig({"news": 1}, stages=[StageConfig(from_step=100, weights={"caption": 1, "news": 3})])
-    found = stages(SIZES, config)
+    found = mixture_stages(SIZES, config)
     assert [(stage.start, stage.shares) for stage in found] == [
         (0, {"news": 1}),
         (100, {"caption": 0.25, "news": 0.75}),
     ]
-    quota = StagedQuota([0, 100], [Quota([0, 1]), Quota([0.25, 0.75])])
-    assert quota.taken(60).tolist() == [0, 60]
-    assert quota.taken(100).tolist() == [0, 100]
-    assert quota.taken(500).tolist() == pytest.approx([100, 400], abs=2)
-    assert (quota.taken(500) >= quota.taken(499)).all()
+    quota = StagedCounts([0, 100], [DomainCounts([0, 1]), DomainCounts([0.25, 0.75])])
+    assert quota.first(60).tolist() == [0, 60]
+    assert quota.first(100).tolist() == [0, 100]
+    assert quota.first(500).tolist() == pytest.approx([100, 400], abs=2)
+    assert (quota.first(500) >= quota.first(499)).all()
 
 
 def test_stages_that_make_no_sense_are_refused() -> None:
@@ -56,7 +64,7 @@ def test_stages_that_make_no_sense_are_refused() -> None:
 
 
 def test_large_domains_far_into_the_stream() -> None:
-    rows = draw(150_000_000, 10**11, 1000, key=3)
+    rows = permuted_rows(150_000_000, 10**11, 1000, key=3)
     assert rows.min() >= 0
     assert rows.max() < 150_000_000
     assert len(np.unique(rows)) == 1000
@@ -64,20 +72,20 @@ def test_large_domains_far_into_the_stream() -> None:
 
 def test_shares_by_temperature() -> None:
     """Square roots 10 and 20; at 1 the sizes themselves; an empty domain is never drawn."""
-    assert shares(SIZES, MixtureConfig()) == pytest.approx({"caption": 1 / 3, "news": 2 / 3})
-    assert shares(SIZES, MixtureConfig(temperature=1)) == pytest.approx({"caption": 0.2, "news": 0.8})
+    assert domain_shares(SIZES, MixtureConfig()) == pytest.approx({"caption": 1 / 3, "news": 2 / 3})
+    assert domain_shares(SIZES, MixtureConfig(temperature=1)) == pytest.approx({"caption": 0.2, "news": 0.8})
 
 
 def test_shares_by_weight() -> None:
     """Normalised; a weight of nothing, and a domain that is not named, are not drawn."""
-    assert shares(SIZES, MixtureConfig({"news": 3, "caption": 1})) == {"caption": 0.25, "news": 0.75}
-    assert shares(SIZES, MixtureConfig({"news": 3, "caption": 0})) == {"news": 1}
+    assert domain_shares(SIZES, MixtureConfig({"news": 3, "caption": 1})) == {"caption": 0.25, "news": 0.75}
+    assert domain_shares(SIZES, MixtureConfig({"news": 3, "caption": 0})) == {"news": 1}
 
 
 @pytest.mark.parametrize("name", ["poetry", "empty"])
 def test_a_weight_for_a_domain_without_rows_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=rf"data\.mixture\.weights\.{name}: .* it has caption, empty, news"):
-        shares(SIZES, MixtureConfig({"news": 1, name: 1}))
+        domain_shares(SIZES, MixtureConfig({"news": 1, name: 1}))
 
 
 @pytest.mark.parametrize("values", [{"temperature": 0}, {"weights": {}}, {"weights": {"a": -1, "b": 2}}])
@@ -91,8 +99,8 @@ def test_a_mixture_that_draws_nothing_is_refused(values: dict[str, object]) -> N
 def test_quota_keeps_shares_over_any_stretch(weights: list[float], marks: list[int]) -> None:
     """All pairs are given out, none is taken back, and no domain falls behind by more than a few."""
     share = np.array(weights) / sum(weights)
-    quota = Quota(share.tolist())
-    taken = np.array([quota.taken(mark) for mark in sorted(marks)])
+    quota = DomainCounts(share.tolist())
+    taken = np.array([quota.first(mark) for mark in sorted(marks)])
     assert (taken.sum(axis=1) == sorted(marks)).all()
     steps = np.diff(taken, axis=0)
     assert (steps >= 0).all()

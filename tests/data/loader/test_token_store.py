@@ -14,9 +14,9 @@ from tokenizers import Tokenizer, processors
 
 from data.cli import UserError
 from data.loader import token_store as tokens_module
-from data.loader.batches import Batch, Batches, Schedule
-from data.loader.mixture import Stage
-from data.loader.token_store import VIEWS, DomainTokens, Ids, TokenStore, write_token_store
+from data.loader.batches import BatchDataset, BatchSchedule, TokenBatch
+from data.loader.mixture import MixtureStage
+from data.loader.token_store import VIEWS, DomainTokens, TokenIds, TokenStore, write_token_store
 from distill import text_tower
 from tests.distill.tiny_clip import captions, teacher_model, teacher_tokenizer, write_corpus, write_shard
 
@@ -93,9 +93,9 @@ def test_datasets_reads_the_store(store: Path, train: dict[str, DomainTokens]) -
 
 
 def test_padding() -> None:
-    ids = Ids(np.array([5, 9, 5, 6, 9], np.int32), np.array([2, 3]))
-    assert ids.padded(0).tolist() == [[5, 9, 0], [5, 6, 9]]
-    assert ids.padded(9, 4).tolist() == [[5, 9, 9, 9], [5, 6, 9, 9]]
+    ids = TokenIds(np.array([5, 9, 5, 6, 9], np.int32), np.array([2, 3]))
+    assert ids.pad(0).tolist() == [[5, 9, 0], [5, 6, 9]]
+    assert ids.pad(9, 4).tolist() == [[5, 9, 9, 9], [5, 6, 9, 9]]
 
 
 def test_a_second_call_reuses_and_a_changed_corpus_makes_another(
@@ -159,29 +159,33 @@ def test_a_corpus_without_shards_is_refused(words: Tokenizer, tmp_path: Path) ->
 SHARES = {"caption": 0.75, "dictionary": 0.25}
 
 
-def _batches(train: dict[str, DomainTokens], schedule: Schedule, rank: int = 0, ranks: int = 1) -> Batches:
-    return Batches(train, [Stage(0, SHARES)], schedule, pad=521, slots=SLOTS, rank=rank, ranks=ranks)
+def _batches(train: dict[str, DomainTokens], schedule: BatchSchedule, rank: int = 0, ranks: int = 1) -> BatchDataset:
+    return BatchDataset(
+        train, [MixtureStage(0, SHARES)], schedule, teacher_pad_id=521, max_length=SLOTS, rank=rank, ranks=ranks
+    )
 
 
-def _equal(one: Batch, other: Batch) -> bool:
-    return one.full == other.full and all(torch.equal(getattr(one, view), getattr(other, view)) for view in VIEWS)
+def _equal(one: TokenBatch, other: TokenBatch) -> bool:
+    return one.fixed_length == other.fixed_length and all(
+        torch.equal(getattr(one, view), getattr(other, view)) for view in VIEWS
+    )
 
 
 def test_a_batch_is_a_pure_function_of_seed_and_step(train: dict[str, DomainTokens]) -> None:
-    schedule = Schedule(seed=1, batch_size=8, window=3, full_share=0.3)
+    schedule = BatchSchedule(seed=1, batch_size=8, window=3, full_share=0.3)
     one = _batches(train, schedule)
     sequence = [one[step] for step in range(14)]
     for step in (13, 2, 7, 0, 12, 2):
         assert _equal(_batches(train, schedule)[step], sequence[step])
         assert _equal(one[step], sequence[step])
-    other = _batches(train, Schedule(seed=2, batch_size=8, window=3, full_share=0.3))
+    other = _batches(train, BatchSchedule(seed=2, batch_size=8, window=3, full_share=0.3))
     assert sum(_equal(other[step], sequence[step]) for step in range(14)) == 0
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_partition_the_global_batch_in_order(train: dict[str, DomainTokens], ranks: int) -> None:
     """And pad alike, to the longest of the global batch."""
-    schedule = Schedule(seed=1, batch_size=8, window=3, full_share=0.3)
+    schedule = BatchSchedule(seed=1, batch_size=8, window=3, full_share=0.3)
     for step in range(6):
         parts = [_batches(train, schedule, rank, ranks)[step] for rank in range(ranks)]
         whole = _batches(train, schedule)[step]
@@ -193,7 +197,7 @@ def test_ranks_partition_the_global_batch_in_order(train: dict[str, DomainTokens
 
 def test_every_row_comes_once_an_epoch_and_domains_keep_their_shares(train: dict[str, DomainTokens]) -> None:
     """14 dictionary rows at a quarter of 8 a step: seven steps an epoch, every row once, to within a pair or two."""
-    batches = _batches(train, Schedule(seed=5, batch_size=8, window=7, full_share=0))
+    batches = _batches(train, BatchSchedule(seed=5, batch_size=8, window=7, full_share=0))
     entries = {tuple(ids.tolist()): row for row, ids in enumerate(_all(train["dictionary"], "student_zh"))}
     drawn = [
         [row for ids in batches[step].student_zh.tolist() if (row := entries.get(_stripped(ids))) is not None]
@@ -207,35 +211,35 @@ def test_every_row_comes_once_an_epoch_and_domains_keep_their_shares(train: dict
 
 
 def test_one_domain_gives_every_row_once_an_epoch(train: dict[str, DomainTokens]) -> None:
-    schedule = Schedule(seed=0, batch_size=8, window=5, full_share=0)
-    batches = Batches(train, [Stage(0, {"caption": 1.0})], schedule, 521, SLOTS)
+    schedule = BatchSchedule(seed=0, batch_size=8, window=5, full_share=0)
+    batches = BatchDataset(train, [MixtureStage(0, {"caption": 1.0})], schedule, 521, SLOTS)
     for epoch in range(2):
         rows = Counter(_stripped(ids) for step in range(10) for ids in batches[10 * epoch + step].student_en.tolist())
         assert rows == Counter(tuple(ids.tolist()) for ids in _all(train["caption"], "student_en"))
 
 
 def test_a_later_stage_draws_by_its_own_shares_and_resumes_in_the_middle(train: dict[str, DomainTokens]) -> None:
-    schedule = Schedule(seed=3, batch_size=8, window=5, full_share=0)
-    stages = [Stage(0, {"caption": 1.0}), Stage(10, {"dictionary": 1.0})]
-    batches = Batches(train, stages, schedule, 521, SLOTS)
+    schedule = BatchSchedule(seed=3, batch_size=8, window=5, full_share=0)
+    stages = [MixtureStage(0, {"caption": 1.0}), MixtureStage(10, {"dictionary": 1.0})]
+    batches = BatchDataset(train, stages, schedule, 521, SLOTS)
     captions, news = (
         {_stripped(ids.tolist()) for ids in _all(train[name], "student_en")} for name in ("caption", "dictionary")
     )
     assert {_stripped(ids) for step in range(10) for ids in batches[step].student_en.tolist()} <= captions
     assert {_stripped(ids) for step in range(10, 20) for ids in batches[step].student_en.tolist()} <= news
-    assert _equal(Batches(train, stages, schedule, 521, SLOTS)[13], batches[13])
+    assert _equal(BatchDataset(train, stages, schedule, 521, SLOTS)[13], batches[13])
 
 
 def test_full_steps_lie_evenly(train: dict[str, DomainTokens]) -> None:
     """At a share of 0.3: of any ten steps three, never two in a row; the others are only as wide as needed."""
-    batches = _batches(train, Schedule(seed=1, batch_size=8, window=4, full_share=0.3))
+    batches = _batches(train, BatchSchedule(seed=1, batch_size=8, window=4, full_share=0.3))
     steps = [batches[step] for step in range(40)]
-    full = [step.full for step in steps]
+    full = [step.fixed_length for step in steps]
     assert all(sum(full[start : start + 10]) == 3 for start in range(30))
     assert not any(a and b for a, b in pairwise(full))
     for step in steps:
         widths = {view: getattr(step, view).shape[1] for view in VIEWS}
-        if step.full:
+        if step.fixed_length:
             assert set(widths.values()) == {SLOTS}
         else:
             assert widths["student_zh"] == max(len(_stripped(ids)) for ids in step.student_zh.tolist())
@@ -245,14 +249,14 @@ def test_a_window_is_sorted_by_length(train: dict[str, DomainTokens]) -> None:
     """Bucketed batches pad less than half of what batches drawn at random would."""
 
     def padding(window: int) -> int:
-        batches = _batches(train, Schedule(seed=1, batch_size=8, window=window, full_share=0))
+        batches = _batches(train, BatchSchedule(seed=1, batch_size=8, window=window, full_share=0))
         return sum(len(ids) - len(_stripped(ids)) for step in range(24) for ids in batches[step].student_zh.tolist())
 
     assert padding(12) < padding(1) / 2
 
 
 def test_short_and_long_batches_come_in_another_order_in_every_window(train: dict[str, DomainTokens]) -> None:
-    batches = _batches(train, Schedule(seed=1, batch_size=8, window=6, full_share=0))
+    batches = _batches(train, BatchSchedule(seed=1, batch_size=8, window=6, full_share=0))
     lengths = [[int((batches[6 * w + k].student_zh != 521).sum()) for k in range(6)] for w in range(8)]
     assert len({tuple(np.argsort(window, kind="stable")) for window in lengths}) >= 6
 
@@ -260,21 +264,21 @@ def test_short_and_long_batches_come_in_another_order_in_every_window(train: dic
 def test_tiny_shares_and_tiny_windows(train: dict[str, DomainTokens]) -> None:
     """Many more domains than a window has pairs: each still gets its share (and no count goes below zero)."""
     names = {f"d{number:02}": train["caption"] for number in range(30)}
-    schedule = Schedule(seed=0, batch_size=2, window=2, full_share=0)
-    batches = Batches(names, [Stage(0, dict.fromkeys(names, 1 / 30))], schedule, 521, SLOTS)
+    schedule = BatchSchedule(seed=0, batch_size=2, window=2, full_share=0)
+    batches = BatchDataset(names, [MixtureStage(0, dict.fromkeys(names, 1 / 30))], schedule, 521, SLOTS)
     assert sum(len(batches[step].student_zh) for step in range(60)) == 120
 
 
 @torch.no_grad()
 def test_tight_states_equal_those_on_all_slots(train: dict[str, DomainTokens]) -> None:
-    model = text_tower.prepare(teacher_model(522), on_cpu=True)
-    tight = _batches(train, Schedule(seed=1, batch_size=8, window=3, full_share=0))[0]
-    full = _batches(train, Schedule(seed=1, batch_size=8, window=3, full_share=1))[0]
+    model = text_tower.optimize_for_device(teacher_model(522), on_cpu=True)
+    tight = _batches(train, BatchSchedule(seed=1, batch_size=8, window=3, full_share=0))[0]
+    full = _batches(train, BatchSchedule(seed=1, batch_size=8, window=3, full_share=1))[0]
     assert tight.teacher_en.shape[1] < full.teacher_en.shape[1] == SLOTS
-    ours, theirs = text_tower.run(model, tight.teacher_en), text_tower.run(model, full.teacher_en)
+    ours, theirs = text_tower.encode_ids(model, tight.teacher_en), text_tower.encode_ids(model, full.teacher_en)
     torch.testing.assert_close(ours.pooled, theirs.pooled, atol=2e-6, rtol=0)
     slots = tight.teacher_en.shape[1]
-    torch.testing.assert_close(ours.tokens, theirs.tokens[:, :slots], atol=2e-5, rtol=0)
+    torch.testing.assert_close(ours.hidden_states, theirs.hidden_states[:, :slots], atol=2e-5, rtol=0)
 
 
 def _all(domain: DomainTokens, view: str) -> list[np.ndarray]:

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.cli import UserError
-from data.miniature.__main__ import run
-from data.miniature.chinese import TEMPLATES as CHINESE
-from data.miniature.corpus import REGISTERS, say
-from data.miniature.english import TEMPLATES as ENGLISH
+from data.miniature.__main__ import write_miniature
+from data.miniature.chinese import CHINESE_TEMPLATES as CHINESE
+from data.miniature.corpus import REGISTERS, caption_pair
+from data.miniature.english import ENGLISH_TEMPLATES as ENGLISH
 from data.miniature.english import plural
-from data.miniature.scene import KINDS, Scene, Thing, draw_scenes, scene_of
+from data.miniature.scene import KINDS, Scene, Thing, sample_scenes, scene_from_json
 from data.miniature.words import (
     CHINESE_COLOURS,
     CHINESE_RELATIONS,
@@ -35,14 +35,14 @@ def every(choices: Choices) -> tuple[str, ...]:
 
 
 def one(seed: int) -> Scene:
-    return draw_scenes(1, seed, "train")[0]
+    return sample_scenes(1, seed, "train")[0]
 
 
 @given(st.integers(0, 10**6), st.sampled_from(REGISTERS), st.sampled_from(["train", "fresh"]))
 @settings(max_examples=200, deadline=None)
 def test_both_sides_say_every_thing_number_colour_and_place(seed: int, register: str, wording: str) -> None:
     scene = one(seed)
-    pair = say(scene, register, seed, "train" if wording == "train" else "fresh", mixed=False)
+    pair = caption_pair(scene, register, seed, "train" if wording == "train" else "fresh", mixed=False)
     en = pair.en.lower()
     for thing in scene.things:
         names = [plural(n) if thing.count > 1 else n for n in every(NOUNS[thing.kind].en)]
@@ -66,8 +66,8 @@ def test_both_sides_say_every_thing_number_colour_and_place(seed: int, register:
 @given(st.integers(0, 10**6), st.sampled_from(REGISTERS))
 @settings(max_examples=150, deadline=None)
 def test_sentences_are_well_formed(seed: int, register: str) -> None:
-    pair = say(one(seed), register, seed, "train", mixed=False)
-    assert pair == say(one(seed), register, seed, "train", mixed=False)
+    pair = caption_pair(one(seed), register, seed, "train", mixed=False)
+    assert pair == caption_pair(one(seed), register, seed, "train", mixed=False)
     assert "{" not in pair.en + pair.zh
     assert "  " not in pair.en
     assert not re.search("，，|的的|有有|，。|竟然，|色色", pair.zh), pair.zh
@@ -80,8 +80,8 @@ def test_sentences_are_well_formed(seed: int, register: str) -> None:
 
 
 def test_training_never_uses_what_is_kept_for_the_test() -> None:
-    scenes = draw_scenes(1500, 11, "train")
-    said = [say(scene, register, i, "train") for i, scene in enumerate(scenes) for register in REGISTERS]
+    scenes = sample_scenes(1500, 11, "train")
+    said = [caption_pair(scene, register, i, "train") for i, scene in enumerate(scenes) for register in REGISTERS]
     english, chinese = " | ".join(p.en.lower() for p in said), "|".join(p.zh for p in said)
     for table in TABLES:
         for choices in table.values():
@@ -105,15 +105,17 @@ def test_training_never_uses_what_is_kept_for_the_test() -> None:
 
 def test_fresh_sentences_stand_in_fresh_templates() -> None:
     for register in REGISTERS:
-        pair = say(one(3), register, 5, "fresh", mixed=False)
+        pair = caption_pair(one(3), register, 5, "fresh", mixed=False)
         shapes = [re.escape(text).replace(r"\{core\}", ".+").replace(r"\{place\}", ".+").replace(r"\{setting\}", ".+")
                   for text in ENGLISH[register].fresh]  # fmt: skip
         assert any(re.match(shape, pair.en, re.IGNORECASE) for shape in shapes), pair.en
 
 
 def test_mixed_prompts_hold_both_scripts() -> None:
-    scenes = draw_scenes(200, 5, "train")
-    mixed = [say(scene, "prompt", i, "train", mixed=True).zh.replace("4k", "") for i, scene in enumerate(scenes)]
+    scenes = sample_scenes(200, 5, "train")
+    mixed = [
+        caption_pair(scene, "prompt", i, "train", mixed=True).zh.replace("4k", "") for i, scene in enumerate(scenes)
+    ]
     both = [text for text in mixed if re.search("[a-z]{3}", text) and re.search("[一-鿿]", text)]
     assert len(both) > 100
     half = [text for text in mixed if "," in text]
@@ -124,7 +126,7 @@ def test_mixed_prompts_hold_both_scripts() -> None:
 
 def test_word_order_differs_between_the_languages() -> None:
     scene = Scene((Thing("cat", "red", "small"), Thing("fish", "blue", "large", 2)), "night", ("left",))
-    said = [say(scene, "caption", seed, "train") for seed in range(60)]
+    said = [caption_pair(scene, "caption", seed, "train") for seed in range(60)]
     assert all(p.en.lower().index("fish") > min(p.en.lower().find(n) % 999 for n in ("cat", "kitty")) for p in said)
     landmark_first = [p for p in said if p.zh.index("鱼") < p.zh.index("猫")]
     assert 20 < len(landmark_first) < 60
@@ -145,7 +147,7 @@ def test_no_two_kinds_share_a_name() -> None:
 
 
 def test_the_command_writes_pairs_and_tests(tmp_path: Path) -> None:
-    run(["--out", str(tmp_path), "--pairs", "23", "--scenes", "6", "--pictures", "true"])
+    write_miniature(["--out", str(tmp_path), "--pairs", "23", "--scenes", "6", "--pictures", "true"])
     rows = {r: (tmp_path / "pairs" / f"{r}.jsonl").read_text(encoding="utf-8").splitlines() for r in REGISTERS}
     assert [len(rows[r]) for r in REGISTERS] == [5, 5, 5, 5, 3]
     assert set(json.loads(rows["verse"][0])) == {"en", "zh"}
@@ -155,15 +157,15 @@ def test_the_command_writes_pairs_and_tests(tmp_path: Path) -> None:
         assert [c["image"] for c in captions] == [f"{i:04d}.png" for i in range(6)]
         assert all(len(c["en"]) == len(c["zh"]) == 5 for c in captions)
         prompts = [json.loads(x) for x in (tmp_path / "test" / f"prompts{suffix}.jsonl").read_text().splitlines()]
-        assert [scene_of(p["scene"]) for p in prompts] == draw_scenes(6, 2, "test")
+        assert [scene_from_json(p["scene"]) for p in prompts] == sample_scenes(6, 2, "test")
     assert len(list((tmp_path / "test" / "images").glob("*.png"))) == 6
 
 
 def test_a_senseless_number_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 5 pairs"):
-        run(["--out", str(tmp_path), "--pairs", "0"])
+        write_miniature(["--out", str(tmp_path), "--pairs", "0"])
 
 
 def test_what_is_no_scene_is_said_so() -> None:
     with pytest.raises(ValueError, match="not a scene"):
-        scene_of({"things": [{"kind": "cat"}]})
+        scene_from_json({"things": [{"kind": "cat"}]})

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.miniature.render import RGB, render, render_batch, uniform
+from data.miniature.render import RGB, render, render_batch, uniform_noise
 from data.miniature.scene import (
     BACKGROUNDS,
     CARRIERS,
@@ -16,11 +16,11 @@ from data.miniature.scene import (
     SIZES,
     Scene,
     Thing,
-    draw_scenes,
     is_held_out,
-    place,
+    place_objects,
+    sample_scenes,
+    scene_from_json,
     scene_json,
-    scene_of,
     split_of,
 )
 
@@ -56,7 +56,7 @@ def test_what_cannot_be_drawn_is_refused(things: tuple[Thing, ...], relations: t
 
 
 def test_splits_share_no_combination() -> None:
-    train, test = draw_scenes(2000, 1, "train"), draw_scenes(300, 2, "test")
+    train, test = sample_scenes(2000, 1, "train"), sample_scenes(300, 2, "test")
     seen = {(t.kind, t.colour, s.background) for s in train for t in s.things}
     assert not any(is_held_out(*one) for one in seen)
     assert all(any(is_held_out(t.kind, t.colour, s.background) for t in s.things) for s in test)
@@ -68,8 +68,8 @@ def test_splits_share_no_combination() -> None:
 
 
 def test_scenes_by_lot_are_a_pure_function_and_cover_the_world() -> None:
-    scenes = draw_scenes(3000, 7, "train")
-    assert scenes == draw_scenes(3000, 7, "train")
+    scenes = sample_scenes(3000, 7, "train")
+    assert scenes == sample_scenes(3000, 7, "train")
     assert len(set(scenes)) == 3000
     assert {len(s.things) for s in scenes} == {1, 2, 3}
     assert {s.relations[0] for s in scenes if s.relations} == set(RELATIONS)
@@ -80,8 +80,8 @@ def test_scenes_by_lot_are_a_pure_function_and_cover_the_world() -> None:
 @given(st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
 def test_objects_stay_inside_apart_and_where_the_relation_says(seed: int) -> None:
-    scene = draw_scenes(1, seed, "train")[0]
-    items = place(scene)
+    scene = sample_scenes(1, seed, "train")[0]
+    items = place_objects(scene)
     assert len(items) == sum(thing.count for thing in scene.things)
     for item in items:
         assert item.x - item.half > 0
@@ -96,12 +96,12 @@ def test_objects_stay_inside_apart_and_where_the_relation_says(seed: int) -> Non
         (x0, y0), (x1, y1) = (np.mean([(i.x, i.y) for i in items if i.thing == thing], axis=0) for thing in (0, 1))
         holds = {"left": x0 < x1, "right": x0 > x1, "above": y0 < y1, "below": y0 > y1, "on": y0 < y1}
         assert holds[scene.relations[0]]
-    assert scene_of(scene_json(scene)) == scene
+    assert scene_from_json(scene_json(scene)) == scene
 
 
 def test_on_touches_and_above_does_not() -> None:
     things = (CAT, BOAT)
-    on, above = (place(Scene(things, "sea", (name,))) for name in ("on", "above"))
+    on, above = (place_objects(Scene(things, "sea", (name,))) for name in ("on", "above"))
     gap = {name: abs(items[0].y - items[1].y) - HALF_EXTENT["medium"] - HALF_EXTENT["large"]
            for name, items in (("on", on), ("above", above))}  # fmt: skip
     assert gap["on"] < 0 < gap["above"]
@@ -109,7 +109,7 @@ def test_on_touches_and_above_does_not() -> None:
 
 
 def test_pictures_are_a_pure_function_of_scene_and_seed() -> None:
-    scenes = draw_scenes(40, 3, "train")
+    scenes = sample_scenes(40, 3, "train")
     batch = render_batch(scenes, range(40))
     assert batch.shape == (40, 64, 64, 3)
     assert batch.dtype == np.uint8
@@ -156,9 +156,9 @@ def test_sizes_and_counts_change_how_much_is_covered() -> None:
 
 
 def test_lots_are_uniform_and_keyed_by_seed() -> None:
-    lots = uniform(np.arange(4000, dtype=np.uint64), 8)
+    lots = uniform_noise(np.arange(4000, dtype=np.uint64), 8)
     assert lots.min() >= 0
     assert lots.max() < 1
     np.testing.assert_allclose(lots.mean(0), 0.5, atol=0.02)
     assert np.abs(np.corrcoef(lots.T) - np.eye(8)).max() < 0.06
-    np.testing.assert_array_equal(uniform(np.array([17], np.uint64), 8)[0], lots[17])
+    np.testing.assert_array_equal(uniform_noise(np.array([17], np.uint64), 8)[0], lots[17])

@@ -19,7 +19,7 @@ import pytest
 from data.cli import UserError
 from data.schema import RAW
 from data.sources.base import Source
-from data.sources.subtitles import continued
+from data.sources.subtitles import join_continued_lines
 from tests.data.sources.test_readers import source
 
 
@@ -127,7 +127,7 @@ def attacked(folder: Path, name: str, draw: random.Random) -> None:
             assert batch.schema == RAW
             batch.validate(full=True)
             assert not any(batch.column(n).null_count for n in RAW.names)
-            continued(batch).validate(full=True)
+            join_continued_lines(batch).validate(full=True)
     except UserError:
         pass
     assert time.monotonic() - started < 5

@@ -9,14 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from data.build.config import FORMATS, parsed
+from data.build.config import FORMATS, parse_config
 from data.cli import UserError
 from data.sources.base import Source
 
 
 def source(kind: str, **fields: Any) -> Source:  # noqa: ANN401
     base = {"name": "x", "domain": "general", "license": "CC0"}
-    return parsed(FORMATS[kind], {**base, **fields}, "test")
+    return parse_config(FORMATS[kind], {**base, **fields}, "test")
 
 
 def read(made: Source, root: Path) -> list[dict[str, Any]]:
@@ -69,7 +69,7 @@ def test_zip_members_are_named_after_an_exclamation_mark(tmp_path: Path) -> None
 
 
 def test_lines_split_across_blocks_keep_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.sources.io.BLOCK", 7)
+    monkeypatch.setattr("data.sources.io.BLOCK_BYTES", 7)
     written = [(f"word {n}", "字" * (n % 5 + 1)) for n in range(50)]
     (tmp_path / "a.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in written), encoding="utf-8")
     found = read(source("tsv", files=["a.tsv"]), tmp_path)
@@ -230,14 +230,14 @@ def test_bilingual_srt(tmp_path: Path) -> None:
 
 def test_lines_of_one_sentence_are_joined() -> None:
     from data.schema import RAW
-    from data.sources.subtitles import continued
+    from data.sources.subtitles import join_continued_lines
 
     en = ["Hey, we were able to confirm", "that he left", "on Friday.", "Really?", "and how", "Cut", "b", "c", "d", "e"]
     rows = [
         dict.fromkeys(RAW.names, "") | {"en": t, "zh": str(n), "file": 0, "line": n, "sub": 0} for n, t in enumerate(en)
     ]
     rows[4]["fault"] = "bad"
-    found = continued(pa.RecordBatch.from_pylist(rows, RAW)).to_pylist()
+    found = join_continued_lines(pa.RecordBatch.from_pylist(rows, RAW)).to_pylist()
     assert [(r["en"], r["zh"]) for r in found if not r["fault"]] == [
         ("Hey, we were able to confirm that he left on Friday.", "0 1 2"),
         ("Really?", "3"),

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, CLIPTextModelWithProjection, PreTrainedT
 from data.cli import UserError
 from distill.api import load_student, plug_into
 from eval import golden
-from eval.retrieval.models import loaded
+from eval.retrieval.models import load_transformers
 
 PROMPT = "戴帽子拿剑的猫 and the dog，8k"
 
@@ -113,6 +113,6 @@ def test_a_damaged_table_of_characters_is_one_line(student: Path) -> None:
     with pytest.raises(UserError, match=r"load_student: .* holds no tokenizer \(.*precompiled_charsmap"):
         load_student(student)
     with pytest.raises(UserError, match=r"--student .*: cannot be loaded as AutoTokenizer \(.*precompiled_charsmap"):
-        loaded(AutoTokenizer, str(student), "--student")
+        load_transformers(AutoTokenizer, str(student), "--student")
     with pytest.raises(UserError, match=r"cannot be loaded \(.*precompiled_charsmap"):
         golden.tokenizers(student)

@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from data.cli import UserError
-from data.files import replace_folder, whole_folder
-from distill.export.folder import PROBES, export, sound_config, write_tokenizer
+from data.files import atomic_folder, replace_folder
+from distill.export.folder import TOKENIZER_PROBES, checked_config, export, write_tokenizer
 from distill.export.main import main
 from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
 
@@ -93,7 +93,7 @@ def test_vocab_and_merges_alone_make_the_same_tokenizer(
     export(model, tokenizer, tmp_path / "student")
     folder = tmp_path / "student" / "tokenizer"
     alone = CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
-    assert alone(list(PROBES)).input_ids == tokenizer(list(PROBES)).input_ids
+    assert alone(list(TOKENIZER_PROBES)).input_ids == tokenizer(list(TOKENIZER_PROBES)).input_ids
     assert {"<|startoftext|>", "<|endoftext|>"} <= set(json.loads((folder / "vocab.json").read_text()))
 
 
@@ -191,7 +191,7 @@ def test_a_tokenizer_that_would_not_cut_chinese_is_not_an_export(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """CLIPTokenizer makes its rules from code: named in the config, it would break the English of mixed prompts."""
-    monkeypatch.setattr("distill.export.folder.FAST", "CLIPTokenizer")
+    monkeypatch.setattr("distill.export.folder.FAST_TOKENIZER_CLASS", "CLIPTokenizer")
     with pytest.raises(RuntimeError, match=r"the tokenizer of the root differs"):
         export(model, tokenizer, tmp_path / "student")
 
@@ -208,7 +208,7 @@ def test_a_student_that_would_load_wrongly_is_refused(
     model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="tokenizer has 523 tokens, the model rows for 520"):
-        sound_config(text_half(tiny_clip(tiny_tokenizer())), tokenizer)
+        checked_config(text_half(tiny_clip(tiny_tokenizer())), tokenizer)
     with torch.no_grad():
         model.text_projection.weight[0, 0] = float("nan")
     with pytest.raises(UserError, match=r"text_projection\.weight holds numbers that are not finite.*--step"):
@@ -248,7 +248,7 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "far")
     for name in ("a", "b"):
-        with whole_folder(tmp_path / "link") as folder:
+        with atomic_folder(tmp_path / "link") as folder:
             folder.mkdir()
             (folder / name).write_text(name)
     assert (tmp_path / "link").is_symlink()
@@ -267,7 +267,7 @@ def test_command_line(
 
     def load_run(run: Path, step: int | None = None) -> SimpleNamespace:
         asked.append((run, step))
-        return SimpleNamespace(model=model, tokenizer=tokenizer, states="last")
+        return SimpleNamespace(model=model, tokenizer=tokenizer, state_layer="last")
 
     monkeypatch.setattr("distill.export.main.load_run", load_run)
     config = SimpleNamespace(student=SimpleNamespace(xlmr=None))

@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from distill.api import plug_into
-from distill.long_prompts import BACKTRACK, Piece, chunks, pieces, prompt_states
+from distill.long_prompts import BACKTRACK, WeightedText, parse_weights, prompt_states, split_chunks
 from tests.eval.tiny import tiny_student_tokenizer
 
 
@@ -44,21 +44,21 @@ def own(pipeline: Any, prompt: str) -> torch.Tensor:  # noqa: ANN401
     ],
 )
 def test_pieces(prompt: str, wanted: list[tuple[str, float]]) -> None:
-    found = pieces(prompt)
+    found = parse_weights(prompt)
     assert [piece.text for piece in found] == [text for text, _ in wanted]
     assert [piece.weight for piece in found] == pytest.approx([weight for _, weight in wanted])
 
 
 def test_break_stands_apart() -> None:
-    assert pieces("山 BREAK 水") == [Piece("山 "), Piece(None), Piece(" 水")]
-    assert pieces("BREAKFAST") == [Piece("BREAKFAST")]
+    assert parse_weights("山 BREAK 水") == [WeightedText("山 "), WeightedText(None), WeightedText(" 水")]
+    assert parse_weights("BREAKFAST") == [WeightedText("BREAKFAST")]
 
 
 @pytest.mark.parametrize("comma", [",", "，", "、", "。", "；"])
 def test_a_chunk_ends_behind_a_comma_of_either_width(comma: str) -> None:
     words = tiny_student_tokenizer()
     prompt = f"the cat the dog{comma} " * 30
-    found = chunks(prompt, words, 75)
+    found = split_chunks(prompt, words, 75)
     assert len(found) > 1
     for chunk in found[:-1]:
         assert 75 - BACKTRACK < len(chunk) <= 75
@@ -69,7 +69,7 @@ def test_a_chunk_ends_behind_a_comma_of_either_width(comma: str) -> None:
 
 def test_without_a_comma_chunks_are_full_and_nothing_is_lost() -> None:
     words = tiny_student_tokenizer()
-    found = chunks("猫 the dog " * 60, words, 75)
+    found = split_chunks("猫 the dog " * 60, words, 75)
     assert [len(chunk) for chunk in found[:-1]] == [75] * (len(found) - 1)
     assert sum(map(len, found)) == len(words("猫 the dog " * 60, add_special_tokens=False).input_ids)
 
@@ -112,5 +112,5 @@ def test_a_long_prompt_with_a_negative_one_draws(pipeline: Any) -> None:  # noqa
 def test_a_token_of_textual_inversion_keeps_its_weight(pipeline: Any) -> None:  # noqa: ANN401
     pipeline.load_textual_inversion({"<my-cat>": torch.linspace(-1, 1, 24)[None]}, token="<my-cat>")
     number = pipeline.tokenizer.convert_tokens_to_ids("<my-cat>")
-    found = chunks("戴帽子的(<my-cat>:1.3)，8k", pipeline.tokenizer, 75)
+    found = split_chunks("戴帽子的(<my-cat>:1.3)，8k", pipeline.tokenizer, 75)
     assert [token.weight for token in found[0] if token.id == number] == [1.3]

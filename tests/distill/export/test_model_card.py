@@ -13,9 +13,9 @@ from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 from data.cli import UserError
 from distill.export.folder import export
 from distill.export.formats import write_golden, write_single_files
-from distill.export.model_card import card, read_origin
+from distill.export.model_card import card_writer, read_card_info
 from distill.export.onnx import write_onnx
-from distill.export.results import METRICS, model_index, read_results, section
+from distill.export.results import METRIC_LABELS, model_index, read_results, results_section
 from eval.datasets.benchmark import BENCHMARKS
 from eval.retrieval import __main__ as retrieval_main
 from tests.eval.files import write_files
@@ -23,12 +23,12 @@ from tests.eval.tiny import save_clip
 
 
 def result() -> dict[str, Any]:
-    ci95: Any = {name: [1.0, 2.0] for name in METRICS}
+    ci95: Any = {name: [1.0, 2.0] for name in METRIC_LABELS}
     rows = [
-        {"model": model, "language": language, **{name: 10.0 + i for i, name in enumerate(METRICS)}, "ci95": ci95}
+        {"model": model, "language": language, **{name: 10.0 + i for i, name in enumerate(METRIC_LABELS)}, "ci95": ci95}
         for model, language in (("student", "zh"), ("teacher", "en"))
     ]
-    rows.append({**rows[0], "language": "en", **{name: 20.0 + i for i, name in enumerate(METRICS)}})
+    rows.append({**rows[0], "language": "en", **{name: 20.0 + i for i, name in enumerate(METRIC_LABELS)}})
     settings = {"benchmark": "Flickr30K-CN", "protocol": "openai", "max_length": 77, "precision": "fp32"}
     settings |= {"student": "user/student", "sha256": {}, "images": 1000}
     return {"rows": rows, "ratios": {}, "settings": settings}
@@ -55,15 +55,17 @@ def run(tmp_path: Path) -> Path:
 def test_card(
     model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, run: Path, tmp_path: Path
 ) -> None:
-    origin = read_origin("me/student", "cc-by-sa-4.0", run, [tmp_path / "result.json"])
-    export(model, tokenizer, tmp_path / "student", [write_golden, write_single_files, card(origin)])
+    origin = read_card_info("me/student", "cc-by-sa-4.0", run, [tmp_path / "result.json"])
+    export(model, tokenizer, tmp_path / "student", [write_golden, write_single_files, card_writer(origin)])
     read = ModelCard.load(tmp_path / "student" / "README.md")
     assert read.data.language == ["zh", "en"]
     assert read.data.license == "cc-by-sa-4.0"
     assert read.data.base_model == "openai/clip-vit-large-patch14"
     for language, first in (("zh", 10.0), ("en", 20.0)):  # the student's alone
         own = [each for each in read.data.eval_results if each.task_name == f"Zero-shot retrieval ({language})"]
-        assert {each.metric_type: each.metric_value for each in own} == {m: first + i for i, m in enumerate(METRICS)}
+        assert {each.metric_type: each.metric_value for each in own} == {
+            m: first + i for i, m in enumerate(METRIC_LABELS)
+        }
     assert read.data.eval_results[0].dataset_name == "Flickr30K-CN (zh)"
     for said in (
         "| Flickr30K-CN | teacher | en | 10.0 / 11.0 / 12.0 | 13.0 / 14.0 / 15.0 | 16.00 | 1.00 to 2.00 |",
@@ -82,7 +84,7 @@ def test_card(
 def test_a_card_without_results_or_corpus(
     model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    export(model, tokenizer, tmp_path / "student", [card(read_origin("student", "other", tmp_path, []))])
+    export(model, tokenizer, tmp_path / "student", [card_writer(read_card_info("student", "other", tmp_path, []))])
     read = ModelCard.load(tmp_path / "student" / "README.md")
     assert read.data.eval_results is None
     assert "## Results" not in read.text
@@ -93,7 +95,7 @@ def test_the_python_of_the_card_runs(
     model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     out = tmp_path / "student"
-    export(model, tokenizer, out, [card(read_origin(str(out), "other", tmp_path, []))])
+    export(model, tokenizer, out, [card_writer(read_card_info(str(out), "other", tmp_path, []))])
     code = (out / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {}
     exec(code, names)
@@ -110,9 +112,9 @@ def test_the_int8_file_has_a_score_of_its_own(
     for student in (out, out / "onnx" / "model_int8.onnx"):
         results.append(tmp_path / f"{student.stem}.json")
         words = ["--student", student, "--clip", clip, "--data", files.jsonl, "--title", "Drawn", "--out", results[-1]]
-        retrieval_main.run(BENCHMARKS["flickr30k-cn"], [str(word) for word in words])
-    origin = read_origin("student", "other", run, results)
-    export(model, tokenizer, out, [write_onnx, card(origin)])
+        retrieval_main.run_benchmark(BENCHMARKS["flickr30k-cn"], [str(word) for word in words])
+    origin = read_card_info("student", "other", run, results)
+    export(model, tokenizer, out, [write_onnx, card_writer(origin)])
     read = ModelCard.load(out / "README.md")
     scores = {each.metric_name: each.metric_value for each in read.data.eval_results if each.dataset_config == "zh"}
     plain, int8 = (json.loads(path.read_text(encoding="utf-8"))["rows"] for path in results)
@@ -123,11 +125,11 @@ def test_the_int8_file_has_a_score_of_its_own(
     assert read.text.count("| Drawn | teacher | en |") == 1
     before = (out / "README.md").read_bytes()
     with pytest.raises(UserError, match=r"of onnx/model_int8\.onnx, which is not exported; add --parts onnx"):
-        export(model, tokenizer, out, [card(origin)])
+        export(model, tokenizer, out, [card_writer(origin)])
     with torch.no_grad():
         model.text_projection.weight[0, 0] += 1
     with pytest.raises(UserError, match=r"student\.json: of another model\.safetensors than this one; score this"):
-        export(model, tokenizer, out, [card(origin)])
+        export(model, tokenizer, out, [card_writer(origin)])
     assert (out / "README.md").read_bytes() == before
 
 
@@ -142,7 +144,7 @@ def test_translations_on_the_card(run: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     (tmp_path / "translation.json").write_text(json.dumps(value))
     found = read_results([tmp_path / "translation.json"])
-    text = section(found)
+    text = results_section(found)
     assert "| translation, poetry | student | zh | 10.0 / 11.0 / 12.0 |" in text
     assert "| poetry | decoder | zh_from_en | 12.35 | 3.25 |" in text
     names = {(each.dataset_name, each.dataset_config) for each in model_index(found)}
@@ -161,7 +163,7 @@ def test_results_that_are_none(run: Path, tmp_path: Path) -> None:
         ("absent", "no such file"),
     ):
         with pytest.raises(UserError, match=said):
-            read_origin("x", "other", run, [tmp_path / f"{name}.json"])
+            read_card_info("x", "other", run, [tmp_path / f"{name}.json"])
 
 
 @pytest.mark.parametrize(
@@ -186,10 +188,10 @@ def test_a_damaged_result_is_refused_by_its_key(place: str, said: str, run: Path
         del at[key]
     (tmp_path / "bad.json").write_text(json.dumps(value))
     with pytest.raises(UserError, match=rf"bad\.json: no result of a benchmark: {said}; write it again"):
-        read_origin("x", "other", run, [tmp_path / "bad.json"])
+        read_card_info("x", "other", run, [tmp_path / "bad.json"])
 
 
 def test_a_damaged_report_of_the_corpus(run: Path, tmp_path: Path) -> None:
     (tmp_path / "corpus" / "report.json").write_text('{"train_rows": 1, "rows_rejected": 0, "sources": [{}]}')
     with pytest.raises(UserError, match=r"report\.json: sources\.0\.name: Field required; build the corpus again"):
-        read_origin("x", "other", run, [])
+        read_card_info("x", "other", run, [])

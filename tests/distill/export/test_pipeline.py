@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
-from distill.export.main import parse
+from distill.export.main import parse_args
 from distill.export.pipeline import write_pipeline
 
 PROMPT = "戴帽子拿剑的cat and the dog，8k"
@@ -104,5 +104,5 @@ def test_places_for_the_copy_are_refused_before_anything_is_written(
     before = sorted(tmp_path.rglob("*"))
     words = ["--run", tmp_path / "run", "--out", tmp_path / "student", "--pipeline", own, "--pipeline-out"]
     with pytest.raises(UserError, match=f"--pipeline-out .*{said}"):
-        parse([*map(str, words), str(tmp_path / out)])
+        parse_args([*map(str, words), str(tmp_path / out)])
     assert sorted(tmp_path.rglob("*")) == before

@@ -10,21 +10,23 @@ import torch
 import torch.nn.functional as F
 
 from distill.distributed import gather_rows, mean_over_ranks
-from distill.losses import Contrastive, Hidden, LossesConfig, Pooled, Step
-from distill.text_tower import States, up_to_end
-from distill.train.batch import Reading, Targets
+from distill.losses import Contrastive, Hidden, LossesConfig, LossInput, Pooled
+from distill.text_tower import EncoderOutput, text_mask
+from distill.train.batch import Targets, TrainBatch
 from distill.train.task import Task, total
 from tests.distill.forked import two_processes
 
 
-def _states(pooled: list[list[float]], tokens: list[list[list[float]]] | None = None, text: object = None) -> States:
+def _states(
+    pooled: list[list[float]], tokens: list[list[list[float]]] | None = None, text: object = None
+) -> EncoderOutput:
     slots = torch.tensor(tokens or [[[1.0, 0.0]]] * len(pooled))
     is_text = torch.ones(slots.shape[:2], dtype=torch.bool) if text is None else torch.tensor(text)
-    return States(slots, torch.tensor(pooled), is_text)
+    return EncoderOutput(slots, torch.tensor(pooled), is_text)
 
 
-def _step(student: States, teacher: States, full: bool = False) -> Step:
-    return Step(student, teacher, student, teacher, full)
+def _step(student: EncoderOutput, teacher: EncoderOutput, full: bool = False) -> LossInput:
+    return LossInput(student, teacher, student, teacher, full)
 
 
 TEACHER = _states([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
@@ -78,7 +80,7 @@ def test_up_to_end() -> None:
     """The first end-of-text counts, the padding after it, which has the same id, does not."""
     ids = torch.tensor([[8, 1, 9, 9], [8, 9, 9, 9], [8, 1, 2, 9]])
     wanted = [[True, True, True, False], [True, True, False, False], [True, True, True, True]]
-    assert up_to_end(ids, 9).tolist() == wanted
+    assert text_mask(ids, 9).tolist() == wanted
 
 
 def _info_nce(rows: list[list[float]]) -> float:
@@ -120,13 +122,13 @@ def test_gather_of_one_process_is_the_identity() -> None:
     assert mean_over_ranks(torch.tensor(3.0)).item() == 3
 
 
-def _batch() -> tuple[torch.Tensor, States, States]:
+def _batch() -> tuple[torch.Tensor, EncoderOutput, EncoderOutput]:
     """Six pairs of three slots; the later ones have fewer, so that two ranks count differently."""
     generator = torch.Generator().manual_seed(3)
     weight = torch.randn(4, 4, generator=generator)
     is_text = torch.tensor([[True, i < 3, i < 2] for i in range(6)])
     student, teacher = (
-        States(torch.randn(6, 3, 4, generator=generator), torch.randn(6, 4, generator=generator), is_text)
+        EncoderOutput(torch.randn(6, 3, 4, generator=generator), torch.randn(6, 4, generator=generator), is_text)
         for _ in range(2)
     )
     return weight, student, teacher
@@ -137,7 +139,7 @@ def _gradient(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
     weight, student, teacher = _batch()
     weight.requires_grad_(True)
     mine = student.rows(rows)
-    through = States(mine.tokens @ weight, mine.pooled @ weight, mine.is_text)
+    through = EncoderOutput(mine.hidden_states @ weight, mine.pooled @ weight, mine.text_mask)
     config = LossesConfig(Pooled(mse=0.7), Hidden(chinese=0.5, l1=0.3, l2=0.2), Contrastive(1.0, 0.1))
     loss = total(config.terms(_step(through, teacher.rows(rows))))
     loss.backward()  # type: ignore[no-untyped-call]
@@ -173,11 +175,11 @@ def test_losses_are_exact_under_autocast() -> None:
     """Half-precision products would call neighbours with cosine 0.998 the same sentence."""
 
     class Fixed(torch.nn.Module):
-        def forward(self, ids: torch.Tensor) -> States:
-            return States(ids[..., None].float(), F.normalize(ids.float() + 0.1, dim=-1), ids > -1)
+        def forward(self, ids: torch.Tensor) -> EncoderOutput:
+            return EncoderOutput(ids[..., None].float(), F.normalize(ids.float() + 0.1, dim=-1), ids > -1)
 
     ids = torch.tensor([[100, 1], [100, 8]])
-    reading = Reading(ids, ids, ids, None, every=1, full=False)
+    reading = TrainBatch(ids, ids, ids, None, english_stride=1, padded_to_max=False)
     task = Task(Fixed(), LossesConfig(None, None, Contrastive(1.0, 0.05)))  # type: ignore[arg-type]
     states = Fixed()(ids)
     plain = Contrastive(1.0, 0.05).terms(_step(states, states))["contrastive"]

@@ -12,32 +12,34 @@ from distill.geometry import CrossAttention, Geometry
 from distill.losses import (
     Affinity,
     Alignment,
-    Empty,
     EmptyPrompt,
+    EmptyPromptStates,
     Hidden,
     KvMetric,
     LossesConfig,
+    LossInput,
+    LossSchedule,
     Pooled,
     Readout,
-    Schedule,
-    Step,
     Translation,
 )
 from distill.losses.hidden import transport
-from distill.losses.unet import read
-from distill.text_tower import States
+from distill.losses.unet import attend
+from distill.text_tower import EncoderOutput
 from distill.train.task import total
 from tests.distill.forked import two_processes
 
 
-def _states(tokens: list[list[list[float]]], text: list[list[bool]] | None = None) -> States:
+def _states(tokens: list[list[list[float]]], text: list[list[bool]] | None = None) -> EncoderOutput:
     slots = torch.tensor(tokens)
     is_text = torch.ones(slots.shape[:2], dtype=torch.bool) if text is None else torch.tensor(text)
-    return States(slots, slots[:, -1], is_text)
+    return EncoderOutput(slots, slots[:, -1], is_text)
 
 
-def _step(student: States, teacher: States, full: bool = False, geometry: Geometry | None = None) -> Step:
-    return Step(student, teacher, student, teacher, full, geometry=geometry)
+def _step(
+    student: EncoderOutput, teacher: EncoderOutput, full: bool = False, geometry: Geometry | None = None
+) -> LossInput:
+    return LossInput(student, teacher, student, teacher, full, geometry=geometry)
 
 
 def test_affinity_by_hand() -> None:
@@ -93,9 +95,9 @@ def test_the_plan_has_the_masses_it_should(n: int, m: int, seed: int) -> None:
 
 def test_empty_prompt_by_hand() -> None:
     """Squared error 4 + 1 over squared norm 1 + 9."""
-    empty = Empty(_states([[[1.0, 2.0], [3.0, 1.0]]]), _states([[[1.0, 0.0], [3.0, 0.0]]]))
+    empty = EmptyPromptStates(_states([[[1.0, 2.0], [3.0, 1.0]]]), _states([[[1.0, 0.0], [3.0, 0.0]]]))
     anything = _states([[E1]])
-    got = EmptyPrompt(weight=3).terms(Step(anything, anything, anything, anything, False, empty=empty))
+    got = EmptyPrompt(weight=3).terms(LossInput(anything, anything, anything, anything, False, empty=empty))
     assert got["empty_prompt"].item() == pytest.approx(3 * 5 / 10)
 
 
@@ -127,7 +129,7 @@ def test_readout_by_hand() -> None:
     geometry = _geometry([[1.0, 0.0], [0.0, 1.0]])
     slots = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     wanted = torch.tensor([[[[0.75, 0.25], [0.5, 0.5]]]])
-    torch.testing.assert_close(read(geometry.layers[0], slots, 9), wanted)
+    torch.testing.assert_close(attend(geometry.layers[0], slots, 9), wanted)
     teacher, turned = _states(slots.tolist()), _states(slots.flip(1).tolist())
     still = Readout(english=1).terms(_step(turned, teacher, full=True, geometry=geometry))
     assert still.keys() == {"readout_zh", "readout_en"}
@@ -144,7 +146,7 @@ def test_readout_by_hand() -> None:
 def test_translation_weighs_the_directions() -> None:
     anything = _states([[E1]])
     spoken = {"zh_from_zh": torch.tensor(2.0), "zh_from_en": torch.tensor(5.0)}
-    step = Step(anything, anything, anything, anything, False, spoken=spoken)
+    step = LossInput(anything, anything, anything, anything, False, translation_losses=spoken)
     got = Translation(zh_from_zh=0.5, zh_from_en=0.1).terms(step)
     assert {name: term.item() for name, term in got.items()} == pytest.approx(
         {"translation_zh_from_zh": 1.0, "translation_zh_from_en": 0.5}
@@ -167,24 +169,26 @@ def test_hidden_slot_policies() -> None:
 
 def test_without_aligned_tokens_only_full_steps_compare_slots() -> None:
     for full in (True, False):
-        step = Step(STUDENT, TEACHER, STUDENT, TEACHER, full, aligned=False, geometry=_geometry([[1.0, 0], [0, 1.0]]))
+        step = LossInput(
+            STUDENT, TEACHER, STUDENT, TEACHER, full, aligned=False, geometry=_geometry([[1.0, 0], [0, 1.0]])
+        )
         assert bool(Hidden().terms(step)) is full
         assert bool(KvMetric().terms(step)) is full
 
 
 def test_schedule() -> None:
     """Nothing before 0.2, half way up at 0.3, all from 0.4, nothing from 0.8."""
-    schedule = Schedule(start=0.2, ramp=0.2, stop=0.8)
+    schedule = LossSchedule(start=0.2, ramp=0.2, stop=0.8)
     factors = [schedule.at(done) for done in (0, 0.19, 0.2, 0.3, 0.4, 0.79, 0.8, 0.99)]
     assert factors == pytest.approx([0, 0, 0, 0.5, 1, 1, 0, 0])
-    assert Schedule().at(0) == 1
-    config = LossesConfig(Pooled(english=0, schedule=Schedule(start=0.5)), None, None)
+    assert LossSchedule().at(0) == 1
+    config = LossesConfig(Pooled(english=0, schedule=LossSchedule(start=0.5)), None, None)
     anything = _states([[E1]]), _states([[E2]])
     for done, wanted in ((0.4, 0.0), (0.5, 1.0)):
-        step = Step(anything[0], anything[1], anything[0], anything[1], False, done=done)
+        step = LossInput(anything[0], anything[1], anything[0], anything[1], False, progress=done)
         assert total(config.terms(step)).item() == pytest.approx(wanted)
     with pytest.raises(ValueError, match="0 <= start < stop <= 1"):
-        Schedule(start=0.5, stop=0.5)
+        LossSchedule(start=0.5, stop=0.5)
 
 
 def _gradient(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
@@ -193,15 +197,15 @@ def _gradient(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
     weight = torch.randn(2, 2, generator=random).requires_grad_(True)
     is_text = torch.tensor([[True, True, i < 3] for i in range(6)])
     student, teacher = (torch.randn(6, 3, 2, generator=random) for _ in range(2))
-    ours = States(student[rows] @ weight, student[rows, 0] @ weight, is_text[rows])
-    theirs = States(teacher[rows], teacher[rows, 0], is_text[rows])
-    none = States(teacher[:1], teacher[:1, 0], is_text[:1])
-    empty = Empty(States(student[:1] @ weight, none.pooled, none.is_text), none)
+    ours = EncoderOutput(student[rows] @ weight, student[rows, 0] @ weight, is_text[rows])
+    theirs = EncoderOutput(teacher[rows], teacher[rows, 0], is_text[rows])
+    none = EncoderOutput(teacher[:1], teacher[:1, 0], is_text[:1])
+    empty = EmptyPromptStates(EncoderOutput(student[:1] @ weight, none.pooled, none.text_mask), none)
     config = LossesConfig(
         None, Hidden(by_norm=True), None, Affinity(), Alignment(), EmptyPrompt(), KvMetric(1.0, 0.5), Readout(),
         unet_geometry=Path("unused"),
     )  # fmt: skip
-    step = Step(ours, theirs, ours, theirs, True, empty=empty, geometry=_geometry([[1.0, 0.2], [0.2, 3.0]]))
+    step = LossInput(ours, theirs, ours, theirs, True, empty=empty, geometry=_geometry([[1.0, 0.2], [0.2, 3.0]]))
     loss = total(config.terms(step))
     loss.backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None

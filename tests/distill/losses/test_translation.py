@@ -13,7 +13,7 @@ from distill.losses.translation import Decoder, DecoderConfig
 from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig, spell
 from distill.student.extended import ExtendedConfig, ExtendedStudent
-from distill.text_tower import States, load_pretrained
+from distill.text_tower import EncoderOutput, load_pretrained
 from distill.train import checkpoint, main
 from distill.train.run_folder import load_run
 from tests.distill.forked import two_processes
@@ -26,7 +26,7 @@ CHINESE = ["草地上的一只红色的猫", "红色，蓝色,狗", "大海"]
 def tokens(teacher: Path, corpus: Path, tmp_path: Path) -> Path:
     build_tokenizer(
         ExtendedConfig(VocabularyConfig(12, 1)),
-        text_tower.load_tokenizer(str(teacher), "t"),
+        text_tower.load_clip_tokenizer(str(teacher), "t"),
         corpus,
         77,
         tmp_path / "tokenizer",
@@ -36,7 +36,7 @@ def tokens(teacher: Path, corpus: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def student(teacher: Path, tokens: Path) -> ExtendedStudent:
-    words = text_tower.load_tokenizer(str(tokens), "t")
+    words = text_tower.load_clip_tokenizer(str(tokens), "t")
     made = build_student(ExtendedConfig(VocabularyConfig(12, 1)), load_pretrained(str(teacher)), words, {}, on_cpu=True)
     with torch.no_grad():
         made.embedding.new.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
@@ -45,14 +45,14 @@ def student(teacher: Path, tokens: Path) -> ExtendedStudent:
 
 @pytest.fixture
 def ids(tokens: Path) -> torch.Tensor:
-    words = text_tower.load_tokenizer(str(tokens), "t")
+    words = text_tower.load_clip_tokenizer(str(tokens), "t")
     found: torch.Tensor = words(CHINESE, padding=True, return_tensors="pt")["input_ids"]
     return found
 
 
 def _decoder(student: ExtendedStudent) -> Decoder:
     torch.manual_seed(4)
-    return Decoder(DecoderConfig(layers=1, heads=2), 32, student.state_width, student.slots)
+    return Decoder(DecoderConfig(layers=1, heads=2), 32, student.state_width, student.max_length)
 
 
 END = 521  # the tiny teacher's end-of-text
@@ -68,20 +68,22 @@ def test_the_loss_is_the_mean_over_asked_tokens(student: ExtendedStudent, ids: t
         for row in range(len(ids)):
             length = int((ids[row] == END).nonzero()[0, 0]) + 1
             own = ids[row : row + 1, :length]
-            alone = States(states.tokens[row : row + 1, :length], states.pooled[:1], states.is_text[:1, :length] | True)
+            alone = EncoderOutput(
+                states.hidden_states[row : row + 1, :length], states.pooled[:1], states.text_mask[:1, :length] | True
+            )
             hidden = decoder._run(student, alone, own[:, :-1], "zh").last_hidden_state
             assert hidden is not None
             logits = decoder.say(hidden) @ student.embedding.table().T
-            logits = logits + decoder.twin(hidden) * student.twins()
+            logits = logits + decoder.twin(hidden) * student.tied_rows()
             losses += F.cross_entropy(logits[0], own[0, 1:], reduction="sum").item()
             places += length - 1
     assert got.item() == pytest.approx(losses / places, rel=1e-5)
 
 
 def test_twins_share_a_row_and_are_told_apart(student: ExtendedStudent, tokens: Path) -> None:
-    vocab = text_tower.load_tokenizer(str(tokens), "t").get_vocab()
+    vocab = text_tower.load_clip_tokenizer(str(tokens), "t").get_vocab()
     wide, narrow, inside, at_end = vocab[spell("，")], vocab[","], vocab[spell("猫")], vocab[spell("猫") + "</w>"]
-    assert student.twins()[[wide, narrow, inside, at_end]].tolist() == [True, False, False, True]
+    assert student.tied_rows()[[wide, narrow, inside, at_end]].tolist() == [True, False, False, True]
     assert student.output_table().equal(student.embedding.table())
     decoder, hidden = _decoder(student), torch.randn(1, 32)
     with torch.no_grad():
@@ -113,18 +115,18 @@ def test_it_learns_to_say_it(student: ExtendedStudent, ids: torch.Tensor) -> Non
         optimizer.zero_grad()
         decoder(student, states, ids, END, "zh").backward()
         optimizer.step()
-    said = decoder.generate(student, states, int(ids[0, 0]), END, "zh", most=40)
+    said = decoder.generate(student, states, int(ids[0, 0]), END, "zh", max_tokens=40)
     width = ids.shape[1] - 1
     assert said.shape == (3, width), "it stops when every sentence has ended"
     assert said.tolist() == ids[:, 1:].tolist()
-    turned = States(states.tokens.flip(0), states.pooled, states.is_text.flip(0))
-    other = decoder.generate(student, turned, int(ids[0, 0]), END, "zh", most=40)
+    turned = EncoderOutput(states.hidden_states.flip(0), states.pooled, states.text_mask.flip(0))
+    other = decoder.generate(student, turned, int(ids[0, 0]), END, "zh", max_tokens=40)
     assert other.tolist() == ids.flip(0)[:, 1:].tolist()
-    assert decoder.generate(student, states, int(ids[0, 0]), END, "zh", most=2).shape == (3, 2)
+    assert decoder.generate(student, states, int(ids[0, 0]), END, "zh", max_tokens=2).shape == (3, 2)
 
 
 def _step(folder: Path, tokens: Path, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    words = text_tower.load_tokenizer(str(tokens), "t")
+    words = text_tower.load_clip_tokenizer(str(tokens), "t")
     texts = [*CHINESE, "猫"]
     ids: torch.Tensor = words(texts, padding=True, return_tensors="pt")["input_ids"]
     student = build_student(

@@ -17,17 +17,17 @@ from transformers import AutoTokenizer, CLIPTokenizer, PreTrainedTokenizerFast
 
 from data.cli import UserError
 from distill.student.chinese_bpe import (
+    FULLWIDTH_TO_ASCII,
     HAN_WORD,
-    PUNCTUATION_TWINS,
     VocabularyConfig,
     extend_tokenizer,
-    for_chinese,
-    new_surfaces,
+    new_token_texts,
     spell,
-    twin_rows,
+    split_at_chinese,
+    tied_embeddings,
 )
-from distill.student.tokenizer import written_as
-from distill.text_tower import load_tokenizer
+from distill.student.tokenizer import normalization_map
+from distill.text_tower import load_clip_tokenizer
 from tests.distill.tiny_clip import captions, teacher_tokenizer
 
 # Han, and what shares its first two bytes: CJK punctuation (E3 80), full-width ASCII (EF BC), hexagrams; and full-width
@@ -124,13 +124,13 @@ def test_one_form_of_writing(
         ("什么，什麼", "什么，什么"), ("一隻cat在草地", "一只cat在草地"), ("揹著牠", "背着它"),
     ):  # fmt: skip
         assert student_words(written).input_ids == student_words(read).input_ids == again(written).input_ids
-    for_chinese(teacher_tokenizer())
+    split_at_chinese(teacher_tokenizer())
     assert capfd.readouterr().err == ""  # SentencePiece would tell of its table
 
 
 def test_what_is_read_is_read_as_itself() -> None:
     """Traditional forms lead to simplified ones in one step; what everyone writes is not among them."""
-    table = written_as()
+    table = normalization_map()
     assert not table.keys() & set(table.values())
     assert not any(ord(character) in table for character in "戴帽子拿剑的猫什么后里面只发台云余，。！？ a8")
     assert len(table) > 3000
@@ -140,7 +140,7 @@ def test_what_is_read_is_read_as_itself() -> None:
 def test_learned_words_are_of_that_form(teacher_words: PreTrainedTokenizerFast) -> None:
     """A corpus that kept its traditional lines, and a dictionary with 著名, which is read as 着名."""
     student = extend_tokenizer(teacher_words, ["機械狗著名"] * 9, ["著名", "機械"], VocabularyConfig(4, 1))
-    surfaces = set(new_surfaces(student, len(teacher_words)).values())
+    surfaces = set(new_token_texts(student, len(teacher_words)).values())
     assert {"着名", "机械"} <= surfaces
     assert not surfaces & set("機著")
 
@@ -157,8 +157,8 @@ def test_no_token_straddles_two_words_of_the_dictionary(teacher_words: PreTraine
     lines = ["大学学生", "中学学者"] * 20
     free = extend_tokenizer(teacher_words, lines, [], VocabularyConfig(30, 1))
     bound = extend_tokenizer(teacher_words, lines, ["大学", "学生", "中学", "学者"], VocabularyConfig(30, 1))
-    assert any("学学" in surface for surface in new_surfaces(free, len(teacher_words)).values())
-    surfaces = set(new_surfaces(bound, len(teacher_words)).values())
+    assert any("学学" in surface for surface in new_token_texts(free, len(teacher_words)).values())
+    surfaces = set(new_token_texts(bound, len(teacher_words)).values())
     assert not any("学学" in surface for surface in surfaces)
     assert {"大学", "学生", "中学", "学者"} <= surfaces
 
@@ -166,9 +166,9 @@ def test_no_token_straddles_two_words_of_the_dictionary(teacher_words: PreTraine
 def test_twins(teacher_words: PreTrainedTokenizerFast, student_words: PreTrainedTokenizerFast) -> None:
     """A piece at the end of a run has the row of the piece inside; full-width punctuation that of its ASCII twin."""
     old, vocab = len(teacher_words), student_words.get_vocab()
-    twins = twin_rows(student_words, old)
+    twins = tied_embeddings(student_words, old)
     assert twins[vocab[spell("猫") + "</w>"]] == vocab[spell("猫")]
-    for wide, narrow in PUNCTUATION_TWINS.items():
+    for wide, narrow in FULLWIDTH_TO_ASCII.items():
         assert twins[vocab[spell(wide)]] == vocab[narrow] < old
         assert twins[vocab[spell(wide) + "</w>"]] == vocab[narrow + "</w>"] < old
     assert not any(token < old for token in twins), "the teacher's own rows are nobody's twins"
@@ -177,7 +177,7 @@ def test_twins(teacher_words: PreTrainedTokenizerFast, student_words: PreTrained
 def test_new_surfaces_are_whole_characters(
     teacher_words: PreTrainedTokenizerFast, student_words: PreTrainedTokenizerFast
 ) -> None:
-    surfaces = new_surfaces(student_words, len(teacher_words))
+    surfaces = new_token_texts(student_words, len(teacher_words))
     assert {"猫", "草地", "，"} <= set(surfaces.values())
     assert min(surfaces) >= len(teacher_words)
     halves = set(range(len(teacher_words), len(student_words))) - surfaces.keys()
@@ -216,12 +216,12 @@ def test_merges_that_do_not_end_words_are_no_clip_tokenizer(tmp_path: Path) -> N
     words = Tokenizer(models.BPE(vocab={"a": 0, "<|endoftext|>": 1}, merges=[]))
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|endoftext|>").save_pretrained(tmp_path)  # type: ignore[no-untyped-call]
     with pytest.raises(UserError, match=r"teacher: .* a CLIPTokenizer is needed"):
-        load_tokenizer(str(tmp_path), "teacher")
+        load_clip_tokenizer(str(tmp_path), "teacher")
 
 
 @pytest.fixture(scope="module")
 def real_pair(real: Path) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
-    teacher = load_tokenizer(str(real / "teacher"), "teacher")
+    teacher = load_clip_tokenizer(str(real / "teacher"), "teacher")
     chinese = (real / "corpora/caption/3am.train.zh").read_text(encoding="utf-8").split("\n")
     with gzip.open(real / "corpora/general/tatoeba.eng-cmn.tsv.gz", "rt", encoding="utf-8") as lines:
         chinese += [line.rstrip("\n").split("\t")[1] for line in lines if line.count("\t") == 1]

@@ -9,7 +9,7 @@ from distill import text_tower
 from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig, spell
 from distill.student.extended import ExtendedConfig, ExtendedStudent, Freeze
-from distill.student.init_embeddings import gloss_rows, glosses
+from distill.student.init_embeddings import embeddings_from_translations, read_dictionary
 from distill.text_tower import load_pretrained
 from distill.train import checkpoint
 from tests.distill.tiny_clip import SLOTS, teacher_model, teacher_tokenizer, write_shard
@@ -22,21 +22,21 @@ CHINESE = ["草地上的一只红色的猫", "红色，蓝色。", "a 猫 and a 
 def tokens(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student") / "tokenizer"
     build_tokenizer(
-        ExtendedConfig(VocabularyConfig(12, 1)), text_tower.load_tokenizer(str(teacher), "t"), corpus, 77, folder
+        ExtendedConfig(VocabularyConfig(12, 1)), text_tower.load_clip_tokenizer(str(teacher), "t"), corpus, 77, folder
     )
     return folder
 
 
 def _student(teacher: Path, tokens: Path, corpus: Path | None = None, freeze: Freeze = "embeddings") -> ExtendedStudent:
-    senses = glosses(corpus) if corpus else {}
-    words = text_tower.load_tokenizer(str(tokens), "out_dir")
+    senses = read_dictionary(corpus) if corpus else {}
+    words = text_tower.load_clip_tokenizer(str(tokens), "out_dir")
     return build_student(
         ExtendedConfig(VocabularyConfig(12, 1), freeze), load_pretrained(str(teacher)), words, senses, on_cpu=True
     )
 
 
 def _ids(folder: Path, texts: list[str]) -> torch.Tensor:
-    words = text_tower.load_tokenizer(str(folder), "teacher")
+    words = text_tower.load_clip_tokenizer(str(folder), "teacher")
     ids: torch.Tensor = words(texts, padding="max_length", max_length=SLOTS, return_tensors="pt")["input_ids"]
     return ids
 
@@ -44,11 +44,11 @@ def _ids(folder: Path, texts: list[str]) -> torch.Tensor:
 @torch.no_grad()
 def test_at_step_0_english_is_bit_identical_to_the_teachers(teacher: Path, tokens: Path, corpus: Path) -> None:
     student = _student(teacher, tokens, corpus)
-    original = text_tower.prepare(text_tower.load_tower(str(teacher), "t"), True)
+    original = text_tower.optimize_for_device(text_tower.load_tower(str(teacher), "t"), True)
     ids = _ids(tokens, ENGLISH)
     assert torch.equal(ids, _ids(teacher, ENGLISH))
-    ours, theirs = student(ids), text_tower.run(original, ids)
-    assert torch.equal(ours.tokens, theirs.tokens)
+    ours, theirs = student(ids), text_tower.encode_ids(original, ids)
+    assert torch.equal(ours.hidden_states, theirs.hidden_states)
     assert torch.equal(ours.pooled, theirs.pooled)
 
 
@@ -56,9 +56,11 @@ def test_at_step_0_english_is_bit_identical_to_the_teachers(teacher: Path, token
 def test_the_fast_path_is_the_published_function(teacher: Path) -> None:
     """Eager attention and the fused QuickGELU against transformers' own."""
     ids = _ids(teacher, ENGLISH)
-    fast = text_tower.run(text_tower.prepare(text_tower.load_tower(str(teacher), "t"), on_cpu=True), ids)
+    fast = text_tower.encode_ids(
+        text_tower.optimize_for_device(text_tower.load_tower(str(teacher), "t"), on_cpu=True), ids
+    )
     stock = text_tower.load_tower(str(teacher), "t")(input_ids=ids)
-    assert torch.allclose(fast.tokens, stock.last_hidden_state, atol=1e-5)
+    assert torch.allclose(fast.hidden_states, stock.last_hidden_state, atol=1e-5)
     assert torch.allclose(fast.pooled, stock.text_embeds, atol=1e-5)
 
 
@@ -66,20 +68,20 @@ def test_the_fast_path_is_the_published_function(teacher: Path) -> None:
 def test_stock_equals_the_student(teacher: Path, tokens: Path, corpus: Path, tmp_path: Path) -> None:
     student = _student(teacher, tokens, corpus)
     student.embedding.new.normal_()
-    student.stock().save_pretrained(tmp_path)
+    student.to_clip().save_pretrained(tmp_path)
     stock = text_tower.load_tower(str(tmp_path), "student")
     assert stock.config.eos_token_id == len(teacher_tokenizer()) - 1
-    assert stock.config.vocab_size == len(text_tower.load_tokenizer(str(tokens), "t")) > len(teacher_tokenizer())
+    assert stock.config.vocab_size == len(text_tower.load_clip_tokenizer(str(tokens), "t")) > len(teacher_tokenizer())
     for texts in (ENGLISH, CHINESE):
         ids = _ids(tokens, texts)
         ours, theirs = student(ids), stock(input_ids=ids)
-        assert torch.allclose(ours.tokens, theirs.last_hidden_state, atol=1e-5)
+        assert torch.allclose(ours.hidden_states, theirs.last_hidden_state, atol=1e-5)
         assert torch.allclose(ours.pooled, theirs.text_embeds, atol=1e-5)
 
 
 @torch.no_grad()
 def test_twins_read_the_same(teacher: Path, tokens: Path) -> None:
-    student, ids = _student(teacher, tokens), text_tower.load_tokenizer(str(tokens), "t").get_vocab()
+    student, ids = _student(teacher, tokens), text_tower.load_clip_tokenizer(str(tokens), "t").get_vocab()
     student.embedding.new.normal_()
     table = student.embedding.table()
     assert torch.equal(table[ids[spell("，")]], student.embedding.teacher[ids[","]])
@@ -98,15 +100,15 @@ def test_freeze_trains_exactly_what_it_says(teacher: Path, tokens: Path, freeze:
     assert checkpoint.trainable(student).keys() == wanted
     before = {name: weight.detach().clone() for name, weight in student.named_parameters()}
     english, optimizer = _ids(tokens, ENGLISH), torch.optim.AdamW(checkpoint.trainable(student).values(), lr=0.01)
-    start = student(english).tokens.detach()
+    start = student(english).hidden_states.detach()
     for _ in range(3):
         optimizer.zero_grad()
-        loss = student(_ids(tokens, CHINESE)).pooled.square().sum() + student(english).tokens.square().sum()
+        loss = student(_ids(tokens, CHINESE)).pooled.square().sum() + student(english).hidden_states.square().sum()
         loss.backward()
         optimizer.step()
     moved = {name for name, weight in student.named_parameters() if not torch.equal(weight, before[name])}
     assert moved == wanted
-    assert torch.equal(student(english).tokens, start) is (freeze == "transformer")
+    assert torch.equal(student(english).hidden_states, start) is (freeze == "transformer")
 
 
 def test_a_legacy_end_of_text_becomes_explicit(teacher: Path, tokens: Path, tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_a_legacy_end_of_text_becomes_explicit(teacher: Path, tokens: Path, tmp_
     ids = _ids(tokens, CHINESE)
     with torch.no_grad():
         assert torch.equal(student(ids).pooled, _student(teacher, tokens)(ids).pooled)
-        assert torch.allclose(student.stock()(input_ids=ids).text_embeds, student(ids).pooled, atol=1e-5)
+        assert torch.allclose(student.to_clip()(input_ids=ids).text_embeds, student(ids).pooled, atol=1e-5)
 
 
 def test_gloss_rows_by_hand() -> None:
@@ -128,7 +130,7 @@ def test_gloss_rows_by_hand() -> None:
     vocab = words.get_vocab()
     table = torch.arange(len(vocab), dtype=torch.float32)[:, None].repeat(1, 3)
     cat, dog, the, red = (float(vocab[piece]) for piece in ("cat</w>", "dog</w>", "the</w>", "red</w>"))
-    rows = gloss_rows(
+    rows = embeddings_from_translations(
         {900: "猫", 901: "狗", 902: "猫狗", 903: "龙", 904: "龙猫", 905: "红"},
         {"猫": ["cat", "the cat"], "狗": ["dog"], "红": ["   ", "red"]},
         words,
@@ -141,7 +143,7 @@ def test_gloss_rows_by_hand() -> None:
     assert rows[902].tolist() == pytest.approx([(meow + dog) / 2] * 3)
     assert rows[904].tolist() == [meow] * 3
     assert rows[905].tolist() == [red] * 3
-    assert gloss_rows({900: "猫"}, {}, words, table) == {}
+    assert embeddings_from_translations({900: "猫"}, {}, words, table) == {}
 
 
 def test_glosses_are_the_pairs_that_stand_alone(tmp_path: Path) -> None:
@@ -149,11 +151,11 @@ def test_glosses_are_the_pairs_that_stand_alone(tmp_path: Path) -> None:
     pairs = [("cat", "猫"), ("a cat", "猫咪"), ("moggy", "貓"), ("x", "一只猫。"), ("y", "猫cat"), ("z", "猫" * 9)]
     more = [("three", "猫"), ("four", "猫"), ("five", "猫")]
     write_shard(tmp_path / "train" / "part-00000.parquet", pairs + more, ["dictionary"] * 9)
-    assert glosses(tmp_path) == {"猫": ["cat", "moggy", "three", "four"], "猫咪": ["a cat"]}
+    assert read_dictionary(tmp_path) == {"猫": ["cat", "moggy", "three", "four"], "猫咪": ["a cat"]}
 
 
 def test_new_rows_start_at_their_gloss(teacher: Path, tokens: Path, corpus: Path) -> None:
-    student, ids = _student(teacher, tokens, corpus), text_tower.load_tokenizer(str(tokens), "t").get_vocab()
+    student, ids = _student(teacher, tokens, corpus), text_tower.load_clip_tokenizer(str(tokens), "t").get_vocab()
     table = student.embedding.table()
     assert torch.allclose(table[ids[spell("猫")]], table[ids["cat</w>"]])
     half = table[ids[spell("猫")[:2]]]

@@ -18,14 +18,14 @@ from distill import text_tower
 from distill.export.folder import export
 from distill.export.main import main as export_main
 from distill.student.build import build_student, check_student
-from distill.student.multilingual import MultilingualConfig, MultilingualStudent, taken_layers
-from distill.student.tokenizer import load_words, surfaces
+from distill.student.multilingual import MultilingualConfig, MultilingualStudent, teacher_layer_indices
+from distill.student.tokenizer import load_fast_tokenizer, token_texts
 from distill.student.xlmr import XlmrConfig, XlmrStudent
 from distill.text_tower import load_pretrained
 from distill.train import main
-from distill.train.config import parse
+from distill.train.config import parse_config
 from distill.train.run_folder import load_run, open_run
-from distill.train.setup import check_losses
+from distill.train.setup import validate_losses
 from tests.distill.tiny_clip import run_options, write_config
 
 WORDS = [
@@ -81,16 +81,18 @@ def xlmr(spm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _multilingual(teacher: Path, words: Path, senses: dict[str, list[str]], **settings: Any) -> MultilingualStudent:  # noqa: ANN401
     config = MultilingualConfig(str(words), **settings)
-    student = build_student(config, load_pretrained(str(teacher)), load_words(str(words), "k"), senses, on_cpu=True)
+    student = build_student(
+        config, load_pretrained(str(teacher)), load_fast_tokenizer(str(words), "k"), senses, on_cpu=True
+    )
     assert isinstance(student, MultilingualStudent)
     return student
 
 
 def test_layers_are_taken_evenly() -> None:
-    assert taken_layers(12, 12) == list(range(12))
-    assert taken_layers(12, 4) == [0, 4, 7, 11]
-    assert taken_layers(12, 1) == [11]
-    assert taken_layers(2, 3) == [0, 0, 1]
+    assert teacher_layer_indices(12, 12) == list(range(12))
+    assert teacher_layer_indices(12, 4) == [0, 4, 7, 11]
+    assert teacher_layer_indices(12, 1) == [11]
+    assert teacher_layer_indices(2, 3) == [0, 0, 1]
 
 
 def test_wordpiece_starts_from_the_teacher(teacher: Path, bert: Path) -> None:
@@ -101,7 +103,7 @@ def test_wordpiece_starts_from_the_teacher(teacher: Path, bert: Path) -> None:
     for name, weight in student.text.state_dict().items():
         if "token_embedding" not in name:
             assert weight.equal(theirs[name]), name
-    vocab_of = text_tower.load_tokenizer(str(teacher), "t").get_vocab()
+    vocab_of = text_tower.load_clip_tokenizer(str(teacher), "t").get_vocab()
     old, row = original.text_model.embeddings.token_embedding.weight, student.embedding.weight
     for word in ("cat", "red", "the"):
         torch.testing.assert_close(row[WORDS.index(word)], old[vocab_of[f"{word}</w>"]])
@@ -117,44 +119,44 @@ def test_wordpiece_starts_from_the_teacher(teacher: Path, bert: Path) -> None:
 @torch.no_grad()
 def test_wordpiece_pools_at_its_separator(teacher: Path, bert: Path) -> None:
     """A sentence alone and padded in a batch; the state is that of [SEP], id 3, not of the largest id."""
-    student, words = _multilingual(teacher, bert, {}), load_words(str(bert), "k")
+    student, words = _multilingual(teacher, bert, {}), load_fast_tokenizer(str(bert), "k")
     batch = words(["a red 猫 on grass", "cat"], padding=True, return_tensors="pt")["input_ids"]
     assert batch[1].tolist() == [2, 5, 3, 0, 0, 0, 0]
     states = student(batch)
-    assert states.is_text[1].tolist() == [True] * 3 + [False] * 4
+    assert states.text_mask[1].tolist() == [True] * 3 + [False] * 4
     alone = student(batch[1:, :3])
     torch.testing.assert_close(states.pooled[1:], alone.pooled)
-    end = student.text.text_projection(states.tokens[:, [6, 2]])
+    end = student.text.text_projection(states.hidden_states[:, [6, 2]])
     torch.testing.assert_close(states.pooled, torch.stack([end[0, 0], end[1, 1]]))
-    stock = student.stock()(input_ids=batch)
+    stock = student.to_clip()(input_ids=batch)
     torch.testing.assert_close(stock.text_embeds, states.pooled, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_xlmr_does_not_see_its_padding(teacher: Path, xlmr: Path) -> None:
-    words = load_words(str(xlmr), "k")
+    words = load_fast_tokenizer(str(xlmr), "k")
     batch = words(["a red cat on the grass", "草地"], padding=True, return_tensors="pt")["input_ids"]
     for pooling in ("first", "mean"):
         student = build_student(XlmrConfig(str(xlmr), pooling), load_pretrained(str(teacher)), words, {}, on_cpu=True)
         assert isinstance(student, XlmrStudent)
         states = student(batch)
-        assert states.tokens.shape == (2, batch.shape[1], 32)
+        assert states.hidden_states.shape == (2, batch.shape[1], 32)
         assert states.pooled.shape == (2, 16)
-        length = int(states.is_text[1].sum())
+        length = int(states.text_mask[1].sum())
         alone = student(batch[1:, :length])
         torch.testing.assert_close(states.pooled[1:], alone.pooled, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(states.tokens[1:, :length], alone.tokens, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(states.hidden_states[1:, :length], alone.hidden_states, atol=1e-5, rtol=1e-4)
         hidden = student.encoder(input_ids=batch[1:, :length]).last_hidden_state[0]
         wanted = hidden[0] if pooling == "first" else hidden.mean(dim=0)
         torch.testing.assert_close(alone.pooled[0], student.to_pooled(wanted), atol=1e-5, rtol=1e-4)
 
 
 def test_surfaces_have_no_marks(bert: Path, spm: Path) -> None:
-    found = surfaces(load_words(str(bert), "k"))
+    found = token_texts(load_fast_tokenizer(str(bert), "k"))
     assert found[7] == "s"
     assert found[11] == "猫"
     assert not {0, 1, 2, 3} & found.keys()
-    assert not any("▁" in text for text in surfaces(load_words(str(spm), "k")).values())
+    assert not any("▁" in text for text in token_texts(load_fast_tokenizer(str(spm), "k")).values())
 
 
 @pytest.fixture
@@ -229,17 +231,17 @@ def test_what_cannot_be_given_is_refused(teacher: Path, bert: Path, tmp_path: Pa
     tree = run_options(teacher, tmp_path, tmp_path / "run")
     tree["student"] = {"extended": {}, "multilingual": {"tokenizer": "x"}}
     with pytest.raises(UserError, match="student: give one kind: extended, multilingual or xlmr"):
-        parse(write_config(tmp_path / "c.yaml", tree))
+        parse_config(write_config(tmp_path / "c.yaml", tree))
     tree["student"] = {"multilingual": {"tokenizer": "x"}}
     tree["train"]["full_share"] = 0
-    run = parse(write_config(tmp_path / "c.yaml", tree)).run
+    run = parse_config(write_config(tmp_path / "c.yaml", tree)).run
     with pytest.raises(UserError, match=r"losses\.hidden: the student's English tokens are not the teacher's"):
-        check_losses(run, 32)
+        validate_losses(run, 32)
     tree["losses"] = {"pooled": None, "contrastive": None}
     tree["train"]["full_share"] = 0.5
-    run = parse(write_config(tmp_path / "c.yaml", tree)).run
+    run = parse_config(write_config(tmp_path / "c.yaml", tree)).run
     with pytest.raises(UserError, match="losses: nothing counts on tight steps"):
-        check_losses(run, 32)
+        validate_losses(run, 32)
     with pytest.raises(UserError, match=r"student\.multilingual\.tokenizer: no folder '/nowhere'"):
         check_student(MultilingualConfig("/nowhere"))
     with pytest.raises(UserError, match=r"student\.xlmr\.model: .* holds no encoder in safetensors"):

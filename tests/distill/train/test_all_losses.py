@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from data.cli import UserError
 from distill.geometry import CrossAttention, Geometry
 from distill.train import main
-from distill.train.config import parse
+from distill.train.config import parse_config
 from distill.train.run_folder import load_run
-from distill.train.setup import check_losses
-from distill.unet_geometry import write
+from distill.train.setup import validate_losses
+from distill.unet_geometry import write_geometry
 from tests.distill.tiny_clip import run_options, write_config
 
 
@@ -27,7 +27,7 @@ def geometry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("geometry") / "g.safetensors"
     random = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(n, m, generator=random) for n, m in ((3, 4), (4, 32), (4, 32)))
-    write(Geometry(torch.eye(32), (CrossAttention("a", 2, 0.7, query, key, value),)), path, {})
+    write_geometry(Geometry(torch.eye(32), (CrossAttention("a", 2, 0.7, query, key, value),)), path, {})
     return path
 
 
@@ -90,19 +90,19 @@ def test_what_cannot_be_given_is_refused(
     tree["losses"] = {key: str(geometry) if value == "FILE" else value for key, value in losses.items()}
     tree["train"]["full_share"] = share
     with pytest.raises(UserError) as refused:
-        check_losses(parse(write_config(tmp_path / "c.yaml", tree)).run, width=32)
+        validate_losses(parse_config(write_config(tmp_path / "c.yaml", tree)).run, width=32)
     assert str(refused.value).startswith(message)
 
 
 def test_a_geometry_of_another_teacher_is_refused(geometry: Path, tmp_path: Path) -> None:
     tree = run_options(tmp_path, tmp_path, tmp_path / "run")
     tree["losses"] = {"kv_metric": {}, "unet_geometry": str(geometry)}
-    run = parse(write_config(tmp_path / "c.yaml", tree)).run
+    run = parse_config(write_config(tmp_path / "c.yaml", tree)).run
     with pytest.raises(UserError, match="reads states of width 32, the teacher's have 64; take the UNet that belongs"):
-        check_losses(run, width=64)
+        validate_losses(run, width=64)
     other = tmp_path / "other.safetensors"
     save_file({"metric": torch.eye(2)}, other)
     with safe_open(other, framework="pt") as file:
         assert file.metadata() is None
     with pytest.raises(UserError, match="is no UNet geometry"):
-        check_losses(replace(run, losses=replace(run.losses, unet_geometry=other)), width=2)
+        validate_losses(replace(run, losses=replace(run.losses, unet_geometry=other)), width=2)

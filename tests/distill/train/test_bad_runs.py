@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from data.cli import command
-from data.files import locked
+from data.cli import run_cli
+from data.files import file_lock
 from distill.train import checkpoint, main, setup
-from distill.train.config import parse
+from distill.train.config import parse_config
 from tests.conftest import REPOSITORY
 from tests.distill.tiny_clip import run_options, teacher_model, teacher_tokenizer, write_config, write_corpus
 
@@ -28,7 +28,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     def run(arguments: list[str]) -> str:
         monkeypatch.setattr(sys, "argv", ["distill.py", *arguments])
         with pytest.raises(SystemExit) as stop:
-            command(main.main)
+            run_cli(main.main)
         assert stop.value.code == 2
         lines = [line for line in capfd.readouterr().err.splitlines() if line and not line.startswith("tokenise")]
         assert len(lines) == 1, lines
@@ -105,7 +105,7 @@ def test_the_command_line_itself(tree: dict[str, Any], refused: Refused, tmp_pat
 def test_1e_4_in_yaml_is_a_number(teacher: Path, corpus: Path, tmp_path: Path) -> None:
     """PyYAML reads it as a string."""
     (tmp_path / "c.yaml").write_text(f"teacher: {teacher}\nout_dir: r\ndata: {{corpus: {corpus}}}\ntrain: {{lr: 1e-4}}")
-    assert parse(["--config", str(tmp_path / "c.yaml")]).run.train.lr == 1e-4
+    assert parse_config(["--config", str(tmp_path / "c.yaml")]).run.train.lr == 1e-4
 
 
 def _without_tokenizer(folder: Path) -> None:
@@ -208,8 +208,8 @@ def test_a_folder_of_something_else_is_left_alone(tree: dict[str, Any], refused:
 def test_batches_that_do_not_divide_among_processes(
     tree: dict[str, Any], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = setup.prepare
-    monkeypatch.setattr(main, "prepare", lambda resolved, processes: whole(resolved, 3))
+    whole = setup.prepare_run
+    monkeypatch.setattr(main, "prepare_run", lambda resolved, processes: whole(resolved, 3))
     line = refused(write_config(tmp_path / "c.yaml", tree))
     assert line == "error: train.batch_size: 8 pairs do not divide among 3 processes"
 
@@ -217,14 +217,14 @@ def test_batches_that_do_not_divide_among_processes(
 def test_english_that_does_not_divide_among_processes(
     tree: dict[str, Any], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = setup.prepare
-    monkeypatch.setattr(main, "prepare", lambda resolved, processes: whole(resolved, 4))
+    whole = setup.prepare_run
+    monkeypatch.setattr(main, "prepare_run", lambda resolved, processes: whole(resolved, 4))
     line = refused(write_config(tmp_path / "c.yaml", _changed(tree, "train.english_every", 4)))
     assert line.startswith("error: train.english_every: 2 pairs a process are no multiple of 4")
 
 
 def test_a_folder_in_which_another_process_trains(tree: dict[str, Any], refused: Refused, tmp_path: Path) -> None:
-    with locked(tmp_path / "run"):
+    with file_lock(tmp_path / "run"):
         line = refused(write_config(tmp_path / "c.yaml", tree))
     assert line.startswith(f"error: out_dir: another process trains in {tmp_path / 'run'}")
 
@@ -266,7 +266,7 @@ def test_the_folder_of_another_run(
         line = refused(write_config(tmp_path / "other.yaml", _changed(tree, key, value)))
         assert line == f"error: {message}{end}"
     _run([*config, "--train.log_every", "2", "--train.keep", "1"], monkeypatch)
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2]
+    assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [2]
 
 
 def test_a_mistake_found_after_the_claim_is_mended_in_place(
@@ -279,7 +279,7 @@ def test_a_mistake_found_after_the_claim_is_mended_in_place(
     words = len((tmp_path / "run" / "tokenizer" / "tokenizer.json").read_text())
     mended = _changed(tree, "student.extended.vocabulary.words", 0)
     _run(write_config(tmp_path / "c.yaml", mended), monkeypatch)
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [1]
+    assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [1]
     assert len((tmp_path / "run" / "tokenizer" / "tokenizer.json").read_text()) < words
 
 

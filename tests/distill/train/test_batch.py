@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from data.loader.batches import Batch
+from data.loader.batches import TokenBatch
 from distill import text_tower
 from distill.losses import (
     Affinity,
@@ -23,8 +23,8 @@ from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig
 from distill.student.extended import ExtendedConfig
 from distill.text_tower import Pretrained, load_pretrained
-from distill.train.batch import Readings, Teacher
-from distill.train.task import Extras, Task
+from distill.train.batch import BatchLoader, Teacher
+from distill.train.task import LossConstants, Task
 from tests.distill.tiny_clip import SLOTS
 
 ENGLISH = ["a red cat on the grass", "a dog", "the blue bird on the sea in the snow", "cat"]
@@ -40,17 +40,17 @@ class _One:
             for words, texts in ((teacher.tokenizer, ENGLISH), (words, ENGLISH), (words, CHINESE))
         ]
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> TokenBatch:
         teacher_en, student_en, student_zh = self._views
-        return Batch(teacher_en, student_en, student_zh, full=True)
+        return TokenBatch(teacher_en, student_en, student_zh, fixed_length=True)
 
 
 @pytest.fixture(scope="module")
 def words(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
     folder = tmp_path_factory.mktemp("words") / "tokenizer"
     config = ExtendedConfig(VocabularyConfig(12, 1))
-    build_tokenizer(config, text_tower.load_tokenizer(str(teacher), "t"), corpus, SLOTS, folder)
-    return text_tower.load_tokenizer(str(folder), "t")
+    build_tokenizer(config, text_tower.load_clip_tokenizer(str(teacher), "t"), corpus, SLOTS, folder)
+    return text_tower.load_clip_tokenizer(str(folder), "t")
 
 
 @pytest.mark.parametrize("every", [1, 2])
@@ -59,22 +59,22 @@ def test_slots_that_no_loss_looks_at_change_nothing(teacher: Path, words: PreTra
     losses = LossesConfig(
         Pooled(mse=1), Hidden(l1=1), Contrastive(), Affinity(), Alignment(), translation=Translation(en_from_zh=1)
     )
-    assert not losses.reads_chinese_padding
+    assert not losses.uses_zh_padding
     found = []
     for padding in (False, True):
         pretrained = load_pretrained(str(teacher))
         student = build_student(ExtendedConfig(VocabularyConfig(12, 1)), pretrained, words, {}, on_cpu=True)
         end = words.eos_token_id
-        readings = Readings(_One(pretrained, words), every, (521, end), padding)  # type: ignore[arg-type]
+        readings = BatchLoader(_One(pretrained, words), every, (521, end), padding)  # type: ignore[arg-type]
         torch.manual_seed(0)
         with torch.no_grad():  # else its English is the teacher's, and every slot is right
             for weight in student.parameters():
                 weight.add_(0.05 * torch.randn(weight.shape))
-        task = Task(student, losses, Extras(end_of_text=end))
+        task = Task(student, losses, LossConstants(student_eos_id=end))
         reading = readings[0]
-        widths = {view.shape[1] for view in (reading.chinese, reading.teacher)}
+        widths = {view.shape[1] for view in (reading.student_zh_ids, reading.teacher_ids)}
         assert (widths == {SLOTS}) is padding
-        assert reading.english.shape == (4 // every, SLOTS)
+        assert reading.student_en_ids.shape == (4 // every, SLOTS)
         terms = task(reading, Teacher(pretrained, torch.device("cpu")).targets(reading))
         sum(terms.values()).backward()
         found.append((terms, {name: weight.grad for name, weight in task.trainable().items()}))
@@ -100,4 +100,4 @@ def test_slots_that_no_loss_looks_at_change_nothing(teacher: Path, words: PreTra
     ],
 )
 def test_which_losses_look_at_chinese_padding(losses: LossesConfig, reads: bool) -> None:
-    assert losses.reads_chinese_padding is reads
+    assert losses.uses_zh_padding is reads

@@ -32,12 +32,14 @@ def _save(folder: Path, step: int, keep: int = 2) -> None:
     weights, optimizer = _module()
     with torch.no_grad():
         weights["0.weight"].fill_(step)
-    checkpoint.save(folder, weights, checkpoint.moments(weights, optimizer), Progress(step, 8 * step), keep)
+    checkpoint.save(folder, weights, checkpoint.optimizer_state(weights, optimizer), Progress(step, 8 * step), keep)
 
 
 def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
     weights, optimizer = _module()
-    checkpoint.save(tmp_path, checkpoint.gathered(weights), checkpoint.moments(weights, optimizer), Progress(7, 56), 1)
+    checkpoint.save(
+        tmp_path, checkpoint.full_state(weights), checkpoint.optimizer_state(weights, optimizer), Progress(7, 56), 1
+    )
     fresh = checkpoint.trainable(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)))
     del fresh["1.bias"]
     again = torch.optim.AdamW(fresh.values(), lr=0.1)
@@ -54,7 +56,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
 def test_only_the_newest_stay(tmp_path: Path) -> None:
     for step in (1, 2, 3, 10):
         _save(tmp_path, step)
-    assert checkpoint.steps(tmp_path) == [3, 10]
+    assert checkpoint.saved_steps(tmp_path) == [3, 10]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000010"]
     assert {path.name for path in (tmp_path / "step-00000010").iterdir()} == {
         "weights.safetensors",
@@ -66,10 +68,10 @@ def test_only_the_newest_stay(tmp_path: Path) -> None:
 def test_what_a_kill_left_neither_counts_nor_stays(tmp_path: Path) -> None:
     for name in ("partial", "dying-00000004", "step-12", "step-00000009.old"):
         (tmp_path / name).mkdir()
-    assert checkpoint.steps(tmp_path) == []
-    assert checkpoint.steps(tmp_path / "absent") == []
+    assert checkpoint.saved_steps(tmp_path) == []
+    assert checkpoint.saved_steps(tmp_path / "absent") == []
     _save(tmp_path, 5)
-    assert checkpoint.steps(tmp_path) == [5]
+    assert checkpoint.saved_steps(tmp_path) == [5]
     assert not (tmp_path / "partial").exists()
     assert not (tmp_path / "dying-00000004").exists()
 
@@ -148,7 +150,7 @@ def test_kill_9_at_any_instant_of_a_save_leaves_a_whole_newest_checkpoint(
             os._exit(0)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
         found.add(tuple(sorted(path.name.split("-")[0] for path in tmp_path.iterdir())))
-        saved = checkpoint.steps(tmp_path)
+        saved = checkpoint.saved_steps(tmp_path)
         assert saved
         assert saved[-1] >= newest
         newest = saved[-1]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from distill.train import checkpoint, trainer
-from distill.train.optim import Average, is_spike
+from distill.train.optim import EMA, is_spike
 from distill.train.run_folder import load_run
 from tests.distill.forked import two_processes
 from tests.distill.tiny_clip import run_options, write_config
@@ -21,17 +21,17 @@ from tests.distill.train.test_training import _records, _step_gradients, _train,
 def test_the_mean_by_hand() -> None:
     """From 1: the weight 2 counts 9/10 at step 0, the weight 3 half at step 90 under a decay of one half."""
     weight = nn.Parameter(torch.tensor([1.0]))
-    average = Average({"w": weight}, decay=0.5)
+    average = EMA({"w": weight}, decay=0.5)
     with torch.no_grad():
         weight.fill_(2)
     average.update(0)
-    assert average.mean["w"].item() == pytest.approx(0.1 * 1 + 0.9 * 2)
+    assert average.ema_weights["w"].item() == pytest.approx(0.1 * 1 + 0.9 * 2)
     with torch.no_grad():
         weight.fill_(3)
     average.update(90)
-    assert average.mean["w"].item() == pytest.approx((1.9 + 3) / 2)
-    with average.applied():
-        assert weight.item() == average.mean["w"].item()
+    assert average.ema_weights["w"].item() == pytest.approx((1.9 + 3) / 2)
+    with average.swapped_in():
+        assert weight.item() == average.ema_weights["w"].item()
     assert weight.item() == 3
 
 
@@ -77,17 +77,17 @@ def test_a_run_with_a_mean_resumes_exactly_and_exports_it(
 def test_what_stands_out(norms: list[float], scale: float) -> None:
     """Whatever the scale of the norms: ten times as large is a spike, as large or smaller is none."""
     before = [norm * scale for norm in norms]
-    assert is_spike(10 * scale, before, most=8)
-    assert not is_spike(1.1 * scale, before, most=8)
-    assert not is_spike(0.01 * scale, before, most=8)
+    assert is_spike(10 * scale, before, max_deviations=8)
+    assert not is_spike(1.1 * scale, before, max_deviations=8)
+    assert not is_spike(0.01 * scale, before, max_deviations=8)
 
 
 def test_a_spike_by_hand() -> None:
     """Logarithms 0 and 1 in equal number: median 1/2, deviation 1.4826 / 2; the limit is 1/2 + 2 * 0.7413."""
     before = [1.0, math.e] * 8
-    assert not is_spike(math.exp(1.98), before, most=2)
-    assert is_spike(math.exp(1.99), before, most=2)
-    assert not is_spike(math.exp(1.99), before[:15], most=2), "too few are known"
+    assert not is_spike(math.exp(1.98), before, max_deviations=2)
+    assert is_spike(math.exp(1.99), before, max_deviations=2)
+    assert not is_spike(math.exp(1.99), before[:15], max_deviations=2), "too few are known"
 
 
 def _skips_step_4(norm: float, before: Any, most: float) -> bool:  # noqa: ANN401

@@ -16,14 +16,14 @@ from tests.conftest import REPOSITORY
 
 def test_recomputing_changes_memory_alone(teacher: Path, corpus: Path, tmp_path: Path) -> None:
     config = ExtendedConfig(VocabularyConfig(12, 1), "none")
-    build_tokenizer(config, text_tower.load_tokenizer(str(teacher), "t"), corpus, 77, tmp_path / "tokenizer")
-    words = text_tower.load_tokenizer(str(tmp_path / "tokenizer"), "t")
+    build_tokenizer(config, text_tower.load_clip_tokenizer(str(teacher), "t"), corpus, 77, tmp_path / "tokenizer")
+    words = text_tower.load_clip_tokenizer(str(tmp_path / "tokenizer"), "t")
     ids = words(["草地上的一只红色的猫", "a cat"], padding=True, return_tensors="pt")["input_ids"]
     gradients, kept = [], []
     for recompute in (False, True):
         student = build_student(config, load_pretrained(str(teacher)), words, {}, on_cpu=True).train()
         if recompute:
-            student.recompute()
+            student.enable_gradient_checkpointing()
         sizes: list[int] = []
 
         def keep(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
@@ -31,7 +31,7 @@ def test_recomputing_changes_memory_alone(teacher: Path, corpus: Path, tmp_path:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = student(ids).tokens.pow(3).sum()
+            loss = student(ids).hidden_states.pow(3).sum()
         kept.append(sum(sizes))
         loss.backward()
         gradients.append({name: weight.grad for name, weight in student.named_parameters() if weight.grad is not None})

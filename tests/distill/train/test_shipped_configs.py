@@ -12,8 +12,8 @@ from safetensors import safe_open
 
 from distill.geometry import CrossAttention, Geometry
 from distill.train import checkpoint
-from distill.train.config import parse
-from distill.unet_geometry import write
+from distill.train.config import parse_config
+from distill.unet_geometry import write_geometry
 from eval.speed.measure import Shape, random_teacher
 from tests.conftest import REPOSITORY
 from tests.distill.tiny_clip import teacher_tokenizer, write_corpus
@@ -38,7 +38,7 @@ def _file(name: str) -> str:
     ],
 )
 def test_what_a_unet_reads(name: str, states: str, padding: str | None) -> None:
-    run = parse(["--config", _file(name)]).run
+    run = parse_config(["--config", _file(name)]).run
     assert (run.states, run.padding) == (states, padding)
     for_a_unet = name != "clip-b32"
     assert (run.train.full_share > 0) is for_a_unet, "Stable Diffusion reads all slots"
@@ -52,7 +52,7 @@ def test_what_a_unet_reads(name: str, states: str, padding: str | None) -> None:
 
 def test_every_configuration_is_read() -> None:
     for path in (REPOSITORY / "configs").glob("*.yaml"):
-        assert parse(["--config", str(path)]).run.out_dir.parts
+        assert parse_config(["--config", str(path)]).run.out_dir.parts
 
 
 def _unet_geometry(width: int, path: Path) -> Path:
@@ -62,7 +62,7 @@ def _unet_geometry(width: int, path: Path) -> Path:
         CrossAttention(str(place), wide // 64, 0.125, torch.randn(64, wide), *torch.randn(2, wide, width) / width**0.5)
         for place, wide in enumerate(inner)
     )
-    write(Geometry(torch.eye(width), layers), path, {})
+    write_geometry(Geometry(torch.eye(width), layers), path, {})
     return path
 
 
@@ -78,7 +78,7 @@ def test_a_full_size_step(name: str, tmp_path: Path) -> None:
         "train.accumulate": 1, "train.full_share": 1, "data.window": 1, "train.log_every": 1,
         "student.extended.vocabulary.words": 12, "student.extended.vocabulary.min_character_count": 1,
     }  # fmt: skip
-    if parse(["--config", _file(name)]).run.losses.unet_geometry:
+    if parse_config(["--config", _file(name)]).run.losses.unet_geometry:
         width = {"vit-l-14": 768, "vit-h-14": 1024}[shape]
         changes["losses.unet_geometry"] = _unet_geometry(width, tmp_path / "unet.safetensors")
     arguments = [part for key, value in changes.items() for part in (f"--{key}", str(value))]
@@ -90,7 +90,7 @@ def test_a_full_size_step(name: str, tmp_path: Path) -> None:
         _, status, used = os.wait4(process.pid, 0)
     assert status == 0, (tmp_path / "log").read_text()[-2000:]
     assert used.ru_maxrss < 24 * 2**20, "resident, in KiB"
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [1]
+    assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [1]
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert first["pooled_en"] < 1e-4, "English starts as the teacher's"
     assert first["grad_norm"] > 0

@@ -9,22 +9,22 @@ import torch
 
 from data.cli import UserError
 from data.loader.token_store import TokenStore, write_token_store
-from distill.text_tower import States
-from distill.train.batch import Prefetch
-from distill.train.metrics import MetricsFile, Running
-from distill.train.optim import rate
+from distill.text_tower import EncoderOutput
+from distill.train.batch import Prefetcher
+from distill.train.metrics import MetricsFile, TermAverages
+from distill.train.optim import lr_at
 from distill.train.validation import bitext_accuracy, validate
 from tests.distill.tiny_clip import SLOTS, teacher_tokenizer
 
 
 def test_rate_by_hand() -> None:
     """Rises over two steps to the cosine; half-way it is half-way to the end."""
-    assert rate(0, 100, 2, 0.0) == pytest.approx(0.5)
-    assert rate(50, 100, 2, 0.0) == pytest.approx(0.5)
-    assert rate(50, 100, 2, 0.2) == pytest.approx(0.6)
-    assert rate(100, 100, 0, 0.2) == pytest.approx(0.2)
-    assert rate(0, 100, 0, 0.2) == 1
-    assert rate(1, 100, 4, 0.0) == pytest.approx(0.5, abs=1e-3)
+    assert lr_at(0, 100, 2, 0.0) == pytest.approx(0.5)
+    assert lr_at(50, 100, 2, 0.0) == pytest.approx(0.5)
+    assert lr_at(50, 100, 2, 0.2) == pytest.approx(0.6)
+    assert lr_at(100, 100, 0, 0.2) == pytest.approx(0.2)
+    assert lr_at(0, 100, 0, 0.2) == 1
+    assert lr_at(1, 100, 4, 0.0) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_metrics_forget_what_came_after_the_checkpoint(tmp_path: Path) -> None:
@@ -51,14 +51,14 @@ def test_a_foreign_line_among_the_metrics_is_named(tmp_path: Path) -> None:
 
 
 def test_running_means() -> None:
-    running = Running()
+    running = TermAverages()
     for value in (1.0, 3.0):
         running.add({"a": torch.tensor(value), "b": torch.tensor(2.0), "grad_norm": torch.tensor(9.0)}, 8)
-    values = running.read()
+    values = running.pop()
     assert values.pop("pairs_per_second") > 0
     assert values == {"a": 2, "b": 2, "grad_norm": 9, "loss": 4}
     running.add({"a": torch.tensor(7.0)}, 8)
-    assert running.read()["a"] == 7
+    assert running.pop()["a"] == 7
 
 
 def test_bitext_accuracy_by_hand() -> None:
@@ -74,9 +74,9 @@ def test_validation_takes_each_pair_to_its_own(corpus: Path, tmp_path: Path) -> 
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(522, 64, generator=generator)
 
-    def encode(ids: torch.Tensor) -> States:
+    def encode(ids: torch.Tensor) -> EncoderOutput:
         counted = (ids != 521).float()[..., None]
-        return States(table[ids], (table[ids] * counted).sum(dim=1), ids != 521)
+        return EncoderOutput(table[ids], (table[ids] * counted).sum(dim=1), ids != 521)
 
     result = validate(tokens.valid, encode, encode, 521, torch.device("cpu"), 9)
     assert result.keys() == {f"caption/{name}" for name in ("cosine_zh", "cosine_en", "zh2en", "en2zh")}
@@ -117,7 +117,7 @@ def test_prefetch_gives_every_step_and_passes_errors_on() -> None:
                 raise RuntimeError("no such row")
             return step * 10
 
-    with Prefetch(Numbers(), 1, 9) as batches:  # type: ignore[arg-type]
+    with Prefetcher(Numbers(), 1, 9) as batches:  # type: ignore[arg-type]
         numbers: list[object] = [batches[1], batches[2]]
         assert numbers == [10, 20]
         with pytest.raises(RuntimeError, match="no such row"):

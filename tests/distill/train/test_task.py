@@ -34,13 +34,13 @@ def _same(one: Path, other: Path) -> None:
 def test_parts_are_the_whole(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """8 pairs at once, 4 x 2 pairs, and on two processes 2 x 2 pairs each."""
     asked: list[int] = []
-    backward = task.backward_in_parts
+    backward = task.cached_backward
 
     def counted(task: Any, reading: Any, targets: Any, done: float, count: int, autocast: Any) -> Any:  # noqa: ANN401
-        asked.append(len(reading.chinese) // count)
+        asked.append(len(reading.student_zh_ids) // count)
         return backward(task, reading, targets, done, count, autocast)
 
-    monkeypatch.setattr("distill.train.trainer.backward_in_parts", counted)
+    monkeypatch.setattr("distill.train.trainer.cached_backward", counted)
     for name, parts in (("whole", 1), ("parts", 4)):
         _train(write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / name, parts)), monkeypatch)
     assert asked == [2] * 6, "two pairs at a time, each step"
@@ -58,4 +58,4 @@ def test_parts_that_do_not_divide_are_refused(
     monkeypatch.setattr("sys.argv", ["distill.py", *arguments])
     with pytest.raises(UserError, match=r"train\.accumulate: 8 pairs a process do not divide into 3 parts"):
         main.main()
-    assert not checkpoint.steps(tmp_path / "run" / "checkpoints")
+    assert not checkpoint.saved_steps(tmp_path / "run" / "checkpoints")

@@ -15,7 +15,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from data.cli import UserError, command
+from data.cli import UserError, run_cli
 from distill import losses, text_tower
 from distill.train import checkpoint, main, run_folder, setup, trainer
 from tests.conftest import REPOSITORY
@@ -80,7 +80,7 @@ def test_what_a_run_writes(whole: Path) -> None:
     assert evaluated[0].keys() == {
         "step", "pairs", *(f"valid/caption/{name}" for name in ("cosine_zh", "cosine_en", "zh2en", "en2zh"))
     }  # fmt: skip
-    assert checkpoint.steps(whole / "checkpoints") == [3, 6]
+    assert checkpoint.saved_steps(whole / "checkpoints") == [3, 6]
     assert list(whole.rglob("events.out.tfevents.*")), "the tracker wrote"
     kinds = {path.suffix for path in whole.rglob("*") if path.is_file() and "tfevents" not in path.name}
     assert kinds == {".yml", ".yaml", ".json", ".jsonl", ".safetensors", ".arrow"}
@@ -109,7 +109,7 @@ def test_three_steps_and_three_more_are_six(
         patch.setattr(trainer.Trainer, "step", killed)
         with pytest.raises(KeyboardInterrupt):
             _train(arguments, monkeypatch)
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [3]
+    assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [3]
     assert [line["step"] for line in _records(tmp_path / "run")][-1] == 4
     _train(arguments, monkeypatch)
     _same_run(tmp_path / "run", whole)
@@ -132,7 +132,7 @@ def test_sigterm_saves_and_the_run_goes_on(
         patch.setattr(trainer.Trainer, "step", asked)
         _train(arguments, monkeypatch)  # returns: exit code 0
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2]
+    assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [2]
     _train(arguments, monkeypatch)
     _same_run(tmp_path / "run", whole)
 
@@ -160,13 +160,13 @@ def test_gradients_that_are_not_finite_stop_before_a_weight_moves(
     monkeypatch.setattr(trainer.Trainer, "step", watched)
     monkeypatch.setattr(sys, "argv", ["distill.py", *arguments])
     with pytest.raises(SystemExit) as stop:
-        command(main.main)
+        run_cli(main.main)
     assert stop.value.code == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert errors == ["error: step 5: the gradients are not finite; lower train.lr, or train.precision: fp32"]
     assert seen["before"].keys() == seen["after"].keys()
     assert all(torch.equal(seen["before"][name], seen["after"][name]) for name in seen["before"])
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [3]
+    assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [3]
 
 
 def _step_gradients(arguments: list[str]) -> Callable[[int], dict[str, torch.Tensor]]:
@@ -175,13 +175,13 @@ def _step_gradients(arguments: list[str]) -> Callable[[int], dict[str, torch.Ten
     def work(rank: int) -> dict[str, torch.Tensor]:
         counted: list[int] = []
         patch = pytest.MonkeyPatch()
-        parts = setup.make_parts
+        parts = setup.build_setup
 
         def count(config: Any, accelerator: Any, *rest: Any) -> Any:  # noqa: ANN401
             counted.append(accelerator.num_processes)
             return parts(config, accelerator, *rest)
 
-        patch.setattr(main, "make_parts", count)
+        patch.setattr(main, "build_setup", count)
         patch.setattr(sys, "argv", ["distill.py", *arguments])
         main.main()
         return {"processes": torch.tensor(counted)}
@@ -219,7 +219,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Trainer, "step", asked)
         two_processes(_step_gradients(arguments), tmp_path)
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2]
+    assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [2]
     _train(arguments, monkeypatch)
     ours, theirs = _weights(tmp_path / "run", 6), _weights(whole, 6)
     for name in ours:
@@ -305,6 +305,6 @@ def test_accelerate_launch_runs_two_processes(whole: Path, teacher: Path, corpus
     assert process.returncode == 0, err
     assert len(workers) >= 2
     assert "step 6 of 6, 48 pairs" in out
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [6]
+    assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [6]
     for one, two in zip(_records(tmp_path / "run"), _records(whole), strict=True):
         assert one == pytest.approx(two, rel=1e-3, abs=1e-5)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from data.cli import UserError
-from eval.datasets.benchmark import Benchmark
+from eval.datasets.benchmark import RetrievalBenchmark
 from eval.datasets.hub import is_hub_id
-from eval.datasets.readers import read
+from eval.datasets.readers import read_benchmark
 from tests.eval import files as small
 from tests.eval.files import Files
 
 
-def meaning(benchmark: Benchmark, language: str) -> list[tuple[str, str]]:
+def meaning(benchmark: RetrievalBenchmark, language: str) -> list[tuple[str, str]]:
     captions = benchmark.captions[language]
     return [(captions.texts[text], benchmark.images[image].removesuffix(".jpg")) for text, image in captions.pairs]
 
@@ -23,16 +23,18 @@ EXPECTED = [(text, small.name(n).removesuffix(".jpg")) for n in range(small.IMAG
 
 @pytest.mark.parametrize("layout", ["chinese_clip", "csv", "jsonl"])
 def test_every_layout_gives_the_same_captions_and_pictures(layout: str, files: Files) -> None:
-    benchmark = read(str(getattr(files, layout)))
+    benchmark = read_benchmark(str(getattr(files, layout)))
     assert meaning(benchmark, "zh") == EXPECTED
-    assert [benchmark.picture(image) for image in benchmark.images] == [small.picture(n) for n in range(small.IMAGES)]
+    assert [benchmark.read_image(image) for image in benchmark.images] == [
+        small.picture(n) for n in range(small.IMAGES)
+    ]
 
 
 def test_hub_layout_from_a_local_copy(files: Files) -> None:
-    benchmark = read(str(files.hub))
+    benchmark = read_benchmark(str(files.hub))
     assert [text for text, _ in meaning(benchmark, "zh")] == [text for text, _ in EXPECTED]
     assert [text for text, _ in meaning(benchmark, "en")] == [small.english(n)[0] for n in range(small.IMAGES)]
-    assert benchmark.picture(benchmark.images[5]) == small.picture(5)
+    assert benchmark.read_image(benchmark.images[5]) == small.picture(5)
 
 
 def test_a_hub_data_set_with_its_true_split_in_a_column(tmp_path: Path) -> None:
@@ -40,10 +42,10 @@ def test_a_hub_data_set_with_its_true_split_in_a_column(tmp_path: Path) -> None:
 
     rows = {"caption_zh": ["训练", "测试", "测试二"], "split": ["train", "test", "test"], "filename": ["a", "b", "c"]}
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "test.parquet")
-    benchmark = read(str(tmp_path))
+    benchmark = read_benchmark(str(tmp_path))
     assert meaning(benchmark, "zh") == [("测试", "b"), ("测试二", "c")]
     with pytest.raises(UserError, match="no column of pictures"):
-        benchmark.picture("b")
+        benchmark.read_image("b")
 
 
 def test_a_hub_data_set_whose_captions_are_none(tmp_path: Path) -> None:
@@ -51,11 +53,11 @@ def test_a_hub_data_set_whose_captions_are_none(tmp_path: Path) -> None:
 
     datasets.Dataset.from_dict({"text": [1, 2]}).to_parquet(tmp_path / "test.parquet")
     with pytest.raises(UserError, match="row 0: text must be a string or a list of strings"):
-        read(str(tmp_path))
+        read_benchmark(str(tmp_path))
 
 
 def test_bilingual_lines_keep_their_languages_apart(files: Files) -> None:
-    benchmark = read(str(files.jsonl))
+    benchmark = read_benchmark(str(files.jsonl))
     assert [text for text, _ in meaning(benchmark, "en")] == [small.english(n)[0] for n in range(small.IMAGES)]
     assert benchmark.captions["zh"].pairs.tolist() == [[2 * n + k, n] for n in range(small.IMAGES) for k in (0, 1)]
 
@@ -64,22 +66,22 @@ def test_order_of_the_pictures_file_is_the_order_of_the_gallery(tmp_path: Path) 
     """It decides ties, and a picture that no caption names is in the gallery all the same."""
     (tmp_path / "test_texts.jsonl").write_text('{"text_id": 1, "text": "猫", "image_ids": [3, 1]}\n')
     (tmp_path / "test_imgs.tsv").write_text("1\tAA==\n2\tAA==\n3\t-_8=\n")
-    benchmark = read(str(tmp_path))
+    benchmark = read_benchmark(str(tmp_path))
     assert benchmark.images == ("1", "2", "3")
     assert benchmark.captions["zh"].pairs.tolist() == [[0, 2], [0, 0]]
-    assert benchmark.picture("3") == b"\xfb\xff"  # the URL-safe alphabet
+    assert benchmark.read_image("3") == b"\xfb\xff"  # the URL-safe alphabet
 
 
 def test_published_files_of_other_layouts(real: Path) -> None:
-    table = read(str(real / "benchmarks" / "flickr30k_cn_test.csv"))
+    table = read_benchmark(str(real / "benchmarks" / "flickr30k_cn_test.csv"))
     assert (len(table.images), len(table.captions["zh"].texts)) == (1000, 5000)
-    english = read(str(real / "benchmarks" / "flickr30k.test.en.jsonl"), language="en")
+    english = read_benchmark(str(real / "benchmarks" / "flickr30k.test.en.jsonl"), language="en")
     assert (len(english.images), len(english.captions["en"].texts)) == (1000, 5000)
-    dev = read(str(real / "dev" / "captions.jsonl"))
+    dev = read_benchmark(str(real / "dev" / "captions.jsonl"))
     assert {name: len(captions.texts) for name, captions in dev.captions.items()} == {
         "zh": 823, "en": 823, "en_all": 3820,
     }  # fmt: skip
-    assert len(dev.picture(dev.images[0])) > 1000
+    assert len(dev.read_image(dev.images[0])) > 1000
 
 
 BAD = {
@@ -114,38 +116,38 @@ def test_bad_files_are_named_with_their_line(name: str, tmp_path: Path) -> None:
     content, message = BAD[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
-        read(str(tmp_path / name))
+        read_benchmark(str(tmp_path / name))
 
 
 def test_captions_of_unknown_pictures_and_broken_pictures_files(tmp_path: Path) -> None:
     (tmp_path / "test_texts.jsonl").write_text('{"text_id": 1, "text": "猫", "image_ids": [9]}\n')
     (tmp_path / "test_imgs.tsv").write_text("1\tAA==\n")
     with pytest.raises(UserError, match=r"of image 9, which is not in .*test_imgs\.tsv"):
-        read(str(tmp_path))
+        read_benchmark(str(tmp_path))
     (tmp_path / "test_imgs.tsv").write_text("9\tAA=\n")
     with pytest.raises(UserError, match="image 9 is not base64"):
-        read(str(tmp_path)).picture("9")
+        read_benchmark(str(tmp_path)).read_image("9")
     (tmp_path / "test_imgs.tsv").write_text("9 AA==\n")
     with pytest.raises(UserError, match=r"test_imgs\.tsv:1: no tab"):
-        read(str(tmp_path))
+        read_benchmark(str(tmp_path))
     (tmp_path / "test_imgs.tsv").unlink()
     with pytest.raises(UserError, match=r"no file .*test_imgs\.tsv"):
-        read(str(tmp_path)).picture("9")
+        read_benchmark(str(tmp_path)).read_image("9")
 
 
 def test_paths_that_hold_no_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="no such file or folder; give a folder with test_texts"):
-        read(str(tmp_path / "absent"))
+        read_benchmark(str(tmp_path / "absent"))
     with pytest.raises(UserError, match="a folder with nothing of the kind"):
-        read(str(tmp_path))
+        read_benchmark(str(tmp_path))
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text("image,caption\n")
     with pytest.raises(UserError, match=r"a folder with a\.csv, b\.csv; name one file"):
-        read(str(tmp_path))
+        read_benchmark(str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="yuqiao/absent: cannot be read as a data set of the Hub"):
-        read("yuqiao/absent")
+        read_benchmark("yuqiao/absent")
 
 
 def test_what_looks_like_a_hub_id() -> None:
@@ -157,10 +159,10 @@ def test_missing_pictures_are_named(files: Files, tmp_path: Path) -> None:
     copy = tmp_path / "captions.csv"
     copy.write_bytes(files.csv.read_bytes())
     with pytest.raises(UserError, match=r"image 1000\.jpg: no such file in .*--images"):
-        read(str(copy)).picture("1000.jpg")
-    assert read(str(copy), files.csv.parent / "flickr30k-images").picture("1000.jpg") == small.picture(0)
+        read_benchmark(str(copy)).read_image("1000.jpg")
+    assert read_benchmark(str(copy), files.csv.parent / "flickr30k-images").read_image("1000.jpg") == small.picture(0)
     with pytest.raises(UserError, match=r"--images .*: no such folder"):
-        read(str(copy), tmp_path / "absent")
+        read_benchmark(str(copy), tmp_path / "absent")
 
 
 def test_an_english_file_joins_by_image(files: Files, tmp_path: Path) -> None:
@@ -170,9 +172,9 @@ def test_an_english_file_joins_by_image(files: Files, tmp_path: Path) -> None:
     lines += [{"id": "x", "img_path": small.name(n), "sentences": [f"a {n}", f"b {n}"]} for n in (3, 1)]
     path = tmp_path / "en.jsonl"
     path.write_text("\n".join(json.dumps(line) for line in lines))
-    joined = with_english(read(str(files.chinese_clip)), read(str(path), language="en"), str(path))
+    joined = with_english(read_benchmark(str(files.chinese_clip)), read_benchmark(str(path), language="en"), str(path))
     assert joined.captions["en"].texts == ("a 3", "b 3", "a 1", "b 1")
     assert joined.captions["en"].pairs.tolist() == np.array([[0, 3], [1, 3], [2, 1], [3, 1]]).tolist()
     path.write_text(json.dumps(lines[0]))
     with pytest.raises(UserError, match=r"none of its images is in --data; its first is '9\.jpg'"):
-        with_english(read(str(files.chinese_clip)), read(str(path), language="en"), str(path))
+        with_english(read_benchmark(str(files.chinese_clip)), read_benchmark(str(path), language="en"), str(path))

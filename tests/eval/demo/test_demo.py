@@ -18,8 +18,8 @@ import torch
 from data.cli import UserError
 from distill.export.folder import export
 from eval.demo import page
-from eval.demo.backend import load_album, load_painter
-from eval.generation.pipeline import Drawing
+from eval.demo.backend import load_generator, load_image_index
+from eval.generation.pipeline import SamplingConfig
 from tests.eval.files import picture
 from tests.eval.random_pipeline import write_pipeline
 from tests.eval.tiny import save_clip, text_half, tiny_clip, tiny_student_tokenizer
@@ -48,22 +48,22 @@ def options(folder: Path) -> list[str]:
 
 
 def test_twins_share_their_noise_and_differ_by_their_states(made: Path) -> None:
-    painter = load_painter(str(made / "pipeline"), str(made / "student"), CPU)
-    how = Drawing(steps=2)
-    one, same = (painter.draw("猫", "the cat", 3, how) for _ in range(2))
+    painter = load_generator(str(made / "pipeline"), str(made / "student"), CPU)
+    how = SamplingConfig(steps=2)
+    one, same = (painter.generate("猫", "the cat", 3, how) for _ in range(2))
     assert one.teacher.shape == one.student.shape == (64, 64, 3)
     assert np.array_equal(one.student, same.student)
     assert not np.array_equal(one.teacher, one.student)
-    assert not np.array_equal(one.teacher, painter.draw("猫", "the cat", 4, how).teacher)
+    assert not np.array_equal(one.teacher, painter.generate("猫", "the cat", 4, how).teacher)
     assert len(one.cosine) == 77
-    assert (one.cut, painter.draw("the cat " * 60, "the cat", 3, how).cut) == (0, 2 + 120 - 77)
-    itself = load_painter(str(made / "pipeline"), str(made), CPU).draw("the cat", "the cat", 3, how)
+    assert (one.cut, painter.generate("the cat " * 60, "the cat", 3, how).cut) == (0, 2 + 120 - 77)
+    itself = load_generator(str(made / "pipeline"), str(made), CPU).generate("the cat", "the cat", 3, how)
     assert np.array_equal(itself.teacher, itself.student)
     assert itself.cosine == pytest.approx([1] * 77, abs=1e-5)
 
 
 def test_search_is_the_order_of_the_cosines(made: Path) -> None:
-    album = load_album(made / "pictures", str(made / "clip"), str(made / "student"), CPU)
+    album = load_image_index(made / "pictures", str(made / "clip"), str(made / "student"), CPU)
     found = album.search("机械狗", count=15)
     cosines = [cosine for _, cosine in found]
     assert cosines == sorted(cosines, reverse=True)

@@ -12,11 +12,11 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from data.cli import UserError
 from data.miniature.scene import Scene, Thing, scene_json
-from distill.api import load_conditioner
-from eval.generation.__main__ import run
-from eval.generation.compare import LIMIT_DB, distances, prediction_errors, psnr, ratio
-from eval.generation.pipeline import Drawing, draw, load_pipeline, noise, pictures
-from eval.generation.pipeline import Path as Trajectory
+from distill.api import load_text_encoder
+from eval.generation.__main__ import run_generation
+from eval.generation.compare import LIMIT_DB, latent_distances, prediction_errors, psnr, squared_norm_ratio
+from eval.generation.pipeline import SamplingConfig, decode_latents, load_pipeline, sample, seeded_noise
+from eval.generation.pipeline import Trajectory as Trajectory
 from eval.generation.prompts import read_prompts
 from eval.generation.recogniser import Recogniser, load_recogniser
 from eval.metrics import mean_interval
@@ -41,7 +41,7 @@ def prompts(tmp_path: Path) -> Path:
 
 
 def test_the_teacher_as_its_own_student_is_a_perfect_twin(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
-    found = run(["--pipeline", str(pipeline), "--student", str(pipeline), "--prompts", str(prompts),
+    found = run_generation(["--pipeline", str(pipeline), "--student", str(pipeline), "--prompts", str(prompts),
                  "--out", str(tmp_path / "out"), *FAST])  # fmt: skip
     assert found["psnr"]["student-en"]["mean"] == LIMIT_DB
     assert found["latent_distance"]["student-en"]["mean"] == 0
@@ -63,8 +63,23 @@ def test_the_teacher_as_its_own_student_is_a_perfect_twin(pipeline: Path, prompt
 
 def test_another_student_is_a_worse_twin_and_the_floor_is_drawn(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
     student = write_encoder(tmp_path / "student", seed=9)
-    found = run(["--pipeline", str(pipeline), "--student", str(student), "--prompts", str(prompts), "--floor", "true",
-                 "--out", str(tmp_path / "out"), "--limit", "3", *FAST])  # fmt: skip
+    found = run_generation(
+        [
+            "--pipeline",
+            str(pipeline),
+            "--student",
+            str(student),
+            "--prompts",
+            str(prompts),
+            "--floor",
+            "true",
+            "--out",
+            str(tmp_path / "out"),
+            "--limit",
+            "3",
+            *FAST,
+        ]
+    )
     for name in ("student-en", "student-zh", "student-mixed", "teacher-zh"):
         assert found["latent_distance"][name]["mean"] > 0
         low, high = found["psnr"][name]["ci95"]
@@ -76,7 +91,7 @@ def test_the_recogniser_reads_what_was_drawn(pipeline: Path, prompts: Path, tmp_
     torch.manual_seed(0)
     (tmp_path / "recogniser").mkdir()
     save_file(Recogniser().state_dict(), tmp_path / "recogniser" / "model.safetensors")
-    found = run(["--pipeline", str(pipeline), "--student", str(pipeline), "--prompts", str(prompts),
+    found = run_generation(["--pipeline", str(pipeline), "--student", str(pipeline), "--prompts", str(prompts),
                  "--recogniser", str(tmp_path / "recogniser"), "--out", str(tmp_path / "out"), *FAST])  # fmt: skip
     assert found["things"]["teacher-en"] == found["things"]["student-en"]
     assert set(found["read_exact"]) == {"teacher-en", "student-en", "student-zh", "student-mixed"}
@@ -92,7 +107,7 @@ def test_a_student_of_another_size_is_refused_in_one_line(
     student = write_encoder(tmp_path / "student", **size)
     words = ["--pipeline", str(pipeline), "--student", str(student), "--prompts", str(prompts)]
     with pytest.raises(UserError, match=said):
-        run([*words, "--out", str(tmp_path / "out")])
+        run_generation([*words, "--out", str(tmp_path / "out")])
 
 
 @pytest.mark.parametrize(
@@ -123,13 +138,13 @@ def test_bad_prompts_name_their_line(tmp_path: Path, lines: str, complaint: str)
 def test_what_is_missing_is_named(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
     out = ["--prompts", str(prompts), "--out", str(tmp_path / "out")]
     with pytest.raises(UserError, match=r"--student: no folder .*nothing"):
-        run(["--pipeline", str(pipeline), "--student", str(tmp_path / "nothing"), *out])
+        run_generation(["--pipeline", str(pipeline), "--student", str(tmp_path / "nothing"), *out])
     with pytest.raises(UserError, match=r"--pipeline .*nothing"):
-        run(["--pipeline", str(tmp_path / "nothing"), "--student", str(pipeline), *out])
+        run_generation(["--pipeline", str(tmp_path / "nothing"), "--student", str(pipeline), *out])
     with pytest.raises(UserError, match="--device nonsense: Expected one of cpu"):
-        run(["--pipeline", str(pipeline), "--student", str(pipeline), *out, "--device", "nonsense"])
+        run_generation(["--pipeline", str(pipeline), "--student", str(pipeline), *out, "--device", "nonsense"])
     with pytest.raises(UserError, match=r"no model\.safetensors"):
-        run(["--pipeline", str(pipeline), "--student", str(pipeline), "--recogniser", str(tmp_path), *out])
+        run_generation(["--pipeline", str(pipeline), "--student", str(pipeline), "--recogniser", str(tmp_path), *out])
     with pytest.raises(UserError, match="no such file"):
         read_prompts(tmp_path / "none.jsonl")
 
@@ -178,10 +193,10 @@ def test_a_student_with_broken_weights_or_another_tokenizer_is_refused(tmp_path:
         config = json.loads((student / "text_encoder" / "config.json").read_text())
         (student / "text_encoder" / "config.json").write_text(json.dumps({**config, "vocab_size": len(value)}))
         with pytest.raises(UserError, match=said):
-            load_conditioner(str(student), "--student")
+            load_text_encoder(str(student), "--student")
     (student / "text_encoder" / "config.json").write_text("[]")
     with pytest.raises(UserError, match="holds no text_encoder/ in safetensors"):
-        load_conditioner(str(student), "--student")
+        load_text_encoder(str(student), "--student")
 
 
 def test_a_recogniser_with_other_weights_is_refused(tmp_path: Path) -> None:
@@ -196,24 +211,24 @@ def test_a_recogniser_with_other_weights_is_refused(tmp_path: Path) -> None:
 
 def test_drawing_is_a_pure_function_of_seed_and_states(pipeline: Path) -> None:
     whole = load_pipeline(str(pipeline), torch.device("cpu"))
-    student = load_conditioner(str(pipeline), "--student")
+    student = load_text_encoder(str(pipeline), "--student")
     states, empty = student.states(["the cat", "the dog"]), student.states([""])
-    start = noise(whole, [5, 6])
-    torch.testing.assert_close(start[1:], noise(whole, [6]))
-    how = Drawing(steps=4, guidance=3)
-    both, one = draw(whole, start, states, empty, how), draw(whole, start[1:], states[1:], empty, how)
+    start = seeded_noise(whole, [5, 6])
+    torch.testing.assert_close(start[1:], seeded_noise(whole, [6]))
+    how = SamplingConfig(steps=4, guidance=3)
+    both, one = sample(whole, start, states, empty, how), sample(whole, start[1:], states[1:], empty, how)
     assert both.latents.shape == (5, 2, 4, 8, 8)
     torch.testing.assert_close(both.latents[:, 1:], one.latents, atol=1e-4, rtol=1e-4)
-    assert pictures(whole, one.latents[-1]).shape == (1, 64, 64, 3)
-    free = draw(whole, start[1:], states[1:], empty, Drawing(steps=4, guidance=1))
+    assert decode_latents(whole, one.latents[-1]).shape == (1, 64, 64, 3)
+    free = sample(whole, start[1:], states[1:], empty, SamplingConfig(steps=4, guidance=1))
     assert (free.latents[-1] - one.latents[-1]).abs().max() > 1e-3
 
 
 def test_prediction_error_is_one_for_empty_and_zero_for_the_teacher(pipeline: Path) -> None:
     whole = load_pipeline(str(pipeline), torch.device("cpu"))
-    teacher = load_conditioner(str(pipeline), "--student")
+    teacher = load_text_encoder(str(pipeline), "--student")
     states, empty = teacher.states(["the cat", "the dog"]), teacher.states([""])
-    path = draw(whole, noise(whole, [1, 2]), states, empty, Drawing(steps=3))
+    path = sample(whole, seeded_noise(whole, [1, 2]), states, empty, SamplingConfig(steps=3))
     half = (states + empty) / 2
     found = prediction_errors(whole, path, {"t": states, "e": empty, "half": half}, "t", "e", probes=2)
     np.testing.assert_allclose(found["t"], 0)
@@ -226,10 +241,10 @@ def test_measures_by_hand() -> None:
     grey = black.copy()
     grey[1] = 51  # a fifth of the range: 20 log10 5
     np.testing.assert_allclose(psnr(black, grey), [99, 13.9794], rtol=1e-5)
-    np.testing.assert_allclose(ratio(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 10.0]])), [0.25])
+    np.testing.assert_allclose(squared_norm_ratio(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 10.0]])), [0.25])
     one = Trajectory(torch.tensor([[[9.0, 9.0]], [[3.0, 4.0]]])[..., None, None], torch.tensor([1]))
     two = Trajectory(torch.tensor([[[9.0, 9.0]], [[3.0, 3.0]]])[..., None, None], torch.tensor([1]))
-    np.testing.assert_allclose(distances(one, two), [[0.2]])
+    np.testing.assert_allclose(latent_distances(one, two), [[0.2]])
     low, high = mean_interval(np.array([0.0, 1.0] * 200))
     assert low == pytest.approx(0.45, abs=0.02)
     assert high == pytest.approx(0.55, abs=0.02)
@@ -253,15 +268,15 @@ def test_a_pipeline_of_sdxl_is_refused_in_one_line(pipeline: Path, prompts: Path
     for weights in (tmp_path / "xl").rglob("*.safetensors"):
         weights.write_bytes(b"")  # it is known before any is read
     with pytest.raises(UserError, match=said.format("a StableDiffusionXLPipeline")):
-        run([*words, "--out", str(out)])
+        run_generation([*words, "--out", str(out)])
     index = tmp_path / "xl" / "model_index.json"
     told = json.loads(index.read_text(encoding="utf-8")) | {"_class_name": "Mine"}
     index.write_text(json.dumps(told), encoding="utf-8")
     with pytest.raises(UserError, match=said.format("a Mine")):
-        run([*words, "--out", str(out)])
+        run_generation([*words, "--out", str(out)])
     index.write_text(json.dumps(told | {"text_encoder_2": [None, None]}), encoding="utf-8")
     with pytest.raises(UserError, match=said.format("its UNet")):
-        run([*words, "--out", str(out)])
+        run_generation([*words, "--out", str(out)])
     assert not out.exists()
 
 
@@ -270,18 +285,18 @@ def test_drawings_appear_whole_and_replace_only_drawings(
 ) -> None:
     out = tmp_path / "out"
     words = ["--pipeline", str(pipeline), "--student", str(pipeline), "--prompts", str(prompts), "--out", str(out)]
-    run([*words, *FAST])
+    run_generation([*words, *FAST])
     (out / "pictures" / "999.student-zh.png").write_bytes(b"of an earlier run")
     before = sorted(tmp_path.rglob("*"))
     with monkeypatch.context() as patch:
         patch.setattr("eval.generation.__main__.write_json", lambda value, path: 1 / 0)  # the last file of all
         with pytest.raises(ZeroDivisionError):
-            run([*words, *FAST])
+            run_generation([*words, *FAST])
     assert sorted(tmp_path.rglob("*")) == before
-    run([*words, *FAST])
+    run_generation([*words, *FAST])
     assert not (out / "pictures" / "999.student-zh.png").exists()
     (tmp_path / "mine" / "pictures").mkdir(parents=True)
     (tmp_path / "mine" / "photo.jpg").write_bytes(b"mine")
     for place, said in (("mine", "something else is there"), ("prompts.jsonl", "something else"), ("a/b", "no folder")):
         with pytest.raises(UserError, match=f"--out .*{said}"):
-            run([*words[:-1], str(tmp_path / place)])
+            run_generation([*words[:-1], str(tmp_path / place)])

@@ -6,19 +6,36 @@ import pytest
 import torch
 
 from data.miniature.render import render_batch
-from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene, Thing, draw_scenes
-from eval.generation.recogniser import FIELDS, Group, Reading, _decode, agree, load_recogniser, read, stands
-from eval.miniature.dataset import backgrounds, caption, draw_rows, english, learn_tokenizer, phrase_ends, truths
-from eval.miniature.train_clip import PLACES, code
+from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene, Thing, sample_scenes
+from eval.generation.recogniser import (
+    FIELDS,
+    Group,
+    RecognisedScene,
+    _decode,
+    load_recogniser,
+    match_scene,
+    recognise,
+    relation_holds,
+)
+from eval.miniature.dataset import (
+    background_indices,
+    batch_rows,
+    cell_targets,
+    english_captions,
+    learn_tokenizer,
+    phrase_ends,
+    tokenise_captions,
+)
+from eval.miniature.train_clip import POSITION_NAMES, scene_codes
 from eval.miniature.train_recogniser import cell_losses
-from eval.miniature.training_loop import Plan, fit, rate_at
+from eval.miniature.training_loop import TrainingConfig, fit, lr_at
 
 ASSETS = Path(__file__).parents[3] / "data" / "miniature" / "assets"
 
 
-def perfect(scenes: list[Scene]) -> list[Reading]:
+def perfect(scenes: list[Scene]) -> list[RecognisedScene]:
     """Readings from cells that say exactly the truth."""
-    truth = truths(scenes).long()
+    truth = cell_targets(scenes).long()
     cells = torch.full((len(scenes), sum(FIELDS), 8, 8), -9.0)
     cells[:, 0] = truth[..., 0] * 18 - 9
     cells[:, 1:3] = truth[..., 1:3].permute(0, 3, 1, 2) / 100
@@ -26,30 +43,32 @@ def perfect(scenes: list[Scene]) -> list[Reading]:
     for field, width in enumerate(FIELDS[2:], 2):
         named = torch.nn.functional.one_hot(truth[..., field + 1], width).permute(0, 3, 1, 2)
         cells[:, starts[field] : starts[field + 1]] = named * 9.0
-    return _decode(cells, torch.nn.functional.one_hot(backgrounds(scenes), len(BACKGROUNDS)).float())
+    return _decode(cells, torch.nn.functional.one_hot(background_indices(scenes), len(BACKGROUNDS)).float())
 
 
 def test_perfect_cells_read_every_scene_right() -> None:
-    scenes = draw_scenes(2000, 4, "train") + draw_scenes(500, 5, "test")
+    scenes = sample_scenes(2000, 4, "train") + sample_scenes(500, 5, "test")
     for scene, reading in zip(scenes, perfect(scenes), strict=True):
-        found = agree(scene, reading)
+        found = match_scene(scene, reading)
         assert found.all_but_size, (scene, reading)
         assert found.sizes
-        assert found.found == found.things == len(scene.things)
+        assert found.num_matched == found.num_things == len(scene.things)
 
 
 def test_each_mistake_is_seen() -> None:
     scene = Scene((Thing("cat", "red", "small", 2), Thing("boat", "blue", "large")), "sea", ("left",))
     cat, boat = Group("cat", "red", "small", 2, 0.25, 0.5), Group("boat", "blue", "large", 1, 0.75, 0.5)
-    assert agree(scene, Reading((boat, cat), "sea")).all_but_size
-    pink = agree(scene, Reading((Group("cat", "pink", "small", 2, 0.25, 0.5), boat), "sea"))
-    assert (pink.found, pink.exact, pink.counts, pink.relations) == (1, False, False, False)
-    more = agree(scene, Reading((cat, boat, Group("sun", "red", "small", 1, 0.5, 0.2)), "sea"))
-    assert (more.found, more.exact, more.counts) == (2, False, True)
-    one = agree(scene, Reading((Group("cat", "red", "large", 1, 0.25, 0.5), boat), "snow"))
+    assert match_scene(scene, RecognisedScene((boat, cat), "sea")).all_but_size
+    pink = match_scene(scene, RecognisedScene((Group("cat", "pink", "small", 2, 0.25, 0.5), boat), "sea"))
+    assert (pink.num_matched, pink.exact, pink.counts, pink.relations) == (1, False, False, False)
+    more = match_scene(scene, RecognisedScene((cat, boat, Group("sun", "red", "small", 1, 0.5, 0.2)), "sea"))
+    assert (more.num_matched, more.exact, more.counts) == (2, False, True)
+    one = match_scene(scene, RecognisedScene((Group("cat", "red", "large", 1, 0.25, 0.5), boat), "snow"))
     assert (one.exact, one.counts, one.sizes, one.relations, one.background) == (True, False, False, True, False)
-    swapped = Reading((Group("cat", "red", "small", 2, 0.75, 0.5), Group("boat", "blue", "large", 1, 0.25, 0.5)), "sea")
-    assert (agree(scene, swapped).exact, agree(scene, swapped).relations) == (True, False)
+    swapped = RecognisedScene(
+        (Group("cat", "red", "small", 2, 0.75, 0.5), Group("boat", "blue", "large", 1, 0.25, 0.5)), "sea"
+    )
+    assert (match_scene(scene, swapped).exact, match_scene(scene, swapped).relations) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +81,11 @@ def test_each_mistake_is_seen() -> None:
 )  # fmt: skip
 def test_where_things_stand(relation: str, x: float, y: float, holds: bool) -> None:
     landmark = Group("boat", "blue", "large", 1, 0.5, 0.55)
-    assert stands(relation, Group("cat", "red", "small", 1, x, y), landmark) is holds
+    assert relation_holds(relation, Group("cat", "red", "small", 1, x, y), landmark) is holds
 
 
 def test_losses_vanish_on_the_truth_and_not_elsewhere() -> None:
-    truth = truths(draw_scenes(8, 1, "train"))
+    truth = cell_targets(sample_scenes(8, 1, "train"))
     cells = torch.zeros(8, sum(FIELDS), 8, 8, requires_grad=True)
     losses = cell_losses(cells, truth)
     assert losses["kind"].item() == pytest.approx(np.log(len(KINDS)), rel=1e-4)
@@ -76,10 +95,10 @@ def test_losses_vanish_on_the_truth_and_not_elsewhere() -> None:
 
 
 def test_rows_come_once_an_epoch_and_are_pure() -> None:
-    seen = np.concatenate([draw_rows(10, 3, 1, step) for step in range(3)])
+    seen = np.concatenate([batch_rows(10, 3, 1, step) for step in range(3)])
     assert len(set(seen.tolist())) == 9
-    np.testing.assert_array_equal(draw_rows(10, 3, 1, 5), draw_rows(10, 3, 1, 5))
-    assert (draw_rows(1000, 500, 1, 0) != draw_rows(1000, 500, 1, 2)).any()
+    np.testing.assert_array_equal(batch_rows(10, 3, 1, 5), batch_rows(10, 3, 1, 5))
+    assert (batch_rows(1000, 500, 1, 0) != batch_rows(1000, 500, 1, 2)).any()
 
 
 def test_training_goes_on_where_it_was_cut(tmp_path: Path) -> None:
@@ -96,7 +115,7 @@ def test_training_goes_on_where_it_was_cut(tmp_path: Path) -> None:
 
         return found
 
-    plan = Plan(steps=12, rate=0.1, warmup=2, save_seconds=0)
+    plan = TrainingConfig(steps=12, rate=0.1, warmup=2, save_seconds=0)
     whole, cut, resumed = model(), model(), model()
     fit("whole", whole, plan, losses(whole), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -110,14 +129,14 @@ def test_training_goes_on_where_it_was_cut(tmp_path: Path) -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    plan = Plan(steps=100, rate=1.0, warmup=10)
-    assert rate_at(plan, 0) == pytest.approx(0.1)
-    assert rate_at(plan, 9) == rate_at(plan, 10) == pytest.approx(1)
-    assert rate_at(plan, 100) == pytest.approx(0.05)
+    plan = TrainingConfig(steps=100, rate=1.0, warmup=10)
+    assert lr_at(plan, 0) == pytest.approx(0.1)
+    assert lr_at(plan, 9) == lr_at(plan, 10) == pytest.approx(1)
+    assert lr_at(plan, 100) == pytest.approx(0.05)
 
 
 def test_the_tokenizer_says_any_text_and_words_in_one_token(tmp_path: Path) -> None:
-    texts = english(draw_scenes(2000, 1, "train"), 0)
+    texts = english_captions(sample_scenes(2000, 1, "train"), 0)
     tokenizer = learn_tokenizer(texts, 900, tmp_path)
     assert len(tokenizer) <= 900
     assert tokenizer.eos_token_id == len(tokenizer) - 1
@@ -134,25 +153,32 @@ def test_noun_phrases_are_found(tmp_path: Path) -> None:
     scene = Scene((Thing("sun", "red", "small", 2), Thing("hat", "red")), "night", ("left",))
     ends = phrase_ends(text, scene)
     assert [text[:end].split()[-1] for end in ends] == ["red)", "hat"]
-    scenes = draw_scenes(600, 3, "train")
-    texts = english(scenes, 0)
-    found = caption(scenes, texts, learn_tokenizer(texts, 800, tmp_path))
+    scenes = sample_scenes(600, 3, "train")
+    texts = english_captions(scenes, 0)
+    found = tokenise_captions(scenes, texts, learn_tokenizer(texts, 800, tmp_path))
     assert all((row >= 0).sum() == len(one.things) for row, one in zip(found.noun, scenes, strict=True))
     assert (found.noun.max(1).values < found.length).all()
 
 
 def test_the_code_of_a_scene_by_hand() -> None:
     scene = Scene((Thing("cat", "red", "small"), Thing("boat", "blue", "large")), "sea", ("on",))
-    found = code([scene])[0]
+    found = scene_codes([scene])[0]
     cat = found[KINDS.index("cat")].nonzero().flatten().tolist()
-    assert cat == [0, 1 + COLOURS.index("red"), 9, 12, 16 + PLACES.index("top"), 16 + PLACES.index("bearing")]
+    assert cat == [
+        0,
+        1 + COLOURS.index("red"),
+        9,
+        12,
+        16 + POSITION_NAMES.index("top"),
+        16 + POSITION_NAMES.index("bearing"),
+    ]
     assert found.sum() == 12
 
 
 def test_the_committed_recogniser_reads_unseen_scenes() -> None:
     if not (ASSETS / "recogniser" / "model.safetensors").is_file():
         pytest.skip("the recogniser is not built; run scripts/build_miniature.py")
-    scenes = draw_scenes(300, 2, "test")
-    readings = read(load_recogniser(ASSETS / "recogniser"), render_batch(scenes, range(300)))
-    right = np.mean([agree(scene, one).all_but_size for scene, one in zip(scenes, readings, strict=True)])
+    scenes = sample_scenes(300, 2, "test")
+    readings = recognise(load_recogniser(ASSETS / "recogniser"), render_batch(scenes, range(300)))
+    right = np.mean([match_scene(scene, one).all_but_size for scene, one in zip(scenes, readings, strict=True)])
     assert right >= 0.98

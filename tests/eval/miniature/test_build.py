@@ -10,21 +10,21 @@ import pytest
 import torch
 
 from data.miniature.corpus import write_test
-from data.miniature.scene import draw_scenes
-from eval.generation.__main__ import run
-from eval.miniature.dataset import pictures
+from data.miniature.scene import sample_scenes
+from eval.generation.__main__ import run_generation
+from eval.miniature.dataset import rendered_images
 
 REPOSITORY = Path(__file__).parents[3]
 
 
 def test_pictures_are_rendered_once(tmp_path: Path) -> None:
-    scenes = draw_scenes(5, 1, "train")
-    first = pictures(scenes, 3, tmp_path / "a.npy")
+    scenes = sample_scenes(5, 1, "train")
+    first = rendered_images(scenes, 3, tmp_path / "a.npy")
     stamp = (tmp_path / "a.npy").stat().st_mtime_ns
-    np.testing.assert_array_equal(first, pictures(scenes, 3, tmp_path / "a.npy"))
+    np.testing.assert_array_equal(first, rendered_images(scenes, 3, tmp_path / "a.npy"))
     assert (tmp_path / "a.npy").stat().st_mtime_ns == stamp
     with pytest.raises(ValueError, match="holds 5 pictures, not 4"):
-        pictures(scenes[:4], 3, tmp_path / "a.npy")
+        rendered_images(scenes[:4], 3, tmp_path / "a.npy")
 
 
 def test_an_unknown_key_is_one_line() -> None:
@@ -49,7 +49,7 @@ def test_the_whole_miniature_is_built_and_can_be_drawn_with(tmp_path: Path) -> N
     assert sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file()) < 40e6
     write_test(tmp_path / "test", 2)
     out = tmp_path / "out"
-    found = run(["--pipeline", str(out / "pipeline"), "--student", str(out / "pipeline"),
+    found = run_generation(["--pipeline", str(out / "pipeline"), "--student", str(out / "pipeline"),
                  "--prompts", str(tmp_path / "test" / "prompts.jsonl"), "--recogniser", str(out / "recogniser"),
                  "--out", str(tmp_path / "drawn"), "--seeds", "1", "--drawing.steps", "2"])  # fmt: skip
     assert found["psnr"]["student-en"]["mean"] == 99

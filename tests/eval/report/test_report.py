@@ -13,12 +13,12 @@ import pytest
 from data.cli import UserError
 from eval import translation
 from eval.datasets.benchmark import BENCHMARKS
-from eval.report.__main__ import at_hand
+from eval.report.__main__ import find_image
 from eval.report.__main__ import main as report
-from eval.report.charts import chart
-from eval.report.inputs import gather
-from eval.report.sections import CEILING, FLICKR30K_CN
-from eval.retrieval.__main__ import run
+from eval.report.charts import line_chart
+from eval.report.inputs import load_inputs
+from eval.report.sections import FLICKR30K_CN, TEACHER_ON_ENGLISH
+from eval.retrieval.__main__ import run_benchmark
 from tests.distill.tiny_clip import write_shard
 from tests.eval import files as small
 from tests.eval.files import Files
@@ -70,7 +70,7 @@ def write_translation(path: Path, student: Path, clip: Path) -> Path:
     pairs = [(f"the <i>{en}", zh) for en, zh in zip(small.ENGLISH, small.KINDS, strict=True)]
     write_shard(path.parent / "corpus" / "valid" / "0.parquet", pairs, ["poetry", "news"] * 3)
     arguments = ("--student", student, "--clip", clip, "--data", path.parent / "corpus", "--out", path)
-    value = translation.run([str(each) for each in arguments])
+    value = translation.run_translation([str(each) for each in arguments])
     value["translations"] = [
         {
             "domain": "news", "model": "decoder", "direction": "zh_from_en", "sentences": 3, "bleu": 12.345,
@@ -92,7 +92,7 @@ def made(clip: Path, student: Path, files: Files, tmp_path_factory: pytest.TempP
     images = files.jsonl.parent / "flickr30k-images"
     result = folder / "result.json"
     arguments = ("--student", student, "--clip", clip, "--data", hostile, "--images", images, "--out", result)
-    run(BENCHMARKS["flickr30k-cn"], [*(str(each) for each in arguments), "--title", "A few pictures"])
+    run_benchmark(BENCHMARKS["flickr30k-cn"], [*(str(each) for each in arguments), "--title", "A few pictures"])
     value = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     (folder / "other.json").write_text(json.dumps(value), encoding="utf-8")
     value["settings"]["benchmark"] = "Flickr30K-CN"  # as if it had the published size
@@ -179,25 +179,25 @@ def test_in_a_real_browser(made: Path, tmp_path: Path) -> None:
 
 def test_peers_are_consistent() -> None:
     """Mean recall is the mean of the six, as far as one decimal tells."""
-    for peer in (*FLICKR30K_CN, CEILING):
+    for peer in (*FLICKR30K_CN, TEACHER_ON_ENGLISH):
         assert sum((*peer.t2i, *peer.i2t)) / 6 == pytest.approx(peer.mr, abs=0.11)
 
 
 def test_chart_of_nothing_and_of_one_point() -> None:
-    assert chart("t", "x", {"a": [], "b": [(1, float("nan"))]}) == ""
+    assert line_chart("t", "x", {"a": [], "b": [(1, float("nan"))]}) == ""
     for value in (2, 1e20, -1e300):
-        assert chart("t", "x", {"a": [(1, value)]}).count("<circle") == 1
+        assert line_chart("t", "x", {"a": [(1, value)]}).count("<circle") == 1
 
 
 def test_pictures_of_several_benchmarks_and_of_one_that_is_elsewhere(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.jpg").write_bytes(name.encode())
-    picture = at_hand([tmp_path / "a", tmp_path / "b"])
+    picture = find_image([tmp_path / "a", tmp_path / "b"])
     assert [picture(image) for image in ("a.jpg", "b", "c.jpg")] == [b"a", b"b", None]
-    assert at_hand([])("a.jpg") is None
+    assert find_image([])("a.jpg") is None
     with pytest.raises(UserError, match=r"--images .*absent: no such folder"):
-        at_hand([tmp_path / "absent"])
+        find_image([tmp_path / "absent"])
 
 
 def test_results_of_one_name_in_two_folders_both_stand_there(tmp_path: Path) -> None:
@@ -206,10 +206,10 @@ def test_results_of_one_name_in_two_folders_both_stand_there(tmp_path: Path) -> 
         (tmp_path / name / "run" / "metrics.jsonl").write_text('{"step": 1}')
         (tmp_path / name / "pairs.json").write_text(json.dumps(PAIRS))
     files = [tmp_path / name / "pairs.json" for name in ("a", "b")]
-    found = gather([*files, tmp_path / "a" / "run", tmp_path / "b" / "run"])
+    found = load_inputs([*files, tmp_path / "a" / "run", tmp_path / "b" / "run"])
     assert list(found.pairs) == ["a/pairs", "b/pairs"]
     assert list(found.curves) == ["a/run", "b/run"]
-    assert list(gather([files[0], tmp_path / "a" / "run"]).pairs) == ["pairs"]
+    assert list(load_inputs([files[0], tmp_path / "a" / "run"]).pairs) == ["pairs"]
 
 
 def test_what_cannot_be_reported(tmp_path: Path) -> None:

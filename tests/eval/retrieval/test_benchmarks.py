@@ -12,11 +12,11 @@ import pytest
 
 from data.cli import UserError
 from eval import flickr30k_cn, nouns, translation
-from eval.datasets.benchmark import BENCHMARKS, Published
-from eval.datasets.readers import read
+from eval.datasets.benchmark import BENCHMARKS, PublishedBenchmark
+from eval.datasets.readers import read_benchmark
 from eval.retrieval import __main__ as retrieval_main
-from eval.retrieval.__main__ import run
-from eval.retrieval.result import Result
+from eval.retrieval.__main__ import run_benchmark
+from eval.retrieval.result import RetrievalResult
 from tests.distill.tiny_clip import write_shard
 from tests.eval import files as small
 from tests.eval.files import Files
@@ -38,8 +38,8 @@ def coco(path: Path, names: list[str], captions: list[tuple[int, str]]) -> Path:
     return dump(path, {"images": images, "annotations": notes})
 
 
-def scored(published: Published, *arguments: object) -> Result:
-    return run(published, [str(argument) for argument in (*arguments, "--title", "A few pictures")])
+def scored(published: PublishedBenchmark, *arguments: object) -> RetrievalResult:
+    return run_benchmark(published, [str(argument) for argument in (*arguments, "--title", "A few pictures")])
 
 
 def test_coco_json_with_english_from_another_file(clip: Path, student: Path, files: Files, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_traditional_captions_stand_beside_their_own(clip: Path, student: Path, 
 
 
 def test_the_published_coco_cn_file(real: Path) -> None:
-    benchmark = read(str(real / "benchmarks" / "coco-cn_test.json"))
+    benchmark = read_benchmark(str(real / "benchmarks" / "coco-cn_test.json"))
     assert (len(benchmark.images), len(benchmark.captions["zh"].texts)) == (1000, BENCHMARKS["coco-cn"].captions)
     assert benchmark.images[0] == "train2014/COCO_train2014_000000573854.jpg"
     assert benchmark.captions["zh"].texts[0] == "机场跑道的喷气式飞机正准备起飞。"
@@ -100,10 +100,10 @@ def test_bad_coco_files(tmp_path: Path) -> None:
     }
     for name, (value, message) in cases.items():
         with pytest.raises(UserError, match=message):
-            read(str(dump(tmp_path / f"{name}.json", value)))
+            read_benchmark(str(dump(tmp_path / f"{name}.json", value)))
     (tmp_path / "cut.json").write_text('{"images": [')
     with pytest.raises(UserError, match="cut short"):
-        read(str(tmp_path / "cut.json"))
+        read_benchmark(str(tmp_path / "cut.json"))
 
 
 def test_xm3600_reads_all_captions_of_both_languages(tmp_path: Path) -> None:
@@ -116,10 +116,10 @@ def test_xm3600_reads_all_captions_of_both_languages(tmp_path: Path) -> None:
     }
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "000411001ff7dd4f.jpg").write_bytes(b"jpeg")
-    benchmark = read(str(lines(tmp_path / "captions.jsonl", [row])))
+    benchmark = read_benchmark(str(lines(tmp_path / "captions.jsonl", [row])))
     texts = {name: own.texts for name, own in benchmark.captions.items()}
     assert texts == {"zh": ("一只猫", "猫在山上"), "en": ("a cat",)}
-    assert benchmark.picture(benchmark.images[0]) == b"jpeg"
+    assert benchmark.read_image(benchmark.images[0]) == b"jpeg"
 
 
 def test_muge_as_it_is_published(clip: Path, student: Path, tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_nouns_there_and_back(clip: Path, teacher: Path, student: Path, tmp_path
     dump(tmp_path / "en.json", {"imagenet1k": list(small.ENGLISH)})
     labels = ("--data", tmp_path / "zh.txt", "--english", tmp_path / "en.json")
     towers = ("--student", student, "--clip", teacher)
-    rows = {(row.model, row.language): row for row in nouns.run([str(each) for each in (*towers, *labels)]).rows}
+    rows = {(row.model, row.language): row for row in nouns.run_nouns([str(each) for each in (*towers, *labels)]).rows}
     assert rows["teacher", "en"].scores.tolist() == [100.0] * 7
     assert rows["student", "zh"].scores[6] < 100
-    same = nouns.run([str(each) for each in ("--student", teacher, "--clip", teacher, *labels)]).rows
+    same = nouns.run_nouns([str(each) for each in ("--student", teacher, "--clip", teacher, *labels)]).rows
     assert same[1].scores.tolist() == [100.0] * 7
 
 
@@ -165,16 +165,16 @@ def test_nouns_as_labels_of_pictures_is_zero_shot_accuracy(clip: Path, student: 
     (tmp_path / "val" / "README.txt").write_text("not a class")
     labels = ("--data", tmp_path / "zh.txt", "--english", tmp_path / "en.txt", "--images", tmp_path / "val")
     towers = ("--student", student, "--clip", clip)
-    row = nouns.run([str(each) for each in (*towers, *labels)]).rows[0]
+    row = nouns.run_nouns([str(each) for each in (*towers, *labels)]).rows[0]
     assert (row.captions, row.images) == (6, 15)
     assert row.scores[5] == 100  # six classes: the right one is among the first ten
     for picture in (tmp_path / "val" / "n00000003").iterdir():
         picture.unlink()
     with pytest.raises(UserError, match="no pictures in n00000003/; a class cannot go without"):
-        nouns.run([str(each) for each in (*towers, *labels)])
+        nouns.run_nouns([str(each) for each in (*towers, *labels)])
     (tmp_path / "val" / "n00000003").rmdir()
     with pytest.raises(UserError, match="5 folders of classes for 6 names"):
-        nouns.run([str(each) for each in (*towers, *labels)])
+        nouns.run_nouns([str(each) for each in (*towers, *labels)])
 
 
 def test_bad_label_files(teacher: Path, student: Path, tmp_path: Path) -> None:
@@ -190,12 +190,12 @@ def test_bad_label_files(teacher: Path, student: Path, tmp_path: Path) -> None:
     ):
         named = [str(tmp_path / each) if "." in each else each for each in arguments]
         with pytest.raises(UserError, match=message):
-            nouns.run([*towers, *named])
+            nouns.run_nouns([*towers, *named])
 
 
 def test_translate_then_teacher_adds_its_row(translator: Path, clip: Path, student: Path, files: Files) -> None:
     arguments = ("--student", student, "--clip", clip, "--data", files.jsonl)
-    result = scored(Published("eval.x", "X", "zh", 12, 24), *arguments, "--translator", translator)
+    result = scored(PublishedBenchmark("eval.x", "X", "zh", 12, 24), *arguments, "--translator", translator)
     last = result.rows[-1]
     assert (last.model, last.language, last.captions) == ("mt+teacher", "zh", 24)
     assert "mt+teacher-zh/teacher-en" in [ratio.name for ratio in result.ratios]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from eval.metrics import normalised
+from eval.metrics import l2_normalise
 from eval.retrieval.features import text_features, token_ids
 from eval.retrieval.models import TextTower, load_image_tower, load_text_tower
-from eval.retrieval.preprocess import CHINESE_CLIP, OPENAI, prepared
+from eval.retrieval.preprocess import CHINESE_CLIP, OPENAI, normalise_caption
 
 TEXTS = ["the cat", "", "机械狗在月亮上", "the dog, the cat, the dog and a very long sentence of many bytes", "x"]
 
@@ -22,7 +22,7 @@ def test_features_do_not_depend_on_batches_or_padding(tower: TextTower) -> None:
     together = text_features(tower, TEXTS, OPENAI, batch_size=3).features
     for number, text in enumerate(TEXTS):
         ids = tower.tokenizer(text, padding="max_length", truncation=True, max_length=77, return_tensors="pt").input_ids
-        alone = normalised(tower.embed(ids.numpy()))[0]
+        alone = l2_normalise(tower.embed(ids.numpy()))[0]
         assert np.abs(together[number] - alone).max() < 2e-6
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
 
@@ -45,8 +45,8 @@ def test_max_length_is_the_protocols_but_never_more_than_the_slots(tower: TextTo
 
 
 def test_chinese_clip_lowers_case_and_straightens_quotes() -> None:
-    assert prepared("“AI” 与 Café", CHINESE_CLIP) == '"ai" 与 café'
-    assert prepared("“AI” 与 Café", OPENAI) == "“AI” 与 Café"
+    assert normalise_caption("“AI” 与 Café", CHINESE_CLIP) == '"ai" 与 café'
+    assert normalise_caption("“AI” 与 Café", OPENAI) == "“AI” 与 Café"
 
 
 def test_the_text_half_of_a_whole_clip_is_the_same_tower(clip: Path, tower: TextTower) -> None:
@@ -57,11 +57,11 @@ def test_the_text_half_of_a_whole_clip_is_the_same_tower(clip: Path, tower: Text
 def test_mean_and_size_of_the_image_tower_are_its_own(clip: Path, tmp_path: Path) -> None:
     import shutil
 
-    plain = load_image_tower(str(clip), "--clip", torch.float32, torch.device("cpu")).pixels
+    plain = load_image_tower(str(clip), "--clip", torch.float32, torch.device("cpu")).preprocessing
     assert (plain.size, plain.mean[0]) == (32, 0.48145466)
     shutil.copytree(clip, tmp_path / "clip")
     (tmp_path / "clip" / "preprocessor_config.json").write_text(
         '{"image_processor_type": "CLIPImageProcessor", "image_mean": [0.5, 0.4, 0.3], "image_std": [1.0, 1.0, 1.0]}'
     )
-    own = load_image_tower(str(tmp_path / "clip"), "--clip", torch.float32, torch.device("cpu")).pixels
+    own = load_image_tower(str(tmp_path / "clip"), "--clip", torch.float32, torch.device("cpu")).preprocessing
     assert (own.mean, own.std) == ((0.5, 0.4, 0.3), (1.0, 1.0, 1.0))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from eval.metrics import normalised, ranks, recalls
+from eval.metrics import l2_normalise, positive_ranks, recalls
 
 
 def chinese_clip_recalls(
@@ -41,7 +41,7 @@ def features(seed: int, images: int, captions: int) -> tuple[Features, Features,
     texts[::7] = texts[3]
     pictures[::11] = pictures[5]
     pairs = np.stack([np.arange(captions), owner], axis=1)
-    return normalised(texts.astype(np.float32)), normalised(pictures.astype(np.float32)), pairs
+    return l2_normalise(texts.astype(np.float32)), l2_normalise(pictures.astype(np.float32)), pairs
 
 
 def on_a_grid(rows: Features) -> Features:
@@ -55,8 +55,10 @@ def test_equal_to_chinese_clips_procedure_to_the_last_digit(seed: int) -> None:
     images_of: list[set[int]] = [{int(image) for text, image in pairs if text == n} for n in range(len(texts))]
     texts_of: list[set[int]] = [{int(text) for text, image in pairs if image == n} for n in range(len(pictures))]
     texts, pictures = on_a_grid(texts), on_a_grid(pictures)
-    assert recalls(ranks(texts, pictures, pairs)).tolist() == chinese_clip_recalls(texts, pictures, images_of, 32)
-    backward = recalls(ranks(pictures, texts, pairs[:, ::-1]))
+    assert recalls(positive_ranks(texts, pictures, pairs)).tolist() == chinese_clip_recalls(
+        texts, pictures, images_of, 32
+    )
+    backward = recalls(positive_ranks(pictures, texts, pairs[:, ::-1]))
     assert backward.tolist() == chinese_clip_recalls(pictures, texts, texts_of, 32)
     assert 0 < backward[0] < 100
 
@@ -78,8 +80,8 @@ def test_equal_to_clip_benchmarks_own_metric(seed: int) -> None:
         "clip_benchmark.metrics.zeroshot_retrieval", reason="needs clip-benchmark: make install"
     )
     generator = np.random.default_rng(seed)
-    pictures = normalised(generator.normal(size=(100, 16)).astype(np.float32))
-    texts = normalised((np.repeat(pictures, 5, axis=0) + generator.normal(size=(500, 16)) * 0.6).astype(np.float32))
+    pictures = l2_normalise(generator.normal(size=(100, 16)).astype(np.float32))
+    texts = l2_normalise((np.repeat(pictures, 5, axis=0) + generator.normal(size=(500, 16)) * 0.6).astype(np.float32))
     pairs = np.stack([np.arange(500), np.repeat(np.arange(100), 5)], axis=1)
 
     def batches() -> Iterator[tuple[torch.Tensor, list[list[int]]]]:
@@ -91,7 +93,7 @@ def test_equal_to_clip_benchmarks_own_metric(seed: int) -> None:
         return torch.from_numpy(texts[rows])
 
     theirs = metric.evaluate(Ready(), batches(), tokenizer, "cpu", amp=False, recall_k_list=[1, 5, 10])
-    ours = [*recalls(ranks(texts, pictures, pairs)), *recalls(ranks(pictures, texts, pairs[:, ::-1]))]
+    ours = [*recalls(positive_ranks(texts, pictures, pairs)), *recalls(positive_ranks(pictures, texts, pairs[:, ::-1]))]
     keys = [f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in (1, 5, 10)]
     assert ours == pytest.approx([100 * theirs[key] for key in keys], abs=1e-4)
     assert 5 < ours[0] < 95

@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 
-from data.cli import UserError, command
+from data.cli import UserError, run_cli
 from eval.datasets.benchmark import BENCHMARKS
-from eval.datasets.readers import read
+from eval.datasets.readers import read_benchmark
 from eval.flickr30k_cn import main
-from eval.metrics import ranks, recalls
-from eval.retrieval.__main__ import run
-from eval.retrieval.features import image_features, stored_features, text_features
+from eval.metrics import positive_ranks, recalls
+from eval.retrieval.__main__ import run_benchmark
+from eval.retrieval.features import image_features, load_features, text_features
 from eval.retrieval.models import load_image_tower, load_text_tower
-from eval.retrieval.preprocess import OPENAI, PROTOCOLS, Name
-from eval.retrieval.result import METRICS, Result
+from eval.retrieval.preprocess import OPENAI, PROTOCOLS, ProtocolName
+from eval.retrieval.result import METRICS, RetrievalResult
 from tests.eval import files as small
 from tests.eval.files import Files
 from tests.eval.tiny import save_text_half
@@ -28,11 +28,13 @@ from tests.eval.tiny import save_text_half
 ROOT = Path(__file__).parents[3]
 
 
-def score(*arguments: object) -> Result:
-    return run(BENCHMARKS["flickr30k-cn"], [str(argument) for argument in (*arguments, "--title", "A few pictures")])
+def score(*arguments: object) -> RetrievalResult:
+    return run_benchmark(
+        BENCHMARKS["flickr30k-cn"], [str(argument) for argument in (*arguments, "--title", "A few pictures")]
+    )
 
 
-def scores(result: Result) -> dict[tuple[str, str], list[float]]:
+def scores(result: RetrievalResult) -> dict[tuple[str, str], list[float]]:
     return {(row.model, row.language): row.scores.round(6).tolist() for row in result.rows}
 
 
@@ -66,12 +68,12 @@ def test_the_published_figures_of_the_real_teacher(real: Path, tmp_path: Path) -
 def test_the_published_figure_of_the_real_teacher_fed_chinese(real: Path) -> None:
     """It is at chance; 20 captions are longer in its bytes than the tower has slots, and the cut decides the figure."""
     tower = load_text_tower(str(real / "teacher"), "--clip", torch.float32, torch.device("cpu"))
-    benchmark = read(str(real / "dev" / "captions.jsonl"))
-    pictures = stored_features(real / "dev" / "features.npz", benchmark.images, tower.width)
+    benchmark = read_benchmark(str(real / "dev" / "captions.jsonl"))
+    pictures = load_features(real / "dev" / "features.npz", benchmark.images, tower.feature_dim)
     captions = benchmark.captions["zh"]
     encoded = text_features(tower, captions.texts, OPENAI)
-    there = recalls(ranks(encoded.features, pictures, captions.pairs))
-    back = recalls(ranks(pictures, encoded.features, captions.pairs[:, ::-1]))
+    there = recalls(positive_ranks(encoded.features, pictures, captions.pairs))
+    back = recalls(positive_ranks(pictures, encoded.features, captions.pairs[:, ::-1]))
     assert encoded.cut == 20
     assert round(float(np.concatenate([there, back]).mean()), 2) == 0.94
 
@@ -96,7 +98,7 @@ def test_the_whole_clip_on_every_layout_gives_one_result(clip: Path, student: Pa
 
 @pytest.mark.parametrize("protocol", ["chinese-clip", "openai"])
 def test_ready_features_score_as_the_image_tower_does(
-    protocol: Name, clip: Path, teacher: Path, student: Path, files: Files, tmp_path: Path
+    protocol: ProtocolName, clip: Path, teacher: Path, student: Path, files: Files, tmp_path: Path
 ) -> None:
     tower = load_image_tower(str(clip), "--clip", torch.float32, torch.device("cpu"))
     ids = [small.name(number) for number in range(small.IMAGES)]
@@ -157,7 +159,7 @@ def test_another_count_than_published_is_refused(
     """Unless it is said to be another set, its scores would be read beside the peers'."""
     arguments = ("--student", student, "--clip", clip, "--data", files.jsonl, "--out", tmp_path / "result.json", *title)
     with pytest.raises(UserError, match=said):
-        run(BENCHMARKS["flickr30k-cn"], [str(argument) for argument in arguments])
+        run_benchmark(BENCHMARKS["flickr30k-cn"], [str(argument) for argument in arguments])
     assert not (tmp_path / "result.json").exists()
 
 
@@ -281,7 +283,7 @@ def test_a_mistake_is_one_line_and_code_2(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["flickr30k_cn", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        command(main)
+        run_cli(main)
     told = capsys.readouterr().err
     assert stopped.value.code == 2
     assert told.startswith("error: ")

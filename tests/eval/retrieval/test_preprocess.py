@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from transformers import CLIPImageProcessorPil
 
 from data.cli import UserError
-from eval.retrieval.preprocess import Pixels, cropped, opened, pixel_values, squashed
+from eval.retrieval.preprocess import ImagePreprocessing, decode_image, pixel_values, resize_crop, resize_squash
 
 
 def encoded(image: Image.Image, form: str, **settings: Any) -> bytes:  # noqa: ANN401  options of PIL's writers
@@ -26,9 +26,9 @@ def photograph(width: int, height: int) -> Image.Image:
 def test_squash_keeps_the_whole_picture_and_crop_its_middle() -> None:
     stripes = Image.new("RGB", (90, 30), "red")
     ImageDraw.Draw(stripes).rectangle((30, 0, 59, 29), fill="blue")
-    thirds = np.asarray(squashed(stripes, 30))[15, [2, 15, 27]]
+    thirds = np.asarray(resize_squash(stripes, 30))[15, [2, 15, 27]]
     assert thirds.tolist() == [[255, 0, 0], [0, 0, 255], [255, 0, 0]]
-    assert np.asarray(cropped(stripes, 30)).reshape(-1, 3).tolist() == [[0, 0, 255]] * 900
+    assert np.asarray(resize_crop(stripes, 30)).reshape(-1, 3).tolist() == [[0, 0, 255]] * 900
 
 
 @pytest.mark.parametrize("size", [(64, 48), (48, 64), (32, 32), (20, 16), (97, 33)])
@@ -36,7 +36,7 @@ def test_crop_equals_the_processor_of_transformers(size: tuple[int, int]) -> Non
     image = photograph(*size)
     processor: Any = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     theirs = processor(image, return_tensors="np")["pixel_values"][0]
-    ours = pixel_values(image, "crop", Pixels(32))
+    ours = pixel_values(image, "crop", ImagePreprocessing(32))
     if (max(size) * 32 // min(size) - 32) % 2 == 0:  # an odd margin is halved otherwise there than in OpenAI's code
         assert np.abs(ours - theirs).max() < 1e-5
     assert ours.shape == theirs.shape == (3, 32, 32)
@@ -44,14 +44,14 @@ def test_crop_equals_the_processor_of_transformers(size: tuple[int, int]) -> Non
 
 def test_pixel_values_by_hand() -> None:
     grey = Image.new("RGB", (8, 8), (51, 51, 51))
-    values = pixel_values(grey, "squash", Pixels(4, mean=(0.0, 0.2, 0.1), std=(1.0, 0.5, 0.1)))
+    values = pixel_values(grey, "squash", ImagePreprocessing(4, mean=(0.0, 0.2, 0.1), std=(1.0, 0.5, 0.1)))
     assert values.dtype == np.float32
     assert values[:, 0, 0].tolist() == pytest.approx([0.2, 0.0, 1.0], abs=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 def test_usual_modes_become_rgb(mode: str) -> None:
-    assert opened(encoded(photograph(9, 8).convert(mode), "PNG"), "x").mode == "RGB"
+    assert decode_image(encoded(photograph(9, 8).convert(mode), "PNG"), "x").mode == "RGB"
 
 
 def png16() -> bytes:
@@ -80,7 +80,7 @@ def test_pictures_that_are_refused() -> None:
     }
     for content, message in cases.values():
         with pytest.raises(UserError, match=message):
-            opened(content, "x")
+            decode_image(content, "x")
 
 
 def test_a_bomb_is_refused_unopened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,4 +88,4 @@ def test_a_bomb_is_refused_unopened(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in (80_000, 10):  # PIL warns over one limit and raises over twice that
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(UserError, match="image x: too many pixels"):
-            opened(content, "x")
+            decode_image(content, "x")

@@ -4,7 +4,7 @@ import stat
 import sys
 from pathlib import Path
 
-from eval.speed.peer_opusfilter import compare
+from eval.speed.peer_opusfilter import compare_with_opusfilter
 from tests.data.corpora import PAIRS, write_tsv
 
 PEER = """#!{python}
@@ -27,7 +27,7 @@ def test_the_peer_and_the_build_are_compared_row_by_row(tmp_path: Path) -> None:
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
     tsv = write_tsv(tmp_path / "rows.tsv", [*PAIRS, PAIRS[3], ("月亮", "月亮")])
     (tmp_path / "work").mkdir()
-    found = compare(tmp_path / "bin" / "python", tsv, tmp_path / "work", runs=1)
+    found = compare_with_opusfilter(tmp_path / "bin" / "python", tsv, tmp_path / "work", runs=1)
     assert (found["rows"], len(found["opusfilter"]), len(found["ours"])) == (12, 1, 2)
     assert (found["kept_by_opusfilter"], found["kept_by_us"]) == (10, 10)
     assert found["agreement"] == round(10 / 12, 4)

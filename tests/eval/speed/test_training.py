@@ -9,9 +9,9 @@ import torch
 from transformers import CLIPTextConfig
 
 from data.cli import UserError
-from distill.train.batch import Reading
+from distill.train.batch import TrainBatch
 from eval.speed import measure, training
-from eval.speed.measure import step_flops, tokens, tower_flops
+from eval.speed.measure import count_tokens, step_flops, tower_flops
 
 SHAPE = CLIPTextConfig(hidden_size=2, intermediate_size=8, num_hidden_layers=3, num_attention_heads=1, projection_dim=5)
 TOKEN, PAIR, POOLED = 3 * 2 * (4 * 4 + 2 * 2 * 8), 3 * 4 * 2, 2 * 2 * 5
@@ -31,12 +31,12 @@ def test_a_step_by_hand() -> None:
     """Padding (0) is no work on tight steps; on full ones it is where a loss looks; backward is twice forward."""
     teacher = torch.tensor([[7, 3, 9, 0, 0], [7, 9, 0, 0, 0]])
     chinese = torch.tensor([[7, 4, 5, 9, 0], [7, 6, 9, 0, 0]])
-    tight = Reading(chinese, teacher[:1], teacher, None, 2, full=False)
+    tight = TrainBatch(chinese, teacher[:1], teacher, None, 2, padded_to_max=False)
     assert step_flops(SHAPE, tight, 9, 9) == _forward(3, 2) + 3 * (_forward(4, 3) + _forward(3))
-    assert tokens(tight, 9, 9) == 5 + 7 + 3
-    whole = Reading(chinese, teacher[:1], teacher, None, 2, full=True)
+    assert count_tokens(tight, 9, 9) == 5 + 7 + 3
+    whole = TrainBatch(chinese, teacher[:1], teacher, None, 2, padded_to_max=True)
     assert step_flops(SHAPE, whole, 9, 9) == _forward(5, 5) + 3 * (_forward(5, 5) + _forward(5))
-    cut = Reading(chinese[:, :4], teacher[:1], teacher[:, :3], teacher[:1], 2, full=True)
+    cut = TrainBatch(chinese[:, :4], teacher[:1], teacher[:, :3], teacher[:1], 2, padded_to_max=True)
     assert step_flops(SHAPE, cut, 9, 9) == _forward(3, 2) + _forward(5) + 3 * (_forward(4, 3) + _forward(5))
 
 
@@ -44,7 +44,7 @@ def test_the_clock_and_the_machine() -> None:
     def work() -> None:
         torch.randn(200, 200) @ torch.randn(200, 200)
 
-    assert 0 < measure.seconds(work) < 60
+    assert 0 < measure.timed(work) < 60
     assert measure.peak_flops() > 1e9
 
 
