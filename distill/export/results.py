@@ -17,17 +17,40 @@ from data.files import read_json, shaped
 
 REWRITE_HINT = "write it again with python -m eval.NAME --out"
 Interval = tuple[float, float]
-Metric = Literal["t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10", "mr"]
+MetricKey = Literal["t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10", "mr"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A retrieval metric, in percent: recall at `cutoff` in one direction; both are None for the mean recall."""
+
+    key: MetricKey
+    label: str
+    direction: Literal["t2i", "i2t"] | None = None
+    cutoff: int | None = None
+
+
+METRICS = (
+    Metric("t2i_r1", "text-to-image R@1", "t2i", 1),
+    Metric("t2i_r5", "text-to-image R@5", "t2i", 5),
+    Metric("t2i_r10", "text-to-image R@10", "t2i", 10),
+    Metric("i2t_r1", "image-to-text R@1", "i2t", 1),
+    Metric("i2t_r5", "image-to-text R@5", "i2t", 5),
+    Metric("i2t_r10", "image-to-text R@10", "i2t", 10),
+    Metric("mr", "mean recall"),
+)
+"""All metrics, in the order in which results, tables and arrays of scores list them."""
+RECALLS, MEAN_RECALL = METRICS[:-1], METRICS[-1]
 
 
 class RowIntervals(TypedDict):
-    """Of the scores of a row."""
+    """95 % interval of the mean recall, in percent; a result has one for each of METRICS."""
 
     mr: Interval
 
 
 class RowJson(TypedDict):
-    """One model on one language, and of a corpus on one domain."""
+    """One model on one language, and of a corpus on one domain; the seven scores are METRICS, in percent."""
 
     domain: NotRequired[str]
     model: str
@@ -106,11 +129,6 @@ class ResultJson(TypedDict):
 
 
 WEIGHTS_FILE = "model.safetensors"
-METRIC_LABELS: dict[Metric, str] = {
-    "t2i_r1": "text-to-image R@1", "t2i_r5": "text-to-image R@5", "t2i_r10": "text-to-image R@10",
-    "i2t_r1": "image-to-text R@1", "i2t_r5": "image-to-text R@5", "i2t_r10": "image-to-text R@10",
-    "mr": "mean recall",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -176,14 +194,14 @@ def model_index(results: Sequence[BenchmarkResult]) -> list[EvalResult]:
             dataset_name=f"{each.benchmark_label(row)} ({row['language']})",
             # Without it the Hub's client puts both languages, and all domains, under the first one.
             dataset_config=" ".join([row["language"], *([row["domain"]] if "domain" in row else [])]),
-            metric_type=name,
-            metric_name=said if each.scored_file == WEIGHTS_FILE else f"{said}, {each.scored_file}",
-            metric_value=row[name],
+            metric_type=metric.key,
+            metric_name=metric.label if each.scored_file == WEIGHTS_FILE else f"{metric.label}, {each.scored_file}",
+            metric_value=row[metric.key],
         )
         for each in results
         for row in each.rows
         if row["model"] == "student"
-        for name, said in METRIC_LABELS.items()
+        for metric in METRICS
     ]
 
 
@@ -194,7 +212,7 @@ def results_section(results: Sequence[BenchmarkResult]) -> str:
     lines = []
     for result in results:
         for row in result.rows:
-            recalls = [f"{row[name]:.1f}" for name in list(METRIC_LABELS)[:6]]
+            recalls = [f"{row[metric.key]:.1f}" for metric in RECALLS]
             low, high = row["ci95"]["mr"]
             lines.append(
                 f"| {result.benchmark_label(row)} | {result.model_label(row)} | {row['language']} | "

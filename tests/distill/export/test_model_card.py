@@ -15,7 +15,7 @@ from distill.export.folder import export
 from distill.export.formats import write_golden, write_single_files
 from distill.export.model_card import card_writer, read_card_info
 from distill.export.onnx import write_onnx
-from distill.export.results import METRIC_LABELS, model_index, read_results, results_section
+from distill.export.results import METRICS, model_index, read_results, results_section
 from eval.datasets.benchmark import BENCHMARKS
 from eval.retrieval import __main__ as retrieval_main
 from tests.eval.files import write_files
@@ -23,12 +23,17 @@ from tests.eval.tiny import save_clip
 
 
 def result() -> dict[str, Any]:
-    ci95: Any = {name: [1.0, 2.0] for name in METRIC_LABELS}
+    ci95: Any = {metric.key: [1.0, 2.0] for metric in METRICS}
     rows = [
-        {"model": model, "language": language, **{name: 10.0 + i for i, name in enumerate(METRIC_LABELS)}, "ci95": ci95}
+        {
+            "model": model,
+            "language": language,
+            **{metric.key: 10.0 + i for i, metric in enumerate(METRICS)},
+            "ci95": ci95,
+        }
         for model, language in (("student", "zh"), ("teacher", "en"))
     ]
-    rows.append({**rows[0], "language": "en", **{name: 20.0 + i for i, name in enumerate(METRIC_LABELS)}})
+    rows.append({**rows[0], "language": "en", **{metric.key: 20.0 + i for i, metric in enumerate(METRICS)}})
     settings = {"benchmark": "Flickr30K-CN", "protocol": "openai", "max_length": 77, "precision": "fp32"}
     settings |= {"student": "user/student", "sha256": {}, "images": 1000}
     return {"rows": rows, "ratios": {}, "settings": settings}
@@ -64,7 +69,7 @@ def test_card(
     for language, first in (("zh", 10.0), ("en", 20.0)):  # the student's alone
         own = [each for each in read.data.eval_results if each.task_name == f"Zero-shot retrieval ({language})"]
         assert {each.metric_type: each.metric_value for each in own} == {
-            m: first + i for i, m in enumerate(METRIC_LABELS)
+            metric.key: first + i for i, metric in enumerate(METRICS)
         }
     assert read.data.eval_results[0].dataset_name == "Flickr30K-CN (zh)"
     for said in (
