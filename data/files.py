@@ -1,9 +1,4 @@
-"""Put a whole new folder in the place of an old one, so that at any moment one of the two is there.
-
-Whether the JSON of a file has the shape that its readers rely on: a damaged one is refused where it is read.
-
-Reading a JSON file that the user named.
-"""
+"""Files and folders that are whole or absent, locks, and JSON that is checked where it is read."""
 
 import ctypes
 import fcntl
@@ -15,39 +10,84 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
-
 from data.cli import UserError, one_line
 
-_HERE = -100  # AT_FDCWD: paths are relative to the working directory
-_EXCHANGE = 2  # RENAME_EXCHANGE
+T = TypeVar("T")
+_AT_FDCWD = -100  # paths are relative to the working directory
+_RENAME_EXCHANGE = 2
 
 
 @contextmanager
-def atomic_folder(out: Path) -> Iterator[Path]:
-    """The path of a folder to make and fill, not there yet; it becomes `out` when the block ends, or never was."""
-    place = out.resolve()  # a link keeps pointing at it
-    partial = place.with_name(f".{place.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
+def atomic_file(path: Path) -> Iterator[Path]:
+    """The path of a temporary file to write; renamed to `path` when the block ends, removed when it raises."""
+    partial = _partial(path)
     try:
         yield partial
-        replace_folder(partial, place)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """The path of a folder to make and fill; it replaces `path` when the block ends, and is removed when it raises.
+
+    Where `path` is a link, it keeps pointing at the same place, which gets the new content.
+    """
+    target = path.resolve()
+    partial = _partial(target)
+    shutil.rmtree(partial, ignore_errors=True)
+    restore_folder(target)
+    try:
+        yield partial
+        replace_folder(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _partial(path: Path) -> Path:
+    """The temporary name; hidden, and without the suffix, so that `*.parquet` finds finished files alone."""
+    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete temporary files and folders in `folder` whose writers were killed on this machine."""
+    for partial in folder.glob("*.partial-*"):
+        try:
+            os.kill(int(partial.name.rpartition("-")[2]), 0)
+        except ProcessLookupError:
+            if partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
+        except (PermissionError, ValueError):  # a live process of another user; a name that is not ours
+            continue
+
+
 def replace_folder(new: Path, old: Path) -> None:
-    """Rename `new` to `old`, on the same file system; what was at `old` is removed."""
+    """Rename `new` to `old` on the same file system and delete what was at `old`; one of the two is there if killed."""
     if not old.exists():
         new.rename(old)
     elif _exchange(new, old):
         shutil.rmtree(new)
-    else:  # no atomic exchange on this system: the old folder is still whole under its second name
-        aside = old.with_name(f".{old.name}.old")
+    else:  # no atomic exchange on this file system: `restore_folder` undoes a kill between the two renames
+        aside = _aside(old)
         shutil.rmtree(aside, ignore_errors=True)
         old.rename(aside)
         new.rename(old)
         shutil.rmtree(aside)
+
+
+def restore_folder(path: Path) -> None:
+    """Undo a `replace_folder` that was killed between its two renames."""
+    aside = _aside(path)
+    if aside.exists() and not path.exists():
+        aside.rename(path)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
 
 
 def _exchange(new: Path, old: Path) -> bool:
@@ -56,46 +96,47 @@ def _exchange(new: Path, old: Path) -> bool:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
         return False
-    return bool(renameat2(_HERE, bytes(new.absolute()), _HERE, bytes(old.absolute()), _EXCHANGE) == 0)
+    new_bytes, old_bytes = bytes(new.absolute()), bytes(old.absolute())
+    return bool(renameat2(_AT_FDCWD, new_bytes, _AT_FDCWD, old_bytes, _RENAME_EXCHANGE) == 0)
 
 
 @contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    """One build at a time in `partial`; the lock dies with the process."""
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    lock = partial.with_name(partial.name + ".lock")
-    with lock.open("w") as file:
+def file_lock(folder: Path, message: str) -> Iterator[None]:
+    """Hold `folder` for this process; UserError(message) where another has it. A killed process frees its lock.
+
+    The lock file lies beside the folder, which stays as it is, and is not deleted: a process that waits for its turn
+    may have it open.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"{lock}: another build is writing this corpus; wait for it, or choose another --out"
-            ) from None
-        partial.mkdir(exist_ok=True)
+        except BlockingIOError as error:
+            raise UserError(message) from error
         yield
-        lock.unlink(missing_ok=True)
 
 
-T = TypeVar("T")
+def check_writable(out: Path) -> None:
+    """Raise UserError where the file `out` cannot be written, before its content is computed."""
+    if out.is_dir():
+        raise UserError(f"--out {out}: a folder; name a file, such as {out / 'result.json'}")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"--out {out}: no folder {out.parent}; make it first")
 
 
-def shaped(value: object, shape: type[T], where: str, fix: str) -> T:
-    """`value`, as JSON gives it, if it has this shape (a TypedDict and what it is made of); else UserError.
+def write_json(value: dict[str, Any], path: Path) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", path)
 
-    `where` (file, maybe line) heads the error, which names the first key that is wrong; `fix` ends it. Keys that a
-    TypedDict does not name may hold anything that can be written again.
-    """
-    try:
-        TypeAdapter(shape).validate_json(json.dumps(value), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = f"{'.'.join(map(str, first['loc']))}: " if first["loc"] else ""
-        raise UserError(f"{where}: {key}{first['msg']}; {fix}") from error
-    return cast(T, value)
+
+def write_text(text: str, path: Path) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401  any JSON
-    """The content of `path`; UserError where it is not there or is no JSON."""
+    """The content of `path`; UserError where there is no such file or it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -104,41 +145,18 @@ def read_json(path: Path) -> Any:  # noqa: ANN401  any JSON
         raise UserError(f"{path}: not JSON in UTF-8 ({one_line(error)}); is the file cut short?") from error
 
 
-@contextmanager
-def file_lock(folder: Path) -> Iterator[None]:
-    """Hold the run's folder for this process alone; the lock goes with the process, however it ends.
+def validated(value: object, schema: type[T], where: str, fix: str) -> T:
+    """`value`, as JSON gives it, if it has the shape of `schema` (a TypedDict and its parts); else UserError.
 
-    The lock lies beside the folder, so that a folder of something else stays as it is.
+    `where` (file, maybe line) begins the error, which names the first key that is wrong; `fix` ends it. Keys that a
+    TypedDict does not name may hold any JSON.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"out_dir: another process trains in {folder}; wait for it, stop it, or name another folder"
-            ) from error
-        yield
+    from pydantic import TypeAdapter, ValidationError  # eval.golden runs beside old releases, without pydantic
 
-
-def check_writable(out: Path) -> None:
-    """Say that a result cannot be written to the file `out` before it is computed."""
-    if out.is_dir():
-        raise UserError(f"--out {out}: a folder; name a file, such as {out / 'result.json'}")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: no folder {out.parent}; make it first")
-
-
-def write_json(value: dict[str, Any], path: Path) -> None:
-    """Write `value` as `write_text` does."""
-    write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", path)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write `text` so that a reader sees the old file or the whole new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        TypeAdapter(schema).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = f"{'.'.join(map(str, first['loc']))}: " if first["loc"] else ""
+        raise UserError(f"{where}: {key}{first['msg']}; {fix}") from error
+    return cast(T, value)

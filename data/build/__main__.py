@@ -19,18 +19,20 @@ from data.clean.benchmarks import Benchmark, benchmark_paths, build_exclusions, 
 from data.clean.decontaminate import build_indices
 from data.clean.scores import BannedWords, References, load_banned_words
 from data.cli import UserError, run_cli
-from data.files import _locked
+from data.files import file_lock, replace_folder, restore_folder
 
 
 def build(config_path: Path, out: Path, overwrite: bool = False) -> None:
     """Build the corpus `out`: absent or whole, and a build that was killed goes on where it stopped."""
     started = time.monotonic()
     resolved = load_corpus_config(config_path)
-    _finish_swap(out)
+    out = out.resolve()  # a link keeps pointing at the corpus
+    restore_folder(out)
     if not _needs_build(resolved, config_path, out, overwrite):
         return
     partial = out.with_name(out.name + ".partial")
-    with _locked(partial):
+    with file_lock(out, f"{out}: another build is writing this corpus; wait for it, or choose another --out"):
+        partial.mkdir(exist_ok=True)
         if out.exists():
             _link_cached_sources(out, partial)
         paths = benchmark_paths(resolved.root, resolved.config.benchmark_folder, resolved.config.benchmarks)
@@ -61,7 +63,7 @@ def build(config_path: Path, out: Path, overwrite: bool = False) -> None:
         _drop_unused(partial, {source.name for source in resolved.sources})
         (partial / "DATA_CARD.md").write_text(data_card(report_json, kept_samples(partial)), encoding="utf-8")
         write_report(partial, report_json)
-        _publish(partial, out)
+        replace_folder(partial, out)
     print(report_summary(report_json))
     print(f"wrote {out} in {report_json['seconds']} s")
 
@@ -110,23 +112,6 @@ def _drop_unused(partial: Path, names: set[str]) -> None:
     for folder in (partial / "scored").iterdir():
         if folder.name not in names:
             shutil.rmtree(folder)
-
-
-def _publish(partial: Path, out: Path) -> None:
-    """Put the new corpus in place of the old; killed in between, `_recover` finishes."""
-    old = out.with_name(out.name + ".old")
-    if out.exists():
-        out.replace(old)
-    partial.replace(out)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _finish_swap(out: Path) -> None:
-    """Undo a swap that was killed between its two renames."""
-    old = out.with_name(out.name + ".old")
-    if old.exists() and not out.exists():
-        old.replace(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCardData
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 from typing_extensions import TypedDict
 
-from data.files import read_json, shaped
+from data.files import read_json, validated
 from distill.export.folder import Writer
 from distill.export.results import BenchmarkResult, check_same_weights, model_index, read_results, results_section
 
@@ -51,7 +51,7 @@ def read_card_info(name: str, license: str, run: Path, results: Sequence[Path]) 
     corpus = config.get("data", {}).get("corpus")
     path = Path(corpus or "") / "report.json"
     has_report = corpus and path.is_file()
-    report = shaped(read_json(path), CorpusReport, str(path), "build the corpus again") if has_report else None
+    report = validated(read_json(path), CorpusReport, str(path), "build the corpus again") if has_report else None
     return CardInfo(name, license, config, report, read_results(results))
 
 

@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from typing_extensions import TypedDict
 
 from data.cli import UserError, one_line
-from data.files import atomic_folder, read_json, shaped
+from data.files import atomic_folder, read_json, validated
 from distill.export.folder import FAST_TOKENIZER_CLASS
 
 _UNSUPPORTED = ("StableDiffusionXL", "StableDiffusion3", "Flux")
@@ -98,12 +98,12 @@ def check_pipeline_fit(width: int, source: str) -> None:
     """Raise UserError unless a student with states of `width` can stand in `source`."""
     pipeline = resolve_pipeline(source)
     path = pipeline / "model_index.json"
-    index = shaped(read_json(path), PipelineIndex, str(path), "give the folder of a diffusers pipeline")
+    index = validated(read_json(path), PipelineIndex, str(path), "give the folder of a diffusers pipeline")
     check_pipeline_class(index, f"--pipeline {source}")
     if index.get("text_encoder", (None, None))[1] != "CLIPTextModel":
         raise UserError(f"--pipeline {source}: its encoder is not a CLIPTextModel; the student cannot stand in for it")
     path = pipeline / "unet" / "config.json"
-    unet = shaped(read_json(path), dict[str, object], str(path), "fetch the pipeline again")
+    unet = validated(read_json(path), dict[str, object], str(path), "fetch the pipeline again")
     check_unet_config(unet, f"--pipeline {source}")
     expected = unet.get("cross_attention_dim")
     if width != expected:

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult
 from typing_extensions import TypedDict
 
 from data.cli import UserError
-from data.files import read_json, shaped
+from data.files import read_json, validated
 
 REWRITE_HINT = "write it again with python -m eval.NAME --out"
 Interval = tuple[float, float]
@@ -160,7 +160,7 @@ def read_results(paths: Sequence[Path]) -> tuple[BenchmarkResult, ...]:
     """The result files of benchmarks; anything else raises UserError."""
     loaded = []
     for path in paths:
-        result = shaped(read_json(path), ResultJson, f"--results {path}: no result of a benchmark", REWRITE_HINT)
+        result = validated(read_json(path), ResultJson, f"--results {path}: no result of a benchmark", REWRITE_HINT)
         loaded.append(BenchmarkResult(path, result["rows"], result.get("translations", []), result["settings"]))
     return tuple(loaded)
 

@@ -25,7 +25,9 @@ def main() -> None:
         if find_spec(tracker) is None:
             raise UserError(f"train.trackers: {tracker} is not installed; pip install {tracker}, or leave it out")
     accelerator = make_accelerator(config)
-    with file_lock(config.out_dir) if accelerator.is_main_process else nullcontext():
+    folder = config.out_dir
+    busy = f"out_dir: another process trains in {folder}; wait for it, stop it, or name another folder"
+    with file_lock(folder, busy) if accelerator.is_main_process else nullcontext():
         _run(resolved, accelerator)
 
 

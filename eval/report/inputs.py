@@ -12,7 +12,7 @@ from typing import Any, NotRequired
 from typing_extensions import TypedDict
 
 from data.cli import UserError, one_line
-from data.files import read_json, shaped
+from data.files import read_json, validated
 from distill.export.results import REWRITE_HINT, Interval, ResultJson
 from eval.datasets.benchmark import text_lines
 
@@ -129,12 +129,12 @@ def _add_file(inputs: ReportInputs, file: Path, name: str) -> bool:
         return False
     if _is_result(value):
         kind = inputs.translations if "translations" in value else inputs.results
-        kind[name] = shaped(value, ResultJson, str(file), REWRITE_HINT)
+        kind[name] = validated(value, ResultJson, str(file), REWRITE_HINT)
     elif {"psnr", "shown", "settings"} <= set(value):
-        drawing = shaped(value, GenerationResult, str(file), "draw again with python -m eval.generation")
+        drawing = validated(value, GenerationResult, str(file), "draw again with python -m eval.generation")
         inputs.generations[name] = GenerationRun(drawing, file.parent / "pictures")
     elif value.get("kind") == "pairs":
-        inputs.pairs[name] = shaped(value, PairsResult, str(file), "write it again with python -m eval.pairs")
+        inputs.pairs[name] = validated(value, PairsResult, str(file), "write it again with python -m eval.pairs")
     else:
         return False
     return True
@@ -155,5 +155,5 @@ def _lines(path: Path) -> list[dict[str, float]]:
             if number == len(lines) and isinstance(error, json.JSONDecodeError):
                 break
             raise UserError(f"{where}: not JSON ({one_line(error)}); remove the line") from error
-        rows.append(shaped(row, dict[str, float], where, "remove the line"))
+        rows.append(validated(row, dict[str, float], where, "remove the line"))
     return rows

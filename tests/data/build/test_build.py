@@ -120,7 +120,7 @@ def test_an_old_corpus_is_kept_refused_or_replaced(tmp_path: Path, capsys: pytes
         built(config)
     assert built(config, overwrite=True)["rows_kept"] == 8
     assert not (tmp_path / "corpus.partial").exists()
-    assert not (tmp_path / "corpus.old").exists()
+    assert not (tmp_path / ".corpus.old").exists()
 
 
 def test_thresholds_are_chosen_again_without_reading_the_sources(
@@ -180,7 +180,7 @@ b.build(Path({str(config)!r}), Path({str(tmp_path / "corpus")!r}))
 def test_a_swap_killed_between_its_renames_is_mended(tmp_path: Path, state: str) -> None:
     config = tsv_config(tmp_path, PAIRS)
     built(config)
-    corpus, old = tmp_path / "corpus", tmp_path / "corpus.old"
+    corpus, old = tmp_path / "corpus", tmp_path / ".corpus.old"
     if state == "old only":
         corpus.rename(old)
     else:
@@ -194,7 +194,7 @@ def test_a_second_build_in_the_same_place_is_refused(tmp_path: Path) -> None:
     import fcntl
 
     config = tsv_config(tmp_path, PAIRS)
-    with (tmp_path / "corpus.partial.lock").open("w") as lock:
+    with (tmp_path / ".corpus.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another build is writing"):
             built(config)

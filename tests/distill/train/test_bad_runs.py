@@ -224,7 +224,7 @@ def test_english_that_does_not_divide_among_processes(
 
 
 def test_a_folder_in_which_another_process_trains(tree: dict[str, Any], refused: Refused, tmp_path: Path) -> None:
-    with file_lock(tmp_path / "run"):
+    with file_lock(tmp_path / "run", "busy"):
         line = refused(write_config(tmp_path / "c.yaml", tree))
     assert line.startswith(f"error: out_dir: another process trains in {tmp_path / 'run'}")
 
