@@ -7,7 +7,7 @@ from eval.retrieval.__main__ import run_benchmark
 
 def main() -> None:
     """Score Flickr30K-CN, or any file in one of its layouts; the options are those of `eval.retrieval.options`."""
-    run_benchmark(BENCHMARKS["flickr30k-cn"])
+    run_benchmark(BENCHMARKS["flickr30k-cn"], module="eval.flickr30k_cn")
 
 
 if __name__ == "__main__":

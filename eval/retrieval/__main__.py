@@ -16,10 +16,12 @@ from eval.retrieval.result import RetrievalResult, result_json, terminal_table
 from eval.retrieval.score import score
 
 
-def run_benchmark(published: PublishedBenchmark, arguments: list[str] | None = None) -> RetrievalResult:
+def run_benchmark(
+    published: PublishedBenchmark, arguments: list[str] | None = None, module: str | None = None
+) -> RetrievalResult:
     """Read the command line, score, print the table and write the JSON."""
     purpose = f"Zero-shot retrieval on {published.title}: a student beside its teacher."
-    options = parse_options(f"eval.retrieval {published.name}", purpose, arguments)
+    options = parse_options(module or f"eval.retrieval {published.name}", purpose, arguments)
     benchmark = read_benchmark(options.data, options.images, published.language)
     if options.english is not None:
         benchmark = with_english(
