@@ -13,17 +13,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from transformers.utils.logging import disable_progress_bar
 
-from data.cli import UserError, one_line
+from data.cli import UserError
 from distill.student.tokenizer import load_fast_tokenizer
-from distill.text_tower import (
-    check_finite_weights,
-    check_local_folder,
-    length_sorted_batches,
-    load_any_tokenizer,
-    load_tower,
-)
+from distill.text_tower import length_sorted_batches, load_any_tokenizer, load_pretrained_model, load_tower
 
 
 @dataclass(frozen=True)
@@ -60,21 +53,9 @@ def load_text_encoder(
     source: str, key: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> TextEncoder:
     """The `text_encoder/` of a student's folder or Hub id, with its tokenizer; `key` names the option in errors."""
-    check_local_folder(source, key)
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # bars of a second would hide the lines that matter
-    try:
-        model: Any
-        info: dict[str, set[str]]
-        model, info = CLIPTextModel.from_pretrained(  # type: ignore[misc]
-            source, subfolder="text_encoder", dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # a damaged folder raises whatever its reader stumbles over
-        raise UserError(
-            f"{key}: {source!r} holds no text_encoder/ in safetensors, as an export has ({one_line(error)})"
-        ) from error
-    if info["missing_keys"]:
-        raise UserError(f"{key}: {source!r}: its text_encoder/ has no weight {min(info['missing_keys'])}; export again")
-    check_finite_weights(model, f"{key}: {source!r}")
+    model: Any = load_pretrained_model(
+        CLIPTextModel, source, key, "text_encoder/", subfolder="text_encoder", dtype=dtype
+    )
     tokenizer_folder = Path(source) / "tokenizer"  # a Hub id has the same tokenizer at its root
     tokenizer = load_any_tokenizer(str(tokenizer_folder) if tokenizer_folder.is_dir() else source, key)
     if len(tokenizer) > model.config.vocab_size:

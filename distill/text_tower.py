@@ -1,16 +1,10 @@
-"""Loading and running a CLIP text tower, teacher or student.
+"""CLIP text towers: guarded loading, the fastest form for a device, and their output on a batch of ids.
 
-What an encoder says of a batch.
-
-The teacher as it is loaded, once a process: what the run's teacher and student are made from.
-
-Texts in batches of like length, padded no further than the longest.
-
-No mask is needed: the tower is causal and pools at the first end-of-text, so it does not see what follows.
+A causal tower needs no padding mask: it pools at the first end-of-text token and does not attend to what follows.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,81 +22,131 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from data.cli import UserError, one_line, panics_as_errors
 
+StateLayer = Literal["last", "penultimate", "penultimate_normed"]
+"""Hidden states that a UNet attends to: the last ones (SD 1.x), those before the last layer (SDXL), or the latter
+through the final norm (SD 2.x)."""
+
 
 @dataclass(frozen=True)
 class EncoderOutput:
-    """A tower's output on one batch.
+    """Hidden states, pooled embedding and text mask of one batch.
 
-    tokens: [batch, slots, width] final hidden states; pooled: [batch, projection] projected end-of-text state;
-    is_text: [batch, slots] bool, true from start-of-text up to the first end-of-text.
+    hidden_states: [batch, length, width]; pooled: [batch, projection], the projected end-of-text state;
+    text_mask: [batch, length] bool, true from start-of-text up to the first end-of-text.
     """
 
     hidden_states: torch.Tensor
     pooled: torch.Tensor
     text_mask: torch.Tensor
 
-    def rows(self, chosen: slice) -> "EncoderOutput":
-        """The states of some rows."""
-        return EncoderOutput(self.hidden_states[chosen], self.pooled[chosen], self.text_mask[chosen])
+    def rows(self, rows: slice) -> "EncoderOutput":
+        """The output of some rows of the batch."""
+        return EncoderOutput(self.hidden_states[rows], self.pooled[rows], self.text_mask[rows])
+
+    def detached_leaf(self) -> "EncoderOutput":
+        """The same values as leaves of a new graph, whose gradients are kept."""
+        hidden_states, pooled = (t.detach().requires_grad_() for t in (self.hidden_states, self.pooled))
+        return EncoderOutput(hidden_states, pooled, self.text_mask)
+
+    @staticmethod
+    def cat(outputs: Sequence["EncoderOutput"]) -> "EncoderOutput":
+        """Outputs of one length as one batch, in order."""
+        return EncoderOutput(
+            torch.cat([output.hidden_states for output in outputs]),
+            torch.cat([output.pooled for output in outputs]),
+            torch.cat([output.text_mask for output in outputs]),
+        )
 
 
 def text_mask(ids: torch.Tensor, eos_id: int) -> torch.Tensor:
-    """True up to and including the first end-of-text of each row, bool [batch, slots]; padding uses the same id."""
+    """True up to and including the first end-of-text of each row, bool [batch, length]; padding may use the same id."""
     ends = ids == eos_id
     return ends.cumsum(dim=1) - ends.int() == 0
 
 
-StateLayer = Literal["last", "penultimate", "penultimate_normed"]
-"""Which states a UNet reads: the last ones (SD 1.x), those before the last layer (SDXL), or these through the final
-norm (SD 2.x)."""
+def load_pretrained_model(
+    cls: Any,  # noqa: ANN401  # a model class of transformers or diffusers
+    source: str,
+    option: str,
+    what: str,
+    **kwargs: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """`cls.from_pretrained(source, **kwargs)` from safetensors: every weight there and finite; else UserError.
 
-
-class QuickMlp(nn.Module):
-    """CLIP's feed-forward part around x * sigmoid(1.702 x), with the fused SiLU instead: silu(1.702 x) / 1.702.
-
-    The two factors go into the weights, which are smaller than the activations; the values are the same.
+    `source` is a local folder or a Hub id, `option` names the command-line option or key that gave it, `what` the model
+    ("CLIP text tower").
     """
-
-    def __init__(self, mlp: CLIPMLP) -> None:
-        """Take over the two products of `mlp` under their own names."""
-        super().__init__()
-        self.fc1: nn.Linear = mlp.fc1
-        self.fc2: nn.Linear = mlp.fc2
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Of `x` [..., width], the same shape."""
-        up = F.silu(F.linear(x, 1.702 * self.fc1.weight, 1.702 * self.fc1.bias))
-        return F.linear(up, self.fc2.weight / 1.702, self.fc2.bias)
-
-
-def load_tower(name: str, key: str) -> CLIPTextModelWithProjection:
-    """The text tower with its projection, float32, of a local folder or a Hub id; `key` names the option in errors."""
-    check_local_folder(name, key)
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # ours say more
-    set_verbosity_error()  # type: ignore[no-untyped-call]  # what is missing is one line of ours, below
-    try:
-        model: CLIPTextModelWithProjection
-        info: dict[str, set[str]]
-        model, info = CLIPTextModelWithProjection.from_pretrained(  # type: ignore[misc]
-            name, dtype=torch.float32, output_loading_info=True, attention_dropout=0.0, use_safetensors=True
-        )
-    except Exception as error:  # a damaged folder raises whatever its reader stumbles over
-        raise UserError(f"{key}: {name!r} holds no CLIP text tower in safetensors ({one_line(error)})") from error
-    if info["missing_keys"] == {"text_projection.weight"}:
-        _add_identity_projection(model)
-    elif info["missing_keys"]:
-        missing = sorted(info["missing_keys"])[0]
-        raise UserError(f"{key}: {name!r} has no weight {missing}; name a CLIP model with a text tower")
-    check_finite_weights(model, f"{key}: {name!r}")
-    _set_eos_token_id(model)
+    model, missing = _load_with_missing(cls, source, option, what, **kwargs)
+    check_weights(model, missing, f"{option}: {source!r}")
     return model
 
 
-def load_clip_tokenizer(name: str, key: str, **settings: str) -> PreTrainedTokenizerFast:
-    """The tokenizer of a local folder or a Hub id: a CLIPTokenizer, or one that spells as it does (`extended`'s)."""
-    tokenizer = load_any_tokenizer(name, key, **settings)
+def _load_with_missing(
+    cls: Any,  # noqa: ANN401
+    source: str,
+    option: str,
+    what: str,
+    **kwargs: Any,  # noqa: ANN401
+) -> tuple[Any, set[str]]:
+    check_local_folder(source, option)
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    set_verbosity_error()  # type: ignore[no-untyped-call]  # missing weights are one line of ours
+    try:
+        model, info = cls.from_pretrained(source, use_safetensors=True, output_loading_info=True, **kwargs)
+    except Exception as error:  # damaged files raise whatever their reader meets
+        raise UserError(f"{option}: {source!r} holds no {what} in safetensors ({one_line(error)})") from error
+    return model, set(info["missing_keys"])
+
+
+def check_weights(model: nn.Module, missing: Collection[str], where: str) -> None:
+    """UserError for a missing weight, or one that is not finite: a diverged training, or an overflow in fp16."""
+    if missing:
+        raise UserError(f"{where} has no weight {min(missing)}; its files are incomplete or of another kind of model")
+    if broken := next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None):
+        raise UserError(f"{where}: the weight {broken} is not finite; take an earlier checkpoint or another download")
+
+
+def check_local_folder(name: str, option: str) -> None:
+    """UserError for the path of a local folder that does not exist."""
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise UserError(f"{option}: no folder {name!r} (looked in {Path.cwd()})")
+
+
+def load_tower(name: str, option: str) -> CLIPTextModelWithProjection:
+    """A CLIP text tower with its projection, float32; text encoders of SD 2.x pipelines get the identity for one."""
+    model: CLIPTextModelWithProjection
+    model, missing = _load_with_missing(
+        CLIPTextModelWithProjection, name, option, "CLIP text tower", dtype=torch.float32, attention_dropout=0.0
+    )
+    if missing == {"text_projection.weight"}:
+        missing = set()
+        width = model.config.hidden_size
+        model.config.projection_dim = width
+        model.text_projection = nn.Linear(width, width, bias=False)
+        nn.init.eye_(model.text_projection.weight).requires_grad_(False)
+    check_weights(model, missing, f"{option}: {name!r}")
+    if model.config.eos_token_id in (None, 2):
+        # Configs of the first CLIP release say 2 (or nothing), by which transformers pools at the largest id: the
+        # teacher's end-of-text, but not the student's, whose new tokens come after it.
+        model.config.eos_token_id = model.text_model.eos_token_id = model.config.vocab_size - 1
+    return model
+
+
+def load_any_tokenizer(name: str, option: str, **settings: str) -> Any:  # noqa: ANN401  # the class that the folder names
+    """The tokenizer of a local folder or a Hub id."""
+    check_local_folder(name, option)
+    try:
+        with panics_as_errors():
+            return AutoTokenizer.from_pretrained(name, **settings)
+    except Exception as error:  # as above
+        raise UserError(f"{option}: {name!r} holds no tokenizer ({one_line(error)})") from error
+
+
+def load_clip_tokenizer(name: str, option: str, **settings: str) -> PreTrainedTokenizerFast:
+    """The CLIP tokenizer of a local folder or a Hub id, or one that spells as it does (`extended`'s)."""
+    tokenizer = load_any_tokenizer(name, option, **settings)
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or not is_clip_bpe(tokenizer):
-        raise UserError(f"{key}: {name!r} has a {type(tokenizer).__name__}; a CLIPTokenizer is needed")
+        raise UserError(f"{option}: {name!r} has a {type(tokenizer).__name__}; a CLIPTokenizer is needed")
     return tokenizer
 
 
@@ -112,14 +156,22 @@ def is_clip_bpe(tokenizer: PreTrainedTokenizerFast) -> bool:
     return isinstance(model, BPE) and model.end_of_word_suffix == "</w>"
 
 
-def load_any_tokenizer(name: str, key: str, **settings: str) -> Any:  # noqa: ANN401  # whichever class the folder names
-    """The tokenizer of a local folder or a Hub id."""
-    check_local_folder(name, key)
-    try:
-        with panics_as_errors():
-            return AutoTokenizer.from_pretrained(name, **settings)
-    except Exception as error:  # the same
-        raise UserError(f"{key}: {name!r} holds no tokenizer ({one_line(error)})") from error
+class QuickMlp(nn.Module):
+    """CLIP's feed-forward block around x * sigmoid(1.702 x), with the fused SiLU instead: silu(1.702 x) / 1.702.
+
+    The two factors go into the weights, which are smaller than the activations; the values are the same.
+    """
+
+    def __init__(self, mlp: CLIPMLP) -> None:
+        """Take over the two linear layers of `mlp` under their own names."""
+        super().__init__()
+        self.fc1: nn.Linear = mlp.fc1
+        self.fc2: nn.Linear = mlp.fc2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Output of the shape of `x`, [..., width]."""
+        up = F.silu(F.linear(x, 1.702 * self.fc1.weight, 1.702 * self.fc1.bias))
+        return F.linear(up, self.fc2.weight / 1.702, self.fc2.bias)
 
 
 def optimize_for_device(model: CLIPTextModelWithProjection, on_cpu: bool) -> CLIPTextModelWithProjection:
@@ -136,51 +188,19 @@ def optimize_for_device(model: CLIPTextModelWithProjection, on_cpu: bool) -> CLI
 
 
 def encode_ids(model: CLIPTextModelWithProjection, ids: torch.Tensor, layer: StateLayer = "last") -> EncoderOutput:
-    """States of `ids` [batch, slots]; no mask: the tower is causal, and Stable Diffusion reads its padding."""
+    """Output for `ids` [batch, length], float32."""
     out = model(input_ids=ids, output_hidden_states=layer != "last")
-    tokens: torch.Tensor = out.last_hidden_state if layer == "last" else out.hidden_states[-2]
+    hidden_states: torch.Tensor = out.last_hidden_state if layer == "last" else out.hidden_states[-2]
     if layer == "penultimate_normed":
-        tokens = model.text_model.final_layer_norm(tokens)
-    end_of_text = model.config.eos_token_id
-    assert isinstance(end_of_text, int)
-    text = text_mask(ids, end_of_text)
-    return EncoderOutput(hidden_states=tokens.float(), pooled=out.text_embeds.float(), text_mask=text)
-
-
-def check_finite_weights(model: nn.Module, place: str) -> None:
-    """UserError where a weight is not a finite number: a training that broke, or a conversion to fp16 that did."""
-    broken = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
-    if broken is not None:
-        raise UserError(f"{place}: the weight {broken} is not finite; export an earlier step")
-
-
-def _set_eos_token_id(model: CLIPTextModelWithProjection) -> None:
-    """Make `eos_token_id` explicit, in place.
-
-    Configs of the first CLIP release say 2 (or nothing), by which transformers pools at the largest id: the teacher's
-    end-of-text, but not the student's, whose new tokens come after it.
-    """
-    if model.config.eos_token_id in (None, 2):
-        model.config.eos_token_id = model.text_model.eos_token_id = model.config.vocab_size - 1
-
-
-def _add_identity_projection(model: CLIPTextModelWithProjection) -> None:
-    """Pool the end-of-text state itself, in place: the text encoders of SD 2.x pipelines come without projection."""
-    width = model.config.hidden_size
-    model.config.projection_dim = width
-    model.text_projection = nn.Linear(width, width, bias=False)
-    nn.init.eye_(model.text_projection.weight).requires_grad_(False)
-
-
-def check_local_folder(name: str, key: str) -> None:
-    """Refuse a name that looks like a local folder where there is none."""
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise UserError(f"{key}: no folder {name!r} (looked in {Path.cwd()})")
+        hidden_states = model.text_model.final_layer_norm(hidden_states)
+    eos_id = model.config.eos_token_id
+    assert isinstance(eos_id, int)
+    return EncoderOutput(hidden_states.float(), out.text_embeds.float(), text_mask(ids, eos_id))
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A CLIP text tower with its tokenizer, and which of its states a UNet reads."""
+    """A CLIP text tower with its tokenizer, and the layer whose states a UNet attends to."""
 
     model: CLIPTextModelWithProjection
     tokenizer: PreTrainedTokenizerFast
@@ -188,16 +208,16 @@ class Pretrained:
 
     @property
     def max_length(self) -> int:
-        """Most tokens of a prompt."""
+        """Maximum number of tokens of a prompt."""
         return int(self.model.config.max_position_embeddings)
 
     @property
     def width(self) -> int:
-        """Width of the states."""
+        """Width of the hidden states."""
         return int(self.model.config.hidden_size)
 
     def copy_model(self) -> CLIPTextModelWithProjection:
-        """The model again, to be changed."""
+        """A deep copy of the model."""
         return copy.deepcopy(self.model)
 
 
@@ -207,27 +227,26 @@ def load_pretrained(name: str, state_layer: StateLayer = "last", padding: str | 
     if padding is not None:
         if padding not in tokenizer.get_vocab():
             raise UserError(f"padding: {padding!r} is no token of {name!r}; Stable Diffusion 2 and SDXL pad with '!'")
-        # As the pipeline's own tokenizer is made: where a text has the token, it is read as a special one too.
+        # Like the pipeline's own tokenizer, which parses this token in a text as a special one too.
         tokenizer = load_clip_tokenizer(name, "teacher", pad_token=padding)
     return Pretrained(load_tower(name, "teacher"), tokenizer, state_layer)
 
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """`rows` [batch] say which texts these are; `ids` [batch, length] are filled up with the end-of-text."""
+    """Texts `rows` [batch] of a list; `ids` [batch, length] are padded with end-of-text."""
 
     rows: list[int]
     ids: NDArray[np.int64]
 
 
 def length_sorted_batches(ids: Sequence[Sequence[int]], eos_id: int, batch_size: int) -> list[PaddedBatch]:
-    """All texts, shortest first."""
+    """All texts, shortest first, each batch padded to its longest text."""
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
     batches = []
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         longest = len(ids[rows[-1]])
-        batches.append(
-            PaddedBatch(rows, np.array([[*ids[row], *[eos_id] * (longest - len(ids[row]))] for row in rows]))
-        )
+        padded = np.array([[*ids[row], *[eos_id] * (longest - len(ids[row]))] for row in rows])
+        batches.append(PaddedBatch(rows, padded))
     return batches

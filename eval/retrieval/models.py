@@ -24,7 +24,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from data.cli import UserError, one_line, panics_as_errors
-from distill.text_tower import check_finite_weights
+from distill.text_tower import check_weights
 from eval.retrieval.preprocess import OPENAI_MEAN, OPENAI_STD, ImagePreprocessing
 
 LEGACY_EOS_ID = 2
@@ -163,7 +163,7 @@ def _load_complete(model_class: Any, source: str, option: str, dtype: torch.dtyp
             f"{option} {source}: {len(missing)} weights of a {model_class.__name__} "
             f"are missing or misfit, {missing[0]} first"
         )
-    check_finite_weights(model, f"{option} {source}")
+    check_weights(model, (), f"{option} {source}")
     return model
 
 
