@@ -1,1 +1,1 @@
-"""The report card: results, runs, drawings and pairs on one page that loads nothing."""
+"""The report: results, runs, pictures and pairs on one page that loads nothing."""

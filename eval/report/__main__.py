@@ -1,4 +1,4 @@
-"""`python -m eval.report RUNS... --out report.html`: a page of results, drawings, runs and pairs, and their JSON."""
+"""`python -m eval.report RUNS... --out report.html`: results, pictures, training curves and pairs on one page."""
 
 import contextlib
 from collections.abc import Sequence
@@ -11,13 +11,12 @@ from data.cli import UserError, run_cli
 from data.files import write_json, write_text
 from eval.datasets.benchmark import folder_image_reader
 from eval.report.inputs import ReportInputs, load_inputs
-from eval.report.page import html_page
-from eval.report.sections import OptionalImageReader
+from eval.report.page import OptionalImageReader, html_page
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Gather, draw and write; see `--help`."""
-    parser = ArgumentParser(prog="python -m eval.report", description="A report card.", exit_on_error=False)
+    """Write the page and its JSON; see `--help`."""
+    parser = ArgumentParser(prog="python -m eval.report", description=__doc__, exit_on_error=False)
     parser.add_argument("runs", type=Path, nargs="+", help="result files, folders of runs and of eval.generation")
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write; report.json goes beside it")
     parser.add_argument(
@@ -31,34 +30,30 @@ def main(arguments: list[str] | None = None) -> None:
     content, html = report_json(inputs), html_page(args.title, inputs, find_image(args.images))
     write_text(html, args.out)
     write_json(content, args.out.with_suffix(".json"))
-    print(f"{args.out}: " + ", ".join(f"{len(each)} {name}" for name, each in content.items() if each))
+    print(f"{args.out}: " + ", ".join(f"{len(values)} {kind}" for kind, values in content.items() if values))
 
 
 def find_image(folders: Sequence[Path]) -> OptionalImageReader:
-    """Pictures of the first of `folders` that has them: a report may be of several benchmarks, and of some without."""
-    sources = [folder_image_reader(folder, folder) for folder in folders]
+    """A reader of the first of `folders` that has an image: a report may cover several benchmarks, some without."""
+    readers = [folder_image_reader(folder, folder) for folder in folders]
 
-    def picture(image: str) -> bytes | None:
-        for source in sources:
+    def read_image(image: str) -> bytes | None:
+        for reader in readers:
             with contextlib.suppress(UserError):
-                return source(image)
+                return reader(image)
         return None
 
-    return picture
+    return read_image
 
 
-def report_json(sources: ReportInputs) -> dict[str, dict[str, Any]]:
-    """The same content for programs: results, translations, drawings and pairs whole, of each run its last values."""
-    last: dict[str, dict[str, float]] = {}
-    for name, rows in sources.curves.items():
-        last[name] = {key: value for row in rows for key, value in row.items()}
-    drawn = {name: each.result for name, each in sources.generations.items()}
+def report_json(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
+    """The same content for programs: all results, and for each run the last value of each metric."""
     return {
-        "results": sources.results,
-        "translations": sources.translations,
-        "drawings": drawn,
-        "runs": last,
-        "pairs": sources.pairs,
+        "results": inputs.results,
+        "translations": inputs.translations,
+        "drawings": {name: run.result for name, run in inputs.generations.items()},
+        "runs": {name: {k: v for row in rows for k, v in row.items()} for name, rows in inputs.curves.items()},
+        "pairs": inputs.pairs,
     }
 
 

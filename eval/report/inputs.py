@@ -1,13 +1,10 @@
-"""What a report is made of: results, drawings, curves of runs, comparisons of pairs; known by their content.
-
-What the report relies on in the files of eval.generation and eval.pairs.
-"""
+"""The files of a report, recognised by their content: results, generations, metrics of runs, comparisons of pairs."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import NotRequired
 
 from typing_extensions import TypedDict
 
@@ -18,14 +15,14 @@ from eval.datasets.benchmark import text_lines
 
 
 class MeanInterval(TypedDict):
-    """Of one conditioning."""
+    """Of one measure under one conditioning."""
 
     mean: float
     ci95: Interval
 
 
 class ShownPrompt(TypedDict):
-    """A prompt whose pictures are kept."""
+    """A prompt whose pictures were written."""
 
     en: str
     zh: str
@@ -33,7 +30,7 @@ class ShownPrompt(TypedDict):
 
 
 class GenerationSettings(TypedDict):
-    """What the measures depend on."""
+    """The settings that the measures depend on."""
 
     prompts: int
     seeds: int
@@ -41,7 +38,7 @@ class GenerationSettings(TypedDict):
 
 
 class GenerationResult(TypedDict):
-    """The result.json of eval.generation: each measure by conditioning."""
+    """`result.json` of eval.generation: each measure by conditioning."""
 
     psnr: dict[str, MeanInterval]
     latent_distance: NotRequired[dict[str, MeanInterval]]
@@ -53,7 +50,7 @@ class GenerationResult(TypedDict):
 
 
 class Cosines(TypedDict):
-    """Mean cosine with the teacher's English over some pairs."""
+    """Mean cosine with the teacher's English over a group of pairs."""
 
     pairs: int
     zh: float
@@ -61,7 +58,7 @@ class Cosines(TypedDict):
 
 
 class WorstPair(TypedDict):
-    """A pair that is far from the teacher."""
+    """One of the pairs with the lowest cosines."""
 
     cosine: float
     domain: str
@@ -88,7 +85,7 @@ class GenerationRun:
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Everything that was found, each under the name of its file or run."""
+    """Everything that the paths hold, by the name of its file or run."""
 
     results: dict[str, ResultJson] = field(default_factory=dict)
     translations: dict[str, ResultJson] = field(default_factory=dict)
@@ -98,14 +95,14 @@ class ReportInputs:
 
 
 def load_inputs(paths: Sequence[Path]) -> ReportInputs:
-    """Read files of results, drawings and pairs; of folders metrics.jsonl and every JSON that is one of these."""
+    """Read result, generation and pairs files; in a folder, `metrics.jsonl` and every JSON file of these kinds."""
     inputs = ReportInputs()
     for path, name in zip(paths, _distinct_names(paths), strict=True):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; give result files, or folders of runs")
         metrics = path / "metrics.jsonl"
         if metrics.is_file():
-            inputs.curves[name] = _lines(metrics)
+            inputs.curves[name] = _read_metrics(metrics)
         files = [path] if path.is_file() else sorted(path.glob("*.json"))
         known = [_add_file(inputs, file, name if path.is_file() else f"{name}/{file.stem}") for file in files]
         if not any(known) and not metrics.is_file():
@@ -114,7 +111,7 @@ def load_inputs(paths: Sequence[Path]) -> ReportInputs:
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each path: its last part, or as many from the end as tell all of them apart."""
+    """A name for each path: its last component, or as many as make all names different."""
     path_parts = [(path.with_suffix("") if path.is_file() else path).absolute().parts for path in paths]
     count = 1
     while len({parts[-count:] for parts in path_parts}) < len(set(path_parts)):
@@ -123,16 +120,16 @@ def _distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _add_file(inputs: ReportInputs, file: Path, name: str) -> bool:
-    """Put what `file` holds where it belongs; False where it is something else, UserError where it is damaged."""
+    """Add the content of `file`; False for a file of another kind, UserError for a damaged one."""
     value = read_json(file)
     if not isinstance(value, dict):
         return False
-    if _is_result(value):
-        kind = inputs.translations if "translations" in value else inputs.results
-        kind[name] = validated(value, ResultJson, str(file), REWRITE_HINT)
+    if isinstance(value.get("rows"), list) and isinstance(value.get("settings"), dict):
+        results = inputs.translations if "translations" in value else inputs.results
+        results[name] = validated(value, ResultJson, str(file), REWRITE_HINT)
     elif {"psnr", "shown", "settings"} <= set(value):
-        drawing = validated(value, GenerationResult, str(file), "draw again with python -m eval.generation")
-        inputs.generations[name] = GenerationRun(drawing, file.parent / "pictures")
+        result = validated(value, GenerationResult, str(file), "draw again with python -m eval.generation")
+        inputs.generations[name] = GenerationRun(result, file.parent / "pictures")
     elif value.get("kind") == "pairs":
         inputs.pairs[name] = validated(value, PairsResult, str(file), "write it again with python -m eval.pairs")
     else:
@@ -140,12 +137,8 @@ def _add_file(inputs: ReportInputs, file: Path, name: str) -> bool:
     return True
 
 
-def _is_result(value: dict[str, Any]) -> bool:
-    return isinstance(value.get("rows"), list) and isinstance(value.get("settings"), dict)
-
-
-def _lines(path: Path) -> list[dict[str, float]]:
-    """Rows of metrics.jsonl; a last line that a killed run left half-written is dropped."""
+def _read_metrics(path: Path) -> list[dict[str, float]]:
+    """Rows of metrics.jsonl, without a last line that a killed run left incomplete."""
     lines = list(text_lines(path))
     rows = []
     for number, (where, line) in enumerate(lines, 1):

@@ -1,119 +1,153 @@
 """The report as one HTML page that loads nothing: no script, no font, no request; pictures are inside it.
 
-The section of a run: what training logged, as charts.
-
-The section of held-out pairs: cosines by domain, length and slot, and the worst pairs.
+`page.html.jinja` is the page; this module computes what its loops need.
 """
 
-from collections.abc import Mapping, Sequence
-from html import escape
+import base64
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from eval.report import sections
-from eval.report.charts import html_table, line_chart
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from distill.export.results import RECALLS
+from eval.report.charts import line_chart
 from eval.report.inputs import ReportInputs
-from eval.report.sections import OptionalImageReader
+from eval.retrieval.preprocess import decode_image
+from eval.retrieval.result import ROLES
 
-GROUPS = {"lr": "learning rate", "grad_norm": "gradient norm", "pairs_per_second": "pairs a second"}
-
-
-def curves_section(name: str, rows: Sequence[Mapping[str, float]]) -> str:
-    """A chart for each group of values; held-out values apart, by what they measure."""
-    groups: dict[str, list[str]] = {}
-    for key in dict.fromkeys(key for row in rows for key in row):
-        if key not in ("step", "pairs"):
-            groups.setdefault(_group(key), []).append(key)
-    charts = [
-        line_chart(
-            group,
-            "step",
-            {
-                _short(key): [(float(r["step"]), float(r[key])) for r in rows if key in r and "step" in r]
-                for key in members
-            },
-        )
-        for group, members in groups.items()
-    ]
-    return f"<h2>Training <small>{escape(name)}</small></h2><div class='charts'>{''.join(charts)}</div>"
+OptionalImageReader = Callable[[str], bytes | None]
+"""From an image id to the bytes of its file; None where the picture is not at hand."""
+GENERATION_MEASURES = {
+    "psnr": "PSNR to the teacher's picture, dB",
+    "latent_distance": "distance of the latents",
+    "prediction_error": "how far the UNet's prediction moves",
+    "things": "things as in the prompt",
+    "read_exact": "whole picture as in the prompt",
+}
+CURVE_GROUPS = {"lr": "learning rate", "grad_norm": "gradient norm", "pairs_per_second": "pairs a second"}
+THUMBNAIL_SIDE, MIN_GENERATED_SIDE = 192, 128
 
 
-def _group(key: str) -> str:
-    return f"held out: {key.rsplit('/', 1)[1]}" if key.startswith("valid/") else GROUPS.get(key, "losses")
+@dataclass(frozen=True)
+class InlineImage:
+    """A picture as a data URL; `image` is the id of a retrieved one, `conditioning` that of a generated one."""
+
+    url: str
+    image: str = ""
+    conditioning: str = ""
 
 
-def _short(key: str) -> str:
-    return key.removeprefix("valid/").rsplit("/", 1)[0] if key.startswith("valid/") else key
+@dataclass(frozen=True)
+class PublishedModel:
+    """Published zero-shot recalls at 1, 5, 10 on a test of 1,000 images, in both directions, and their mean, %."""
+
+    model: str
+    t2i: tuple[float, float, float]
+    i2t: tuple[float, float, float]
+    mr: float
 
 
-def held_out_section(name: str, value: Mapping[str, Any]) -> str:
-    """Everything that `eval.pairs` wrote."""
-    parts = [f"<h2>Held-out pairs <small>{escape(name)}</small></h2>",
-             "<p>Cosine with the teacher's English: of the student's Chinese, and of its English.</p>"]  # fmt: skip
-    for title, key in (("domain", "by_domain"), ("English tokens", "by_length")):
-        rows = [
-            f"<tr><td>{escape(each)}</td><td>{told['pairs']}</td><td>{told['zh']:.4f}</td><td>{told['en']:.4f}</td></tr>"
-            for each, told in value[key].items()
-        ]
-        parts.append(html_table([title, "pairs", "Chinese", "English"], rows))
-    slots = {each: list(enumerate(map(float, values))) for each, values in value["by_slot"].items()}
-    parts.append(line_chart("Cosine of the states by slot, padding included", "slot", slots))
-    rows = [f"<tr><td>{row['cosine']:.3f}</td><td>{escape(row['domain'])}</td><td class='text'>{escape(row['zh'])}</td>"
-            f"<td class='text'>{escape(row['en'])}</td></tr>" for row in value["worst"]]  # fmt: skip
-    worst = html_table(["cosine", "domain", "Chinese", "English"], rows)
-    return "".join([*parts, f"<details><summary>The {len(rows)} worst pairs</summary>{worst}</details>"])
+FLICKR30K_CN = (
+    PublishedModel("OpenAI CLIP L/14 fed Chinese", (0.0, 2.4, 4.0), (2.3, 8.1, 12.6), 5.0),
+    PublishedModel("Taiyi-326M L/14", (53.8, 79.9, 86.6), (64.0, 90.4, 96.1), 78.5),
+    PublishedModel("Wukong L/14", (51.7, 78.9, 86.3), (76.1, 94.8, 97.5), 80.9),
+    PublishedModel("SkyCLIP L/14", (58.8, 82.6, 89.6), (78.8, 96.1, 98.3), 84.0),
+    PublishedModel("CN-CLIP B/16", (62.7, 86.9, 92.8), (74.6, 93.5, 97.1), 84.6),
+    PublishedModel("R2D2 L/14", (60.9, 86.8, 92.7), (77.6, 96.7, 98.9), 85.6),
+    PublishedModel("CN-CLIP L/14", (68.0, 89.7, 94.4), (80.2, 96.6, 98.2), 87.9),
+    PublishedModel("AltCLIP L/14", (69.8, 89.9, 94.7), (84.8, 97.4, 98.8), 89.2),
+    PublishedModel("OpenCLIP XLM-R-L H/14", (71.0, 90.5, 94.9), (86.1, 97.5, 99.2), 89.9),
+    PublishedModel("InternVL-G", (77.7, 94.8, 97.3), (92.9, 99.4, 99.8), 93.7),
+)
+TEACHER_ON_ENGLISH = PublishedModel(
+    "OpenAI CLIP L/14 on English Flickr30K", (65.0, 87.2, 92.0), (85.2, 97.4, 99.2), 87.7
+)
 
 
-PAGE_STYLE = """
-:root{color-scheme:light dark;--line:#8884;--soft:#8882}
-body{font:16px/1.5 system-ui,"Noto Sans CJK SC",sans-serif;max-width:66rem;margin:0 auto;padding:1rem}
-h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child,td.text{text-align:left}td.text{white-space:normal;min-width:12rem}
-tr.student{background:var(--soft);font-weight:600}
-figure{margin:1rem 0;max-width:44rem}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem 2rem}
-figcaption{font-weight:600}svg{width:100%;height:auto;font:11px sans-serif}svg text{fill:currentColor}
-.grid{stroke:var(--line)}.legend{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem}
-.legend span{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:2px}
-.axis,.note,.twins figcaption{font-size:.85rem;opacity:.75}.shots{display:flex;gap:.4rem;flex-wrap:wrap}
-.shots img{width:96px;height:96px;object-fit:cover;border:3px solid transparent}.shots img.right{border-color:#059669}
-.twins figure{margin:0}.twins img{width:128px;height:128px;border:0}
-code,pre{font-size:.8rem;overflow-wrap:anywhere;white-space:pre-wrap}
-"""
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-
-
-def html_page(title: str, sources: ReportInputs, picture: OptionalImageReader) -> str:
-    """The whole page; every text from a file is escaped."""
-    parts = [
-        *(sections.retrieval_section(name, result, picture) for name, result in sources.results.items()),
-        *(sections.translation_section(name, result) for name, result in sources.translations.items()),
-        *(sections.twins_section(name, drawn.result, drawn.pictures) for name, drawn in sources.generations.items()),
-        *(curves_section(name, rows) for name, rows in sources.curves.items()),
-        *(held_out_section(name, value) for name, value in sources.pairs.items()),
-        _settings(
-            {
-                **sources.results,
-                **sources.translations,
-                **{name: drawn.result for name, drawn in sources.generations.items()},
-            }
+def html_page(title: str, inputs: ReportInputs, read_image: OptionalImageReader) -> str:
+    """The whole page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["fixed"] = lambda value, digits: f"{value:.{digits}f}"
+    generations = {name: run.result for name, run in inputs.generations.items()}
+    return environment.get_template("page.html.jinja").render(
+        title=title,
+        inputs=inputs,
+        all_settings={
+            name: result["settings"]
+            for name, result in {**inputs.results, **inputs.translations, **generations}.items()
+        },
+        roles=ROLES,
+        recall_keys=[metric.key for metric in RECALLS],
+        recalls=[f"{direction} R@{k}" for direction in ("T2I", "I2T") for k in (1, 5, 10)],
+        translation_head=["", *(f"{way} R@{k}" for way in ("to English", "back") for k in (1, 5, 10)), "MR", "95 %"],
+        published={"Flickr30K-CN": (*FLICKR30K_CN, TEACHER_ON_ENGLISH)},
+        examples=lambda result: list(_student_examples(result, read_image)),
+        measures_of=lambda result: [(key, text) for key, text in GENERATION_MEASURES.items() if key in result],
+        conditionings=lambda result: dict.fromkeys(
+            name for key in GENERATION_MEASURES if key in result for name in result[key]
         ),
-    ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title><style>{PAGE_STYLE}</style></head><body><h1>{escape(title)}</h1>"
-        f"{''.join(parts)}</body></html>\n"
+        prompt_pictures=_prompt_pictures,
+        curves=_curves,
+        by_position=lambda pairs: {name: list(enumerate(map(float, row))) for name, row in pairs["by_slot"].items()},
+        line_chart=line_chart,
     )
 
 
-def _settings(results: Mapping[str, Mapping[str, Any]]) -> str:
-    parts = []
-    for name, result in results.items():
-        settings = result["settings"]
-        hashes = "".join(f"{escape(digest)}  {escape(path)}\n" for path, digest in settings.get("sha256", {}).items())
-        rest = "".join(f"{escape(str(k))}: {escape(str(v))}\n" for k, v in settings.items() if k != "sha256")
-        parts.append(f"<h3>{escape(name)}</h3><pre>{rest}</pre><pre>{hashes}</pre>")
-    return f"<details><summary>Settings and hashes</summary>{''.join(parts)}</details>" if parts else ""
+def _student_examples(
+    result: Mapping[str, Any], read_image: OptionalImageReader
+) -> Iterator[tuple[Mapping[str, Any], list[InlineImage]]]:
+    """The student's Chinese queries with the pictures that they retrieved, as far as these are at hand."""
+    for example in result.get("examples", []):
+        if (example["model"], example["language"]) == ("student", "zh"):
+            files = [(image, read_image(image)) for image in example["found"]]
+            hits = [
+                InlineImage(_data_url(decode_image(content, image)), image=image)
+                for image, content in files
+                if content is not None
+            ]
+            if hits:
+                yield example, hits
+
+
+def _prompt_pictures(folder: Path, number: int) -> list[InlineImage]:
+    """The pictures of one prompt, the teacher's first; small ones enlarged."""
+    files = sorted(folder.glob(f"{number:03d}.*.png"), key=lambda path: (not path.name[4:].startswith("teacher"), path))
+    pictures = [enlarged(decode_image(path.read_bytes(), path.name), MIN_GENERATED_SIDE) for path in files]
+    return [
+        InlineImage(_data_url(picture), conditioning=path.name.split(".")[1])
+        for path, picture in zip(files, pictures, strict=True)
+    ]
+
+
+def enlarged(picture: Image.Image, width: int) -> Image.Image:
+    """The picture at least `width` pixels wide, by whole multiples and without smoothing."""
+    factor = max(1, -(-width // picture.width))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def _data_url(picture: Image.Image) -> str:
+    small = picture.copy()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _curves(rows: Sequence[Mapping[str, float]]) -> list[tuple[str, dict[str, list[tuple[float, float]]]]]:
+    """The series of each chart of a run: held-out values by measure, the losses together."""
+    groups: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for key in dict.fromkeys(key for row in rows for key in row if key not in ("step", "pairs")):
+        title, name = CURVE_GROUPS.get(key, "losses"), key
+        if key.startswith("valid/"):
+            name, measure = key.removeprefix("valid/").rsplit("/", 1)
+            title = f"held out: {measure}"
+        series = [(float(row["step"]), float(row[key])) for row in rows if key in row and "step" in row]
+        groups.setdefault(title, {})[name] = series
+    return list(groups.items())
