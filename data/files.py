@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -114,6 +114,21 @@ def file_lock(folder: Path, message: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise UserError(message) from error
         yield
+
+
+def check_out(option: str, out: Path, own: Collection[str] | Callable[[Path], bool]) -> None:
+    """Raise UserError unless the folder `out` can be written: absent, empty, or a former output, which is replaced.
+
+    `own` holds the names that a former output may have in it, or is a predicate on the folder.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        is_own = own(out) if callable(own) else {path.name for path in out.iterdir()} <= set(own)
+    else:
+        is_own = not out.exists() or out.is_dir()
+    if not is_own:
+        raise UserError(f"{option} {out}: something else is there; name a new folder")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"{option} {out}: no folder {out.parent}; make it first")
 
 
 def check_writable(out: Path) -> None:

@@ -1,1 +1,1 @@
-"""Twin pictures: the same seeds and the same UNet under two encoders."""
+"""Same-seed pictures of a fixed UNet under two encoders."""

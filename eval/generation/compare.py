@@ -1,9 +1,6 @@
-"""The whole comparison: same-seed pictures under teacher and student, and what is measured on them.
+"""Same-seed pictures under teacher and student, and the measures on them."""
 
-How far twins are apart: pure functions of pictures, latents and predictions, one value a picture.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,176 +16,211 @@ from eval.generation.pipeline import (
     SamplingConfig,
     Trajectory,
     decode_latents,
+    images_at_once,
     make_solver,
+    noise_seed,
+    predict,
     sample,
     seeded_noise,
 )
 from eval.generation.prompts import Prompt
-from eval.generation.recogniser import RecognisedScene, match_scene
+from eval.generation.recogniser import RecognisedScene, SceneMatch, match_scene
 from eval.metrics import Values, mean_interval
 
 LIMIT_DB = 99.0  # PSNR of equal pictures, so that means stay finite
+NUM_PROBE_STEPS = 4  # steps at which predictions are compared
+TEACHER, TEACHER_EMPTY, TEACHER_WRONG, STUDENT_EMPTY = "teacher-en", "teacher-empty", "teacher-wrong", "student-empty"
+Recognise = Callable[[NDArray[np.uint8]], list[RecognisedScene]]
+Measures = dict[str, dict[str, Values]]
+"""Values by measure and conditioning."""
+
+
+@dataclass(frozen=True)
+class GenerationSetup:
+    """One UNet, two encoders, and maybe a recogniser of what the pictures show."""
+
+    pipeline: Pipeline
+    teacher: TextEncoder
+    student: TextEncoder
+    sampling: SamplingConfig
+    recognise: Recognise | None = None
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """States [prompts, length, width], and the empty prompt's [1, length, width] of the same encoder."""
+
+    states: Tensor
+    empty: Tensor
+
+
+@dataclass(frozen=True)
+class GenerationComparison:
+    """Values [prompts, seeds] by measure and conditioning, pictures of the first seed, and latent distance by step."""
+
+    values: Measures
+    pictures: dict[str, NDArray[np.uint8]]
+    by_step: dict[str, list[float]]
+
+
+def compare_generations(
+    setup: GenerationSetup, prompts: Sequence[Prompt], seeds: int, shown: int = 8, floor: bool = False
+) -> GenerationComparison:
+    """Generate and measure every prompt from `seeds` noises under every conditioning.
+
+    Pictures of the first `shown` prompts are kept; `floor` adds the teacher with the Chinese prompts. Prompts need
+    scenes where the setup has a recogniser.
+    """
+    conditionings = make_conditionings(setup, prompts, floor)
+    cases = [(row, seed) for seed in range(seeds) for row in range(len(prompts))]
+    batch_size = images_at_once(setup.pipeline, setup.sampling)
+    batches: list[Measures] = []
+    kept: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in conditionings}
+    for start in tqdm(range(0, len(cases), batch_size), desc="pictures", mininterval=2):
+        batch = cases[start : start + batch_size]
+        rows = [row for row, _ in batch]
+        noise = seeded_noise(setup.pipeline, [noise_seed(row, seed) for row, seed in batch])
+        trajectories = {
+            name: sample(setup.pipeline, noise, conditioning.states[rows], conditioning.empty, setup.sampling)
+            for name, conditioning in conditionings.items()
+        }
+        images = {name: decode_latents(setup.pipeline, path.latents[-1]) for name, path in trajectories.items()}
+        measures = measure_scenes(setup.recognise, [prompts[row] for row in rows], images)
+        measures |= measure_images(images, trajectories)
+        batches.append(measures | measure_predictions(setup.pipeline, trajectories[TEACHER], conditionings, rows))
+        for name, pictures in images.items():
+            kept[name].append(pictures[: max(0, min(shown, len(prompts)) - start)])
+    values = {
+        measure: {name: np.concatenate([measures[measure][name] for measures in batches]) for name in by_name}
+        for measure, by_name in batches[0].items()
+    }
+    by_step = {name: distances.mean(0).tolist() for name, distances in values["latent_distance"].items()}
+    values["latent_distance"] = {name: distances[:, -1] for name, distances in values["latent_distance"].items()}
+    return GenerationComparison(
+        {m: {name: each.reshape(seeds, -1).T for name, each in by_name.items()} for m, by_name in values.items()},
+        {name: np.concatenate(pictures) for name, pictures in kept.items()},
+        by_step,
+    )
+
+
+def make_conditionings(setup: GenerationSetup, prompts: Sequence[Prompt], floor: bool) -> dict[str, Conditioning]:
+    """The conditionings by name, the teacher's English first."""
+    english, chinese = [prompt.en for prompt in prompts], [prompt.zh for prompt in prompts]
+    texts = {TEACHER: english, "student-en": english, "student-zh": chinese}
+    mixed = [prompt.mixed for prompt in prompts if prompt.mixed]
+    if len(mixed) == len(prompts):
+        texts["student-mixed"] = mixed
+    if floor:
+        texts["teacher-zh"] = chinese
+    encoders = {"teacher": setup.teacher, "student": setup.student}
+    empty = {side: encoder.states([""]) for side, encoder in encoders.items()}
+    sides = {name: name.split("-")[0] for name in texts}
+    return {name: Conditioning(encoders[side].states(texts[name]), empty[side]) for name, side in sides.items()}
+
+
+def measure_scenes(
+    recognise: Recognise | None, prompts: Sequence[Prompt], images: Mapping[str, NDArray[np.uint8]]
+) -> Measures:
+    """Whether the pictures show the prompts' scenes, [n] each."""
+    if recognise is None:
+        return {}
+    scenes = [prompt.scene for prompt in prompts if prompt.scene is not None]
+    matches = {
+        name: [match_scene(scene, recognised) for scene, recognised in zip(scenes, recognise(pictures), strict=True)]
+        for name, pictures in images.items()
+    }
+    measures = {
+        f"read_{field}": {name: np.array([float(getattr(one, field)) for one in row]) for name, row in matches.items()}
+        for field in SceneMatch.FIELDS
+    }
+    things = {name: np.array([one.num_matched / one.num_things for one in row]) for name, row in matches.items()}
+    return {"things": things, **measures}
+
+
+def measure_images(images: Mapping[str, NDArray[np.uint8]], trajectories: Mapping[str, Trajectory]) -> Measures:
+    """PSNR [n] and latent distances [n, steps] to the teacher's English."""
+    others = [name for name in images if name != TEACHER]
+    return {
+        "psnr": {name: psnr(images[TEACHER], images[name]) for name in others},
+        "latent_distance": {name: latent_distances(trajectories[TEACHER], trajectories[name]) for name in others},
+    }
 
 
 def psnr(pictures: NDArray[np.uint8], others: NDArray[np.uint8]) -> Values:
     """Peak signal-to-noise ratio [n] in dB of bytes [n, h, w, 3]; at most 99."""
     error = np.square(pictures.astype(np.float64) - others).mean((1, 2, 3))
     with np.errstate(divide="ignore"):
-        found: Values = np.minimum(LIMIT_DB, 10 * np.log10(255**2 / error))
-    return found
+        ratio: Values = np.minimum(LIMIT_DB, 10 * np.log10(255**2 / error))
+    return ratio
 
 
 def latent_distances(path: Trajectory, other: Trajectory) -> Values:
-    """[n, steps]: after each step, the length of the difference of the latents by the length of `path`'s latents."""
+    """[n, steps]: after each step, the norm of the difference of the latents over the norm of `path`'s latents."""
     difference = (path.latents - other.latents)[1:].flatten(2).norm(dim=2)
     norm = path.latents[1:].flatten(2).norm(dim=2)
-    found: Values = (difference / norm).T.double().cpu().numpy()
-    return found
+    distances: Values = (difference / norm).T.double().cpu().numpy()
+    return distances
 
 
-def squared_norm_ratio(error: Tensor, unit: Tensor) -> Values:
-    """[n]: squared length of error [n, ...] by that of unit [n, ...]."""
-    found: Values = (error.flatten(1).square().sum(1) / unit.flatten(1).square().sum(1)).double().cpu().numpy()
-    return found
+def measure_predictions(
+    pipeline: Pipeline, path: Trajectory, conditionings: Mapping[str, Conditioning], rows: Sequence[int]
+) -> Measures:
+    """Prediction errors [n] on the teacher's path of prompts `rows`, and the empty prompts' own."""
+    teacher = conditionings[TEACHER]
+    next_prompt = [(row + 1) % len(teacher.states) for row in rows]
+    states = {name: conditioning.states[rows] for name, conditioning in conditionings.items()}
+    empty = {TEACHER_EMPTY: teacher.empty, STUDENT_EMPTY: conditionings["student-zh"].empty}
+    probed = states | empty | {TEACHER_WRONG: teacher.states[next_prompt]}
+    errors = prediction_errors(pipeline, path, probed, TEACHER, TEACHER_EMPTY, NUM_PROBE_STEPS)
+    empty_states = {TEACHER: states[TEACHER], **empty}
+    empty_errors = prediction_errors(pipeline, path, empty_states, TEACHER_EMPTY, TEACHER, NUM_PROBE_STEPS)
+    return {"prediction_error": errors, "empty_prompt_error": {"student": empty_errors[STUDENT_EMPTY]}}
 
 
 @torch.no_grad()
 def prediction_errors(
-    pipeline: Pipeline, path: Trajectory, states: dict[str, Tensor], teacher: str, empty: str, probes: int
+    pipeline: Pipeline, path: Trajectory, states: Mapping[str, Tensor], reference: str, unit: str, probes: int
 ) -> dict[str, Values]:
-    """What each conditioning predicts on the teacher's own path, against what the teacher's does, [n] each.
+    """Squared distance [n] of each conditioning's prediction from that of `reference`, on the latents of `path`.
 
-    0 is the teacher's prediction, 1 is as far from it as that for the teacher's empty prompt. Ratios are taken at
-    `probes` steps spread over the path and averaged; they are the same for a UNet that predicts noise or velocity.
+    It is relative to the distance between the predictions of `unit` and `reference`, at `probes` steps spread over the
+    path, averaged; the same for a UNet that predicts noise or velocity.
     """
-    steps = make_solver(pipeline, len(path.times))
+    solver = make_solver(pipeline, len(path.times))
     errors: dict[str, list[Values]] = {name: [] for name in states}
     for step in np.linspace(0, len(path.times) - 1, probes).round().astype(int):
         time = path.times[step]
-        scaled_latents = steps.scale_model_input(path.latents[step], time)
+        latents = solver.scale_model_input(path.latents[step], time)
         predicted = {
-            name: pipeline.unet(scaled_latents, time, each.expand(len(scaled_latents), -1, -1)).sample
-            for name, each in states.items()
+            name: predict(pipeline, latents, time, state.expand(len(latents), -1, -1)) for name, state in states.items()
         }
-        unit = predicted[empty] - predicted[teacher]
-        for name, each in predicted.items():
-            errors[name].append(squared_norm_ratio(each - predicted[teacher], unit))
+        for name, prediction in predicted.items():
+            error = prediction - predicted[reference]
+            errors[name].append(squared_norm_ratio(error, predicted[unit] - predicted[reference]))
     return {name: np.mean(values, axis=0) for name, values in errors.items()}
 
 
-TEACHER, TEACHER_EMPTY, TEACHER_WRONG, STUDENT_EMPTY = "teacher-en", "teacher-empty", "teacher-wrong", "student-empty"
-NUM_PROBE_STEPS = 4  # steps at which predictions are compared
-Recognise = Callable[[NDArray[np.uint8]], list[RecognisedScene]]
-
-
-@dataclass(frozen=True)
-class GenerationComparison:
-    """Values [prompts, seeds] by measure and conditioning, pictures of the first seed, and distance by step."""
-
-    values: dict[str, dict[str, Values]]
-    pictures: dict[str, NDArray[np.uint8]]
-    by_step: dict[str, list[float]]
-
-
-def conditioning_states(
-    prompts: list[Prompt], teacher: TextEncoder, student: TextEncoder, floor: bool
-) -> dict[str, Tensor]:
-    """States [prompts, slots, d] by name; `floor` adds the teacher reading Chinese."""
-    english, chinese = [prompt.en for prompt in prompts], [prompt.zh for prompt in prompts]
-    states = {
-        TEACHER: teacher.states(english),
-        "student-en": student.states(english),
-        "student-zh": student.states(chinese),
-    }
-    mixed = [prompt.mixed for prompt in prompts]
-    if all(mixed):
-        states["student-mixed"] = student.states([text or "" for text in mixed])
-    if floor:
-        states["teacher-zh"] = teacher.states(chinese)
-    return states
-
-
-def compare_generations(
-    pipeline: Pipeline, teacher: TextEncoder, student: TextEncoder, prompts: list[Prompt], seeds: int,
-    sampling: SamplingConfig, recognise: Recognise | None, shown: int = 8, floor: bool = False,
-) -> GenerationComparison:  # fmt: skip
-    """Draw every prompt from `seeds` noises under every conditioning and measure; `read` needs prompts with scenes."""
-    shown, states = min(shown, len(prompts)), conditioning_states(prompts, teacher, student, floor)
-    empty = {TEACHER: teacher.states([""]), "student": student.states([""])}
-    cases = [(row, seed) for seed in range(seeds) for row in range(len(prompts))]
-    by_measure: dict[str, dict[str, list[Values]]] = {}
-    shown_images: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in states}
-
-    def add(measure: str, name: str, values: Values) -> None:
-        by_measure.setdefault(measure, {}).setdefault(name, []).append(values)
-
-    for start in tqdm(range(0, len(cases), sampling.batch), desc="pictures", mininterval=2):
-        batch = cases[start : start + sampling.batch]
-        rows = torch.tensor([row for row, _ in batch])
-        initial_noise = seeded_noise(pipeline, [seed * 1_000_003 + row for row, seed in batch])
-        paths, images = {}, {}
-        for name, conditioning in states.items():
-            empty_states = empty[TEACHER if name.startswith("teacher") else "student"]
-            paths[name] = sample(pipeline, initial_noise, conditioning[rows], empty_states, sampling)
-            images[name] = decode_latents(pipeline, paths[name].latents[-1])
-            missing = shown - sum(map(len, shown_images[name]))
-            shown_images[name].append(images[name][: max(0, missing)])
-            if recognise is not None:
-                _add_recognition(add, name, [prompts[row] for row, _ in batch], recognise(images[name]))
-            if name != TEACHER:
-                add("psnr", name, psnr(images[TEACHER], images[name]))
-                add("latent_distance", name, latent_distances(paths[TEACHER], paths[name]))
-        probe_states = {name: each[rows] for name, each in states.items()}
-        probe_states |= {TEACHER_EMPTY: empty[TEACHER], STUDENT_EMPTY: empty["student"]}
-        probe_states[TEACHER_WRONG] = states[TEACHER][(rows + 1) % len(prompts)]
-        for name, errors_per_image in prediction_errors(
-            pipeline, paths[TEACHER], probe_states, TEACHER, TEACHER_EMPTY, NUM_PROBE_STEPS
-        ).items():
-            add("prediction_error", name, errors_per_image)
-        empty_probe_states = {
-            TEACHER: probe_states[TEACHER],
-            TEACHER_EMPTY: probe_states[TEACHER_EMPTY],
-            "student": probe_states[STUDENT_EMPTY],
-        }
-        errors = prediction_errors(
-            pipeline, paths[TEACHER], empty_probe_states, TEACHER_EMPTY, TEACHER, NUM_PROBE_STEPS
-        )
-        add("empty_prompt_error", "student", errors["student"])
-    by_step = {name: np.concatenate(each).mean(0).tolist() for name, each in by_measure["latent_distance"].items()}
-    by_measure["latent_distance"] = {
-        name: [np.concatenate(each)[:, -1]] for name, each in by_measure["latent_distance"].items()
-    }
-    values = {
-        measure: {name: np.concatenate(each).reshape(seeds, -1).T for name, each in named.items()}
-        for measure, named in by_measure.items()
-    }
-    return GenerationComparison(values, {name: np.concatenate(each) for name, each in shown_images.items()}, by_step)
-
-
-def _add_recognition(
-    add: Callable[[str, str, Values], None], name: str, prompts: list[Prompt], readings: list[RecognisedScene]
-) -> None:
-    """What the recogniser says of pictures whose truth is known."""
-    matches = [
-        match_scene(prompt.scene, reading) for prompt, reading in zip(prompts, readings, strict=True) if prompt.scene
-    ]
-    add("things", name, np.array([one.num_matched / one.num_things for one in matches]))
-    for field in ("exact", "counts", "sizes", "relations", "background", "all_but_size"):
-        add(f"read_{field}", name, np.array([float(getattr(one, field)) for one in matches]))
+def squared_norm_ratio(error: Tensor, unit: Tensor) -> Values:
+    """[n]: squared norm of error [n, ...] over that of unit [n, ...]."""
+    ratio: Values = (error.flatten(1).square().sum(1) / unit.flatten(1).square().sum(1)).double().cpu().numpy()
+    return ratio
 
 
 def summarise(comparison: GenerationComparison) -> dict[str, Any]:
-    """Means with intervals by measure and conditioning, the share of the teacher's reading rate, distance by step."""
-    report: dict[str, Any] = {}
-    for measure, named in comparison.values.items():
-        report[measure] = {}
-        for name, values in named.items():
+    """Means with intervals by measure and conditioning, latent distance by step, and shares of the teacher's rates."""
+    summary: dict[str, Any] = {}
+    for measure, by_name in comparison.values.items():
+        summary[measure] = {}
+        for name, values in by_name.items():
             low, high = mean_interval(values.mean(1))
-            report[measure][name] = {"mean": round(float(values.mean()), 5), "ci95": [round(low, 5), round(high, 5)]}
-    report["latent_distance_by_step"] = {name: [round(x, 5) for x in each] for name, each in comparison.by_step.items()}
+            summary[measure][name] = {"mean": round(float(values.mean()), 5), "ci95": [round(low, 5), round(high, 5)]}
+    summary["latent_distance_by_step"] = {
+        name: [round(x, 5) for x in steps] for name, steps in comparison.by_step.items()
+    }
     for measure in ("things", "read_exact", "read_all_but_size"):
-        if measure in report and report[measure][TEACHER]["mean"] > 0:
-            best = report[measure][TEACHER]["mean"]
-            share = {name: round(each["mean"] / best, 5) for name, each in report[measure].items() if name != TEACHER}
-            report[f"{measure}_share_of_teacher"] = share
-    return report
+        if measure in summary and summary[measure][TEACHER]["mean"] > 0:
+            best = summary[measure][TEACHER]["mean"]
+            summary[f"{measure}_share_of_teacher"] = {
+                name: round(each["mean"] / best, 5) for name, each in summary[measure].items() if name != TEACHER
+            }
+    return summary

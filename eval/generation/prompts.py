@@ -1,4 +1,4 @@
-"""The prompts to draw: one scene or idea a line, said in English, in Chinese, and maybe mixed."""
+"""Prompts for generation: JSON lines with the same prompt in English, in Chinese, and maybe mixed."""
 
 import json
 import unicodedata
@@ -8,13 +8,12 @@ from pathlib import Path
 from data.cli import UserError, one_line
 from data.miniature.scene import Scene, scene_from_json
 
-MAX_CHARACTERS = 2000
-"""Characters; many times what an encoder's slots hold."""
+MAX_CHARACTERS = 2000  # of a prompt; many times what fits into an encoder's sequence length
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One idea; `scene` is its truth, known in the miniature only."""
+    """One prompt; `scene` is its true content, known in the miniature only."""
 
     en: str
     zh: str
@@ -23,7 +22,7 @@ class Prompt:
 
 
 def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
-    """Prompts of a JSON-lines file with the keys en, zh and, if known, mixed and scene."""
+    """The first `limit` prompts of a JSON-lines file with the keys en, zh and, if known, mixed and scene."""
     if not path.is_file():
         raise UserError(f"--prompts {path}: no such file; give JSON lines with the keys en and zh")
     prompts = []
@@ -52,17 +51,29 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
 
 
 def check_prompt(text: str, place: str) -> None:
-    """Raise UserError for a prompt that nobody can have meant: empty, endless, or with control characters."""
-    if all(sign.isspace() or unicodedata.category(sign) == "Cf" for sign in text):  # Cf: signs of no width
+    """Raise UserError for a prompt that is empty, too long, or has control characters; `place` begins the error."""
+    if all(
+        character.isspace() or unicodedata.category(character) == "Cf" for character in text
+    ):  # Cf: characters of no width
         raise UserError(f"{place}: an empty prompt; write what is to be seen")
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"{place}: a prompt of {len(text)} characters; {MAX_CHARACTERS} are the most")
-    control = next((sign for sign in text if _is_control(sign)), None)
+    control = next((character for character in text if _is_control(character)), None)
     if control is not None:
         raise UserError(f"{place}: the control character U+{ord(control):04X} in a prompt; remove it")
 
 
-def _is_control(sign: str) -> bool:
-    """Whether nobody types it: a control, half a character, or one that turns what follows around (U+202E)."""
-    turns = unicodedata.bidirectional(sign) in {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-    return turns or (unicodedata.category(sign) in {"Cc", "Cs"} and sign not in "\t\n\r")
+def _is_control(character: str) -> bool:
+    """Whether it is a control character, a lone surrogate, or changes the direction of the text (U+202E)."""
+    is_direction = unicodedata.bidirectional(character) in {
+        "LRE",
+        "RLE",
+        "LRO",
+        "RLO",
+        "PDF",
+        "LRI",
+        "RLI",
+        "FSI",
+        "PDI",
+    }
+    return is_direction or (unicodedata.category(character) in {"Cc", "Cs"} and character not in "\t\n\r")

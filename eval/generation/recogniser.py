@@ -1,8 +1,9 @@
-"""The recogniser: reads the things and the background of a miniature picture back from its pixels."""
+"""The recogniser: detects the things and the background of a miniature picture, and compares them with a scene."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from data.cli import UserError, one_line
 from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene
 
-GRID = 8  # cells on a side; a cell says whether an object's centre lies in it, and what that object is
+GRID = 8  # cells on a side; a cell predicts whether an object's centre lies in it, and what that object is
 FIELDS = [1, 2, len(KINDS), len(COLOURS), len(SIZES)]  # presence, offset, kind, colour, size
 TOUCH_DISTANCE = 0.42  # two things nearer than this, one above the other, touch: the upper one is on the lower one
 
@@ -34,7 +35,7 @@ class Group:
 
 @dataclass(frozen=True)
 class RecognisedScene:
-    """What a picture shows."""
+    """The content of a picture."""
 
     groups: tuple[Group, ...]
     background: str
@@ -42,11 +43,12 @@ class RecognisedScene:
 
 @dataclass(frozen=True)
 class SceneMatch:
-    """How a reading compares with the truth; every field but `found` and `things` is for the whole scene."""
+    """A recognised scene against the true one; every field but the two counts is for the whole scene."""
 
-    num_things: int  # things in the truth
-    num_matched: int  # of these, how many the picture shows in the right kind and colour
-    exact: bool  # kinds and colours are all there and nothing else is
+    FIELDS: ClassVar = ("exact", "counts", "sizes", "relations", "background", "all_but_size")
+    num_things: int  # things in the true scene
+    num_matched: int  # of these, those that the picture shows in the right kind and colour
+    exact: bool  # all kinds and colours are there and nothing else is
     counts: bool
     sizes: bool
     relations: bool
@@ -114,34 +116,34 @@ def as_input(pictures: NDArray[np.uint8]) -> Tensor:
 
 @torch.no_grad()
 def recognise(network: Recogniser, pictures: NDArray[np.uint8], chunk: int = 256) -> list[RecognisedScene]:
-    """A reading for each of the pictures [n, 64, 64, 3]."""
-    readings: list[RecognisedScene] = []
+    """The content of each of the pictures [n, 64, 64, 3]."""
+    scenes: list[RecognisedScene] = []
     for start in range(0, len(pictures), chunk):
         cells, backgrounds = network(as_input(pictures[start : start + chunk]))
-        readings += _decode(cells, backgrounds)
-    return readings
+        scenes += _decode(cells, backgrounds)
+    return scenes
 
 
 def _decode(cells: Tensor, backgrounds: Tensor) -> list[RecognisedScene]:
-    """Objects are the cells whose presence is above one half and the highest of the nine around."""
+    """Objects are the cells with a presence above one half that is the highest of its 3x3 neighbourhood."""
     presence, offset, kind, colour, size = torch.split(cells, FIELDS, dim=1)
     peak = (presence > 0) & (presence >= F.max_pool2d(presence, 3, 1, 1))
     picture, _, row, column = peak.nonzero(as_tuple=True)
-    moved = offset[picture, :, row, column]
-    x = ((column + 0.5 + moved[:, 0]) / GRID).tolist()
-    y = ((row + 0.5 + moved[:, 1]) / GRID).tolist()
+    shift = offset[picture, :, row, column]
+    x = ((column + 0.5 + shift[:, 0]) / GRID).tolist()
+    y = ((row + 0.5 + shift[:, 1]) / GRID).tolist()
     named = [field[picture, :, row, column].argmax(1).tolist() for field in (kind, colour, size)]
-    found: list[list[tuple[int, int, int, float, float]]] = [[] for _ in cells]
+    objects_by_picture: list[list[tuple[int, int, int, float, float]]] = [[] for _ in cells]
     for index, *rest in zip(picture.tolist(), *named, x, y, strict=True):
-        found[index].append(tuple(rest))
+        objects_by_picture[index].append(tuple(rest))
     return [
         RecognisedScene(_groups(objects), BACKGROUNDS[background])
-        for objects, background in zip(found, backgrounds.argmax(1).tolist(), strict=True)
+        for objects, background in zip(objects_by_picture, backgrounds.argmax(1).tolist(), strict=True)
     ]
 
 
 def _groups(objects: Sequence[tuple[int, int, int, float, float]]) -> tuple[Group, ...]:
-    """Objects of one kind and colour make a group; its size is that of most of its objects."""
+    """Objects of one kind and colour as a group, of the size that most of them have."""
     groups = []
     for kind, colour in dict.fromkeys((one[0], one[1]) for one in objects):
         same = [one for one in objects if one[:2] == (kind, colour)]
@@ -163,9 +165,9 @@ def relation_holds(relation: str, subject: Group, landmark: Group) -> bool:
     return along > abs(across) and not (relation == "above" and touching)
 
 
-def match_scene(scene: Scene, reading: RecognisedScene) -> SceneMatch:
-    """Compare a reading with the truth."""
-    groups_by_key = {(group.kind, group.colour): group for group in reading.groups}
+def match_scene(scene: Scene, recognised: RecognisedScene) -> SceneMatch:
+    """Compare a recognised scene with the true one."""
+    groups_by_key = {(group.kind, group.colour): group for group in recognised.groups}
     matched_groups = [groups_by_key.get((thing.kind, thing.colour)) for thing in scene.things]
     pairs = [(thing, group) for thing, group in zip(scene.things, matched_groups, strict=True) if group is not None]
     found_groups = [group for group in matched_groups if group is not None]
@@ -187,5 +189,12 @@ def match_scene(scene: Scene, reading: RecognisedScene) -> SceneMatch:
         counts=all_found and all(thing.count == group.count for thing, group in pairs),
         sizes=all_found and all(thing.size == group.size for thing, group in pairs),
         relations=relations,
-        background=scene.background == reading.background,
+        background=scene.background == recognised.background,
     )
+
+
+def match_shares(matches: Sequence[SceneMatch]) -> dict[str, float]:
+    """The share of things in the right kind and colour, and for each field the share of scenes."""
+    things = sum(match.num_matched for match in matches) / sum(match.num_things for match in matches)
+    shares = {field: float(np.mean([getattr(match, field) for match in matches])) for field in SceneMatch.FIELDS}
+    return {"things": things, **shares}

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.miniature.scene import Scene
-from eval.generation.recogniser import FIELDS, Recogniser, as_input, match_scene, recognise
+from eval.generation.recogniser import FIELDS, Recogniser, as_input, match_scene, match_shares, recognise
 from eval.miniature.dataset import background_indices, batch_rows, cell_targets
 from eval.miniature.training_loop import TrainingConfig, fit
 
@@ -62,9 +62,5 @@ def train_recogniser(
 
 def recogniser_scores(network: Recogniser, scenes: list[Scene], images: NDArray[np.uint8]) -> dict[str, float]:
     """Shares of scenes read right, and of things found in the right kind and colour."""
-    matches = [match_scene(scene, reading) for scene, reading in zip(scenes, recognise(network, images), strict=True)]
-    shares = {
-        key: float(np.mean([getattr(one, key) for one in matches]))
-        for key in ("exact", "counts", "sizes", "relations", "background", "all_but_size")
-    }
-    return {"things": sum(one.num_matched for one in matches) / sum(one.num_things for one in matches), **shares}
+    recognised = zip(scenes, recognise(network, images), strict=True)
+    return match_shares([match_scene(scene, content) for scene, content in recognised])

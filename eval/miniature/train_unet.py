@@ -22,11 +22,13 @@ from eval.generation.pipeline import (
     Pipeline,
     SamplingConfig,
     decode_latents,
+    images_at_once,
+    noise_seed,
     pipeline_text_encoder,
     sample,
     seeded_noise,
 )
-from eval.generation.recogniser import FIELDS, Recogniser, SceneMatch, match_scene, recognise
+from eval.generation.recogniser import FIELDS, Recogniser, SceneMatch, match_scene, match_shares, recognise
 from eval.miniature.dataset import MAX_LENGTH, background_indices, batch_rows, cell_targets
 from eval.miniature.train_autoencoder import LATENT_CHANNELS
 from eval.miniature.train_clip import WIDTH
@@ -165,14 +167,11 @@ def generation_scores(
     states, empty = teacher.states(prompts), teacher.states([""])
     matches: list[SceneMatch] = []
     cases = [(row, seed) for seed in range(seeds) for row in range(len(scenes))]
-    for start in tqdm(range(0, len(cases), sampling.batch), desc="pictures", mininterval=5):
-        batch = cases[start : start + sampling.batch]
-        initial_noise = seeded_noise(pipeline, [seed * 1_000_003 + row for row, seed in batch])
+    batch_size = images_at_once(pipeline, sampling)
+    for start in tqdm(range(0, len(cases), batch_size), desc="pictures", mininterval=5):
+        batch = cases[start : start + batch_size]
+        initial_noise = seeded_noise(pipeline, [noise_seed(row, seed) for row, seed in batch])
         rows = [row for row, _ in batch]
         drawn = decode_latents(pipeline, sample(pipeline, initial_noise, states[rows], empty, sampling).latents[-1])
         matches += [match_scene(scenes[row], one) for row, one in zip(rows, recognise(recogniser, drawn), strict=True)]
-    shares = {
-        key: float(np.mean([getattr(one, key) for one in matches]))
-        for key in ("exact", "counts", "sizes", "relations", "background", "all_but_size")
-    }
-    return {"things": sum(one.num_matched for one in matches) / sum(one.num_things for one in matches), **shares}
+    return match_shares(matches)
