@@ -1,37 +1,44 @@
-"""What is wrong with a configuration, said by the name of the key and with the fix.
-
-What every command line of the project shares: one clear line for a mistake that the user can mend.
-
-Runs one of the project's commands as a stage of a longer way.
-"""
+"""What every command line shares: one-line errors with exit code 2, YAML configurations, commands as subprocesses."""
 
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# What libraries print while loading would hide the lines that matter.
+QUIET_ENVIRONMENT = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "PYTHONWARNINGS": "ignore::FutureWarning",
+}
+ConfigClass = TypeVar("ConfigClass")
+Tree = dict[str, Any]
+
 
 class UserError(Exception):
-    """A mistake that the user can mend; the message names the file, line or key and the fix."""
+    """A mistake that the user can fix; the message names the file, line or key and the fix."""
 
 
 def one_line(error: Exception) -> str:
-    """What an error says on one line of at most 200 characters; its class where it says nothing."""
+    """The message of an error on one line of at most 200 characters; its class where it has none."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @contextmanager
 def panics_as_errors() -> Iterator[None]:
-    """Make a panic of a library in Rust, as of tokenizers on a damaged file, a RuntimeError: it is no Exception."""
+    """Turn a panic of a library in Rust (tokenizers on a damaged file), which is no Exception, into a RuntimeError."""
     try:
         yield
     except BaseException as error:
@@ -60,78 +67,125 @@ def run_cli(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def check_file(path: Path, schema: type) -> None:
-    """Refuse a YAML file whose keys are not those of the dataclass `schema`; values are left to the parser."""
+def read_yaml(path: Path, schema: type[ConfigClass], option: str) -> ConfigClass:
+    """The configuration in a YAML file as an instance of the dataclass `schema`; `option` names the file in errors."""
+    return checked_config(load_yaml(path, option), schema, f"{path}: ")
+
+
+def load_yaml(path: Path, option: str) -> Tree:
+    """The keys and values of a YAML file; UserError begins with `option`, such as "--config"."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"--config: no such file {str(path)!r} (looked in {Path.cwd()})") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--config: {path} is not readable as YAML: {error}") from error
+        raise UserError(f"{option}: no such file {str(path)!r} (looked in {Path.cwd()})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{option}: {path} is not UTF-8 ({error.reason} at byte {error.start}); save it so") from error
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{option}: {path} is not readable as YAML: {error}") from error
     if not isinstance(tree, dict):
-        raise UserError(f"--config: {path} holds no keys; it needs {', '.join(get_type_hints(schema))}")
-    _check_keys(tree, schema, "")
+        raise UserError(f"{option}: {path} holds no keys; see configs/ for examples")
+    return tree
 
 
-def _check_keys(tree: dict[str, Any], schema: type, prefix: str) -> None:
-    hints = get_type_hints(schema)
-    for key, value in tree.items():
-        if key not in hints:
-            raise UserError(f"{prefix}{key}: no such key; there are {', '.join(hints)}")
-        types = get_args(hints[key]) or (hints[key],)
-        for kind in (kind for kind in types if isinstance(kind, type) and is_dataclass(kind)):
-            if isinstance(value, dict):
-                _check_keys(value, kind, f"{prefix}{key}.")
-            elif get_origin(hints[key]) is list and isinstance(value, list):
-                for place, entry in enumerate(value):
-                    _check_keys(
-                        entry if isinstance(entry, dict) else {str(entry): None}, kind, f"{prefix}{key}.{place}."
-                    )
-            elif value is not None or NoneType not in types:
-                keys = ", ".join(get_type_hints(kind))
-                raise UserError(f"{prefix}{key}: {value!r} is no mapping; its keys are {keys}")
+def checked_config(tree: Tree, schema: type[ConfigClass], where: str = "") -> ConfigClass:
+    """`tree`, as YAML gives it, as an instance of the dataclass `schema`; UserError reads `where` KEY.PATH: what; fix.
+
+    A quoted value stays text; 1e-4, which YAML takes for text, is a number where a number belongs.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError  # eval.golden runs beside old releases, without it
+
+    # A list, because its settings hold for the dataclasses inside; those of a dataclass cannot be given from outside.
+    adapter = TypeAdapter(list[schema], config=ConfigDict(extra="forbid"))  # type: ignore[valid-type]
+    try:
+        return adapter.validate_python([tree])[0]
+    except ValidationError as error:
+        raise UserError(where + _first_error(error.errors(include_url=False), schema)) from error
 
 
-def readable(message: str) -> str:
-    """The parser's `message` as one short line that begins with the key."""
-    text = " ".join(message.split())
-    if match := re.match(r"the following arguments are required: (.*)", text):
-        keys = match[1].split(", ")
+def _first_error(errors: "Sequence[ErrorDetails]", schema: type) -> str:
+    """An unknown key before a wrong value before those that are missing."""
+    ranks = {"unexpected_keyword_argument": 0, "missing": 2}
+    errors = sorted(errors, key=lambda error: ranks.get(error["type"], 1))
+    if errors[0]["type"] == "missing":
+        keys = [_required_key([str(part) for part in error["loc"][1:]], schema) for error in errors]
         options = " ".join(f"--{key} ..." for key in keys)
-        return f"{match[1]}: missing; write it into the file of --config FILE.yaml, or give {options}"
-    if match := re.match(r"unrecognized arguments: (.*)", text):
-        return f"{match[1].split()[0]}: no such option; --help lists them"
-    if match := re.search(r"Errors: - ([\w.]+: .*?) - Expected a", text):
-        return match[1]
-    match = re.match(r'Parser key "([^"]+)": (.*)', text)
-    if not match:
-        return text
-    key, reason = match[1], match[2]
-    optional = "Union subtypes" in reason
-    # A dataclass or null: the reason that counts lies inside, behind the dataclass.
-    if inner := re.search(r'class_path \S+ Parser key "([^"]+)": (.*?) - Expected a', reason):
-        key, reason, optional = f"{key}.{inner[1]}", inner[2], False
-    elif inner := re.search(r"class_path \S+ Option '([^']+)' is not accepted", reason):
-        return f"{key}.{inner[1]}: no such key"
-    if expected := re.search(r"Expected a typing\.Literal\[(.*?)\]\.? Got value: (.*)", reason):
-        return f"{key}: {expected[2]!r} is none of {expected[1]}"
-    if expected := re.search(r"Expected a <class '(\w+)'>(?:\.? Got value: (.*?))?(?: - |$)", reason):
-        found = f", not {expected[2]!r}" if expected[2] else ""
-        return f"{key}: must be of type {expected[1]}{' or null' if optional else ''}{found}"
-    return f"{key}: must be a mapping of keys or null" if optional else f"{key}: {reason}"
+        return f"{', '.join(keys)}: missing; write it into the file of --config FILE.yaml, or give {options}"
+    return _message(errors[0], schema)
 
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-# What libraries say of themselves while loading would hide the lines that matter.
-QUIET_ENVIRONMENT = {
-    "TRANSFORMERS_VERBOSITY": "error",
-    "DIFFUSERS_VERBOSITY": "error",
-    "PYTHONWARNINGS": "ignore::FutureWarning",
-}
+def _message(error: "ErrorDetails", schema: type) -> str:
+    location = error["loc"][1:]
+    key, hint, value = ".".join(map(str, location)), _type_at(location, schema), error["input"]
+    if error["type"] == "unexpected_keyword_argument":
+        return f"{key}: no such key; there are {', '.join(_keys(_type_at(location[:-1], schema)))}"
+    if error["type"] == "dataclass_type":
+        return f"{key}: {value!r} is no mapping; its keys are {', '.join(_keys(hint))}"
+    if error["type"] == "literal_error":
+        return f"{key}: {value!r} is none of {error['ctx']['expected'].replace(' or ', ', ')}"
+    if error["type"] == "value_error":  # raised by a __post_init__, which may name the key itself
+        message = str(error["ctx"]["error"])
+        return message if not key or message.startswith(str(location[0])) else f"{key}: {message}"
+    expected = _EXPECTED.get(error["type"].partition("_")[0], error["msg"])
+    fix = "; put it in quotes" if expected == "text" and isinstance(value, int | float) else ""
+    return f"{key}: must be {expected}{' or null' if NoneType in get_args(hint) else ''}, not {value!r}{fix}"
+
+
+_EXPECTED = {
+    "float": "a number", "int": "a whole number", "bool": "true or false", "string": "text", "path": "a path",
+    "dict": "a mapping", "list": "a list", "tuple": "a list",
+}  # fmt: skip
+
+
+def _type_at(location: Sequence[str | int], schema: object) -> object:
+    """The type of the value at a place of a dataclass; None inside mappings."""
+    for part in (part for part in location if isinstance(part, str)):  # a number is an index into list[X]
+        dataclass = _dataclass_of(schema)
+        schema = get_type_hints(dataclass).get(part) if dataclass else None
+    return schema
+
+
+def _dataclass_of(hint: object) -> type | None:
+    """The dataclass in X, X | None or list[X]."""
+    options = [hint, *get_args(hint)]
+    return next((option for option in options if isinstance(option, type) and is_dataclass(option)), None)
+
+
+def _keys(hint: object) -> list[str]:
+    dataclass = _dataclass_of(hint)
+    return list(get_type_hints(dataclass)) if dataclass else []
+
+
+def _required_key(location: list[str], schema: type) -> str:
+    """The full key of a missing value: of a missing mapping, the first key that has no default."""
+    while dataclass := _dataclass_of(_type_at(location, schema)):
+        required = [f.name for f in fields(dataclass) if f.default is MISSING and f.default_factory is MISSING]
+        location = [*location, required[0]]
+    return ".".join(location)
+
+
+def merged(tree: Tree, other: Mapping[str, Any], schema: object) -> Tree:
+    """`tree` with the values of `other`: dataclasses key by key, other mappings as a whole."""
+    result = dict(tree)
+    for key, value in other.items():
+        hint = _type_at([key], schema)
+        both_mappings = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value, hint) if both_mappings and _dataclass_of(hint) else value
+    return result
+
+
+def overridden(tree: Tree, option: str, text: str) -> Tree:
+    """`tree` with the value of a command-line option: a.b.c names the key, `[...]`, `{...}` and null are YAML."""
+    try:
+        value = yaml.safe_load(text) if text[:1] in ("{", "[") or text == "null" else text
+    except yaml.YAMLError as error:
+        raise UserError(f"{option}: {text!r} is not YAML: {error}") from error
+    key, _, rest = option.partition(".")
+    inner = tree.get(key)
+    return {**tree, key: overridden(inner if isinstance(inner, dict) else {}, rest, text) if rest else value}
 
 
 def run_subcommand(*arguments: str) -> None:
-    """`python ARGUMENTS` in the repository; a mistake, which its own line has told, ends this process too."""
+    """Run `python ARGUMENTS` in the repository; a user's mistake, already printed, ends this process too."""
     print(f"\n$ python {' '.join(arguments)}", flush=True)
     completed = subprocess.run(
         [sys.executable, *arguments], cwd=REPOSITORY, env=QUIET_ENVIRONMENT | os.environ, check=False

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 import pyarrow as pa
 
@@ -11,18 +12,20 @@ from data.schema import TEXT, raw_batch
 
 PAIR_BATCH_ROWS = 65536  # rows a batch of the plain-Python readers
 
+Domain = Literal["caption", "general", "subtitle", "encyclopedia", "news", "poetry", "prompt", "dictionary"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source(ABC):
     """A corpus by its name, domain and licence, with its cleaning policy."""
 
     name: str
-    domain: str
+    domain: Domain
     license: str
     simplify: bool = True  # traditional characters become simplified ones (OpenCC t2s)
     speakers: bool = False  # strip speaker names, dialogue dashes and subtitle credits
     join_lines: bool = False  # subtitles: join lines of one sentence
-    spaces: str = "remove"  # a space between two Chinese characters: remove | comma | keep
+    spaces: Literal["remove", "comma", "keep"] = "remove"  # what becomes of a space between two Chinese characters
     encoding: str = "utf-8"
     machine: str = ""  # the model that made one side; rows are then marked machine:NAME in the corpus's source column
 

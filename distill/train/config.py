@@ -1,21 +1,23 @@
 """A run's whole configuration: frozen dataclasses, read from YAML with dotted overrides on the command line."""
 
-import argparse
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentParser
 
-from data.cli import UserError, check_file, readable
+from data.cli import UserError, checked_config, load_yaml, merged, overridden
 from data.loader.mixture import MixtureConfig
 from distill.losses import LossesConfig
 from distill.student.extended import ExtendedConfig
 from distill.student.multilingual import MultilingualConfig
 from distill.student.xlmr import XlmrConfig
 from distill.text_tower import Pretrained, StateLayer, load_pretrained
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -153,32 +155,48 @@ class ResolvedConfig:
 
 
 def parse_config(arguments: Sequence[str] | None = None) -> ResolvedConfig:
-    """Read `--config FILE.yaml` and dotted overrides; an unknown key or a value out of range is a `UserError`."""
-    parser = ArgumentParser(prog="distill", description="Teach a CLIP text tower Chinese.", exit_on_error=False)
-    parser.add_argument("--config", action="config", help="a YAML file; later options win over it")
-    parser.add_class_arguments(RunConfig)
-    for file in _config_files(sys.argv[1:] if arguments is None else arguments):
-        check_file(Path(file), RunConfig)
-    try:
-        parsed: Namespace = parser.parse_args(arguments)
-    except ArgumentError as error:
-        raise UserError(readable(str(error))) from error
-    del parsed["config"]
+    """Read `--config FILE.yaml` and dotted overrides, later ones first; UserError names the key that is wrong."""
+    tree = dict[str, Any]()
+    for option, value in _options(sys.argv[1:] if arguments is None else arguments):
+        if option == "config":
+            tree = merged(tree, load_yaml(Path(value), "--config"), RunConfig)
+        else:
+            tree = overridden(tree, option, value)
+    run = checked_config(tree, RunConfig)
     # Absolute, so that the run's folder can be used from anywhere.
-    if (teacher := Path(parsed["teacher"]).expanduser()).is_dir():
-        parsed["teacher"] = str(teacher.absolute())
-    for key in ("data.corpus", "data.token_store", "losses.unet_geometry", "out_dir"):
-        if parsed[key] is not None:
-            parsed[key] = parsed[key].expanduser().absolute()
-    yaml = parser.dump(parsed, skip_none=False)
-    try:
-        run = RunConfig(**vars(parser.instantiate(parsed)))
-    except ValueError as error:
-        raise UserError(readable(str(error))) from error
-    return ResolvedConfig(run=run, yaml=yaml)
+    if (teacher := Path(run.teacher).expanduser()).is_dir():
+        run = replace(run, teacher=str(teacher.absolute()))
+    data = replace(run.data, corpus=_absolute(run.data.corpus), token_store=_absolute(run.data.token_store))
+    losses = replace(run.losses, unet_geometry=_absolute(run.losses.unet_geometry))
+    run = replace(run, data=data, losses=losses, out_dir=_absolute(run.out_dir))
+    return ResolvedConfig(run=run, yaml=yaml.safe_dump(_plain(asdict(run)), sort_keys=False))
 
 
-def _config_files(arguments: Sequence[str]) -> list[str]:
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    finder.add_argument("--config", action="append", default=[], nargs="?")
-    return [file for file in finder.parse_known_args(arguments)[0].config if file is not None]
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Name and value of `--name value` and `--name=value`; --help prints and exits."""
+    if {"-h", "--help"} & set(arguments):
+        parser = ArgumentParser(prog="distill", description="Teach a CLIP text tower Chinese.")
+        parser.add_argument("--config", help="a YAML file; later options override it")
+        parser.add_class_arguments(RunConfig)
+        parser.print_help()
+        sys.exit()
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--"):
+            raise UserError(f"{argument}: not an option; write --KEY VALUE; --help lists the keys")
+        text = value if equals else next(remaining, None)
+        if text is None:
+            raise UserError(f"{argument}: no value; write {argument} VALUE")
+        yield name, text
+
+
+def _absolute(path: T) -> T:
+    return path.expanduser().absolute() if isinstance(path, Path) else path
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  any YAML
+    """`value` with paths as text."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return str(value) if isinstance(value, Path) else value

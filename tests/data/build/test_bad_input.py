@@ -1,6 +1,7 @@
 """Every mistake that a user can mend is one clear line and exit code 2; a bad row is a counted reject."""
 
 import gzip
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,12 +28,13 @@ def refused(config: Path, match: str) -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"colums": 3}, r"corpus\.yaml: sources\.0 \(pairs\): unknown key 'colums'; the keys are name, domain"),
+        ({"colums": 3}, r"corpus\.yaml: sources\.0 \(pairs\): colums: no such key; there are name, domain"),
         ({"format": "tvs"}, r"sources\.0 \(pairs\): format 'tvs' is not one of tsv, moses"),
-        ({"en": "two"}, r"sources\.0 \(pairs\).*en"),
-        ({"domain": "captions"}, r"domain 'captions' is not one of caption, general"),
+        ({"en": "two"}, r"sources\.0 \(pairs\): en: must be a whole number, not 'two'"),
+        ({"name": 2024}, r"sources\.0 \(2024\): name: must be text, not 2024; put it in quotes"),
+        ({"domain": "captions"}, r"sources\.0 \(pairs\): domain: 'captions' is none of 'caption', 'general'"),
         ({"license": " "}, "license is empty"),
-        ({"spaces": "drop"}, "spaces 'drop' is not one of"),
+        ({"spaces": "drop"}, "spaces: 'drop' is none of 'remove', 'comma', 'keep'"),
         ({"name": "../up"}, "source name '../up'"),
         ({"files": ["gone.tsv"]}, r"gone\.tsv: no such file"),
         ({"files": ["."]}, r"is a folder; name a file"),
@@ -51,9 +53,9 @@ def test_mistakes_in_a_source(tmp_path: Path, change: dict[str, Any], match: str
 @pytest.mark.parametrize(
     ("rest", "match"),
     [
-        ({"benchmark": []}, r"corpus\.yaml: unknown key 'benchmark'; the keys are sources, benchmarks"),
-        ({"limits": {"min_chars": 3}}, "min_chars"),
-        ({"limits_by_domain": {"general": {"min_chars": 3}}}, r"limits_by_domain\.general: unknown key 'min_chars'"),
+        ({"benchmark": []}, r"corpus\.yaml: benchmark: no such key; there are sources, benchmarks"),
+        ({"limits": {"min_chars": 3}}, r"corpus\.yaml: limits\.min_chars: no such key; there are min_en_chars, "),
+        ({"limits_by_domain": {"general": {"min_chars": 3}}}, r"limits_by_domain\.general\.min_chars: no such key"),
         ({"limits_by_domain": {"news": {"min_en_chars": 3}}}, r"limits_by_domain\.news: no source has this domain"),
         ({"benchmarks": ["gone.csv"]}, r"gone\.csv: no such file"),
         ({"limits": {"min_en_chars": 1000}}, r"no row is left after cleaning \(reasons: en_empty\)"),
@@ -67,11 +69,26 @@ def test_mistakes_in_the_rest(tmp_path: Path, rest: dict[str, Any], match: str) 
 
 @pytest.mark.parametrize(
     ("text", "match"),
-    [("sources: [", "not YAML"), ("just text", "a mapping with the key"), ("sources: []", "sources is empty")],
+    [
+        ("sources: [", "not readable as YAML"),
+        ("just text", "holds no keys"),
+        ("sources: []", "sources is empty"),
+        ("benchmarks: []", "sources: missing; write it into"),
+    ],
 )
 def test_a_config_that_is_none(tmp_path: Path, text: str, match: str) -> None:
     (tmp_path / "corpus.yaml").write_text(text, encoding="utf-8")
     refused(tmp_path / "corpus.yaml", match)
+
+
+def test_quoted_numbers_are_text(tmp_path: Path) -> None:
+    """Keys and names that look like numbers: JSON lines with the keys "0" and "1"."""
+    lines = [json.dumps({"0": en, "1": zh}) for en, zh in PAIRS]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    options = "{name: '2024', domain: general, license: '0', format: jsonl, files: [pairs.jsonl], en: '0', zh: '1'}"
+    (tmp_path / "corpus.yaml").write_text(f"sources: [{options}]")
+    report = built(tmp_path / "corpus.yaml")
+    assert (report["sources"][0]["name"], report["rows_kept"]) == ("2024", 10)
 
 
 def test_two_sources_of_one_name(tmp_path: Path) -> None:

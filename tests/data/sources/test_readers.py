@@ -9,14 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from data.build.config import FORMATS, parse_config
-from data.cli import UserError
+from data.build.config import FORMATS
+from data.cli import UserError, checked_config
 from data.sources.base import Source
 
 
 def source(kind: str, **fields: Any) -> Source:  # noqa: ANN401
     base = {"name": "x", "domain": "general", "license": "CC0"}
-    return parse_config(FORMATS[kind], {**base, **fields}, "test")
+    return checked_config({**base, **fields}, FORMATS[kind], "test: ")
 
 
 def read(made: Source, root: Path) -> list[dict[str, Any]]:
