@@ -1,10 +1,6 @@
-"""What benchmarks hold: their texts and image ids, read from whatever shape they were published in.
-
-Benchmarks by name: which files of a folder belong to them, whatever their publishers called these.
-"""
+"""Benchmarks to keep out of a corpus: their texts and image ids, and which files of a folder belong to a name."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,30 +12,15 @@ from data.clean.hashing import RowHashes, casefolded, hash_rows
 from data.clean.normalise import normalise_text
 from data.cli import UserError
 from data.schema import TEXT
-from data.sources.delimited import csv_records
-from data.sources.documents import Json, load_json
-from data.sources.io import read_text
-from data.sources.jsonl import parse_json_line
+from data.sources.benchmark_files import benchmark_files, read_benchmark_rows
+from data.sources.benchmark_rows import BenchmarkRow, is_benchmark_column, record_rows
 
-IMAGE_KEYS = (
-    "image",
-    "img_path",
-    "file_name",
-    "filename",
-    "image_name",
-    "coco_image",
-    "image_path",
-    "image_ids",
-    "image/key",
-)
-TEXT_KEYS = ("zh", "en", "en_all", "caption", "captions", "sentences", "sentence", "text", "texts", "raw",
-             "query_text")  # fmt: skip
 COCO = re.compile(r"^(?:COCO_[a-z]+\d*_)?(\d{12})$")
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One file's texts and canonical image ids."""
+    """Distinct texts and canonical image ids of one file."""
 
     name: str
     texts: tuple[str, ...]
@@ -63,36 +44,19 @@ def image_id(name: str) -> str:
 
 
 def load_benchmark(root: str, path: str) -> Benchmark:
-    """Read a benchmark: JSON lines, one JSON document, CSV with a header, a text a line, or `hub://ID`."""
-    name = re.sub(r"\.(?:gz|zst|bz2|xz)$", "", path.lower())
+    """Read a benchmark: a file of any layout of `data.sources.benchmark_files`, or `hub://ID`."""
     if path.startswith("hub://"):
-        documents = _hub(path.removeprefix("hub://"))
-    elif name.endswith((".jsonl", ".ndjson")):
-        documents = list(_lines(root, path))
-    elif name.endswith(".json"):
-        documents = [load_json(root, path)]
-    elif name.endswith((".csv", ".tsv")):
-        documents = _table(root, path, "\t" if name.endswith(".tsv") else ",")
+        rows = _hub_rows(path.removeprefix("hub://"))
     else:
-        documents = [{"text": read_text(root, path, "utf-8").splitlines()}]
-    texts, images = list[str](), set[str]()
-    for record in documents:
-        _collect(record, texts, images)
-    if not texts:
-        raise UserError(f"{path}: no text under the keys {', '.join(TEXT_KEYS)}; rename the file's keys or columns")
-    return Benchmark(path, tuple(dict.fromkeys(texts)), frozenset(image_id(i) for i in images))
+        rows = list(read_benchmark_rows(root, path))
+    texts = tuple(dict.fromkeys(row.text for row in rows if row.text))
+    names = {name for row in rows for name in row.images + row.aliases}
+    if not texts and not names:
+        raise UserError(f"{path}: no captions and no image ids in it; is this the right file?")
+    return Benchmark(path, texts, frozenset(image_id(name) for name in names))
 
 
-def _lines(root: str, path: str) -> Iterator[Json]:
-    for number, line in enumerate(read_text(root, path, "utf-8").split("\n"), 1):
-        if line.strip():
-            record = parse_json_line(line)
-            if record is None:
-                raise UserError(f"{path}:{number}: not JSON; a benchmark must be whole, fetch the file again")
-            yield record
-
-
-def _hub(name: str) -> list[Json]:
+def _hub_rows(name: str) -> list[BenchmarkRow]:
     """Every split of a Hugging Face data set, its columns of texts and image names; pictures are not looked at."""
     from datasets import Image, load_dataset
 
@@ -100,36 +64,13 @@ def _hub(name: str) -> list[Json]:
         splits = load_dataset(name)
     except Exception as error:  # the hub client raises its own kinds for absent, gated and unreachable sets
         raise UserError(f"benchmarks: hub://{name}: cannot be opened: {error}") from error
-    found = list[Json]()
-    for data in splits.values():
-        named = [key for key in TEXT_KEYS + IMAGE_KEYS if key in data.features]
-        found += data.select_columns([key for key in named if not isinstance(data.features[key], Image)])
-    return found
-
-
-def _table(root: str, path: str, delimiter: str) -> list[Json]:
-    text = read_text(root, path, "utf-8")
-    header = text.split("\n", 1)[0].strip().split(delimiter)
-    names = [name for name in header if name in TEXT_KEYS + IMAGE_KEYS]
-    if not names:
-        raise UserError(f"{path}:1: no column among {', '.join(TEXT_KEYS)}; the header has {', '.join(header)[:200]}")
-    return [dict(zip(names, cells, strict=True)) for _, cells in csv_records(text, path, delimiter, names) if cells]
-
-
-def _collect(node: Json, texts: list[str], images: set[str]) -> None:
-    """Walk a record; strings under text keys are texts, strings under image keys are image names."""
-    if isinstance(node, list):
-        for value in node:
-            _collect(value, texts, images)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            for one in value if isinstance(value, list) else [value]:
-                if isinstance(one, (dict, list)):
-                    _collect(one, texts, images)
-                elif key in TEXT_KEYS and isinstance(one, str):
-                    texts.append(one)
-                elif key in IMAGE_KEYS:
-                    images.add(str(one))
+    rows = list[BenchmarkRow]()
+    for split, data in splits.items():
+        columns = [c for c in data.column_names if is_benchmark_column(c) and not isinstance(data.features[c], Image)]
+        for number, record in enumerate(data.select_columns(columns), 1):
+            filled = {column: value for column, value in record.items() if value is not None}
+            rows += record_rows(filled, f"hub://{name}: {split} row {number}")
+    return rows
 
 
 def hash_texts(texts: tuple[str, ...]) -> RowHashes:
@@ -160,23 +101,34 @@ BENCHMARK_PATTERNS = {  # name -> pattern of a path below the folder
 
 
 def benchmark_paths(root: str, folder: str, entries: tuple[str, ...]) -> list[str]:
-    """The files behind `benchmarks` of a recipe: names are looked up in `folder`, all else is a path, URL or hub id."""
+    """The files behind `benchmarks` of a config: names are looked up in `folder`; else paths, folders, URLs, hub ids.
+
+    A folder, also behind `hub://`, stands for its files, so that a file that changed is seen.
+    """
     paths = list[str]()
-    for name in entries:
-        paths += _find_benchmark(Path(root, folder), name) if folder and name in BENCHMARK_PATTERNS else [name]
-        if name in BENCHMARK_PATTERNS and not folder:
-            raise UserError(f"benchmarks: {name} is a name; say in `benchmark_folder` where its files are")
+    for entry in entries:
+        if entry in BENCHMARK_PATTERNS:
+            if not folder:
+                raise UserError(f"benchmarks: {entry} is a name; say in `benchmark_folder` where its files are")
+            paths += _find_benchmark(Path(root, folder), entry)
+        elif (local := Path(root, entry.removeprefix("hub://"))).is_dir():
+            files = benchmark_files(local)
+            paths += sorted(map(str, local.rglob("*.parquet") if files == [local] else files))
+        else:
+            paths.append(entry)
     return list(dict.fromkeys(paths))
 
 
 def _find_benchmark(folder: Path, name: str) -> list[str]:
     if not folder.is_dir():
-        raise UserError(f"benchmark_folder: {folder}: no such folder; mend the path in the config")
+        raise UserError(f"benchmark_folder: {folder}: no such folder; fix the path in the config")
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     matches = [
         f
         for f in files
-        if re.search(BENCHMARK_PATTERNS[name], f, re.IGNORECASE) and re.search(TEXT_FILE_PATTERN, f, re.IGNORECASE)
+        if re.search(BENCHMARK_PATTERNS[name], f, re.IGNORECASE)
+        and re.search(TEXT_FILE_PATTERN, f, re.IGNORECASE)
+        and not f.endswith("_imgs.tsv")  # pictures
     ]
     if not matches:
         raise UserError(

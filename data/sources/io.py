@@ -8,6 +8,7 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -74,6 +75,7 @@ DECOMPRESS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
     ".xz": lambda raw: cast(IO[bytes], lzma.open(raw)),  # noqa: SIM115
     ".zst": _zstd,
 }
+COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|zst)$")  # ending of a lower-case name
 
 
 @contextmanager

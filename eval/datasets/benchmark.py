@@ -7,17 +7,16 @@ Text files of benchmarks, line by line, with the file and line in every complain
 Where the bytes of a benchmark's pictures come from.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.cli import UserError, one_line
+from data.cli import UserError
+from data.sources.benchmark_rows import BenchmarkRow
 
 ImageReader = Callable[[str], bytes]
 """From an image id to the bytes of its file; raises UserError naming the image where it is missing."""
@@ -44,15 +43,6 @@ class RetrievalBenchmark:
     captions: Mapping[str, CaptionSet]
     read_image: ImageReader
     files: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class Caption:
-    """One row of a benchmark file: its language, its text, and the ids of the images that it describes."""
-
-    language: str
-    text: str
-    images: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -87,19 +77,18 @@ BENCHMARKS = {
 
 
 def assemble(
-    rows: Iterable[Caption], read_image: ImageReader, files: tuple[Path, ...], images: Iterable[str] = ()
+    rows: Iterable[BenchmarkRow], read_image: ImageReader, files: tuple[Path, ...], images: Iterable[str] = ()
 ) -> RetrievalBenchmark:
     """Number images in order of first sight, those of `images` first, and sort the captions by language."""
     image_index = {image: position for position, image in enumerate(dict.fromkeys(images))}
     texts: dict[str, list[str]] = {}
     pairs: dict[str, list[tuple[int, int]]] = {}
     for row in rows:
-        language_texts = texts.setdefault(row.language, [])
-        for image in row.images:
-            pairs.setdefault(row.language, []).append(
-                (len(language_texts), image_index.setdefault(image, len(image_index)))
-            )
-        language_texts.append(row.text)
+        indices = [image_index.setdefault(image, len(image_index)) for image in row.images]
+        if row.text is not None:
+            language_texts = texts.setdefault(row.language, [])
+            pairs.setdefault(row.language, []).extend((len(language_texts), index) for index in indices)
+            language_texts.append(row.text)
     captions = {
         language: CaptionSet(tuple(texts[language]), np.array(pairs[language], dtype=np.int64).reshape(-1, 2))
         for language in texts
@@ -141,28 +130,6 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
                 raise UserError(f"{where}: not valid UTF-8 at byte {error.start}; save the file as UTF-8") from error
             if line.strip():
                 yield where, line
-
-
-def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ("file:line", object) for each line of a JSON Lines file; anything but an object raises UserError."""
-    for where, line in text_lines(path):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # no JSON, a number of 5,000 digits; nested without end
-            raise UserError(f"{where}: not JSON ({one_line(error)}); is the file cut short?") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: a JSON {type(row).__name__} where an object is needed")
-        yield where, row
-
-
-def caption_list(value: object, where: str, key: str) -> tuple[str, ...]:
-    """`value` as captions: one string or a list of strings, none of them empty; anything else raises UserError."""
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{where}: {key} must be a string or a list of strings")
-    if any(not text.strip() for text in texts):
-        raise UserError(f"{where}: {key} holds an empty caption; remove it")
-    return tuple(texts)
 
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})

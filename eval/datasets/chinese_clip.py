@@ -1,46 +1,31 @@
-"""The layout of Chinese-CLIP: `*_texts.jsonl` with captions and image ids, `*_imgs.tsv` with pictures in base64.
-
-MUGE publishes the same under other names: `*_queries.jsonl` with query_text and item_ids.
-"""
+"""Pictures of Chinese-CLIP and MUGE: `*_imgs.tsv` in base64, beside `*_texts.jsonl` or `*_queries.jsonl`."""
 
 import base64
 import binascii
-from collections.abc import Iterator
 from pathlib import Path
 
 from data.cli import UserError
-from eval.datasets.benchmark import Caption, ImageReader, RetrievalBenchmark, assemble, caption_list, json_rows
+from data.sources.benchmark_rows import BenchmarkRow
+from eval.datasets.benchmark import ImageReader, RetrievalBenchmark, assemble
 
-TEXTS_FILE = "test_texts.jsonl"
 CAPTION_SUFFIXES = ("_texts.jsonl", "_queries.jsonl")
 
 
-def read_chinese_clip(texts: Path, language: str) -> RetrievalBenchmark:
-    """Read `texts` and the pictures beside it; without pictures the gallery is what the captions speak of.
+def assemble_chinese_clip(rows: list[BenchmarkRow], texts: Path) -> RetrievalBenchmark:
+    """`rows` of the file `texts` with the pictures beside it; without pictures the gallery is what the captions name.
 
     The order of the pictures' file is the order of the gallery, and it decides ties, as it does in Chinese-CLIP.
     """
-    ending = next(ending for ending in CAPTION_SUFFIXES if texts.name.endswith(ending))
-    pictures = texts.with_name(texts.name.removesuffix(ending) + "_imgs.tsv")
-    rows = list(_rows(texts, language))
+    suffix = next(suffix for suffix in CAPTION_SUFFIXES if texts.name.endswith(suffix))
+    pictures = texts.with_name(texts.name.removesuffix(suffix) + "_imgs.tsv")
     if not pictures.is_file():
         return assemble(rows, _missing_images(pictures), (texts,))
     offsets = _offsets(pictures)
     for row in rows:
         unknown = [image for image in row.images if image not in offsets]
         if unknown:
-            raise UserError(f"{texts}: caption {row.text[:20]!r} is of image {unknown[0]}, which is not in {pictures}")
+            raise UserError(f"{row.where}: a caption of image {unknown[0]}, which is not in {pictures}")
     return assemble(rows, _image_reader(pictures, offsets), (texts, pictures), offsets)
-
-
-def _rows(texts: Path, language: str) -> Iterator[Caption]:
-    for where, row in json_rows(texts):
-        images, text = row.get("image_ids", row.get("item_ids")), row.get("text", row.get("query_text"))
-        if not isinstance(images, list) or not images:
-            raise UserError(f'{where}: no image_ids; each line needs {{"text_id", "text", "image_ids": [...]}}')
-        if not isinstance(text, str):
-            raise UserError(f'{where}: no text; each line needs {{"text_id", "text", "image_ids": [...]}}')
-        yield Caption(language, caption_list(text, where, "text")[0], tuple(str(image) for image in images))
 
 
 def _offsets(pictures: Path) -> dict[str, int]:

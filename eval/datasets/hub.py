@@ -6,14 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from data.cli import UserError, one_line
-from eval.datasets.benchmark import Caption, ImageReader, RetrievalBenchmark, assemble, caption_list
+from data.sources.benchmark_rows import BenchmarkRow, caption_list, text_key_language
+from eval.datasets.benchmark import ImageReader, RetrievalBenchmark, assemble
 
-LANGUAGE_COLUMNS = {
-    "zh": ("zh", "caption_zh", "zh_caption", "captions_zh", "zh_captions", "chinese"),
-    "en": ("en", "caption_en", "en_caption", "captions_en", "en_captions", "english"),
-}
-PLAIN_COLUMNS = ("caption", "captions", "sentences", "text", "raw")
-NUMBERED_COLUMN = re.compile(r"(caption|sentence|text)_?\d$")
 ID_COLUMNS = ("image_id", "img_id", "filename", "file_name", "img_path", "id")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
@@ -53,17 +48,18 @@ def read_hub(name: str) -> RetrievalBenchmark:
 
 def _caption_columns(names: list[str]) -> dict[str, str]:
     """Column -> language; "" where the script of the caption must tell."""
-    named = {name: language for language, known in LANGUAGE_COLUMNS.items() for name in names if name in known}
-    plain = {name: "" for name in names if name in PLAIN_COLUMNS or NUMBERED_COLUMN.fullmatch(name)}
-    return named or plain
+    columns = {name: language for name in names if (language := text_key_language(name)) is not None}
+    return {name: language for name, language in columns.items() if language} or columns
 
 
-def _captions(rows: Any, columns: dict[str, str], ids: list[str]) -> Iterator[Caption]:  # noqa: ANN401  datasets is untyped
+def _captions(rows: Any, columns: dict[str, str], ids: list[str]) -> Iterator[BenchmarkRow]:  # noqa: ANN401  datasets is untyped
     for number, row in enumerate(rows):
         for column, language in columns.items():
-            value = row[column]
-            for text in () if value is None else caption_list(value, f"row {number}", column):
-                yield Caption(language or ("zh" if CHINESE.search(text) else "en"), text, (ids[number],))
+            value, where = row[column], f"row {number}"
+            for text in [] if value is None else caption_list(value, where, column):
+                if not text.strip():
+                    raise UserError(f"{where}: {column} holds an empty caption; remove it")
+                yield BenchmarkRow(where, language or ("zh" if CHINESE.search(text) else "en"), text, (ids[number],))
 
 
 def _image_reader(rows: Any, column: str, ids: list[str]) -> ImageReader:  # noqa: ANN401  datasets is untyped

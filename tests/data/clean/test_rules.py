@@ -109,9 +109,9 @@ def test_a_build_keeps_named_benchmarks_out(tmp_path: Path) -> None:
     assert [b["texts"] for b in told["benchmarks"]] == [2, 1]
 
 
-def test_a_build_keeps_a_benchmark_of_the_hub_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`datasets` reads a copy of the set's folder, of two splits, as it would read the set itself."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+@pytest.mark.parametrize("local", [True, False])
+def test_a_build_keeps_a_benchmark_of_the_hub_out(local: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the set's folder, of two splits; by its id, `datasets` reads the same folder."""
     hub = tmp_path / "hub"
     hub.mkdir()
     features = datasets.Features(
@@ -126,10 +126,14 @@ def test_a_build_keeps_a_benchmark_of_the_hub_out(tmp_path: Path, monkeypatch: p
     for split, texts in (("test", [PAIRS[0][0], "一句"]), ("validation", [PAIRS[1][1], PAIRS[2][0]])):
         row = {"caption": texts, "filename": f"{split}.jpg", "url": PAIRS[4][0], "image": unread}
         datasets.Dataset.from_list([row], features=features).to_parquet(hub / f"{split}.parquet")
-    told = built(tsv_config(tmp_path, PAIRS, benchmarks=[f"hub://{hub}"], valid_per_domain=0))
-    assert {reason: entry["rows"] for reason, entry in told["rejects"].items()} == {"benchmark_text": 3}
-    (held,) = told["benchmarks"]
-    assert (held["path"], held["texts"], held["images"]) == (f"hub://{hub}", 4, 2)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    load = datasets.load_dataset
+    monkeypatch.setattr("datasets.load_dataset", lambda name: load(str(hub) if name == "own/set" else name))
+    name = "hub" if local else "own/set"
+    report = built(tsv_config(tmp_path, PAIRS, benchmarks=[f"hub://{name}"], valid_per_domain=0))
+    assert {reason: entry["rows"] for reason, entry in report["rejects"].items()} == {"benchmark_text": 3}
+    held = report["benchmarks"]
+    assert [(each["texts"], each["images"]) for each in held] == ([(2, 1), (2, 1)] if local else [(4, 2)])
 
 
 def test_a_benchmark_that_the_hub_does_not_give_stops_the_build(
