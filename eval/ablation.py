@@ -2,21 +2,23 @@
 
 `DIR/base.yaml` is a run's configuration; every other YAML file in it holds what its row changes. A row is distilled,
 exported and scored with the shipped commands, in a folder of its own; a row and seed whose JSON is there is not run
-again. The table and the dot plot hold means over seeds with 95 % intervals.
+again.
+
+The results of an ablation as a Markdown table and as a picture: means over seeds with 95 % intervals.
 """
 
+import json
 import math
 import resource
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from data.cli import UserError, run_cli, run_subcommand
-from data.files import read_json, write_json, write_text
+from data.files import write_json, write_text
 from eval.provenance import commit, hashes
 from eval.report.charts import dot_plot
 
@@ -35,16 +37,17 @@ Results = Mapping[str, Mapping[str, list[float]]]
 
 
 def load_results(out: Path, names: Iterable[str]) -> Results:
-    """[row][measure] = values by seed, for the rows that have a ROW.SEED.json in `out`, in the order of `names`."""
-    results = {name: [read_json(path) for path in sorted(out.glob(f"{name}.[0-9]*.json"))] for name in names}
-    return {
-        name: {
-            measure: [result[part][key] for result in seeds if key in result.get(part, {})]
-            for measure, (part, key) in ABLATION_MEASURES.items()
-        }
-        for name, seeds in results.items()
-        if seeds
-    }
+    """[row][measure] = values by seed, of the rows that have a ROW.SEED.json in `out`, in the order of `names`."""
+    values_by_row = {}
+    for name in names:
+        seeds = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob(f"{name}.[0-9]*.json"))]
+        if seeds:
+            values_by_row[name] = {measure: _values(seeds, *where) for measure, where in ABLATION_MEASURES.items()}
+    return values_by_row
+
+
+def _values(seeds: Iterable[Mapping[str, Any]], part: str, key: str) -> list[float]:
+    return [each[part][key] for each in seeds if key in each.get(part, {})]
 
 
 def markdown_table(values: Results) -> str:
@@ -57,11 +60,14 @@ def markdown_table(values: Results) -> str:
 
 
 def dot_plot_svg(values: Results) -> str:
-    """The same as dots, as an SVG file: the measures that have values."""
-    panels = {measure: {name: row[measure] for name, row in values.items()} for measure in ABLATION_MEASURES}
-    return dot_plot(
-        {measure: rows for measure, rows in panels.items() if any(rows.values())}, list(values), t_half_width
-    )
+    """The same as dots, SVG: the measures that have values."""
+    measures_with_values = [
+        measure for measure in ABLATION_MEASURES if any(measures[measure] for measures in values.values())
+    ]
+    panels = {
+        measure: {name: measures[measure] for name, measures in values.items()} for measure in measures_with_values
+    }
+    return dot_plot(panels, list(values), t_half_width)
 
 
 def mean_and_half_width(values: Sequence[float]) -> str:
@@ -74,123 +80,96 @@ def mean_and_half_width(values: Sequence[float]) -> str:
 
 
 def t_half_width(values: Sequence[float]) -> float:
-    """Half the width of the 95 % interval of the mean by Student's t; 0 for one value and for more than ten."""
+    """Of the 95 % interval of the mean by Student's t; 0 where there is no telling (one value, or more than ten)."""
     return T975[len(values)] * stdev(values) / math.sqrt(len(values)) if len(values) in T975 else 0.0
 
 
-@dataclass(frozen=True)
-class AblationOptions:
-    """The command line.
-
-    Args:
-        rows: Folder of base.yaml and of a YAML file for each row.
-        out: Folder for runs, ROW.SEED.json, table.md and table.svg.
-        corpus: A corpus that data.build wrote.
-        teacher: Folder or Hub id of the teacher's CLIP.
-        data: Captions of the retrieval benchmark.
-        images: Its pictures.
-        pipeline: Also draw with this pipeline.
-        prompts: Prompts to draw.
-        recogniser: Folder of the miniature's recogniser.
-        drawn: Prompts to draw, one picture each.
-        only: Rows to run; by default all.
-        seeds: Seeds of a row.
-    """
-
-    rows: Path
-    out: Path
-    corpus: Path
-    teacher: str
-    data: Path
-    images: Path | None = None
-    image_features: Path | None = None
-    pipeline: str | None = None
-    prompts: Path | None = None
-    recogniser: Path | None = None
-    drawn: int = 100
-    only: list[str] | None = None
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-
-    def row_names(self) -> list[str]:
-        """All rows of the folder, `base` first."""
-        return ["base", *sorted({path.stem for path in self.rows.glob("*.yaml")} - {"base"})]
-
-
-def parse_options(arguments: list[str] | None) -> AblationOptions:
-    """The command line, checked."""
+def parse_args(arguments: list[str] | None) -> Namespace:
+    """The command line."""
     parser = ArgumentParser(prog="python -m eval.ablation", description=__doc__, exit_on_error=False)
-    parser.add_class_arguments(AblationOptions, as_positional=False, skip={"image_features"})
+    parser.add_argument("--rows", type=Path, required=True, help="folder of base.yaml and of a YAML file for each row")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for runs, ROW.SEED.json, table.md and table.svg"
+    )
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--teacher", type=str, required=True, help="folder or Hub id of the teacher's CLIP")
+    parser.add_argument("--data", type=Path, required=True, help="captions of the retrieval benchmark")
+    parser.add_argument("--images", type=Path | None, help="its pictures")
     parser.add_argument("--image-features", type=Path | None, help="or their features")
-    options = AblationOptions(**vars(parser.parse_args(arguments)))
-    if (options.images is None) is (options.image_features is None):
+    parser.add_argument("--pipeline", type=str | None, help="also draw with this pipeline")
+    parser.add_argument("--prompts", type=Path | None, help="prompts to draw")
+    parser.add_argument("--recogniser", type=Path | None, help="folder of the miniature's recogniser")
+    parser.add_argument("--drawn", type=int, default=100, help="prompts to draw, one picture each")
+    parser.add_argument("--only", type=list[str] | None, help="rows to run; by default all")
+    parser.add_argument("--seeds", type=list[int], default=[0, 1, 2])
+    args = parser.parse_args(arguments)
+    if (args.images is None) is (args.image_features is None):
         raise UserError("--images, --image-features: the benchmark needs one of them")
-    if options.pipeline and not (options.prompts and options.recogniser):
+    if args.pipeline and not (args.prompts and args.recogniser):
         raise UserError("--pipeline: needs --prompts to draw and the --recogniser that reads the pictures")
-    if not (options.rows / "base.yaml").is_file():
-        raise UserError(f"--rows {options.rows}: no base.yaml in it")
-    names = options.row_names()
-    if unknown := set(options.only or ()) - set(names):
-        raise UserError(f"--only {min(unknown)}: no such row in {options.rows}; there are {', '.join(names)}")
-    return options
+    return args
 
 
 def run_ablation(arguments: list[str] | None = None) -> str:
     """Run what is missing, seed by seed, and write and return the table."""
-    options = parse_options(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
-    names = options.row_names()
-    for seed in options.seeds:
-        for name in options.only or names:
-            if not (options.out / f"{name}.{seed}.json").is_file():
-                write_json(_run_row(options, name, seed), options.out / f"{name}.{seed}.json")
-    results = load_results(options.out, names)
-    write_text(markdown_table(results), options.out / "table.md")
-    write_text(dot_plot_svg(results), options.out / "table.svg")
-    return markdown_table(results)
+    args = parse_args(arguments)
+    if not (args.rows / "base.yaml").is_file():
+        raise UserError(f"--rows {args.rows}: no base.yaml in it")
+    names = ["base", *sorted({path.stem for path in args.rows.glob("*.yaml")} - {"base"})]
+    if unknown := set(args.only or ()) - set(names):
+        raise UserError(f"--only {sorted(unknown)[0]}: no such row in {args.rows}; there are {', '.join(names)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for seed in args.seeds:
+        for name in args.only or names:
+            if not (args.out / f"{name}.{seed}.json").is_file():
+                write_json(_run_row(args, name, seed), args.out / f"{name}.{seed}.json")
+    seed_values = load_results(args.out, names)
+    write_text(markdown_table(seed_values), args.out / "table.md")
+    write_text(dot_plot_svg(seed_values), args.out / "table.svg")
+    return markdown_table(seed_values)
 
 
-def _run_row(options: AblationOptions, name: str, seed: int) -> dict[str, Any]:
+def _run_row(args: Namespace, name: str, seed: int) -> dict[str, Any]:
     """Distil, export and score one row with one seed."""
-    folder = options.out / f"{name}.{seed}"
-    student, result = folder / "student", folder / "retrieval.json"
-    files = [options.rows / "base.yaml", *([options.rows / f"{name}.yaml"] if name != "base" else [])]
-    configs = [argument for file in files for argument in ("--config", file)]
-    seconds = _call("scripts/distill.py", *configs, "--teacher", options.teacher, "--data.corpus", options.corpus,
-          "--train.seed", seed, "--data.token_store", options.out / "tokens", "--out_dir", folder / "run")  # fmt: skip
-    _call("scripts/export.py", "--run", folder / "run", "--out", student)
-    images = ("--images", options.images) if options.images else ("--image-features", options.image_features)
-    _call("-m", "eval.flickr30k_cn", "--student", student, "--clip", options.teacher, "--title", options.data.stem,
-          "--data", options.data, *images, "--out", result)  # fmt: skip
-    retrieval = read_json(result)
+    folder = args.out / f"{name}.{seed}"
+    student, files = folder / "student", [args.rows / "base.yaml"]
+    files += [args.rows / f"{name}.yaml"] if name != "base" else []
+    seconds = _call("scripts/distill.py", *(each for file in files for each in ("--config", str(file))),
+          "--teacher", args.teacher, "--data.corpus", str(args.corpus), "--train.seed", str(seed),
+          "--data.token_store", str(args.out / "tokens"), "--out_dir", str(folder / "run"))  # fmt: skip
+    _call("scripts/export.py", "--run", str(folder / "run"), "--out", str(student))
+    image_arguments = ["--images", str(args.images)] if args.images else ["--image-features", str(args.image_features)]
+    _call("-m", "eval.flickr30k_cn", "--student", str(student), "--clip", args.teacher,
+          "--title", args.data.stem, "--data", str(args.data), *image_arguments,
+          "--out", str(folder / "retrieval.json"))  # fmt: skip
+    retrieval = json.loads((folder / "retrieval.json").read_text(encoding="utf-8"))
     record: dict[str, Any] = {
         "row": name, "seed": seed, "files": {file.name: file.read_text(encoding="utf-8") for file in files},
         "retrieval": {key: value["percent"] for key, value in retrieval["ratios"].items()},
         "interval": {key: value["ci95"] for key, value in retrieval["ratios"].items()},
-        "sha256": {**hashes([*files, options.corpus / "report.json"]), **retrieval["settings"]["sha256"]},
+        "sha256": {**hashes([*files, args.corpus / "report.json"]), **retrieval["settings"]["sha256"]},
         "commit": commit(), "cost": {"seconds": seconds},
     }  # fmt: skip
-    if options.pipeline:
-        _call("-m", "eval.generation", "--pipeline", options.pipeline, "--student", student,
-              "--prompts", options.prompts, "--recogniser", options.recogniser, "--limit", options.drawn,
-              "--seeds", 1, "--drawing.steps", 12, "--out", folder / "drawn")  # fmt: skip
-        record["drawn"] = _generation_scores(read_json(folder / "drawn" / "result.json"))
+    if args.pipeline:
+        _call("-m", "eval.generation", "--pipeline", args.pipeline, "--student", str(student),
+              "--prompts", str(args.prompts), "--recogniser", str(args.recogniser), "--limit", str(args.drawn),
+              "--seeds", "1", "--drawing.steps", "12", "--out", str(folder / "drawn"))  # fmt: skip
+        generation = json.loads((folder / "drawn" / "result.json").read_text(encoding="utf-8"))
+        record["drawn"] = {
+            f"{measure}.{who}": value["mean"]
+            for measure in ("psnr", "prediction_error", "things", "read_exact") for who,
+                value in generation[measure].items()
+        }  # fmt: skip
+        record["drawn"] |= {
+            f"things_share.{who}": 100 * share for who, share in generation["things_share_of_teacher"].items()
+        }
     return record
 
 
-def _generation_scores(result: Mapping[str, Any]) -> dict[str, float]:
-    means = {
-        f"{measure}.{name}": value["mean"]
-        for measure in ("psnr", "prediction_error", "things", "read_exact")
-        for name, value in result[measure].items()
-    }
-    shares = result["things_share_of_teacher"]
-    return means | {f"things_share.{name}": 100 * share for name, share in shares.items()}
-
-
-def _call(*arguments: object) -> float:
+def _call(*arguments: str) -> float:
     """Run one of the project's commands; returns its CPU seconds."""
     before = _children_seconds()
-    run_subcommand(*map(str, arguments))
+    run_subcommand(*arguments)
     return _children_seconds() - before
 
 

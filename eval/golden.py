@@ -1,8 +1,8 @@
-"""`python -m eval.golden STUDENT`: does this installation give the states and features that the export recorded?
+"""`python -m eval.golden STUDENT`: does this installation compute the states and features that the export recorded?
 
-Needs of this repository nothing but itself, so that it runs beside any release of transformers and diffusers: ids by
-every tokenizer that a program may load, states and features in three precisions, and on request the prompt states of a
-whole pipeline that holds the student.
+Compared are the ids of every tokenizer that a program may load, states and features in three precisions, and on
+request the prompt states of a whole pipeline with the student. It needs data.cli and data.files alone of this
+repository, and so runs beside old releases of transformers and diffusers.
 """
 
 import importlib
@@ -26,11 +26,11 @@ PRECISIONS = {
     "fp16": (torch.float16, 2e-2),
     "bf16": (torch.bfloat16, 1.5e-1),
 }
-"""Type, and the largest difference of any state, in shares of the largest recorded one."""
+"""Type, and the largest allowed difference of any state, as a share of the largest recorded one."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compare, print a table and, where anything is further than its bound, exit with code 1."""
+    """Compare and print a table; exit code 1 where a difference exceeds its bound."""
     parser = ArgumentParser(prog="python -m eval.golden", description=__doc__, exit_on_error=False)
     parser.add_argument("student", type=Path, help="folder of an export that has golden/")
     parser.add_argument("--pipeline", type=Path | None, help="pipeline that --pipeline-out of the export wrote")
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
         check_writable(args.out)
     if args.pipeline is not None and not (args.pipeline / "model_index.json").is_file():
         raise UserError(f"--pipeline {args.pipeline}: no model_index.json; give the folder of --pipeline-out")
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # bars would hide what matters
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # bars would hide the table
     report = check_export(args.student, args.pipeline)
     if args.out is not None:
         write_json(report, args.out)
@@ -50,30 +50,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def check_export(student: Path, pipeline: Path | None = None) -> dict[str, Any]:
-    """Versions, equal ids by tokenizer, the largest differences by precision, and whether all of them hold."""
+    """Versions, equal ids by tokenizer, largest differences by precision, and whether all of them are in bounds."""
     prompts, vectors = load_golden(student)
-    ids, states, features = (vectors[name] for name in ("input_ids", "last_hidden_state", "text_embeds"))
-    equal = {name: _equal_ids(loaded, prompts, ids) for name, loaded in tokenizers(student).items()}
-    rows = {}
-    for name, (dtype, bound) in PRECISIONS.items():
-        loaded_outputs = outputs(student, ids, dtype)
-        differences = {
-            "states": _max_difference(loaded_outputs["states"], states),
-            "encoder": _max_difference(loaded_outputs["encoder"], states),
-            "features": _max_difference(loaded_outputs["features"], features),
-            "cosine": float(torch.cosine_similarity(loaded_outputs["features"], features).min()),
-        }
-        rows[name] = {
-            **differences,
-            "holds": max(differences["states"], differences["encoder"]) <= bound * float(states.abs().max()),
-        }
+    ids, states = vectors["input_ids"], vectors["last_hidden_state"]
+    equal_ids = {name: _equal_ids(tokenizer, prompts, ids) for name, tokenizer in tokenizers(student).items()}
+    rows = {name: _compare_precision(student, vectors, dtype, bound) for name, (dtype, bound) in PRECISIONS.items()}
     result: dict[str, Any] = {
         "versions": library_versions(),
         "prompts": len(prompts),
-        "equal_ids": equal,
+        "equal_ids": equal_ids,
         "precisions": rows,
     }
-    holds = all(row["holds"] for row in rows.values()) and min(equal.values()) == len(prompts)
+    holds = all(row["holds"] for row in rows.values()) and min(equal_ids.values()) == len(prompts)
     if pipeline is not None:
         pipeline_difference = _max_difference(pipeline_states(pipeline, prompts), states)
         result["pipeline"] = pipeline_difference
@@ -81,34 +69,46 @@ def check_export(student: Path, pipeline: Path | None = None) -> dict[str, Any]:
     return {**result, "holds": holds}
 
 
+def _compare_precision(student: Path, vectors: dict[str, Tensor], dtype: torch.dtype, bound: float) -> dict[str, Any]:
+    states, features = vectors["last_hidden_state"], vectors["text_embeds"]
+    computed = outputs(student, vectors["input_ids"], dtype)
+    row: dict[str, Any] = {
+        "states": _max_difference(computed["states"], states),
+        "encoder": _max_difference(computed["encoder"], states),
+        "features": _max_difference(computed["features"], features),
+        "cosine": float(torch.cosine_similarity(computed["features"], features).min()),
+    }
+    return {**row, "holds": max(row["states"], row["encoder"]) <= bound * float(states.abs().max())}
+
+
 def load_golden(student: Path) -> tuple[list[str], dict[str, Tensor]]:
-    """The recorded prompts and vectors of an export, if they are of a model of its config."""
+    """The recorded prompts and vectors of an export; UserError where their shapes are not those of its config."""
     folder = student / "golden"
     try:
         prompts: list[str] = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
-        "".join(prompts).encode()  # they are texts, and of whole signs
+        "".join(prompts).encode()  # texts without half characters
         vectors: dict[str, Tensor] = load_file(folder / "vectors.safetensors")
-    except Exception as error:  # a damaged file raises whatever its reader stumbles over
+    except Exception as error:  # damaged files raise anything
         problem = f"no golden vectors to read ({one_line(error)})"
         raise UserError(f"{student}: {problem}; export with --parts golden") from error
     if not isinstance(prompts, list) or not prompts:
         raise UserError(f"{folder / 'prompts.json'}: no list of prompts; export again with --parts golden")
     kinds: Any = transformers
-    wrong = _vector_problem(vectors, len(prompts), _load(kinds.CLIPTextConfig, student))
-    if wrong is not None:
-        raise UserError(f"{folder / 'vectors.safetensors'}: {wrong}; export again with --parts golden")
+    mismatch = _vector_problem(vectors, len(prompts), _load(kinds.CLIPTextConfig, student))
+    if mismatch is not None:
+        raise UserError(f"{folder / 'vectors.safetensors'}: {mismatch}; export again with --parts golden")
     return prompts, vectors
 
 
 def _vector_problem(vectors: dict[str, Tensor], prompts: int, config: Any) -> str | None:  # noqa: ANN401  of any release
-    """What is wrong with the recorded vectors of so many prompts, for a model of `config`."""
-    slots = config.max_position_embeddings
-    recorded = {
-        "input_ids": (torch.int64, [prompts, slots]),
-        "last_hidden_state": (torch.float32, [prompts, slots, config.hidden_size]),
+    """How the vectors misfit a number of prompts and a model of `config`; None where they fit."""
+    length = config.max_position_embeddings
+    expected = {
+        "input_ids": (torch.int64, [prompts, length]),
+        "last_hidden_state": (torch.float32, [prompts, length, config.hidden_size]),
         "text_embeds": (torch.float32, [prompts, config.projection_dim]),
     }
-    for name, (dtype, shape) in recorded.items():
+    for name, (dtype, shape) in expected.items():
         if name not in vectors:
             return f"no {name}"
         vector = vectors[name]
@@ -121,10 +121,10 @@ def _vector_problem(vectors: dict[str, Tensor], prompts: int, config: Any) -> st
 
 
 def tokenizers(student: Path) -> dict[str, Any]:
-    """Every way in which a program may load the tokenizer, but for CLIP's own.
+    """The tokenizer as a program may load it, except as CLIPTokenizer.
 
-    That of transformers 4 reads vocab.json and merges.txt in Python and stops after CLIP's own 48,894 merges, that of
-    transformers 5 does not cut Chinese from other letters.
+    CLIPTokenizer of transformers 4 stops after CLIP's own 48,894 merges, that of transformers 5 does not separate
+    Chinese from other letters.
     """
     kinds: Any = transformers
     return {
@@ -136,15 +136,15 @@ def tokenizers(student: Path) -> dict[str, Any]:
 
 @torch.no_grad()
 def outputs(student: Path, ids: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
-    """States and features of the root's model, and states of `text_encoder/`, computed in `dtype`."""
+    """States and features of the model at the root, and states of `text_encoder/`, computed in `dtype`."""
     kinds: Any = transformers
     model = _load(kinds.CLIPTextModelWithProjection, student, use_safetensors=True).to(dtype).eval()
     text_encoder = _load(kinds.CLIPTextModel, student / "text_encoder", use_safetensors=True).to(dtype).eval()
     try:
         model_outputs, encoder = model(input_ids=ids), text_encoder(input_ids=ids).last_hidden_state
-    except Exception as error:  # a config that loads may still ask for what cannot be computed
-        said = one_line(error)
-        raise UserError(f"{student}: its model or text_encoder/ cannot run ({said}); export it again") from error
+    except Exception as error:  # a config that loads may still be of a model that cannot be computed
+        problem = f"its model or text_encoder/ cannot run ({one_line(error)})"
+        raise UserError(f"{student}: {problem}; export it again") from error
     return {
         "states": model_outputs.last_hidden_state.float(),
         "features": model_outputs.text_embeds.float(),
@@ -154,34 +154,32 @@ def outputs(student: Path, ids: Tensor, dtype: torch.dtype) -> dict[str, Tensor]
 
 @torch.no_grad()
 def pipeline_states(folder: Path, prompts: list[str]) -> Tensor:
-    """[prompts, slots, width]: what diffusers itself makes of the prompts."""
+    """Prompt states [prompts, length, hidden_size] as diffusers computes them."""
     diffusers: Any = importlib.import_module("diffusers")
-    diffusers.utils.logging.set_verbosity_error()  # else it prints what it cuts of the long prompt
+    diffusers.utils.logging.set_verbosity_error()  # it would print the cut end of the long prompt
     diffusers.utils.logging.disable_progress_bar()
-    pipeline = _load(
-        diffusers.StableDiffusionPipeline, folder,
-        safety_checker=None, requires_safety_checker=False, use_safetensors=True,
-    )  # fmt: skip
-    found: Tensor = pipeline.encode_prompt(prompts, "cpu", 1, do_classifier_free_guidance=False)[0]
-    return found.float()
+    settings = {"safety_checker": None, "requires_safety_checker": False, "use_safetensors": True}
+    pipeline = _load(diffusers.StableDiffusionPipeline, folder, **settings)
+    states: Tensor = pipeline.encode_prompt(prompts, "cpu", 1, do_classifier_free_guidance=False)[0]
+    return states.float()
 
 
-def _load(kind: Any, folder: Path, **settings: object) -> Any:  # noqa: ANN401  whichever class is asked for
+def _load(kind: Any, folder: Path, **settings: object) -> Any:  # noqa: ANN401  any class with from_pretrained
     try:
         with panics_as_errors():
             return kind.from_pretrained(folder, **settings)
-    except Exception as error:  # a damaged file raises whatever its reader stumbles over
+    except Exception as error:  # damaged files raise anything
         raise UserError(f"{folder}: cannot be loaded ({one_line(error)}); export it again") from error
 
 
 def library_versions() -> dict[str, str]:
-    """Of what decides the numbers."""
+    """Releases of the libraries that the numbers depend on."""
     names = ("torch", "transformers", "tokenizers", "diffusers")
     return {name: importlib.metadata.version(name) for name in names}
 
 
 def golden_report(report: dict[str, Any]) -> str:
-    """The comparison for the terminal."""
+    """The comparison as a table for the terminal."""
     lines = [", ".join(f"{name} {version}" for name, version in report["versions"].items())]
     lines += [f"{name:36}{count} of {report['prompts']} prompts equal" for name, count in report["equal_ids"].items()]
     lines.append(f"{'':8}{'states':>12}{'encoder':>12}{'features':>12}{'cosine':>12}")
@@ -199,7 +197,7 @@ def _equal_ids(tokenizer: Any, prompts: list[str], ids: Tensor) -> int:  # noqa:
 
 
 def _max_difference(computed: Tensor, recorded: Tensor) -> float:
-    """Infinity where they are not of one shape."""
+    """Largest absolute difference; infinity for different shapes."""
     return float((computed - recorded).abs().max()) if computed.shape == recorded.shape else math.inf
 
 

@@ -1,4 +1,4 @@
-"""Held-out pairs of a corpus."""
+"""Held-out pairs of a corpus, read from CORPUS/valid."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ _SCHEMA = pa.schema([(name, pa.string()) for name in ("en", "zh", "domain")])
 
 @dataclass(frozen=True)
 class Pairs:
-    """Sentences column by column."""
+    """Columns of a corpus; a row is a pair."""
 
     en: list[str]
     zh: list[str]
@@ -39,7 +39,7 @@ def load_held_out(corpus: Path, rows: int) -> dict[str, Pairs]:
 
 
 def _read_shard(path: Path) -> pa.Table:
-    """Its texts; UserError where it is no Parquet file, or a column is missing, not text, or holds nulls."""
+    """en, zh and domain of a shard; UserError where one of them is missing, not text, or holds nulls."""
     try:
         table = pa.parquet.read_table(path, columns=_SCHEMA.names)
         table.validate(full=True)  # Parquet does not promise UTF-8
@@ -48,8 +48,8 @@ def _read_shard(path: Path) -> pa.Table:
     for name in _SCHEMA.names:
         column = table[name]
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) or column.null_count:
-            found = f"{column.type} with {column.null_count} nulls"
-            raise UserError(f"{path}: column {name!r} is {found}, not text in every row; build the corpus again")
+            kind = f"{column.type} with {column.null_count} nulls"
+            raise UserError(f"{path}: column {name!r} is {kind}, not text in every row; build the corpus again")
     return table.cast(_SCHEMA)
 
 

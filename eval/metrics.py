@@ -1,8 +1,7 @@
-"""Intervals of recall by bootstrap over images: ranks are computed once, images are drawn again.
+"""Retrieval recalls, BLEU and chrF, with bootstrap intervals: pure functions of features, ranks and texts.
 
-Recall of retrieval by cosine: pure functions on feature matrices, as Chinese-CLIP's evaluation defines it.
-
-How near translations come to the references: sacreBLEU and chrF, with intervals and signatures.
+Recall is that of Chinese-CLIP's evaluation: cosine in float32, a stable order, a query is a hit if any of its positives
+is among the first k. Ranks are computed once; a bootstrap draws images again with replacement.
 """
 
 from collections.abc import Sequence
@@ -17,6 +16,12 @@ from sacrebleu.metrics.chrf import CHRF, CHRFScore
 from distill.losses.translation import Language
 
 CUTOFFS = (1, 5, 10)
+DRAWS = 2000
+BLEU_DRAWS = 1000
+BOOTSTRAP_SEED = 20260101
+BLEU_TOKENIZERS: dict[Language, str] = {"zh": "zh", "en": "13a"}
+
+Values = NDArray[np.float64]
 
 
 def l2_normalise(features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -31,12 +36,11 @@ def l2_normalise(features: NDArray[np.float32]) -> NDArray[np.float32]:
 def positive_ranks(
     queries: NDArray[np.float32], gallery: NDArray[np.float32], pairs: NDArray[np.int64], chunk: int = 1024
 ) -> NDArray[np.int64]:
-    """The place, from 0, of each query's first positive when the gallery is sorted by falling score.
+    """Rank [queries], from 0, of each query's first positive in the gallery sorted by falling cosine; -1 without one.
 
     queries [queries, dim] and gallery [items, dim] are L2-normalised; pairs [pairs, 2] holds (query, item), any number
-    for a query. The sort is stable: of equal scores, the item that is first in the file comes first. The place of one
-    item is the count of items that score higher, plus that of equal ones before it, so nothing is sorted; at most
-    `chunk` pairs are scored at a time. A query without a positive gets -1.
+    per query. Ties are in file order. The rank of an item is the number of items with a higher score plus that of
+    equal ones before it, so nothing is sorted; at most `chunk` pairs are scored at a time.
     """
     best = np.full(len(queries), np.iinfo(np.int64).max)
     order = np.argsort(pairs[:, 0], kind="stable")
@@ -51,37 +55,33 @@ def positive_ranks(
     return np.where(best == np.iinfo(np.int64).max, -1, best)
 
 
-def hits(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[queries, 3]: 1 where the first positive is in the top 1, 5, 10; 0 where not, and where there is no positive."""
+def hits(ranks: NDArray[np.int64]) -> Values:
+    """[queries, 3]: 1 where the first positive is in the top 1, 5, 10; 0 elsewhere, and for queries without one."""
     within = (ranks[:, None] >= 0) & (ranks[:, None] < np.array(CUTOFFS))
     return within.astype(np.float64)
 
 
-def recalls(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[3]: recall at 1, 5, 10 in percent, over the queries that have a positive; no such query raises ValueError."""
+def recalls(ranks: NDArray[np.int64]) -> Values:
+    """[3]: recall at 1, 5, 10 in percent over the queries that have a positive; ValueError where none has."""
     num_queries = int((ranks >= 0).sum())
     if num_queries == 0:
         raise ValueError("no query has a positive")
-    hit_counts: NDArray[np.float64] = hits(ranks).sum(axis=0)
+    hit_counts: Values = hits(ranks).sum(axis=0)
     return 100 * hit_counts / num_queries
-
-
-BOOTSTRAP_SEED = 20260101
-DRAWS = 2000
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """What each image adds to the six recalls: hits [images, 6] and queries asked [images, 6], text to image first."""
+    """Hits [images, 6] and queries [images, 6] of each image; text to image at 1, 5, 10, then image to text."""
 
-    hits: NDArray[np.float64]
-    num_queries: NDArray[np.float64]
+    hits: Values
+    num_queries: Values
 
 
 def image_table(text_ranks: NDArray[np.int64], image_ranks: NDArray[np.int64], pairs: NDArray[np.int64]) -> ImageTable:
     """Sum the queries by image; a text with several images counts with the first of them.
 
-    text_places [texts] and image_places [images] are places of the first positive; pairs [pairs, 2] is (text, image).
+    text_ranks [texts] and image_ranks [images] are ranks of the first positive; pairs [pairs, 2] is (text, image).
     """
     owner = np.full(len(text_ranks), len(image_ranks))
     np.minimum.at(owner, pairs[:, 0], pairs[:, 1])
@@ -95,13 +95,11 @@ def image_table(text_ranks: NDArray[np.int64], image_ranks: NDArray[np.int64], p
     return ImageTable(hit_sums, num_queries)
 
 
-def bootstrap_recalls(
-    table: ImageTable, seed: int = BOOTSTRAP_SEED, draws: int = DRAWS, chunk: int = 250
-) -> NDArray[np.float64]:
+def bootstrap_recalls(table: ImageTable, seed: int = BOOTSTRAP_SEED, draws: int = DRAWS, chunk: int = 250) -> Values:
     """[draws, 7]: the six recalls and their mean, in percent, on images drawn with replacement.
 
-    Tables of equally many images meet the same draws under the same seed, so a difference or ratio of two results is
-    paired. The gallery stays whole: what is sampled is which images are asked about.
+    Tables of equally many images get the same draws under the same seed, so a difference or ratio of two results is
+    paired. The gallery stays whole: only the queries are resampled. A draw without a query is NaN.
     """
     generator = np.random.default_rng(seed)
     images = len(table.hits)
@@ -114,49 +112,42 @@ def bootstrap_recalls(
     return np.concatenate(chunks)
 
 
-def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The middle 95 % of the draws; a draw that asked nothing (not a number) is left out."""
+def percentile_interval(values: Values) -> tuple[float, float]:
+    """The middle 95 % of values [draws]; NaN is left out."""
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
 
 
-TOKENIZERS: dict[Language, str] = {"zh": "zh", "en": "13a"}
-BLEU_DRAWS = 1000
+def mean_interval(values: Values, draws: int = DRAWS) -> tuple[float, float]:
+    """95 % interval of the mean of values [prompts], by bootstrap over prompts."""
+    rows = np.random.default_rng(BOOTSTRAP_SEED).integers(len(values), size=(draws, len(values)))
+    return percentile_interval(values[rows].mean(1))
 
 
 class _Bleu(BLEU):
-    """BLEU whose every drawn score is a Python float: sacreBLEU makes no interval of float32 scores and a plain 0."""
+    """BLEU with Python floats as drawn scores: sacreBLEU computes no interval from float32 scores and a plain 0."""
 
     def _compute_score_from_stats(self, stats: list[int]) -> BLEUScore:
         return super()._compute_score_from_stats(np.asarray(stats).tolist())
 
 
 class _ChrF(CHRF):
-    """The same of chrF."""
+    """As `_Bleu`."""
 
     def _compute_score_from_stats(self, stats: list[int]) -> CHRFScore:
         return super()._compute_score_from_stats(np.asarray(stats).tolist())
 
 
 def bleu_and_chrf(hypotheses: Sequence[str], references: Sequence[str], language: Language) -> dict[str, Any]:
-    """Both scores of `said`, lower-cased as the student's tokenizers are, by bootstrap over sentences."""
+    """Both scores with intervals by bootstrap over sentences; lower-cased, as the student's tokenizers are."""
     scores: dict[str, Any] = {"sentences": len(hypotheses)}
-    for name, metric in (
-        ("bleu", _Bleu(tokenize=TOKENIZERS[language], lowercase=True)),
-        ("chrf", _ChrF(lowercase=True)),
-    ):
-        metric_score = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=BLEU_DRAWS)
-        scores[name] = round(metric_score.score, 4)
-        scores[f"{name}_ci95"] = [round(float(metric_score._mean + side * metric_score._ci), 4) for side in (-1, 1)]
+    metrics = {
+        "bleu": _Bleu(tokenize=BLEU_TOKENIZERS[language], lowercase=True),
+        "chrf": _ChrF(lowercase=True),
+    }
+    for name, metric in metrics.items():
+        score = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=BLEU_DRAWS)
+        scores[name] = round(score.score, 4)
+        scores[f"{name}_ci95"] = [round(float(score._mean + side * score._ci), 4) for side in (-1, 1)]
         scores[f"{name}_signature"] = str(metric.get_signature())
     return scores
-
-
-Values = NDArray[np.float64]
-
-
-def mean_interval(values: Values, draws: int = 2000) -> tuple[float, float]:
-    """95 % of the mean of values [prompts], by bootstrap over prompts."""
-    lots = np.random.default_rng(20260101).integers(len(values), size=(draws, len(values)))
-    low, high = np.percentile(values[lots].mean(1), [2.5, 97.5])
-    return float(low), float(high)

@@ -1,15 +1,17 @@
-"""`python -m eval.pairs`: how near the student's Chinese comes to the teacher's English on a corpus's held-out pairs.
+"""`python -m eval.pairs`: cosine between the student's Chinese and the teacher's English on held-out pairs of a corpus.
 
-Cosine of the projected features by domain and by length, cosine of the states slot by slot, and the 50 worst pairs:
-where a cosine is low, the student is poor or the pair is no translation, and a look at the pair tells which.
+Of the projected features by domain and by length, of the states by position, and the 50 worst pairs. A low cosine
+means a poor student or a pair that is no translation; reading the pair tells which.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -25,71 +27,71 @@ NUM_WORST = 50
 
 
 def compare_pairs(student: Encoder, teacher: Encoder, pairs: Pairs) -> dict[str, Any]:
-    """Everything that the report shows of `pairs`, as JSON values."""
-    english, chinese = teacher.encode(pairs.en), student.encode(pairs.zh)
-    cosine = (chinese * english).sum(axis=1)
-    english_cosine = (student.encode(pairs.en) * english).sum(axis=1)
-    lengths = np.array([len(ids) for ids in teacher.tokenizer(pairs.en, verbose=False).input_ids])
+    """The comparison as JSON values."""
+    target = teacher.encode(pairs.en)
+    cosines = {
+        "zh": (student.encode(pairs.zh) * target).sum(axis=1),
+        "en": (student.encode(pairs.en) * target).sum(axis=1),
+    }
     domains = np.array(pairs.domain)
-    bands = [(low, high) for low, high in zip((0, *LENGTH_BOUNDS), LENGTH_BOUNDS, strict=False)]
-    worst = np.argsort(cosine, kind="stable")[:NUM_WORST]
+    lengths = np.array([len(ids) for ids in teacher.tokenizer(pairs.en, verbose=False).input_ids])
+    lengths = np.minimum(lengths, LENGTH_BOUNDS[-1])
+    bands = zip((0, *LENGTH_BOUNDS), LENGTH_BOUNDS, strict=False)
+    worst = np.argsort(cosines["zh"], kind="stable")[:NUM_WORST].tolist()
     return {
         "kind": "pairs",
         "pairs": len(pairs.en),
-        "by_domain": {
-            str(domain): {
-                "pairs": int((domains == domain).sum()),
-                "zh": _mean(cosine[domains == domain]),
-                "en": _mean(english_cosine[domains == domain]),
-            }
-            for domain in np.unique(domains)
-        },
-        "by_length": {
-            f"{low + 1} to {high}": {
-                "pairs": int(inside.sum()),
-                "zh": _mean(cosine[inside]),
-                "en": _mean(english_cosine[inside]),
-            }
-            for low, high in bands
-            if (
-                inside := (np.minimum(lengths, LENGTH_BOUNDS[-1]) > low)
-                & (np.minimum(lengths, LENGTH_BOUNDS[-1]) <= high)
-            ).any()
-        },
+        "by_domain": _group_means(cosines, ((str(domain), domains == domain) for domain in np.unique(domains))),
+        "by_length": _group_means(
+            cosines, ((f"{low + 1} to {high}", (lengths > low) & (lengths <= high)) for low, high in bands)
+        ),
         "by_slot": cosine_by_position(student, teacher, pairs),
         "worst": [
-            {"cosine": round(float(cosine[n]), 4), "domain": pairs.domain[n], "zh": pairs.zh[n], "en": pairs.en[n]}
-            for n in worst.tolist()
+            {
+                "cosine": round(float(cosines["zh"][row]), 4),
+                "domain": pairs.domain[row],
+                "zh": pairs.zh[row],
+                "en": pairs.en[row],
+            }
+            for row in worst
         ],
+    }
+
+
+def _group_means(
+    cosines: dict[str, NDArray[np.float32]], groups: Iterable[tuple[str, NDArray[np.bool_]]]
+) -> dict[str, dict[str, float]]:
+    """Number of pairs and mean cosines of each (name, mask [pairs]); empty groups are left out."""
+    return {
+        name: {"pairs": int(mask.sum())}
+        | {language: round(float(values[mask].mean()), 4) for language, values in cosines.items()}
+        for name, mask in groups
+        if mask.any()
     }
 
 
 def cosine_by_position(
     student: Encoder, teacher: Encoder, pairs: Pairs, max_pairs: int = 256
 ) -> dict[str, list[float]]:
-    """Mean cosine of the states at each slot, padding included, against the teacher's English.
+    """Mean cosine with the teacher's English states at each position, padding included.
 
-    Of the student's Chinese, of its English, and of its empty prompt; over `most` pairs spread over all.
+    Of the student's Chinese, its English, and its empty prompt; over `max_pairs` pairs spread over all.
     """
     rows = np.unique(np.linspace(0, len(pairs.en) - 1, min(max_pairs, len(pairs.en))).astype(int)).tolist()
-    sums: dict[str, list[torch.Tensor]] = {"zh": [], "en": []}
+    cosines: dict[str, list[torch.Tensor]] = {"zh": [], "en": []}
     for start in tqdm(range(0, len(rows), 32), desc="states", unit="batch", leave=False, disable=None):
         batch = rows[start : start + 32]
         target = teacher.states([pairs.en[row] for row in batch])
-        for name, texts in (("zh", pairs.zh), ("en", pairs.en)):
-            states = student.states([texts[row] for row in batch])
-            sums[name].append(torch.nn.functional.cosine_similarity(states, target, dim=-1))
-    empty = torch.nn.functional.cosine_similarity(student.states([""]), teacher.states([""]), dim=-1)[0]
-    means = {name: torch.cat(parts).mean(dim=0) for name, parts in sums.items()}
-    return {name: [round(float(x), 4) for x in values] for name, values in {**means, "empty prompt": empty}.items()}
-
-
-def _mean(values: NDArray[np.float32]) -> float:
-    return round(float(values.mean()), 4)
+        for language in ("zh", "en"):
+            states = student.states([pairs.sentences(language)[row] for row in batch])
+            cosines[language].append(F.cosine_similarity(states, target, dim=-1))
+    means = {language: torch.cat(batches).mean(dim=0) for language, batches in cosines.items()}
+    means["empty prompt"] = F.cosine_similarity(student.states([""]), teacher.states([""]), dim=-1)[0]
+    return {name: [round(float(cosine), 4) for cosine in values] for name, values in means.items()}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compare on held-out pairs and write the JSON that `eval.report` shows."""
+    """Compare, write the JSON, and print the means of each domain."""
     parser = ArgumentParser(prog="python -m eval.pairs", description="Cosines on held-out pairs.", exit_on_error=False)
     parser.add_argument("--student", type=str, required=True, help="folder or Hub id of the student, as exported")
     parser.add_argument("--clip", type=str, required=True, help="folder or Hub id of the teacher")

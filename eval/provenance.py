@@ -1,4 +1,4 @@
-"""Where a number came from: hashes of files, the commit of this code, versions."""
+"""Provenance of a result: command line, hashes of files, commit of this code, releases of libraries."""
 
 import hashlib
 import importlib.metadata
@@ -16,7 +16,7 @@ def sha256(path: Path) -> str:
 
 
 def hashes(paths: Iterable[Path]) -> dict[str, str]:
-    """File -> SHA-256, for those that are files."""
+    """File -> SHA-256; paths that are no files are left out."""
     return {str(path): sha256(path) for path in paths if path.is_file()}
 
 
@@ -30,19 +30,18 @@ def model_files(source: str) -> list[Path]:
 
 
 def command_line(module: str, arguments: list[str] | None) -> str:
-    """The command that was typed, or that `arguments` stand for, as a shell takes it."""
+    """The command, quoted for a shell; of `sys.argv` where `arguments` is None."""
     return shlex.join(["python", "-m", *module.split(), *(sys.argv[1:] if arguments is None else arguments)])
 
 
 def commit() -> str:
     """The commit of this code, with "+changes" where tracked files differ; the package's version outside a checkout."""
-    here = Path(__file__).parent
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=20, check=True,
-        )  # fmt: skip
-        return found.stdout.strip()
+        described = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20, check=True
+        )
+        return described.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         try:
             return f"yuqiao {importlib.metadata.version('yuqiao')}"

@@ -1,1 +1,1 @@
-"""Readers of retrieval benchmarks: from each published layout to one `Benchmark`."""
+"""Retrieval benchmarks: readers of their published layouts."""

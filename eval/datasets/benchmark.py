@@ -1,11 +1,4 @@
-"""A retrieval benchmark in memory: image ids, captions by language, and where the pictures' bytes are.
-
-What must hold of every benchmark before it is scored, and files that are known to be wrong.
-
-Text files of benchmarks, line by line, with the file and line in every complaint.
-
-Where the bytes of a benchmark's pictures come from.
-"""
+"""A retrieval benchmark in memory: image ids, captions by language, a reader of pictures; and its checks."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,16 +13,15 @@ from data.sources.benchmark_rows import BenchmarkRow
 
 ImageReader = Callable[[str], bytes]
 """From an image id to the bytes of its file; raises UserError naming the image where it is missing."""
-
-
-def no_image(image: str) -> bytes:
-    """The `picture` of a benchmark whose gallery is made of texts."""
-    raise AssertionError(f"{image} is no picture")
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+IMAGE_FOLDERS = ("images", "Images", "flickr30k-images", "flickr30k_images", "imgs")
+PART_OF_SPEECH = re.compile(r"(\S[/_][A-Za-z]{1,3}\d?(\s|$)){2}")
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class CaptionSet:
-    """Captions of one language in file order; pairs [pairs, 2] holds (caption, image) for every right pair."""
+    """Captions of one language in file order; pairs [pairs, 2] holds (caption, image) for every positive pair."""
 
     texts: tuple[str, ...]
     pairs: NDArray[np.int64]
@@ -37,19 +29,22 @@ class CaptionSet:
 
 @dataclass(frozen=True)
 class RetrievalBenchmark:
-    """Images and captions in file order, which decides ties; `files` are the files that were read, for their hashes."""
+    """Images and captions in file order, which decides ties.
+
+    `read_image` is None where texts stand for the images; `files` were read, and are hashed.
+    """
 
     images: tuple[str, ...]
     captions: Mapping[str, CaptionSet]
-    read_image: ImageReader
+    read_image: ImageReader | None
     files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class PublishedBenchmark:
-    """A published benchmark: the language of its captions, and how many images and captions it has.
+    """A published benchmark: the language of its captions and its numbers of images and captions.
 
-    A file of another size needs a title of its own: published scores never stand beside it.
+    A file of another size needs --title, and no published scores stand beside it.
     """
 
     name: str
@@ -59,27 +54,21 @@ class PublishedBenchmark:
     captions: int | None
 
 
-BENCHMARKS = {
-    published.name: published
-    for published in (
-        PublishedBenchmark("flickr30k-cn", "Flickr30K-CN", language="zh", images=1000, captions=5000),
-        PublishedBenchmark(
-            "flickr30k", "Flickr30K", language="en", images=1000, captions=5000
-        ),  # the usual English split
-        PublishedBenchmark("coco-cn", "COCO-CN", language="zh", images=1000, captions=1053),  # English by --english
-        PublishedBenchmark(
-            "xm3600", "XM3600", language="zh", images=3600, captions=None
-        ),  # all captions of both languages
-        PublishedBenchmark("muge", "MUGE", language="zh", images=29806, captions=5008),  # published: text to image only
-    )
-}
+_PUBLISHED = (
+    PublishedBenchmark("flickr30k-cn", "Flickr30K-CN", "zh", images=1000, captions=5000),
+    PublishedBenchmark("flickr30k", "Flickr30K", "en", images=1000, captions=5000),  # the usual English split
+    PublishedBenchmark("coco-cn", "COCO-CN", "zh", images=1000, captions=1053),  # English by --english
+    PublishedBenchmark("xm3600", "XM3600", "zh", images=3600, captions=None),  # all captions of both languages
+    PublishedBenchmark("muge", "MUGE", "zh", images=29806, captions=5008),  # published: text to image only
+)
+BENCHMARKS = {published.name: published for published in _PUBLISHED}
 """The benchmarks of `python -m eval.retrieval NAME`, by name."""
 
 
 def assemble(
     rows: Iterable[BenchmarkRow], read_image: ImageReader, files: tuple[Path, ...], images: Iterable[str] = ()
 ) -> RetrievalBenchmark:
-    """Number images in order of first sight, those of `images` first, and sort the captions by language."""
+    """Number images in order of appearance, those of `images` first, and group the captions by language."""
     image_index = {image: position for position, image in enumerate(dict.fromkeys(images))}
     texts: dict[str, list[str]] = {}
     pairs: dict[str, list[tuple[int, int]]] = {}
@@ -96,13 +85,8 @@ def assemble(
     return RetrievalBenchmark(tuple(image_index), captions, read_image, files)
 
 
-PART_OF_SPEECH = re.compile(r"(\S[/_][A-Za-z]{1,3}\d?(\s|$)){2}")
-
-SURROGATE = re.compile(r"[\ud800-\udfff]")
-
-
 def checked_benchmark(benchmark: RetrievalBenchmark, name: str) -> RetrievalBenchmark:
-    """`benchmark` itself, where its captions are text without part-of-speech tags; else UserError."""
+    """`benchmark` itself; UserError where it has no captions, half characters, or part-of-speech tags."""
     if not benchmark.captions:
         raise UserError(f"{name}: no captions; the file is empty")
     for language, captions in benchmark.captions.items():
@@ -132,10 +116,6 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
                 yield where, line
 
 
-IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-IMAGE_FOLDERS = ("images", "Images", "flickr30k-images", "flickr30k_images", "imgs")
-
-
 def folder_image_reader(table: Path, images: Path | None) -> ImageReader:
     """Pictures as files in `images`, or in a folder of a usual name beside `table`, or beside `table` itself.
 
@@ -143,10 +123,10 @@ def folder_image_reader(table: Path, images: Path | None) -> ImageReader:
     """
     if images is not None and not images.is_dir():
         raise UserError(f"--images {images}: no such folder")
-    sibling_folders = [table.parent / name for name in IMAGE_FOLDERS if (table.parent / name).is_dir()]
-    folder = images or next(iter(sibling_folders), table.parent)
+    siblings = [table.parent / name for name in IMAGE_FOLDERS if (table.parent / name).is_dir()]
+    folder = images or next(iter(siblings), table.parent)
 
-    def picture(image: str) -> bytes:
+    def read_image(image: str) -> bytes:
         for name in (image, f"{image}.jpg", Path(image).name):
             if (folder / name).is_file():
                 return (folder / name).read_bytes()
@@ -155,4 +135,13 @@ def folder_image_reader(table: Path, images: Path | None) -> ImageReader:
             "or give ready features with --image-features"
         )
 
-    return picture
+    return read_image
+
+
+def missing_images(source: str, fix: str) -> ImageReader:
+    """For a benchmark without pictures: UserError for whichever is read."""
+
+    def read_image(image: str) -> bytes:
+        raise UserError(f"image {image}: {source}; {fix}")
+
+    return read_image

@@ -6,20 +6,21 @@ from pathlib import Path
 
 from data.cli import UserError
 from data.sources.benchmark_rows import BenchmarkRow
-from eval.datasets.benchmark import ImageReader, RetrievalBenchmark, assemble
+from eval.datasets.benchmark import ImageReader, RetrievalBenchmark, assemble, missing_images
 
 CAPTION_SUFFIXES = ("_texts.jsonl", "_queries.jsonl")
 
 
 def assemble_chinese_clip(rows: list[BenchmarkRow], texts: Path) -> RetrievalBenchmark:
-    """`rows` of the file `texts` with the pictures beside it; without pictures the gallery is what the captions name.
+    """`rows` of the file `texts` with the pictures beside it; without them the gallery is the images of the captions.
 
-    The order of the pictures' file is the order of the gallery, and it decides ties, as it does in Chinese-CLIP.
+    The order of the pictures' file is the order of the gallery, and it decides ties, as in Chinese-CLIP.
     """
     suffix = next(suffix for suffix in CAPTION_SUFFIXES if texts.name.endswith(suffix))
     pictures = texts.with_name(texts.name.removesuffix(suffix) + "_imgs.tsv")
     if not pictures.is_file():
-        return assemble(rows, _missing_images(pictures), (texts,))
+        no_file = missing_images(f"no file {pictures}", "put it there, or give features with --image-features")
+        return assemble(rows, no_file, (texts,))
     offsets = _offsets(pictures)
     for row in rows:
         unknown = [image for image in row.images if image not in offsets]
@@ -29,7 +30,7 @@ def assemble_chinese_clip(rows: list[BenchmarkRow], texts: Path) -> RetrievalBen
 
 
 def _offsets(pictures: Path) -> dict[str, int]:
-    """Where each picture's line begins, so that no more than one picture is in memory."""
+    """Byte offset of each picture's line, so that no more than one picture is in memory."""
     offsets: dict[str, int] = {}
     with pictures.open("rb") as file:
         position = 0
@@ -43,21 +44,14 @@ def _offsets(pictures: Path) -> dict[str, int]:
 
 
 def _image_reader(pictures: Path, offsets: dict[str, int]) -> ImageReader:
-    def picture(image: str) -> bytes:
+    def read_image(image: str) -> bytes:
         with pictures.open("rb") as file:
             file.seek(offsets[image])
             code = file.readline().partition(b"\t")[2].strip()
         try:
-            # Both alphabets are in use: files of the authors are in the plain one, their own reader takes the other.
+            # Both alphabets occur: the authors' files are in the plain one, their own reader takes the other.
             return base64.b64decode(code.translate(bytes.maketrans(b"-_", b"+/")), validate=True)
         except binascii.Error as error:
             raise UserError(f"{pictures}: image {image} is not base64 ({error}); is the file cut short?") from error
 
-    return picture
-
-
-def _missing_images(pictures: Path) -> ImageReader:
-    def picture(image: str) -> bytes:
-        raise UserError(f"image {image}: no file {pictures}; put it there, or give features with --image-features")
-
-    return picture
+    return read_image

@@ -1,4 +1,4 @@
-"""A data set of the Hugging Face Hub, by its id or as a local copy of its folder, through `datasets`."""
+"""Benchmarks as data sets of the Hugging Face Hub: by id, or as a local copy of the folder."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 from data.cli import UserError, one_line
 from data.sources.benchmark_rows import BenchmarkRow, caption_list, text_key_language
-from eval.datasets.benchmark import ImageReader, RetrievalBenchmark, assemble
+from eval.datasets.benchmark import ImageReader, RetrievalBenchmark, assemble, missing_images
 
 ID_COLUMNS = ("image_id", "img_id", "filename", "file_name", "img_path", "id")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
@@ -19,7 +19,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def read_hub(name: str) -> RetrievalBenchmark:
-    """Read the test rows of data set `name`; columns are recognised by name, the language of plain ones by script."""
+    """Read the test rows of `name`; columns are known by name, the language of plain ones by the captions' script."""
     import datasets
 
     try:
@@ -37,13 +37,13 @@ def read_hub(name: str) -> RetrievalBenchmark:
     identity = next((column for column in ID_COLUMNS if column in rows.column_names), None)
     ids = [str(value) for value in rows[identity]] if identity else [str(number) for number in range(len(rows))]
     captions = _captions(rows.select_columns(list(columns)), columns, ids)
-    pictures = (
+    read_image = (
         _image_reader(rows.cast_column(image, datasets.Image(decode=False)), image, ids)
         if image
-        else _missing_images(name)
+        else missing_images(f"{name} has no column of pictures", "give features with --image-features")
     )
     local = tuple(sorted(Path(name).rglob("*.parquet"))) if Path(name).is_dir() else ()
-    return assemble(captions, pictures, local, ids)
+    return assemble(captions, read_image, local, ids)
 
 
 def _caption_columns(names: list[str]) -> dict[str, str]:
@@ -63,20 +63,13 @@ def _captions(rows: Any, columns: dict[str, str], ids: list[str]) -> Iterator[Be
 
 
 def _image_reader(rows: Any, column: str, ids: list[str]) -> ImageReader:  # noqa: ANN401  datasets is untyped
-    number = {image: position for position, image in enumerate(ids)}
+    row_of_image = {image: position for position, image in enumerate(ids)}
 
-    def picture(image: str) -> bytes:
-        value = rows[number[image]][column]
+    def read_image(image: str) -> bytes:
+        value = rows[row_of_image[image]][column]
         content = value and (value["bytes"] or Path(value["path"]).read_bytes())
         if not content:
             raise UserError(f"image {image}: its row has no picture")
         return bytes(content)
 
-    return picture
-
-
-def _missing_images(name: str) -> ImageReader:
-    def picture(image: str) -> bytes:
-        raise UserError(f"image {image}: {name} has no column of pictures; give features with --image-features")
-
-    return picture
+    return read_image

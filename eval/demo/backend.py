@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data.cli import UserError
 from distill.api import Encoder, TextEncoder, load_student, load_text_encoder
-from eval.datasets.benchmark import IMAGE_ENDINGS
+from eval.datasets.benchmark import IMAGE_SUFFIXES
 from eval.generation.pipeline import (
     Pipeline,
     SamplingConfig,
@@ -21,8 +21,7 @@ from eval.generation.pipeline import (
     sample,
     seeded_noise,
 )
-from eval.retrieval.features import image_features
-from eval.retrieval.models import load_image_tower
+from eval.retrieval.images import image_features, load_image_tower
 
 MAX_IMAGES = 2000
 
@@ -86,9 +85,9 @@ def load_image_index(folder: Path, clip: str, student: str, device: torch.device
         raise UserError(
             f"--pictures {folder}: no such folder; give one of pictures, or run scripts/quickstart.py first"
         )
-    paths = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)[:MAX_IMAGES])
+    paths = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)[:MAX_IMAGES])
     if not paths:
-        raise UserError(f"--pictures {folder}: no pictures in it ({', '.join(sorted(IMAGE_ENDINGS))})")
+        raise UserError(f"--pictures {folder}: no pictures in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     tower = load_image_tower(clip, "--clip", torch.float32, device)
     encoder = load_student(student, device, "--student")
     features = image_features(tower, [str(path) for path in paths], _bytes, "crop")

@@ -20,7 +20,7 @@ from eval.demo.backend import ImageGenerator, ImageIndex, cosine_summary, load_g
 from eval.generation.pipeline import SamplingConfig
 from eval.generation.prompts import check_prompt
 from eval.report.charts import line_chart
-from eval.retrieval.models import resolve_device
+from eval.retrieval.options import resolve_device
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "data" / "miniature" / "assets"

@@ -31,8 +31,7 @@ from eval.generation.pipeline import (
 from eval.generation.prompts import Prompt, read_prompts
 from eval.generation.recogniser import load_recogniser, recognise
 from eval.provenance import command_line, commit, hashes, versions
-from eval.retrieval.models import resolve_device
-from eval.retrieval.options import DTYPES, Precision
+from eval.retrieval.options import DTYPES, Precision, resolve_device
 
 _OUTPUT_NAMES = {"result.json", "grid.png", "pictures"}
 _TABLE_MEASURES = ("psnr", "latent_distance", "prediction_error", "things", "read_exact")

@@ -16,8 +16,8 @@ from PIL import Image
 from distill.export.results import RECALLS
 from eval.report.charts import line_chart
 from eval.report.inputs import ReportInputs
-from eval.retrieval.preprocess import decode_image
-from eval.retrieval.result import ROLES
+from eval.retrieval.images import decode_image
+from eval.retrieval.result import REFERENCES
 
 OptionalImageReader = Callable[[str], bytes | None]
 """From an image id to the bytes of its file; None where the picture is not at hand."""
@@ -83,7 +83,7 @@ def html_page(title: str, inputs: ReportInputs, read_image: OptionalImageReader)
             name: result["settings"]
             for name, result in {**inputs.results, **inputs.translations, **generations}.items()
         },
-        roles=ROLES,
+        roles=REFERENCES,
         recall_keys=[metric.key for metric in RECALLS],
         recalls=[f"{direction} R@{k}" for direction in ("T2I", "I2T") for k in (1, 5, 10)],
         translation_head=["", *(f"{way} R@{k}" for way in ("to English", "back") for k in (1, 5, 10)), "MR", "95 %"],

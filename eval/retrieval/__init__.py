@@ -1,1 +1,1 @@
-"""TODO."""
+"""Zero-shot image-text retrieval of a student beside its teacher."""

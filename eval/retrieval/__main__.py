@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import opencc
@@ -12,8 +12,8 @@ from data.files import write_json
 from eval.datasets.benchmark import BENCHMARKS, CaptionSet, PublishedBenchmark, RetrievalBenchmark
 from eval.datasets.readers import read_benchmark
 from eval.retrieval.options import Options, parse_options
-from eval.retrieval.result import RetrievalResult, result_json, terminal_table
-from eval.retrieval.score import score
+from eval.retrieval.result import RetrievalResult
+from eval.retrieval.score import score_benchmark
 
 
 def run_benchmark(
@@ -30,15 +30,19 @@ def run_benchmark(
     _check_published_size(published, benchmark, options)
     if options.traditional:
         benchmark = with_traditional(benchmark, options.data)
-    result = score(options.title or published.title, benchmark, options)
-    print(terminal_table(result))
-    if options.out is not None:
-        write_json(result_json(result), options.out)
+    return publish(score_benchmark(options.title or published.title, benchmark, options), options.out)
+
+
+def publish(result: RetrievalResult, out: Path | None) -> RetrievalResult:
+    """Print the table and write the JSON to `out`."""
+    print(result.to_table())
+    if out is not None:
+        write_json(result.to_json(), out)
     return result
 
 
 def _check_published_size(published: PublishedBenchmark, benchmark: RetrievalBenchmark, options: Options) -> None:
-    """UserError where images or captions are not as many as published, unless --title says that it is another set."""
+    """UserError where the numbers of images and captions are not the published ones and --title names no other set."""
     captions = benchmark.captions.get(published.language)
     actual = _size_text(len(benchmark.images), len(captions.texts) if captions and published.captions else None)
     expected = _size_text(published.images, published.captions)
@@ -54,7 +58,7 @@ def _size_text(images: int, captions: int | None) -> str:
 
 
 def with_traditional(benchmark: RetrievalBenchmark, name: str) -> RetrievalBenchmark:
-    """`benchmark` with its Chinese captions a second time, in traditional characters (OpenCC's s2t)."""
+    """`benchmark` with a copy of its Chinese captions in traditional characters (OpenCC's s2t)."""
     simplified = benchmark.captions.get("zh")
     if simplified is None:
         raise UserError(f"--traditional: {name} has no Chinese captions; leave it out")
@@ -64,9 +68,9 @@ def with_traditional(benchmark: RetrievalBenchmark, name: str) -> RetrievalBench
 
 
 def with_english(benchmark: RetrievalBenchmark, english: RetrievalBenchmark, name: str) -> RetrievalBenchmark:
-    """`benchmark` with the English captions of another file, for those of its images that the file knows.
+    """`benchmark` with the English captions of another file, for the images that are in both.
 
-    Images are the same where their file names are, whatever the folder and the ending.
+    Images are matched by file name without folder and suffix.
     """
     image_index = {PurePosixPath(image).stem: position for position, image in enumerate(benchmark.images)}
     english_captions = english.captions.get("en")
@@ -91,7 +95,7 @@ def with_english(benchmark: RetrievalBenchmark, english: RetrievalBenchmark, nam
 
 
 def main() -> None:
-    """Read the name of the benchmark, then the options of `eval.retrieval.options`."""
+    """Score the benchmark of the first argument; the others are the options of `eval.retrieval.options`."""
     name, *arguments = sys.argv[1:] or [""]
     if name not in BENCHMARKS:
         raise UserError(f"python -m eval.retrieval BENCHMARK ...: {name!r} is not one of {', '.join(BENCHMARKS)}")

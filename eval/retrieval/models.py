@@ -1,31 +1,27 @@
-"""Load CLIP towers from a folder or a Hub id, and refuse whatever would load wrongly without a word.
+"""CLIP text towers from a folder, a Hub id or an ONNX file, and the features of captions.
 
-The device that a command computes on.
+A checkpoint that transformers would load wrongly without an error is a UserError here.
 """
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    CLIPConfig,
-    CLIPTextModelWithProjection,
-    CLIPVisionModelWithProjection,
-)
+from tqdm import tqdm
+from transformers import CLIPTextModelWithProjection
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
 
-from data.cli import UserError, one_line, panics_as_errors
-from distill.text_tower import check_weights
-from eval.retrieval.preprocess import OPENAI_MEAN, OPENAI_STD, ImagePreprocessing
+from data.cli import UserError, one_line
+from distill.text_tower import length_sorted_batches, load_any_tokenizer, load_pretrained_model
+from eval.metrics import l2_normalise
+from eval.retrieval.options import Protocol, normalise_caption
 
 LEGACY_EOS_ID = 2
 """The end-of-text id in old CLIP configs, which means: pool at the largest id of the sentence."""
@@ -35,8 +31,8 @@ LEGACY_EOS_ID = 2
 class TextTower:
     """A CLIP text tower with its tokenizer.
 
-    `embed` makes features [batch, width] of ids [batch, length], which end in end-of-text; `slots` is the most that
-    length may be.
+    `embed` computes features [batch, feature_dim] of ids [batch, length], padded with end-of-text; length is at most
+    `max_length`.
     """
 
     embed: Callable[[NDArray[np.int64]], NDArray[np.float32]]
@@ -46,93 +42,94 @@ class TextTower:
 
 
 @dataclass(frozen=True)
-class ImageTower:
-    """A CLIP image tower with its projection, and the pixels that it expects."""
+class TextFeatures:
+    """features [captions, dim], float32 and L2-normalised; `cut` of the captions were too long and lost their ends."""
 
-    model: CLIPVisionModelWithProjection
-    preprocessing: ImagePreprocessing
+    features: NDArray[np.float32]
+    cut: int
+
+
+def token_ids(tower: TextTower, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], int]:
+    """Ids of each text, at most `max_length` with the end-of-text kept, and the number of texts that were cut."""
+    full_ids: list[list[int]] = tower.tokenizer(list(texts), verbose=False).input_ids
+    end = int(tower.tokenizer.eos_token_id)
+    cut = sum(len(ids) > max_length for ids in full_ids)
+    return [ids if len(ids) <= max_length else [*ids[: max_length - 1], end] for ids in full_ids], cut
+
+
+def text_features(
+    tower: TextTower, texts: Sequence[str], protocol: Protocol, max_length: int | None = None, batch_size: int = 128
+) -> TextFeatures:
+    """Encode captions in batches of like length, in the order of `texts`; `max_length` is the protocol's by default."""
+    limit = min(max_length or protocol.max_length, tower.max_length)
+    ids, cut = token_ids(tower, [normalise_caption(text, protocol) for text in texts], limit)
+    batches = length_sorted_batches(ids, int(tower.tokenizer.eos_token_id), batch_size)
+    features = np.zeros((len(ids), tower.feature_dim), dtype=np.float32)
+    for batch in tqdm(batches, desc="captions", unit="batch", leave=False, disable=None):
+        features[batch.rows] = tower.embed(batch.ids)
+    return TextFeatures(l2_normalise(features), cut)
 
 
 def load_text_tower(source: str, option: str, dtype: torch.dtype, device: torch.device) -> TextTower:
-    """The text tower of `source`, a CLIPTextModelWithProjection or whole CLIPModel with its tokenizer.
+    """The text tower of a CLIPTextModelWithProjection or whole CLIPModel with its tokenizer; UserError for all else.
 
-    `option` is the command-line option that named it, for the complaint. Anything else raises UserError. A path that
-    ends in .onnx is an exported ONNX file.
+    A `source` that ends in .onnx is an exported ONNX file. `option` is the command-line option that named it.
     """
     if source.endswith(".onnx"):
         return load_onnx_tower(Path(source), option)
     check_safetensors(source, option)
-    tokenizer = load_transformers(AutoTokenizer, source, option)
-    model = _load_complete(CLIPTextModelWithProjection, source, option, dtype)
-    eos_id, last_id = model.config.eos_token_id, model.config.vocab_size - 1
-    if len(tokenizer) > model.config.vocab_size:
-        raise UserError(
-            f"{option} {source}: its tokenizer has {len(tokenizer)} tokens and its model {model.config.vocab_size}; "
-            "they do not belong together"
-        )
-    if eos_id != tokenizer.eos_token_id and not (eos_id == LEGACY_EOS_ID and tokenizer.eos_token_id == last_id):
-        raise UserError(
-            f"{option} {source}: config.json has eos_token_id {eos_id} and the tokenizer {tokenizer.eos_token_id}, so "
-            f"the wrong slot would be pooled; set eos_token_id to {tokenizer.eos_token_id}"
-        )
+    tokenizer = load_any_tokenizer(source, option)
+    model = load_pretrained_model(CLIPTextModelWithProjection, source, option, "CLIP text tower", dtype=dtype)
+    _check_tokenizer_fit(model, tokenizer, f"{option} {source}")
     return TextTower(
-        _embed_function(model.to(device).eval()),
+        partial(_embed_with_torch, model.to(device).eval()),
         tokenizer,
         max_length=int(model.config.max_position_embeddings),
         feature_dim=int(model.text_projection.out_features),
     )
 
 
-def _embed_function(model: CLIPTextModelWithProjection) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
-    def embed(ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            found: Any = model(input_ids=torch.from_numpy(ids).to(model.device))
-        features: NDArray[np.float32] = found.text_embeds.float().cpu().numpy()
-        return features
+def _check_tokenizer_fit(model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    eos_id, last_id = model.config.eos_token_id, model.config.vocab_size - 1
+    if len(tokenizer) > model.config.vocab_size:
+        raise UserError(
+            f"{where}: its tokenizer has {len(tokenizer)} tokens and its model {model.config.vocab_size}; "
+            "they do not belong together"
+        )
+    if eos_id != tokenizer.eos_token_id and not (eos_id == LEGACY_EOS_ID and tokenizer.eos_token_id == last_id):
+        raise UserError(
+            f"{where}: config.json has eos_token_id {eos_id} and the tokenizer {tokenizer.eos_token_id}, so "
+            f"the wrong slot would be pooled; set eos_token_id to {tokenizer.eos_token_id}"
+        )
 
-    return embed
+
+def _embed_with_torch(model: CLIPTextModelWithProjection, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        output: Any = model(input_ids=torch.from_numpy(ids).to(model.device))
+    features: NDArray[np.float32] = output.text_embeds.float().cpu().numpy()
+    return features
 
 
 def load_onnx_tower(path: Path, option: str) -> TextTower:
-    """The exported ONNX file `STUDENT/onnx/*.onnx`, with the tokenizer of STUDENT, on the CPU."""
+    """The exported ONNX file `STUDENT/onnx/*.onnx` with the tokenizer of STUDENT, on the CPU."""
     if importlib.util.find_spec("onnxruntime") is None:
         raise UserError(f"{option} {path}: ONNX needs the package onnxruntime; pip install 'yuqiao[onnx]'")
     if not path.is_file():
         raise UserError(f"{option} {path}: no such file")
     onnxruntime: Any = importlib.import_module("onnxruntime")
-    tokenizer = load_transformers(AutoTokenizer, str(path.absolute().parent.parent), option)
+    tokenizer = load_any_tokenizer(str(path.absolute().parent.parent), option)
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        width = next(int(each.shape[1]) for each in session.get_outputs() if each.name == "text_embeds")
-    except Exception as error:  # its own classes, one a status code, have no common ancestor but this
+        width = next(int(output.shape[1]) for output in session.get_outputs() if output.name == "text_embeds")
+    except Exception as error:  # its classes, one per status code, have no other common ancestor
         raise UserError(f"{option} {path}: not an exported ONNX student ({one_line(error)})") from error
-
-    def embed(ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = session.run(["text_embeds"], {"input_ids": ids})[0]
-        return features
-
+    embed = partial(_embed_with_onnx, session)
     return TextTower(embed, tokenizer, max_length=int(tokenizer.model_max_length), feature_dim=width)
 
 
-def load_image_tower(source: str, option: str, dtype: torch.dtype, device: torch.device) -> ImageTower:
-    """The image tower of the whole CLIPModel at `source`, with the mean and deviation of its preprocessor_config."""
-    check_safetensors(source, option)
-    if load_transformers(AutoConfig, source, option).model_type != CLIPConfig.model_type:
-        raise UserError(f"{option} {source}: has no image tower; give a whole CLIPModel or --image-features")
-    model = _load_complete(CLIPVisionModelWithProjection, source, option, dtype)
-    return ImageTower(model.to(device).eval(), _preprocessing(source, int(model.config.image_size)))
-
-
-def _preprocessing(source: str, size: int) -> ImagePreprocessing:
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    try:
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
-    except OSError:  # a folder of weights alone: OpenAI's constants, as in every CLIP that names none
-        return ImagePreprocessing(size)
-    return ImagePreprocessing(
-        size, tuple(settings.get("image_mean", OPENAI_MEAN)), tuple(settings.get("image_std", OPENAI_STD))
-    )
+def _embed_with_onnx(session: Any, ids: NDArray[np.int64]) -> NDArray[np.float32]:  # noqa: ANN401  untyped
+    features: NDArray[np.float32] = session.run(["text_embeds"], {"input_ids": ids})[0]
+    return features
 
 
 def check_safetensors(source: str, option: str) -> None:
@@ -150,39 +147,3 @@ def check_safetensors(source: str, option: str) -> None:
         pickles = [path.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(kind)]
         problem = f"only {pickles[0]}, a pickle, which may run code" if pickles else "no weights"
         raise UserError(f"{option} {source}: {problem}; save it as model.safetensors")
-
-
-def _load_complete(model_class: Any, source: str, option: str, dtype: torch.dtype) -> Any:  # noqa: ANN401  a transformers class
-    """As `loaded`, but a weight that is missing or misfits is an error: transformers would draw it at random."""
-    model, loading_info = load_transformers(
-        model_class, source, option, dtype=dtype, use_safetensors=True, output_loading_info=True
-    )
-    missing = sorted([*loading_info["missing_keys"], *(str(key) for key in loading_info["mismatched_keys"])])
-    if missing:
-        raise UserError(
-            f"{option} {source}: {len(missing)} weights of a {model_class.__name__} "
-            f"are missing or misfit, {missing[0]} first"
-        )
-    check_weights(model, (), f"{option} {source}")
-    return model
-
-
-def load_transformers(model_class: Any, source: str, option: str, **settings: Any) -> Any:  # noqa: ANN401  a transformers class
-    """`kind.from_pretrained(source)`, with whatever goes wrong as one UserError that names `option`."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # bars of a second would hide the lines that matter
-    try:
-        with panics_as_errors():
-            return model_class.from_pretrained(source, **settings)
-    except Exception as error:  # a missing id, no network, a wrong class; a damaged file raises whatever it likes
-        raise UserError(f"{option} {source}: cannot be loaded as {model_class.__name__} ({one_line(error)})") from error
-
-
-def resolve_device(name: str | None) -> torch.device:
-    """The device `name`, or without one cuda where there is one; UserError where torch cannot use it."""
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).tolist()
-    except (RuntimeError, AssertionError) as error:  # also NotImplementedError, of `meta`
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return device

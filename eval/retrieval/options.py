@@ -1,4 +1,4 @@
-"""The command line that the benchmarks share."""
+"""Command-line options that every benchmark shares, and the two protocols of zero-shot retrieval."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -12,18 +12,39 @@ from data.cli import UserError
 from data.files import check_writable
 from eval.datasets.benchmark import BENCHMARKS
 from eval.provenance import command_line
-from eval.retrieval.models import resolve_device
-from eval.retrieval.preprocess import CHINESE_CLIP, OPENAI, PROTOCOLS, Protocol, ProtocolName
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
+ProtocolName = Literal["chinese-clip", "openai"]
 PUBLISHED_TITLES = tuple(published.title for published in BENCHMARKS.values())
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """How pictures and captions are prepared; `max_length` is in tokens, start and end of text included."""
+
+    name: ProtocolName
+    transform: Literal["squash", "crop"]
+    max_length: int
+    lower_case: bool
+    straight_quotes: bool
+
+
+CHINESE_CLIP = Protocol("chinese-clip", transform="squash", max_length=52, lower_case=True, straight_quotes=True)
+OPENAI = Protocol("openai", transform="crop", max_length=77, lower_case=False, straight_quotes=False)
+PROTOCOLS: dict[ProtocolName, Protocol] = {protocol.name: protocol for protocol in (CHINESE_CLIP, OPENAI)}
+
+
+def normalise_caption(text: str, protocol: Protocol) -> str:
+    """A caption as the protocol passes it to the tokenizer."""
+    if protocol.straight_quotes:
+        text = text.replace("“", '"').replace("”", '"')
+    return text.lower() if protocol.lower_case else text
+
+
+@dataclass(frozen=True)
 class Options:
-    """What to score, on what, and how; see `--help` for each."""
+    """Models, data and protocol of a benchmark run; `--help` explains each."""
 
     student: str
     clip: str
@@ -44,14 +65,14 @@ class Options:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision in which the towers run; features are always float32."""
+        """Of the towers; features are always float32."""
         return DTYPES[self.precision]
 
 
 def parse_options(module: str, description: str, arguments: list[str] | None = None) -> Options:
-    """Read the command line of `python -m MODULE`, a benchmark of pictures or what stands for them.
+    """Options of `python -m MODULE`, a benchmark of pictures or of texts that stand for them.
 
-    A wrong one raises ArgumentError or UserError, as does `shared`.
+    Raises ArgumentError or UserError.
     """
     parser = make_parser(module, description)
     parser.add_argument("--image-features", type=Path | None, help=".npz with `ids` and `features` of --clip's tower")
@@ -79,7 +100,7 @@ def make_parser(module: str, description: str) -> ArgumentParser:
         "--clip",
         type=str,
         required=True,
-        help="folder or Hub id of the teacher's CLIPModel; where no picture is read its text tower is enough",
+        help="folder or Hub id of the teacher's CLIPModel; its text tower is enough where no picture is read",
     )
     parser.add_argument("--data", type=str, required=True, help="benchmark: a file, a folder, or a Hub data set id")
     parser.add_argument("--translator", type=str | None, help="translation model zh to en: adds translate-then-teacher")
@@ -89,17 +110,33 @@ def make_parser(module: str, description: str) -> ArgumentParser:
         "--protocol",
         type=ProtocolName | None,
         help="chinese-clip (squashed pictures, 52 tokens, lower case) or openai (cropped, 77 tokens); "
-        "by default chinese-clip; openai with --image-features, made ready elsewhere, and in eval.translation",
+        "by default chinese-clip, and openai with --image-features and in eval.translation",
     )
-    parser.add_argument("--max-length", type=int | None, help="tokens a caption may have; by default the protocol's")
+    parser.add_argument("--max-length", type=int | None, help="tokens of a caption; by default the protocol's")
     parser.add_argument("--examples", type=int, default=12, help="captions to keep with the images that they found")
-    parser.add_argument("--precision", type=Precision, default="fp32", help="of the towers; the protocol is fp32")
-    parser.add_argument("--device", type=str | None, help="cpu, cuda, cuda:1 ...; by default cuda where there is one")
+    add_device_options(parser)
     return parser
 
 
+def add_device_options(parser: ArgumentParser) -> None:
+    """`--precision` and `--device`."""
+    parser.add_argument("--precision", type=Precision, default="fp32", help="of the towers; the protocol is fp32")
+    parser.add_argument("--device", type=str | None, help="cpu, cuda, cuda:1 ...; by default the accelerator, if any")
+
+
+def resolve_device(name: str | None) -> torch.device:
+    """The device `name`, by default the accelerator or else the CPU; UserError where torch cannot use it."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    try:
+        device = torch.device(name) if name else accelerator or torch.device("cpu")
+        torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError) as error:  # also NotImplementedError, of `meta`
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
+
+
 def common_options(args: Namespace, default_protocol: Protocol, command: str) -> Options:
-    """The options that every benchmark has, checked; `usual` is the protocol where none was asked for."""
+    """The checked options of `make_parser`; `default_protocol` holds where the command line names none."""
     protocol = PROTOCOLS[args.protocol] if args.protocol else default_protocol
     if args.max_length is not None and args.max_length < 3:
         raise UserError(f"--max-length {args.max_length}: start, end and one token between need 3")

@@ -1,22 +1,30 @@
-"""The result of a retrieval benchmark: rows of recalls with intervals, ratios of rows, and all settings.
-
-A result as a table for the terminal.
-"""
+"""The result of a retrieval benchmark: rows of recalls with intervals, ratios of rows, settings; as JSON and table."""
 
 import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-METRICS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10", "mr")
-"""Recall at 1, 5, 10, text to image and image to text, and their mean, in percent."""
+from distill.export.results import MEAN_RECALL, METRICS, RECALLS
+from eval.metrics import Values, percentile_interval
+
+_MR = METRICS.index(MEAN_RECALL)
+REFERENCES = {("teacher", "en"): "ceiling", ("teacher", "zh"): "floor", ("teacher", "zh_hant"): "floor"}
+COMPARED_ROWS = (
+    (("student", "zh"), ("teacher", "en")),
+    (("student", "zh_hant"), ("teacher", "en")),
+    (("student", "en"), ("teacher", "en")),
+    (("student", "en_all"), ("teacher", "en_all")),
+    (("mt+teacher", "zh"), ("teacher", "en")),
+)
+"""(model, language) of the two rows of each ratio."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A caption as a query: its right images, the five that came first, and from 1 the place of the first right one."""
+    """A caption as a query: its right images, the first five in the ranking, and the rank, from 1, of the first right
+    one."""
 
     model: str
     language: str
@@ -28,20 +36,51 @@ class Example:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One model on one language: scores [7] and draws [draws, 7] in the order of METRICS.
+    """One model on one language: scores [7] and bootstrap replicates [draws, 7] in the order of METRICS, in percent.
 
-    `domain` is the part of a corpus that it is about; None where a benchmark has no parts.
+    `domain` is a part of a corpus; None where a benchmark has no parts. `cut` captions were over the maximum length.
     """
 
     model: str
     language: str
-    scores: NDArray[np.float64]
-    replicates: NDArray[np.float64]
+    scores: Values
+    replicates: Values
     captions: int
     images: int
     cut: int
     examples: tuple[Example, ...] = ()
     domain: str | None = None
+
+    @property
+    def mean_recall(self) -> float:
+        """In percent."""
+        return float(self.scores[_MR])
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, numbers rounded to 4 places."""
+        return {
+            **({} if self.domain is None else {"domain": self.domain}),
+            "model": self.model,
+            "language": self.language,
+            **{metric.key: round(float(score), 4) for metric, score in zip(METRICS, self.scores, strict=True)},
+            "ci95": {
+                metric.key: [round(bound, 4) for bound in percentile_interval(values)]
+                for metric, values in zip(METRICS, self.replicates.T, strict=True)
+            },
+            "captions": self.captions,
+            "images": self.images,
+            "cut": self.cut,
+        }
+
+    def to_line(self) -> str:
+        """For the terminal, under HEADING."""
+        scores = [f"{score:5.1f}" for score in self.scores[: len(RECALLS)]]
+        low, high = percentile_interval(self.replicates[:, _MR])
+        reference = REFERENCES.get((self.model, self.language), "")
+        return (
+            f"{self.model:10} {self.captions:6} {self.language:>7} | {' '.join(scores[:3])} | {' '.join(scores[3:])} | "
+            f"{self.mean_recall:6.2f}  [{low:.2f}, {high:.2f}]  {reference}"
+        ).rstrip()
 
 
 @dataclass(frozen=True)
@@ -53,85 +92,72 @@ class Ratio:
     ci95: tuple[float, float]
 
 
-@dataclass(frozen=True)
-class RetrievalResult:
-    """All that a benchmark's run says; `settings` is plain JSON."""
-
-    rows: tuple[ScoreRow, ...]
-    ratios: tuple[Ratio, ...]
-    settings: dict[str, Any]
-    examples: tuple[Example, ...] = ()
-
-
 def recall_ratio(upper: ScoreRow, lower: ScoreRow) -> Ratio | None:
-    """`upper` in percent of `lower`, paired over images; None where `lower` scored nothing or on other images."""
-    if lower.scores[6] == 0 or len(upper.replicates) != len(lower.replicates):
+    """`upper` in percent of `lower`, paired over images; None where `lower` is 0 or on other images."""
+    if lower.mean_recall == 0 or len(upper.replicates) != len(lower.replicates):
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio_replicates = upper.replicates[:, 6] / lower.replicates[:, 6] * 100
-    low, high = np.nanpercentile(ratio_replicates[np.isfinite(ratio_replicates)], [2.5, 97.5])
+        replicates = upper.replicates[:, _MR] / lower.replicates[:, _MR] * 100
+    interval = percentile_interval(replicates[np.isfinite(replicates)])
     name = f"{upper.model}-{upper.language}/{lower.model}-{lower.language}"
-    return Ratio(name, float(upper.scores[6] / lower.scores[6] * 100), (float(low), float(high)))
+    return Ratio(name, upper.mean_recall / lower.mean_recall * 100, interval)
 
 
-def row_json(row: ScoreRow) -> dict[str, Any]:
-    """A row with the keys of the schema, numbers rounded to 4 places."""
-    low, high = np.nanpercentile(row.replicates, [2.5, 97.5], axis=0)
-    return {
-        **({} if row.domain is None else {"domain": row.domain}),
-        "model": row.model,
-        "language": row.language,
-        **{name: round(float(score), 4) for name, score in zip(METRICS, row.scores, strict=True)},
-        "ci95": {name: [round(float(a), 4), round(float(b), 4)] for name, a, b in zip(METRICS, low, high, strict=True)},
-        "captions": row.captions,
-        "images": row.images,
-        "cut": row.cut,
-    }
+def recall_ratios(rows: tuple[ScoreRow, ...]) -> tuple[Ratio, ...]:
+    """COMPARED_ROWS, as far as `rows` has them."""
+    by_key = {(row.model, row.language): row for row in rows}
+    ratios = [
+        recall_ratio(by_key[upper], by_key[lower])
+        for upper, lower in COMPARED_ROWS
+        if upper in by_key and lower in by_key
+    ]
+    return tuple(ratio for ratio in ratios if ratio is not None)
 
 
-def result_json(result: RetrievalResult) -> dict[str, Any]:
-    """The whole result as JSON values."""
-    return {
-        "rows": [row_json(row) for row in result.rows],
-        "ratios": {
-            each.name: {"percent": round(each.percent, 4), "ci95": [round(bound, 4) for bound in each.ci95]}
-            for each in result.ratios
-        },
-        "examples": [asdict(example) for example in result.examples],
-        "settings": result.settings,
-    }
-
-
-ROLES = {("teacher", "en"): "ceiling", ("teacher", "zh"): "floor", ("teacher", "zh_hant"): "floor"}
 HEADING = (
     f"{'model':10} {'captions':>14} | {'text to image':^17} | {'image to text':^17} | {'mean':>6}  95 % interval\n"
     f"{'':10} {'':>14} | {'R@1':>5} {'R@5':>5} {'R@10':>5} | {'R@1':>5} {'R@5':>5} {'R@10':>5} | {'recall':>6}"
 )
 
 
-def terminal_table(result: RetrievalResult) -> str:
-    """Rows with the interval of their mean recall, then the ratios, then what the numbers depend on."""
-    settings = result.settings
-    lines = [HEADING, "-" * 90]
-    for domain, rows in itertools.groupby(result.rows, key=lambda row: row.domain):
-        lines += [*([f"{domain}:"] if domain else []), *(_terminal_row(row) for row in rows)]
-    lines.append("")
-    for ratio in result.ratios:
-        low, high = ratio.ci95
-        lines.append(f"{ratio.name}: {ratio.percent:.2f} % of the mean recall [{low:.2f}, {high:.2f}]")
-    lines.append(
-        f"{settings['benchmark']}, gallery of {settings['images']} ({settings['transform']}), protocol "
-        f"{settings['protocol']}, at most {settings['max_length']} tokens, {settings['precision']}, "
-        f"{settings['seconds']:.1f} s"
-    )
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class RetrievalResult:
+    """A benchmark run; `settings` holds JSON values."""
 
+    rows: tuple[ScoreRow, ...]
+    ratios: tuple[Ratio, ...]
+    settings: dict[str, Any]
 
-def _terminal_row(row: ScoreRow) -> str:
-    recalls = [f"{score:5.1f}" for score in row.scores[:6]]
-    low, high = np.nanpercentile(row.replicates[:, 6], [2.5, 97.5])
-    role = ROLES.get((row.model, row.language), "")
-    return (
-        f"{row.model:10} {row.captions:6} {row.language:>7} | {' '.join(recalls[:3])} | {' '.join(recalls[3:])} | "
-        f"{row.scores[6]:6.2f}  [{low:.2f}, {high:.2f}]  {role}"
-    ).rstrip()
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """Of all rows."""
+        return tuple(example for row in self.rows for example in row.examples)
+
+    def to_json(self) -> dict[str, Any]:
+        """The result file."""
+        return {
+            "rows": [row.to_json() for row in self.rows],
+            "ratios": {
+                ratio.name: {"percent": round(ratio.percent, 4), "ci95": [round(bound, 4) for bound in ratio.ci95]}
+                for ratio in self.ratios
+            },
+            "examples": [asdict(example) for example in self.examples],
+            "settings": self.settings,
+        }
+
+    def to_table(self) -> str:
+        """For the terminal: rows with the interval of their mean recall, ratios, settings."""
+        settings = self.settings
+        lines = [HEADING, "-" * 90]
+        for domain, rows in itertools.groupby(self.rows, key=lambda row: row.domain):
+            lines += [*([f"{domain}:"] if domain else []), *(row.to_line() for row in rows)]
+        lines.append("")
+        for ratio in self.ratios:
+            low, high = ratio.ci95
+            lines.append(f"{ratio.name}: {ratio.percent:.2f} % of the mean recall [{low:.2f}, {high:.2f}]")
+        lines.append(
+            f"{settings['benchmark']}, gallery of {settings['images']} ({settings['transform']}), protocol "
+            f"{settings['protocol']}, at most {settings['max_length']} tokens, {settings['precision']}, "
+            f"{settings['seconds']:.1f} s"
+        )
+        return "\n".join(lines)

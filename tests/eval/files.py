@@ -11,6 +11,8 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from eval.datasets.benchmark import RetrievalBenchmark
+
 IMAGES = 12
 KINDS = ("猫", "狗", "机械狗", "山", "船", "月亮")
 ENGLISH = ("cat", "dog", "robot dog", "mountain", "boat", "moon")
@@ -32,6 +34,12 @@ def picture(number: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def read_image(benchmark: RetrievalBenchmark, image: str) -> bytes:
+    """The bytes of a picture of a benchmark that has pictures."""
+    assert benchmark.read_image is not None
+    return benchmark.read_image(image)
 
 
 def name(number: int) -> str:

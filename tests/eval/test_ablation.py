@@ -60,19 +60,18 @@ def arguments(rows: Path, out: Path, *more: str) -> list[str]:
 def test_rows_and_seeds_that_are_there_are_not_run_again(
     rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    called: list[tuple[object, ...]] = []
+    called: list[tuple[str, ...]] = []
     result: dict[str, Any] = {
         "ratios": {key: {"percent": 98.0, "ci95": [97.0, 99.0]} for key in ("student-zh/teacher-en",
                                                                             "student-en/teacher-en")},
         "settings": {"sha256": {"features": "0"}},
     }  # fmt: skip
 
-    def call(*command: object) -> float:
+    def call(*command: str) -> float:
         called.append(command)
         if "eval.flickr30k_cn" in command:
-            out_file = Path(str(command[-1]))
-            out_file.parent.mkdir(parents=True, exist_ok=True)
-            out_file.write_text(json.dumps(result))
+            Path(command[-1]).parent.mkdir(parents=True, exist_ok=True)
+            Path(command[-1]).write_text(json.dumps(result))
         return 5.0
 
     monkeypatch.setattr(ablation, "_call", call)
@@ -82,8 +81,9 @@ def test_rows_and_seeds_that_are_there_are_not_run_again(
     table = ablation.run_ablation(arguments(rows, out, "--seeds", "[0]"))
     assert len(called) == 6
     distilled = called[3]
-    assert distilled[:5] == ("scripts/distill.py", "--config", rows / "base.yaml", "--config", rows / "other.yaml")
-    assert distilled[distilled.index("--train.seed") + 1] == 0
+    assert distilled[:5] == ("scripts/distill.py", "--config", str(rows / "base.yaml"), "--config",
+                             str(rows / "other.yaml"))  # fmt: skip
+    assert distilled[distilled.index("--train.seed") + 1] == "0"
     written = json.loads((out / "other.0.json").read_text())
     assert written["cost"]["seconds"] == 5.0
     assert [Path(path).name for path in written["sha256"]] == ["base.yaml", "other.yaml", "report.json", "features"]

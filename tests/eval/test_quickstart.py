@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.dataset
@@ -9,7 +7,6 @@ import pytest
 from data.build.__main__ import build
 from data.miniature.corpus import write_pairs, write_test
 from eval import quickstart
-from tests.conftest import REPOSITORY
 
 
 def test_the_recipe_keeps_every_register_and_no_test_caption(tmp_path: Path) -> None:
@@ -26,34 +23,12 @@ def test_the_recipe_keeps_every_register_and_no_test_caption(tmp_path: Path) -> 
     assert not tested & set(kept["zh"].to_pylist())
 
 
-def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+def test_a_mistake_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    command = [sys.executable, "scripts/quickstart.py", "--folder", str(tmp_path / "file" / "below")]
-    completed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert completed.returncode == 2
-    assert completed.stderr.splitlines() == [
-        f"error: {tmp_path / 'file' / 'below' / 'world' / 'pairs'}: Not a directory"
-    ]
-
-
-def test_stages_whose_output_is_there_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stages for data are skipped one by one; training resumes by itself, and all measures are taken again."""
-    called: list[str] = []
-    monkeypatch.setattr(quickstart, "run_subcommand", lambda *arguments: called.append(" ".join(arguments[:2])))
-    scores = {("teacher", "en"): 90.0, ("student", "zh"): 80.0, ("teacher", "zh"): 1.0}
-    rows = [{"model": model, "language": language, "mr": mr} for (model, language), mr in scores.items()]
-    (tmp_path / "retrieval.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
-    quickstart.main(tmp_path, scenes=3)
-    every = called.copy()
-    assert every[:4] == ["-m data.miniature", "-m data.build", "-m data.augment", "-m distill.unet_geometry"]
-    assert every[4:6] == ["scripts/distill.py --config", "scripts/export.py --run"]
-    assert every[6:] == ["-m eval.flickr30k_cn", "-m eval.generation", "-m eval.report"]
-    for output in ("world/test/images/0002.png", "corpus/report.json", "corpus/train/augmented-00000.parquet"):
-        (tmp_path / output).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / output).touch()
-    called.clear()
-    quickstart.main(tmp_path, scenes=3)
-    assert called == every[3:]
+    with pytest.raises(SystemExit) as stopped:
+        quickstart.main(tmp_path / "file" / "below")
+    assert stopped.value.code == 2
+    assert capfd.readouterr().err.count("error: ") == 1
 
 
 @pytest.mark.slow

@@ -14,14 +14,15 @@ from sacrebleu import corpus_bleu
 
 from data.cli import UserError
 from distill.export.folder import export
+from distill.export.results import METRICS
 from distill.train import main as distill_main
 from distill.train.run_folder import load_run
 from eval.datasets.benchmark import BENCHMARKS
 from eval.held_out import Pairs, load_held_out
 from eval.metrics import bleu_and_chrf
 from eval.retrieval import __main__ as retrieval_main
-from eval.retrieval.result import METRICS, result_json
-from eval.translation import _SPACES, bitext, run_translation
+from eval.translation import bitext, run_translation
+from eval.translators import _SPACES
 from tests.distill.tiny_clip import run_options, write_config, write_corpus, write_shard, write_teacher
 from tests.eval.files import Files
 
@@ -92,11 +93,11 @@ def test_the_result_is_that_of_a_benchmark(
             ("student", "zh"), ("student", "en"), ("teacher", "en"), ("teacher", "zh"), ("mt+teacher", "zh")
         )
     ]  # fmt: skip
-    assert [whole["rows"][2][metric] for metric in METRICS] == [100] * 7, "the teacher's English is the ceiling"
+    assert [whole["rows"][2][metric.key] for metric in METRICS] == [100] * 7, "the teacher's English is the ceiling"
     assert "caption: student-zh/teacher-en" in whole["ratios"]
     assert [(each["model"], each["direction"]) for each in whole["translations"]] == [("mt", "en_from_zh")]
     flickr = ["--student", student, "--clip", clip, "--data", files.jsonl, "--translator", translator, "--title", "few"]
-    other = result_json(retrieval_main.run_benchmark(BENCHMARKS["flickr30k-cn"], [str(each) for each in flickr]))
+    other = retrieval_main.run_benchmark(BENCHMARKS["flickr30k-cn"], [str(each) for each in flickr]).to_json()
     assert set(whole["rows"][0]) - {"domain"} == set(other["rows"][0])
     assert set(whole["settings"]) - {"rows_per_domain"} == set(other["settings"])
     assert set(whole) - {"translations"} == set(other)

@@ -16,9 +16,8 @@ from distill.export import onnx
 from distill.export.folder import export
 from distill.export.formats import GOLDEN_PROMPTS, write_golden, write_sentence_modules, write_single_files
 from distill.export.onnx import OPSET, TOLERANCE, write_onnx
-from eval.retrieval.features import text_features
-from eval.retrieval.models import load_text_tower
-from eval.retrieval.preprocess import OPENAI
+from eval.retrieval.models import load_text_tower, text_features
+from eval.retrieval.options import OPENAI
 
 Model = CLIPTextModelWithProjection
 

@@ -119,7 +119,7 @@ def test_xm3600_reads_all_captions_of_both_languages(tmp_path: Path) -> None:
     benchmark = read_benchmark(str(lines(tmp_path / "captions.jsonl", [row])))
     texts = {name: own.texts for name, own in benchmark.captions.items()}
     assert texts == {"zh": ("一只猫", "猫在山上"), "en": ("a cat",)}
-    assert benchmark.read_image(benchmark.images[0]) == b"jpeg"
+    assert small.read_image(benchmark, benchmark.images[0]) == b"jpeg"
 
 
 def test_muge_as_it_is_published(clip: Path, student: Path, tmp_path: Path) -> None:

@@ -1,0 +1,140 @@
+"""Pictures through a CLIP image tower: decoding with PIL, pixels by protocol, features."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+from transformers import CLIPConfig, CLIPVisionModelWithProjection, PretrainedConfig
+from transformers.image_processing_base import ImageProcessingMixin
+
+from data.cli import UserError, one_line
+from distill.text_tower import load_pretrained_model
+from eval.datasets.benchmark import ImageReader
+from eval.metrics import l2_normalise
+from eval.retrieval.models import check_safetensors
+
+Transform = Literal["squash", "crop"]
+PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
+MAX_ASPECT_RATIO = 100
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
+    """Pixels that an image tower expects: `size` a side, mean and standard deviation of each channel in 0..1."""
+
+    size: int
+    mean: tuple[float, ...] = OPENAI_MEAN
+    std: tuple[float, ...] = OPENAI_STD
+
+
+@dataclass(frozen=True)
+class ImageTower:
+    """A CLIP image tower with its projection and its preprocessing."""
+
+    model: CLIPVisionModelWithProjection
+    preprocessing: ImagePreprocessing
+
+
+def load_image_tower(source: str, option: str, dtype: torch.dtype, device: torch.device) -> ImageTower:
+    """The image tower of the whole CLIPModel at `source`; UserError where there is none."""
+    check_safetensors(source, option)
+    try:
+        config, _ = PretrainedConfig.get_config_dict(source)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{option} {source}: no readable config.json ({one_line(error)})") from error
+    if config.get("model_type") != CLIPConfig.model_type:
+        raise UserError(f"{option} {source}: has no image tower; give a whole CLIPModel or --image-features")
+    model = load_pretrained_model(CLIPVisionModelWithProjection, source, option, "CLIP image tower", dtype=dtype)
+    return ImageTower(model.to(device).eval(), _preprocessing(source, int(model.config.image_size)))
+
+
+def _preprocessing(source: str, size: int) -> ImagePreprocessing:
+    try:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
+    except OSError:  # a folder of weights alone: OpenAI's constants, as for every CLIP that names none
+        return ImagePreprocessing(size)
+    return ImagePreprocessing(
+        size, tuple(settings.get("image_mean", OPENAI_MEAN)), tuple(settings.get("image_std", OPENAI_STD))
+    )
+
+
+def image_features(
+    tower: ImageTower, images: Sequence[str], read_image: ImageReader, transform: Transform, batch_size: int = 64
+) -> NDArray[np.float32]:
+    """[images, dim] float32, L2-normalised, in the order of `images`; a bad picture raises UserError naming it."""
+    device, dtype = tower.model.device, tower.model.dtype
+    features = []
+    for start in tqdm(range(0, len(images), batch_size), desc="pictures", unit="batch", leave=False, disable=None):
+        batch = images[start : start + batch_size]
+        pixels = np.stack(
+            [pixel_values(decode_image(read_image(name), name), transform, tower.preprocessing) for name in batch]
+        )
+        with torch.inference_mode():
+            values = torch.from_numpy(pixels).to(device=device, dtype=dtype)
+            features.append(tower.model(pixel_values=values).image_embeds.float().cpu().numpy())
+    return l2_normalise(np.concatenate(features))
+
+
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """The picture as 8-bit RGB; one that is cut short, CMYK, 16-bit, animated or a bomb raises UserError naming it.
+
+    None of these is converted: a guess at colours or frame would change a score without a trace.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content))
+            _check_image(image, name)
+            return image.convert("RGB")
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UserError(f"image {name}: too many pixels to be a photograph ({error})") from error
+    except UnidentifiedImageError as error:  # its message holds an address of memory
+        raise UserError(f"image {name}: not a picture of a known format") from error
+    except UserError:
+        raise
+    except Exception as error:  # PIL's decoders raise anything on broken bytes
+        raise UserError(f"image {name}: cannot be decoded ({one_line(error)}); is the file cut short?") from error
+
+
+def _check_image(image: Image.Image, name: str) -> None:
+    if getattr(image, "n_frames", 1) > 1:
+        raise UserError(f"image {name}: animated ({image.n_frames} frames); save the frame that is meant")  # type: ignore[attr-defined]
+    if image.mode not in PLAIN_MODES:
+        kind = "16 or 32 bits a channel" if image.mode[0] in "IF" else "an unusual colour space"
+        kind = "four inks" if image.mode == "CMYK" else kind
+        raise UserError(f"image {name}: mode {image.mode} ({kind}); save it as 8-bit RGB")
+    if ";16" in str(getattr(image, "tile", "")):  # the decoder's raw mode, which PIL halves silently
+        raise UserError(f"image {name}: 16 bits a channel; save it as 8-bit RGB")
+    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):  # OpenAI's resize would make a bomb of it
+        raise UserError(f"image {name}: {image.width} x {image.height}, no photograph; cut out what is meant")
+
+
+def resize_squash(image: Image.Image, size: int) -> Image.Image:
+    """Chinese-CLIP's resize: bicubic to size x size, aspect not kept."""
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def resize_crop(image: Image.Image, size: int) -> Image.Image:
+    """OpenAI's resize: the shorter side bicubic to `size`, then the centre."""
+    width, height = image.size
+    short = min(width, height)
+    wide, high = int(size * width / short), int(size * height / short)
+    left, top = round((wide - size) / 2), round((high - size) / 2)
+    return image.resize((wide, high), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
+
+
+def pixel_values(image: Image.Image, transform: Transform, preprocessing: ImagePreprocessing) -> NDArray[np.float32]:
+    """[3, size, size] float32, normalised by channel."""
+    resized = (resize_squash if transform == "squash" else resize_crop)(image, preprocessing.size)
+    scaled = np.asarray(resized, dtype=np.float32) / np.float32(255)
+    normal = (scaled - np.array(preprocessing.mean, np.float32)) / np.array(preprocessing.std, np.float32)
+    return np.ascontiguousarray(normal.transpose(2, 0, 1), dtype=np.float32)
