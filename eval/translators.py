@@ -9,7 +9,7 @@ from tqdm import tqdm
 from transformers import AutoModelForSeq2SeqLM
 
 from data.cli import UserError
-from distill.losses.translation import Decoder, Language
+from distill.losses.translation import Language
 from distill.text_tower import EncoderOutput, load_any_tokenizer, load_pretrained_model
 from distill.train import checkpoint
 from distill.train.run_folder import open_run
@@ -66,9 +66,7 @@ class DecoderTranslator:
             raise UserError(f"--run {run}: has no decoder; train one with losses.translation")
         self.config, self.step, self.translation = opened.config, opened.step, translation
         self.student, self.tokenizer, self._device = opened.student, opened.tokenizer, device
-        self._decoder = Decoder(
-            translation.decoder, self.student.output_table().shape[1], self.student.state_width, self.max_length
-        )
+        self._decoder = translation.build_decoder(self.student)
         decoder = {checkpoint.DECODER + name: weight for name, weight in checkpoint.trainable(self._decoder).items()}
         weights = {**checkpoint.trainable(self.student), **decoder}
         checkpoint.load_weights(run / "checkpoints", self.step, weights, use_ema=True)
@@ -79,7 +77,7 @@ class DecoderTranslator:
     @property
     def max_length(self) -> int:
         """Most tokens of a sentence."""
-        return self.student.max_length
+        return self.student.vocabulary.max_length
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> EncoderOutput:
@@ -93,8 +91,8 @@ class DecoderTranslator:
     @torch.inference_mode()
     def generate(self, states: EncoderOutput, language: Language) -> list[str]:
         """A sentence for each row of `states` by greedy search, without the spaces beside Chinese characters."""
-        start, end = self.tokenizer("").input_ids[0], self.tokenizer("").input_ids[-1]
-        generated = self._decoder.generate(self.student, states, start, end, language, self.max_length - 1)
+        start = self.tokenizer("").input_ids[0]
+        generated = self._decoder.generate(self.student, states, start, language, self.max_length - 1)
         texts = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
         return [_SPACES.sub("", text).strip() for text in texts]
 

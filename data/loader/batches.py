@@ -12,6 +12,15 @@ from data.loader.token_store import VIEWS, DomainTokens, TokenIds
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """Special ids and maximum length of one tower's tokenizer."""
+
+    pad_id: int
+    eos_id: int
+    max_length: int
+
+
+@dataclass(frozen=True)
 class TokenBatch:
     """One rank's share of a step; every tensor is int64 [pairs, slots], padded with the tower's padding id."""
 
@@ -48,17 +57,14 @@ class BatchDataset:
         domains: Mapping[str, DomainTokens],
         stages: Sequence[MixtureStage],
         schedule: BatchSchedule,
-        teacher_pad_id: int,
-        max_length: int,
+        teacher: Vocabulary,
+        student: Vocabulary,
         rank: int = 0,
         ranks: int = 1,
-        student_pad_id: int | None = None,
     ) -> None:
-        """Draw from `domains` by `stages` of shares; the global batch must divide among the ranks.
+        """Sample from `domains` by `stages` of shares; the global batch must divide among the ranks.
 
         A stage begins with its step, but inside the window of that step pairs of both mixtures are sorted together.
-
-        `pad` is the teacher's padding id, `student_pad` the student's where it is another.
         """
         if schedule.batch_size % ranks:
             raise ValueError(f"train.batch_size: {schedule.batch_size} pairs do not divide among {ranks} processes")
@@ -68,9 +74,8 @@ class BatchDataset:
             [stage.start * schedule.batch_size for stage in stages],
             [DomainCounts([stage.shares.get(name, 0) for name in names]) for stage in stages],
         )
-        self._schedule, self._max_length, self._rank, self._ranks = schedule, max_length, rank, ranks
-        own = teacher_pad_id if student_pad_id is None else student_pad_id
-        self._pad_ids = {view: teacher_pad_id if view == "teacher_en" else own for view in VIEWS}
+        self._schedule, self._rank, self._ranks = schedule, rank, ranks
+        self._vocabularies = {view: teacher if view == "teacher_en" else student for view in VIEWS}
         self._window = lru_cache(maxsize=2)(self._sample_window)
 
     def __getitem__(self, step: int) -> TokenBatch:
@@ -83,8 +88,8 @@ class BatchDataset:
         rank_rows = slice(self._rank * pairs_per_rank, (self._rank + 1) * pairs_per_rank)
         views = []
         for view in VIEWS:
-            ids = self._gather(view, domain, row)
-            padded = ids.pad(self._pad_ids[view], self._max_length if full else None)
+            ids, vocabulary = self._gather(view, domain, row), self._vocabularies[view]
+            padded = ids.pad(vocabulary.pad_id, vocabulary.max_length if full else None)
             views.append(torch.from_numpy(padded[rank_rows]))
         teacher_en, student_en, student_zh = views
         return TokenBatch(teacher_en, student_en, student_zh, full)

@@ -145,12 +145,12 @@ def export_sentence_encoder(student: XlmrStudent, tokenizer: PreTrainedTokenizer
     check_output_folder(out)
     with atomic_folder(out) as folder:
         student.encoder.save_pretrained(folder)
-        write_tokenizer(tokenizer, folder, student.max_length)
+        write_tokenizer(tokenizer, folder, student.vocabulary.max_length)
         write_modules(
             folder,
             student.to_pooled.weight,
             "cls_token" if student.pooling == "first" else "mean_tokens",
-            student.max_length,
+            student.vocabulary.max_length,
         )
         states = {f"linear.{name}": weight.detach().clone() for name, weight in student.to_states.named_parameters()}
         save_file(states, folder / "states.safetensors")
@@ -163,7 +163,11 @@ def _verify_encoder(folder: Path, student: XlmrStudent, tokenizer: PreTrainedTok
     loaded = AutoModel.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False).eval()
     trained = student.encoder.eval()
     batch = tokenizer(
-        list(TOKENIZER_PROBES), padding=True, truncation=True, max_length=student.max_length, return_tensors="pt"
+        list(TOKENIZER_PROBES),
+        padding=True,
+        truncation=True,
+        max_length=student.vocabulary.max_length,
+        return_tensors="pt",
     )
     ids, mask = batch["input_ids"], batch["attention_mask"]
     loaded_states, trained_states = (

@@ -1,9 +1,7 @@
-"""What the student is asked for: each loss a frozen dataclass that turns a step's states into named terms.
+"""Distillation losses: each a frozen dataclass that turns a step's encoder outputs into named, weighted scalars.
 
-A term is a scalar tensor, already weighted; the loss of a step is the sum of its terms. One file a loss; their
-formulae, uses and costs stand in docs/losses.md.
-
-The losses of a run.
+One file for what a loss looks at: pooled states, hidden states, a UNet's geometry, a decoder. docs/losses.md has their
+formulae, uses and costs.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +13,7 @@ from distill.losses.pooled import Affinity, Contrastive, Pooled
 from distill.losses.translation import Translation
 from distill.losses.unet import KvMetric, Readout
 
-Loss = Pooled | Hidden | Contrastive | Affinity | Alignment | EmptyPrompt | KvMetric | Readout | Translation
+AnyLoss = Pooled | Hidden | Contrastive | Affinity | Alignment | EmptyPrompt | KvMetric | Readout | Translation
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,9 @@ class LossesConfig:
     readout: Readout | None = None
     translation: Translation | None = None
     unet_geometry: Path | None = None
-    """What kv_metric and readout know of a UNet: a file that `python -m distill.unet_geometry` wrote."""
+    """For kv_metric and readout: a UNet's maps and queries, a file that `python -m distill.unet_geometry` wrote."""
 
     def __post_init__(self) -> None:
-        """Refuse a run that asks for nothing, or for what it does not name."""
         if not self.enabled:
             raise ValueError("losses: every loss is null; give at least one")
         if self.unet_geometry is None and (self.kv_metric or self.readout):
@@ -46,9 +43,9 @@ class LossesConfig:
             )
 
     @property
-    def enabled(self) -> list[Loss]:
+    def enabled(self) -> list[AnyLoss]:
         """The losses that are not null."""
-        every: tuple[Loss | None, ...] = (
+        every: tuple[AnyLoss | None, ...] = (
             self.pooled, self.hidden, self.contrastive, self.affinity, self.alignment, self.empty_prompt,
             self.kv_metric, self.readout, self.translation,
         )  # fmt: skip
@@ -56,21 +53,13 @@ class LossesConfig:
 
     @property
     def uses_pooled(self) -> bool:
-        """Whether the projection of the pooled state gets a gradient."""
+        """Whether the projection of the pooled state has a gradient."""
         return any(isinstance(loss, Pooled | Contrastive | Affinity) for loss in self.enabled)
 
     @property
     def uses_zh_padding(self) -> bool:
-        """Whether full steps need the slots behind the Chinese text: nothing else than these losses looks there."""
+        """Whether a loss uses the padding behind the Chinese text on max-length steps."""
         return any(loss is not None and loss.uses_zh_padding for loss in (self.hidden, self.kv_metric, self.readout))
-
-    def terms(self, step: LossInput) -> LossTerms:
-        """Every named term of the step, under its schedule."""
-        return {
-            name: term * loss.schedule.at(step.progress)
-            for loss in self.enabled
-            for name, term in loss.terms(step).items()
-        }
 
 
 __all__ = [
@@ -81,7 +70,6 @@ __all__ = [
     "EmptyPromptStates",
     "Hidden",
     "KvMetric",
-    "Loss",
     "LossInput",
     "LossSchedule",
     "LossTerms",

@@ -1,10 +1,8 @@
-"""What every loss is given: the states of one step, and how far the run has come.
+"""Input of the losses, their schedules, and masks over positions."""
 
-Which slots a loss that goes slot by slot looks at.
-"""
-
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -13,12 +11,12 @@ from distill.geometry import Geometry
 from distill.text_tower import EncoderOutput
 
 LossTerms = dict[str, torch.Tensor]
-"""Named scalars, already weighted; the loss of a step is their sum."""
+"""Named scalar tensors, already weighted; the loss of a step is their sum."""
 
 
 @dataclass(frozen=True)
 class EmptyPromptStates:
-    """The empty prompt, all slots, batch of one: the student's states and the teacher's."""
+    """Output for the empty prompt, padded to the maximum length, batch of one."""
 
     student: EncoderOutput
     teacher: EncoderOutput
@@ -26,10 +24,10 @@ class EmptyPromptStates:
 
 @dataclass(frozen=True)
 class LossInput:
-    """The states of one step.
+    """Encoder outputs of one step.
 
-    `chinese` and `target` hold the same pairs row by row; `english` and `english_target` those of them whose English
-    the student read as well.
+    `chinese` (student) and `target` (teacher) hold the same pairs row by row; `english` and `english_target` every n-th
+    of them.
     """
 
     chinese: EncoderOutput
@@ -37,22 +35,22 @@ class LossInput:
     english: EncoderOutput
     english_target: EncoderOutput
     padded_to_max: bool
-    """All slots, padding included, count; otherwise only the text."""
+    """A max-length step: padding counts too; otherwise the batch is padded to its longest text."""
     aligned: bool = True
-    """The student's English tokens are the teacher's; otherwise only full steps compare slot with slot."""
+    """English token ids are the teacher's; otherwise positions compare on max-length steps alone."""
     empty: EmptyPromptStates | None = None
     geometry: Geometry | None = None
     translation_losses: LossTerms = field(default_factory=dict)
     """The decoder's cross-entropy by direction, such as `zh_from_en`."""
     progress: float = 0.0
-    """Share of the run that lies behind."""
+    """Share of the run's steps that are done."""
 
 
 @dataclass(frozen=True)
 class LossSchedule:
-    """When a loss counts, in shares of the run: nothing before `start`, a linear rise over `ramp`, nothing from `stop`.
+    """Weight of a loss over the run: 0 before `start`, a linear ramp over `ramp`, 0 from `stop`, in shares of the run.
 
-    A loss that does not count is still computed, so that every step touches the same weights.
+    A loss with weight 0 is still computed, so that every step touches the same weights.
     """
 
     start: float = 0.0
@@ -60,21 +58,36 @@ class LossSchedule:
     stop: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse a schedule under which the loss never counts."""
         if not 0 <= self.start < self.stop <= 1 or self.ramp < 0:
             raise ValueError(f"losses: a schedule needs 0 <= start < stop <= 1 and ramp >= 0, not {self}")
 
     def at(self, progress: float) -> float:
-        """Factor of the weight when the share `done` of the run lies behind."""
+        """Factor of the weight at `progress`, a share of the run."""
         if not self.start <= progress < self.stop:
             return 0.0
         return min(1.0, (progress - self.start) / self.ramp) if self.ramp else 1.0
 
 
+class Loss(Protocol):
+    """A frozen dataclass that computes named, weighted terms."""
+
+    @property
+    def schedule(self) -> LossSchedule:
+        """Its weight over the run."""
+
+    def terms(self, step: LossInput) -> LossTerms:
+        """Terms of a step, before the schedule."""
+
+
+def scheduled_terms(losses: Iterable[Loss], step: LossInput) -> LossTerms:
+    """Every named term of the step, under its schedule."""
+    return {name: term * loss.schedule.at(step.progress) for loss in losses for name, term in loss.terms(step).items()}
+
+
 def by_language(
     step: LossInput, chinese: float, english: float
 ) -> dict[str, tuple[float, EncoderOutput, EncoderOutput]]:
-    """By language: its weight, the student's states, the teacher's."""
+    """By language: weight, student output, teacher output."""
     return {"zh": (chinese, step.chinese, step.target), "en": (english, step.english, step.english_target)}
 
 
@@ -84,22 +97,27 @@ Positions = Literal["all", "text", "padding"]
 def position_mask(
     student: EncoderOutput, teacher: EncoderOutput, padded_to_max: bool, positions: Positions
 ) -> torch.Tensor:
-    """The slots that count, bool [batch, slots], as many as both sides have.
+    """Positions that count, bool [batch, length], over the length that both sides have.
 
-    On tight steps those that are text on both sides; on full steps all, or only those that are text (or padding) on
-    both sides.
+    Text on both sides; on max-length steps with "all" every position, with "padding" those that are padding on both.
     """
-    width = min(student.hidden_states.shape[1], teacher.hidden_states.shape[1])
-    ours, theirs = student.text_mask[:, :width], teacher.text_mask[:, :width]
+    length = min(student.hidden_states.shape[1], teacher.hidden_states.shape[1])
+    student_text, teacher_text = student.text_mask[:, :length], teacher.text_mask[:, :length]
     if not padded_to_max or positions == "text":
-        return ours & theirs
-    return torch.ones_like(ours) if positions == "all" else ~(ours | theirs)
+        return student_text & teacher_text
+    return torch.ones_like(student_text) if positions == "all" else ~(student_text | teacher_text)
+
+
+def cropped_states(student: EncoderOutput, teacher: EncoderOutput) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states of student and teacher, over the length that both sides have."""
+    length = min(student.hidden_states.shape[1], teacher.hidden_states.shape[1])
+    return student.hidden_states[:, :length], teacher.hidden_states[:, :length]
 
 
 def masked_mean(by_position: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Mean of `by_slot` [batch, slots] under `weight` [batch, slots] over the global batch.
+    """Mean of `by_position` [batch, length] under `weight` [batch, length] over the global batch.
 
-    Divided by the mean rank's weight: the ranks' average is then the mean over all slots of the global batch.
+    Divided by the ranks' mean weight: the ranks' average is then the mean over all positions of the global batch.
     """
-    tiny = torch.finfo(torch.float32).tiny  # a batch without one counted slot gives 0
+    tiny = torch.finfo(torch.float32).tiny  # a batch in which no position counts gives 0
     return (by_position * weight).sum() / mean_over_ranks(weight.sum().float()).clamp(min=tiny)

@@ -1,9 +1,4 @@
-"""The states slot by slot against the teacher's.
-
-Chinese states against English ones, whose tokens do not line up: a soft alignment found by optimal transport.
-
-The empty prompt's own term.
-"""
+"""Losses on hidden states: position by position, by optimal transport across languages, and of the empty prompt."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,16 +6,25 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from distill.losses.base import LossInput, LossSchedule, LossTerms, Positions, by_language, masked_mean, position_mask
+from distill.losses.base import (
+    LossInput,
+    LossSchedule,
+    LossTerms,
+    Positions,
+    by_language,
+    cropped_states,
+    masked_mean,
+    position_mask,
+)
 from distill.text_tower import EncoderOutput
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """The states of the slots one by one: what a UNet's cross-attention sees.
+    """The states position by position, as a UNet's cross-attention reads them.
 
-    English lines up with the teacher's English. Chinese position by position is SkyCLIP's way: it asks a causal
-    model for the t-th English token's state after t Chinese tokens, and is off by default.
+    The student's English lines up with the teacher's. Chinese position by position is SkyCLIP's loss, which trains a
+    causal model to output the t-th English token's state after t Chinese tokens; off by default.
     """
 
     english: float = 1.0
@@ -29,21 +33,18 @@ class Hidden:
     l1: float = 0.0
     l2: float = 0.0
     slots: Positions = "all"
-    """Which slots count on full steps; tight steps have only text."""
+    """Positions that count on max-length steps; on the others only text counts."""
     by_norm: bool = False
-    """Weigh each slot by the norm of the teacher's state."""
+    """Weigh each position by the norm of the teacher's state."""
     schedule: LossSchedule = field(default_factory=LossSchedule)
 
     @property
     def uses_zh_padding(self) -> bool:
-        """Whether full steps need the slots behind the Chinese text."""
+        """Whether max-length steps need the padding behind the Chinese text."""
         return self.chinese > 0 and self.slots != "text"
 
     def terms(self, step: LossInput) -> LossTerms:
-        """`hidden_en` and `hidden_zh`; on tight steps over the text that both sides have, else over every slot.
-
-        Nothing on tight steps where the student's English tokens are not the teacher's.
-        """
+        """`hidden_en` and `hidden_zh`; only on max-length steps where the student's English tokens are not shared."""
         if not step.padded_to_max and not step.aligned:
             return {}
         return {
@@ -54,8 +55,7 @@ class Hidden:
 
     def _distance(self, student: EncoderOutput, teacher: EncoderOutput, padded_to_max: bool) -> torch.Tensor:
         mask = position_mask(student, teacher, padded_to_max, self.slots)
-        length = mask.shape[1]
-        student_states, teacher_states = student.hidden_states[:, :length], teacher.hidden_states[:, :length]
+        student_states, teacher_states = cropped_states(student, teacher)
         by_position = self.cosine * (1 - F.cosine_similarity(student_states, teacher_states, dim=-1))
         if self.l1:
             by_position = by_position + self.l1 * (student_states - teacher_states).abs().mean(dim=-1)
@@ -66,27 +66,25 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Alignment:
-    """The cost of carrying the student's Chinese states to the teacher's English states of the same pair.
+    """Optimal-transport cost between the student's Chinese and the teacher's English states of the same pair.
 
-    cost[i, j] = 1 - cos(chinese_i, english_j) over the text without its start token; every Chinese state sends the
-    same mass, every English state receives the same, and the plan P is the cheapest such one, smoothed by entropy
-    (Sinkhorn). The loss is sum P * cost: no position enters, but no English state may be left out, nor one Chinese
-    state stand for all. P has no gradient of its own: at the optimum it would be the entropy's alone.
+    cost[i, j] = 1 - cos(chinese_i, english_j) over the text without its start token, marginals are uniform, and the
+    plan P minimises the cost with entropy smoothing (Sinkhorn; Cuturi, 2013). The loss is sum P * cost: positions do
+    not enter, but every English state has to be covered. P is detached: at the optimum its gradient is the entropy's.
     """
 
     weight: float = 0.5
     smoothing: float = 0.05
-    """Weight of the entropy, in units of the cost: towards 0 the alignment is hard."""
+    """Weight of the entropy, in units of the cost; towards 0 the alignment is hard."""
     rounds: int = 20
     schedule: LossSchedule = field(default_factory=LossSchedule)
 
     def __post_init__(self) -> None:
-        """Refuse what gives no plan."""
         if self.smoothing <= 0 or self.rounds < 1:
             raise ValueError("losses.alignment: smoothing must be above 0 and rounds at least 1")
 
     def terms(self, step: LossInput) -> LossTerms:
-        """`alignment`: the mean cost over the pairs."""
+        """`alignment`, the mean cost over the pairs."""
         student, student_mask = _without_start_token(step.chinese)
         teacher, teacher_mask = _without_start_token(step.target)
         cost = 1 - F.normalize(student, dim=-1) @ F.normalize(teacher, dim=-1).mT
@@ -103,10 +101,10 @@ def _without_start_token(states: EncoderOutput) -> tuple[torch.Tensor, torch.Ten
 def transport(
     cost: torch.Tensor, row_mask: torch.Tensor, column_mask: torch.Tensor, smoothing: float, rounds: int
 ) -> torch.Tensor:
-    """The plan [batch, n, m] from uniform mass on `rows` [batch, n] to uniform mass on `columns` [batch, m].
+    """The plan [batch, n, m] between uniform masses on `row_mask` [batch, n] and `column_mask` [batch, m].
 
-    `rows` and `columns` are bool masks with at least one true entry a pair; the plan sums to 1 for each pair, its
-    columns exactly uniform, its rows up to what the rounds leave.
+    Each mask has at least one true entry a pair. The plan sums to 1 for each pair; its column sums are exact, its row
+    sums up to the error that the rounds leave.
     """
     kernel = -cost / smoothing
     log_rows = torch.where(row_mask, 0.0, -math.inf) - row_mask.sum(dim=1, keepdim=True).log()
@@ -121,10 +119,9 @@ def transport(
 
 @dataclass(frozen=True)
 class EmptyPrompt:
-    """All slots of the empty prompt, the unconditional side of guidance.
+    """The empty prompt at full length, the unconditional side of guidance: mean ||s - t||^2 / mean ||t||^2.
 
-    Guidance at scale s multiplies an error here by 1 - s, -6.5 at 7.5. The squared error over the teacher's squared
-    norm, both summed over all slots: mean ||s - t||^2 / mean ||t||^2.
+    Guidance at scale s multiplies an error here by 1 - s, -6.5 at 7.5.
     """
 
     weight: float = 1.0
@@ -133,7 +130,5 @@ class EmptyPrompt:
     def terms(self, step: LossInput) -> LossTerms:
         """`empty_prompt`, the same on every rank."""
         assert step.empty is not None
-        student, teacher = step.empty.student.hidden_states, step.empty.teacher.hidden_states
-        length = min(student.shape[1], teacher.shape[1])
-        student, teacher = student[:, :length], teacher[:, :length]
+        student, teacher = cropped_states(step.empty.student, step.empty.teacher)
         return {"empty_prompt": self.weight * (student - teacher).square().sum() / teacher.square().sum()}

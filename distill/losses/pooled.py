@@ -1,9 +1,4 @@
-"""The projected end-of-text state against the teacher's.
-
-How like each other the sentences of a batch are, to the student as to the teacher.
-
-InfoNCE over the global batch.
-"""
+"""Losses on the pooled state, the projected end-of-text: distance to the teacher, in-batch similarities, InfoNCE."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +11,7 @@ from distill.losses.base import LossInput, LossSchedule, LossTerms, by_language
 
 @dataclass(frozen=True)
 class Pooled:
-    """The projected end-of-text state: what retrieval, and SDXL's pooled input, see."""
+    """Distance of the pooled states, the input of retrieval and of SDXL's pooled conditioning."""
 
     chinese: float = 1.0
     english: float = 1.0
@@ -42,10 +37,10 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Affinity:
-    """The in-batch similarity structure (Park et al. 2019, relational distillation, here on cosines).
+    """In-batch similarities (relational distillation, Park et al. 2019, on cosines).
 
     With z the student's Chinese and t the teacher's English, pooled and normalised, over i != j of the global batch:
-    mean (z_i . z_j - t_i . t_j)^2. It says nothing of where a sentence lies, only of its distances to the others.
+    mean (z_i . z_j - t_i . t_j)^2. It constrains distances between sentences, not their positions.
     """
 
     weight: float = 1.0
@@ -53,8 +48,7 @@ class Affinity:
 
     def terms(self, step: LossInput) -> LossTerms:
         """`affinity`: the mean over this rank's rows against the columns of all ranks; 0 for a batch of one."""
-        student = F.normalize(step.chinese.pooled, dim=-1)
-        teacher = F.normalize(step.target.pooled, dim=-1)
+        student, teacher = _normalised(step)
         diff = student @ gather_rows(student).T - teacher @ gather_rows(teacher).T
         off_diagonal = torch.ones_like(diff).scatter(1, global_row_indices(student)[:, None], 0.0)
         return {"affinity": self.weight * (diff.square() * off_diagonal).sum() / off_diagonal.sum().clamp(min=1)}
@@ -62,9 +56,9 @@ class Affinity:
 
 @dataclass(frozen=True)
 class Contrastive:
-    """InfoNCE between Chinese and the teacher's English over the global batch, both ways.
+    """InfoNCE between Chinese and the teacher's English over the global batch, in both directions.
 
-    Pairs whose English is the same to the teacher are not each other's negatives.
+    Pairs whose English has the same teacher embedding are not each other's negatives.
     """
 
     weight: float = 0.1
@@ -72,14 +66,12 @@ class Contrastive:
     schedule: LossSchedule = field(default_factory=LossSchedule)
 
     def __post_init__(self) -> None:
-        """Refuse a temperature that divides by nothing."""
         if self.temperature <= 0:
             raise ValueError(f"losses.contrastive.temperature: {self.temperature} is not above 0")
 
     def terms(self, step: LossInput) -> LossTerms:
         """`contrastive`: the mean over this rank's rows against the columns of all ranks."""
-        student = F.normalize(step.chinese.pooled, dim=-1)
-        teacher = F.normalize(step.target.pooled, dim=-1)
+        student, teacher = _normalised(step)
         all_student, all_teacher = gather_rows(student), gather_rows(teacher)
         labels = global_row_indices(student)
         same_english = (teacher @ all_teacher.T > 0.999).scatter(1, labels[:, None], False)
@@ -88,3 +80,8 @@ class Contrastive:
             for query, keys in ((student, all_teacher), (teacher, all_student))
         ]
         return {"contrastive": self.weight * (losses[0] + losses[1]) / 2}
+
+
+def _normalised(step: LossInput) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit vectors [rows, dim] of the student's Chinese and the teacher's English."""
+    return F.normalize(step.chinese.pooled, dim=-1), F.normalize(step.target.pooled, dim=-1)

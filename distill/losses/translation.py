@@ -1,7 +1,4 @@
-"""The auxiliary decoder's cross-entropy.
-
-The auxiliary decoder: it must say a sentence from the student's states, and is left out by the export.
-"""
+"""An auxiliary decoder that generates the sentence from the student's states; training only, not exported."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -31,23 +28,22 @@ class DecoderConfig:
     layers: int = 2
     heads: int = 4
     every: int = 1
-    """Of the pairs whose English the student reads, it says every n-th: the softmax is over the whole vocabulary."""
+    """It decodes every n-th of the pairs with student English: the softmax is over the whole vocabulary."""
 
     def __post_init__(self) -> None:
-        """Refuse a decoder without a layer."""
         if min(self.layers, self.heads, self.every) < 1:
             raise ValueError("losses.translation.decoder: layers, heads and every must be at least 1")
 
 
 class Decoder(nn.Module):
-    """A causal transformer with cross-attention to the text of a student's states.
+    """A causal transformer with cross-attention to the text positions of a student's states.
 
-    Its input embeddings and its output rows are the student's own token embeddings, given with every call. Where
-    several ids share a row, one learned direction decides between the row's owner and its twins.
+    Its input and output embeddings are the student's token embeddings, passed with every call. Where several ids share
+    a row, one learned direction decides between the owner of the row and the tied ids.
     """
 
     def __init__(self, config: DecoderConfig, width: int, state_width: int, max_length: int) -> None:
-        """`width` is that of the embeddings, `state_width` that of the states, `slots` the longest sentence."""
+        """`width` is that of the embeddings, `state_width` that of the states; `max_length` in tokens."""
         super().__init__()
         if width % config.heads:
             raise UserError(
@@ -76,19 +72,19 @@ class Decoder(nn.Module):
         self.language = nn.Embedding(len(_LANGUAGES), width)
         self.say = nn.Linear(width, width)
         self.twin = nn.Linear(width, 1)
-        for weight in (self.language.weight, self.say.weight):  # every token is as likely as any at first
+        for weight in (self.language.weight, self.say.weight):  # near-uniform logits at step 0
             nn.init.normal_(weight, std=0.02)
 
     def forward(
-        self, student: StudentEncoder, states: EncoderOutput, ids: torch.Tensor, eos_id: int, language: Language
+        self, student: StudentEncoder, states: EncoderOutput, ids: torch.Tensor, language: Language
     ) -> torch.Tensor:
-        """Cross-entropy of `ids` [batch, slots] given `states` of the same rows: mean over the global batch's tokens.
+        """Cross-entropy of `ids` [batch, length] given `states` of the same rows: mean over the global batch's tokens.
 
-        The start token is given, every token up to the first end-of-text is asked for, padding is not.
+        The targets are all tokens from the second to the first end-of-text.
         """
         hidden = self._run(student, states, ids[:, :-1], language).last_hidden_state
         assert hidden is not None
-        target_mask = text_mask(ids, eos_id)[:, 1:]
+        target_mask = text_mask(ids, student.vocabulary.eos_id)[:, 1:]
         logits = self._logits(hidden[target_mask], student)
         losses = F.cross_entropy(logits.float(), ids[:, 1:][target_mask], reduction="sum")
         return losses / mean_over_ranks(target_mask.sum().float())
@@ -99,11 +95,11 @@ class Decoder(nn.Module):
         student: StudentEncoder,
         states: EncoderOutput,
         start: int,
-        eos_id: int,
         language: Language,
         max_tokens: int,
     ) -> torch.Tensor:
-        """The likeliest token at each place, int64 [batch, at most `most`], with end-of-text after the sentence's."""
+        """Greedy decoding from the token `start`: int64 [batch, at most `max_tokens`], padded with end-of-text."""
+        eos_id = student.vocabulary.eos_id
         generated = torch.full((len(states.hidden_states), 1), start, device=states.hidden_states.device)
         unfinished = torch.ones_like(generated[:, 0], dtype=torch.bool)
         past = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -123,7 +119,7 @@ class Decoder(nn.Module):
         language: Language,
         past: Cache | None = None,
     ) -> BaseModelOutputWithPastAndCrossAttentions:
-        """One pass over `ids`, which follow what `past` holds; `past` grows in place."""
+        """One forward pass over `ids`, which follow the tokens cached in `past`; `past` is updated in place."""
         out: BaseModelOutputWithPastAndCrossAttentions = self.body(
             inputs_embeds=student.embed(ids) + self.language.weight[_LANGUAGES[language]],
             encoder_hidden_states=self.read(states.hidden_states),
@@ -134,7 +130,7 @@ class Decoder(nn.Module):
         return out
 
     def _logits(self, hidden: torch.Tensor, student: StudentEncoder) -> torch.Tensor:
-        """Over the student's vocabulary, of `hidden` [..., width]."""
+        """Logits over the student's vocabulary for `hidden` [..., width]."""
         logits = F.linear(self.say(hidden), student.output_table())
         tied_logits: torch.Tensor = self.twin(hidden) * student.tied_rows()
         return logits + tied_logits
@@ -145,10 +141,10 @@ DIRECTIONS = ("zh_from_zh", "zh_from_en", "en_from_zh", "en_from_en")
 
 @dataclass(frozen=True)
 class Translation:
-    """A small decoder must say the sentence from the student's states: they have to hold what it says.
+    """Cross-entropy of a small decoder on the student's states, so that these retain the sentence's content.
 
     -log p(token | tokens before it, states), mean over the tokens, for each direction with a weight. The decoder is
-    trained in the same step and left out by the export.
+    trained in the same step and not exported.
     """
 
     zh_from_zh: float = 0.1
@@ -159,15 +155,19 @@ class Translation:
     schedule: LossSchedule = field(default_factory=LossSchedule)
 
     def __post_init__(self) -> None:
-        """Refuse a decoder that says nothing."""
         if not any(self.weights.values()):
             raise ValueError("losses.translation: every direction has weight 0; give one a weight, or leave it out")
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each direction that has one."""
-        every = (self.zh_from_zh, self.zh_from_en, self.en_from_zh, self.en_from_en)
-        return {direction: weight for direction, weight in zip(DIRECTIONS, every, strict=True) if weight}
+        """Weight by direction, without those of weight 0."""
+        weights = (self.zh_from_zh, self.zh_from_en, self.en_from_zh, self.en_from_en)
+        return {direction: weight for direction, weight in zip(DIRECTIONS, weights, strict=True) if weight}
+
+    def build_decoder(self, student: StudentEncoder) -> Decoder:
+        """The decoder for a student, with initial weights."""
+        width = student.output_table().shape[1]
+        return Decoder(self.decoder, width, student.state_width, student.vocabulary.max_length)
 
     def terms(self, step: LossInput) -> LossTerms:
         """`translation_zh_from_en` and so on."""

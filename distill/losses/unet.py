@@ -1,7 +1,4 @@
-"""What a UNet's own queries read from the student's states, against what they read from the teacher's.
-
-The error that a UNet's keys and values carry on, slot by slot.
-"""
+"""Losses in a UNet's geometry: attention outputs for its stored queries, and the error of its keys and values."""
 
 from dataclasses import dataclass, field
 
@@ -10,36 +7,45 @@ import torch.nn.functional as F
 
 from distill.distributed import mean_over_ranks
 from distill.geometry import CrossAttention
-from distill.losses.base import LossInput, LossSchedule, LossTerms, Positions, by_language, masked_mean, position_mask
+from distill.losses.base import (
+    LossInput,
+    LossSchedule,
+    LossTerms,
+    Positions,
+    by_language,
+    cropped_states,
+    masked_mean,
+    position_mask,
+)
 from distill.text_tower import EncoderOutput
 
 
 @dataclass(frozen=True)
 class Readout:
-    """softmax(q K^T / sqrt(d)) V for stored queries q: blind to the order and number of tokens, as the UNet is.
+    """softmax(q K^T / sqrt(d)) V for stored queries q: like the UNet, invariant to the order and number of tokens.
 
-    For every cross-attention of the UNet, K = h to_k^T and V = h to_v^T over all slots; the squared difference of what
-    is read from student and teacher, over the squared norm of the teacher's, averaged over the cross-attentions.
+    For every cross-attention of the UNet, K = h to_k^T and V = h to_v^T over all positions. The loss is the squared
+    difference of the outputs for student and teacher over the teacher's squared norm, averaged over the
+    cross-attentions.
     """
 
     chinese: float = 1.0
     english: float = 0.0
     queries: int = 32
-    """Of those stored for each cross-attention, how many are asked."""
+    """Number of stored queries to use in each cross-attention."""
     schedule: LossSchedule = field(default_factory=LossSchedule)
 
     def __post_init__(self) -> None:
-        """Refuse to ask nothing."""
         if self.queries < 1:
             raise ValueError(f"losses.readout.queries: {self.queries} is below 1")
 
     @property
     def uses_zh_padding(self) -> bool:
-        """Whether full steps need the slots behind the Chinese text."""
+        """Whether max-length steps need the padding behind the Chinese text."""
         return self.chinese > 0
 
     def terms(self, step: LossInput) -> LossTerms:
-        """`readout_zh` and `readout_en`, on full steps alone: the UNet reads the padding too."""
+        """`readout_zh` and `readout_en`, on max-length steps alone: the UNet reads the padding too."""
         if not step.padded_to_max:
             return {}
         assert step.geometry is not None
@@ -58,7 +64,7 @@ class Readout:
 
 
 def attend(layer: CrossAttention, states: torch.Tensor, max_queries: int) -> torch.Tensor:
-    """What the first `most` queries of `layer` read from `states` [batch, slots, width]: [batch, heads, n, d]."""
+    """Attention outputs [batch, heads, n, d] of the first `max_queries` queries for `states` [batch, length, width]."""
     batch, length, _ = states.shape
     keys, values = (
         F.linear(states, weight).view(batch, length, layer.heads, -1).transpose(1, 2)
@@ -73,21 +79,21 @@ class KvMetric:
     """(h_s - h_t)^T G (h_s - h_t) over t^T G t: the squared error of all keys and values at once.
 
     G sums to_k^T to_k and to_v^T to_v over the UNet's cross-attentions, each scaled to trace 1, and is scaled to trace
-    `width`, so that G = identity is the plain relative squared error. Slot by slot: right for English and for padding.
+    `width`, so that G = identity is the plain relative squared error. Position by position, so for English and padding.
     """
 
     english: float = 1.0
     chinese_padding: float = 0.0
-    """Weight of the slots of full steps that are padding for Chinese and English alike."""
+    """Weight of the positions of max-length steps that are padding in Chinese and English."""
     schedule: LossSchedule = field(default_factory=LossSchedule)
 
     @property
     def uses_zh_padding(self) -> bool:
-        """Whether full steps need the slots behind the Chinese text."""
+        """Whether max-length steps need the padding behind the Chinese text."""
         return self.chinese_padding > 0
 
     def terms(self, step: LossInput) -> LossTerms:
-        """`kv_metric_en`, over the text on tight steps and all slots on full ones; `kv_metric_zh` on full steps."""
+        """`kv_metric_en`, over text or, on max-length steps, all positions; `kv_metric_zh` on max-length steps."""
         assert step.geometry is not None
         metric, terms = step.geometry.metric, {}
         if self.english and (step.padded_to_max or step.aligned):
@@ -103,11 +109,8 @@ def _kv_distance(
     student: EncoderOutput, teacher: EncoderOutput, metric: torch.Tensor, padded_to_max: bool, positions: Positions
 ) -> torch.Tensor:
     mask = position_mask(student, teacher, padded_to_max, positions)
-    length = mask.shape[1]
-    diff, teacher_states = (
-        student.hidden_states[:, :length] - teacher.hidden_states[:, :length],
-        teacher.hidden_states[:, :length],
-    )
+    student_states, teacher_states = cropped_states(student, teacher)
+    diff = student_states - teacher_states
     scale = mean_over_ranks(masked_mean(((teacher_states @ metric) * teacher_states).sum(dim=-1), mask))
     error = masked_mean(((diff @ metric) * diff).sum(dim=-1), mask)
     return error / scale.clamp(min=torch.finfo(torch.float32).tiny)

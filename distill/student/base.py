@@ -1,84 +1,125 @@
-"""What the trainer, the losses and the decoder ask of a student, whatever its kind."""
+"""Interfaces of a student: its kind (what a config names) and its encoder (what is trained)."""
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import nn
-from transformers import CLIPTextModelWithProjection
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
+from data.files import atomic_folder
+from data.loader.batches import Vocabulary
 from distill import text_tower
-from distill.text_tower import EncoderOutput, StateLayer
+from distill.student.tokenizer import load_fast_tokenizer
+from distill.text_tower import EncoderOutput, Pretrained, StateLayer
+
+
+def vocabulary_of(tokenizer: PreTrainedTokenizerFast, max_length: int) -> Vocabulary:
+    """The special ids of `tokenizer` with the maximum length of its tower."""
+    pad_id, eos_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+    assert isinstance(pad_id, int)
+    assert isinstance(eos_id, int)
+    return Vocabulary(pad_id, eos_id, max_length)
 
 
 class StudentEncoder(nn.Module):
-    """A bilingual prompt encoder in training; each kind fills in every method."""
+    """A bilingual prompt encoder in training; `embedding` is its token embedding, an nn.Embedding unless overridden."""
+
+    embedding: nn.Module
+
+    def __init__(self, vocabulary: Vocabulary, state_width: int) -> None:
+        """`state_width` is the width of its hidden states."""
+        super().__init__()
+        self.vocabulary, self.state_width = vocabulary, state_width
 
     def forward(self, ids: torch.Tensor) -> EncoderOutput:
-        """States of `ids`, int64 [batch, slots], in the student's vocabulary."""
+        """Output for `ids`, int64 [batch, length], in the student's vocabulary."""
         raise NotImplementedError
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token embeddings [batch, slots, embedding width] of `ids`, without positions."""
-        raise NotImplementedError
+        """Token embeddings [batch, length, embedding width] of `ids`, without positions."""
+        embeddings: torch.Tensor = self.embedding(ids)
+        return embeddings
 
     def output_table(self) -> torch.Tensor:
         """The token embeddings as one table [vocabulary, embedding width], with gradients."""
-        raise NotImplementedError
+        table = self.embedding.weight
+        assert isinstance(table, torch.Tensor)
+        return table
 
     def tied_rows(self) -> torch.Tensor:
-        """Ids that use the row of another id, bool [vocabulary]."""
-        raise NotImplementedError
+        """Ids that use the row of another id, bool [vocabulary]; none by default."""
+        table = self.output_table()
+        return torch.zeros(len(table), dtype=torch.bool, device=table.device)
 
     def to_clip(self) -> CLIPTextModelWithProjection:
         """The student as a plain transformers model on the CPU, float32, in evaluation mode."""
         raise NotImplementedError
 
     def enable_gradient_checkpointing(self) -> None:
-        """Compute the layers' activations again in the backward pass instead of keeping them."""
+        """Recompute the layers' activations in the backward pass instead of keeping them; only in train mode."""
         raise NotImplementedError
 
     def layers(self) -> Iterable[nn.Module]:
-        """The layers of its transformer."""
-        raise NotImplementedError
-
-    @property
-    def state_width(self) -> int:
-        """Width of the states."""
-        raise NotImplementedError
-
-    @property
-    def max_length(self) -> int:
-        """Most tokens of a sequence."""
+        """The layers of its transformer, the units of FSDP."""
         raise NotImplementedError
 
 
 class ClipStudent(StudentEncoder):
     """A student that is a CLIP text tower."""
 
-    def __init__(self, text: CLIPTextModelWithProjection, state_layer: StateLayer) -> None:
-        """Train `text`, of which a UNet reads `states`."""
-        super().__init__()
-        self.text, self._state_layer = text, state_layer
+    def __init__(
+        self, text: CLIPTextModelWithProjection, state_layer: StateLayer, vocabulary: Vocabulary, on_cpu: bool
+    ) -> None:
+        """Train `text`, in place; a UNet reads its states of `state_layer`."""
+        super().__init__(vocabulary, int(text.config.hidden_size))
+        self.text, self._state_layer = text_tower.optimize_for_device(text, on_cpu), state_layer
 
     def forward(self, ids: torch.Tensor) -> EncoderOutput:
-        """States of `ids`, int64 [batch, slots], in the student's vocabulary."""
+        """Output for `ids`, int64 [batch, length]."""
         return text_tower.encode_ids(self.text, ids, self._state_layer)
 
     def enable_gradient_checkpointing(self) -> None:
-        """Keep no activations of the layers."""
+        """Recompute the layers' activations in the backward pass."""
         self.text.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
 
     def layers(self) -> Iterable[nn.Module]:
         """The layers of its transformer."""
-        found: nn.ModuleList = self.text.text_model.encoder.layers
-        return found
+        layers: nn.ModuleList = self.text.text_model.encoder.layers
+        return layers
 
-    @property
-    def state_width(self) -> int:
-        """Width of the states."""
-        return int(self.text.config.hidden_size)
 
-    @property
-    def max_length(self) -> int:
-        """Most tokens of a sequence."""
-        return int(self.text.config.max_position_embeddings)
+class StudentKind(ABC):
+    """A kind of student; its subclasses are the config dataclasses."""
+
+    shares_english_tokens: ClassVar[bool] = False
+    """English token ids equal the teacher's, so that positions compare one by one on every step."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise UserError for a tokenizer or encoder that does not exist, before anything is written."""
+
+    @abstractmethod
+    def make_tokenizer(self, teacher: Pretrained, corpus: Path) -> PreTrainedTokenizerFast:
+        """Train the tokenizer on the corpus, or load the one that the config names."""
+
+    @abstractmethod
+    def build(
+        self,
+        teacher: Pretrained,
+        tokenizer: PreTrainedTokenizerFast,
+        translations: Mapping[str, list[str]],
+        on_cpu: bool,
+    ) -> StudentEncoder:
+        """The student at step 0; `translations` of words initialise embeddings, empty where a checkpoint follows."""
+
+    def build_tokenizer(self, teacher: Pretrained, corpus: Path, folder: Path) -> None:
+        """Write the student's tokenizer as `folder`, atomically."""
+        with atomic_folder(folder) as partial:
+            self.make_tokenizer(teacher, corpus).save_pretrained(partial)
+
+    def load_tokenizer(self, folder: Path, option: str) -> PreTrainedTokenizerFast:
+        """The tokenizer that `build_tokenizer` wrote; `option` names the folder in errors."""
+        return load_fast_tokenizer(str(folder.absolute()), option)

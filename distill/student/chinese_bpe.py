@@ -1,38 +1,33 @@
 """Chinese merges appended to a CLIP tokenizer: `extended`'s vocabulary.
 
 CLIP's byte-level BPE spells a Chinese character with two or three byte tokens. The merges learned here come after
-all of the teacher's, and each begins with the lead byte of a CJK character, so that no other string can ever meet
-one: English, accents, emoji, numbers, kana and Hangul keep their ids, and only CJK punctuation and full-width letters,
-whose first two bytes Chinese shares, may not. A run of Chinese is one "word" of its own: CLIP's pre-tokenizer alone
-would take 大fish左侧 for one run of letters, in which the English word does not end and falls into pieces that the
-teacher never saw. The run's last token carries `</w>`, so that every piece exists twice, inside a run and at its end
-(see `twin_rows`).
-
-Fertility: how many tokens a Chinese character costs, by domain.
+all of the teacher's, and each begins with the lead byte of a CJK character, so that they never apply to another string:
+English, accents, emoji, numbers, kana and Hangul keep their ids; only CJK punctuation and full-width letters, whose
+first two bytes Chinese shares, may not. The pre-tokenizer isolates runs of Chinese: CLIP's alone would take 大fish左侧
+for one run of letters, in which the English word does not end and falls into pieces that the teacher never saw. The
+run's last token carries `</w>`, so that every piece exists twice, inside a run and at its end (see `tied_embeddings`).
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset
 import regex
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from distill.student import tokenizer
+from distill.student.tokenizer import normalization_map, script_normalizer
 
 WORD_END = "</w>"
+LONGEST_WORD = 8
+"""Characters of a dictionary word, and of a token."""
 HAN_RUN = regex.compile(r"\p{Han}+")
 HAN_WORD = "[\u3005\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufa6d\ufa70-\ufad9]+"
-"""Its letters in the basic plane, as ranges, which every library of regular expressions reads alike."""
-# Full-width forms that prompts use, with the half-width twins whose meaning they share.
+"""Han of the basic plane as ranges, which every library of regular expressions parses alike; HAN_RUN has all planes."""
+# Full-width forms that prompts use, with the ASCII characters whose meaning they share.
 FULLWIDTH_TO_ASCII = {"，": ",", "。": ".", "、": ",", "！": "!", "？": "?", "：": ":", "；": ";", "（": "(", "）": ")"}
 _LEAD_BYTES = range(0xE3, 0xEA)  # U+3000 to U+9FFF: radicals, compatibility forms and Extension B on stay in bytes
 _BYTE_SYMBOLS: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
@@ -48,7 +43,6 @@ class VocabularyConfig:
     """Rarer characters stay spelled in bytes."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that mean nothing."""
         if self.words < 0 or self.min_character_count < 1:
             raise ValueError("student.extended.vocabulary: words must be >= 0 and min_character_count >= 1")
 
@@ -56,10 +50,10 @@ class VocabularyConfig:
 def extend_tokenizer(
     teacher: PreTrainedTokenizerFast, sentences: Iterable[str], dictionary: Sequence[str], config: VocabularyConfig
 ) -> PreTrainedTokenizerFast:
-    """The teacher's tokenizer with Chinese merges and their tokens appended, made `for_chinese`.
+    """The teacher's tokenizer with Chinese merges and their tokens appended, and runs of Chinese isolated.
 
-    `sentences` is the Chinese of the corpus. `dictionary`, where it is not empty, holds the words that no token may
-    straddle: a token is then (the beginning of) a word, for which a gloss may be known.
+    `sentences` is the Chinese of the corpus. Unless `dictionary` is empty, every token is (the beginning of) one of its
+    words, for which a translation may be known.
     """
     model = json.loads(teacher.backend_tokenizer.to_str())["model"]
     vocab: dict[str, int] = {**model["vocab"], **teacher.get_added_vocab()}
@@ -84,13 +78,13 @@ def extend_tokenizer(
 
 
 def split_at_chinese(clip_tokenizer: CLIPTokenizer) -> PreTrainedTokenizerFast:
-    """The same tokenizer, but that a run of Chinese begins and ends words, and is read in one form (see `variants`).
+    """The same tokenizer with words split around runs of Chinese, which are normalised by `script_normalizer`.
 
-    No longer a `CLIPTokenizer`, which makes its rules from code; loaded as one, it gives the same ids of simplified
+    No longer a `CLIPTokenizer`, which makes its rules from code; loaded as one, it gives the same ids for simplified
     Chinese that does not touch other letters.
     """
     cut = Tokenizer.from_str(clip_tokenizer.backend_tokenizer.to_str())
-    cut.normalizer = normalizers.Sequence([cut.normalizer, tokenizer.script_normalizer()])
+    cut.normalizer = normalizers.Sequence([cut.normalizer, script_normalizer()])
     cut.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(HAN_WORD), behavior="isolated"), cut.pre_tokenizer]
     )
@@ -109,10 +103,10 @@ def split_at_chinese(clip_tokenizer: CLIPTokenizer) -> PreTrainedTokenizerFast:
 
 
 def tied_embeddings(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, int]:
-    """Rows that share one embedding: id -> the id whose row it uses.
+    """Tokens that share an embedding: id -> the id whose row it uses.
 
-    A Chinese piece means the same at the end of a run as inside it, and full-width punctuation the same as its
-    ASCII twin; neither shares anything in the teacher's own English rows.
+    A Chinese piece means the same at the end of a run as inside it, and full-width punctuation the same as ASCII
+    punctuation; the teacher's own English rows are not tied to each other.
     """
     vocab = tokenizer.get_vocab()
     tied = {
@@ -128,7 +122,7 @@ def tied_embeddings(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> di
 
 
 def new_token_texts(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, str]:
-    """The text of every new token that spells whole characters: id -> surface, for those with ids >= teacher_size."""
+    """The text of every token with an id >= `teacher_size` that spells whole characters, by id; byte-level BPE."""
     symbols = {symbol: byte for byte, symbol in _BYTE_SYMBOLS.items()}
     texts = {}
     for token, index in tokenizer.get_vocab().items():
@@ -136,7 +130,7 @@ def new_token_texts(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> di
             try:
                 texts[index] = bytes(symbols[c] for c in token.removesuffix(WORD_END)).decode()
             except UnicodeDecodeError:
-                continue  # the first bytes of a character: a step on the way to it
+                continue  # an intermediate merge: the first bytes of a character
     return texts
 
 
@@ -148,8 +142,8 @@ def spell(text: str) -> str:
 def _learn(
     sentences: Iterable[str], dictionary: Sequence[str], config: VocabularyConfig
 ) -> tuple[list[str], list[tuple[str, str]]]:
-    """Characters, commonest first, and merges of characters into words in the order in which BPE found them."""
-    table = tokenizer.normalization_map()
+    """Characters, most frequent first, and BPE merges of characters into words in order of rank."""
+    table = normalization_map()
     runs = Counter(run for sentence in sentences for run in HAN_RUN.findall(sentence.translate(table)))
     counts: Counter[str] = Counter()
     for run, times in runs.items():
@@ -171,7 +165,7 @@ def _learn(
         initial_alphabet=sorted(characters),
         limit_alphabet=len(characters),
         min_frequency=2,
-        max_token_length=8,
+        max_token_length=LONGEST_WORD,
         show_progress=False,
     )
     bpe.train_from_iterator(segment(runs), trainer)
@@ -181,7 +175,7 @@ def _learn(
 
 def _segmenter(characters: Sequence[str], dictionary: Sequence[str]) -> Callable[[Counter[str]], Iterator[str]]:
     """Longest-match segmentation into dictionary words, as text with spaces; the identity without a dictionary."""
-    words = [word for word in dictionary if 2 <= len(word) <= 8 and HAN_RUN.fullmatch(word)]
+    words = [word for word in dictionary if 2 <= len(word) <= LONGEST_WORD and HAN_RUN.fullmatch(word)]
 
     def repeat(runs: Counter[str]) -> Iterator[str]:
         return (run for run, times in runs.items() for _ in range(times))
@@ -218,24 +212,3 @@ def _byte_merges(
     for first, second in words:
         yield spell(first), spell(second)
         yield spell(first), spell(second) + WORD_END
-
-
-_ROWS = 2000  # a domain
-
-
-def fertility(corpus: Path, tokenizer: Tokenizer) -> Mapping[str, float]:
-    """Tokens per Chinese character of each domain, over the Han of its held-out rows, or of its first training rows.
-
-    What is not Han (punctuation, Latin, digits) is taken out first, and start and end marks are not counted.
-    """
-    held = sorted((corpus / "valid").glob("*.parquet"))
-    files = held or sorted((corpus / "train").glob("*.parquet"))
-    rows = pa.dataset.dataset(files, format="parquet")
-    found = {}
-    for domain in sorted(pc.unique(rows.to_table(columns=["domain"])["domain"]).to_pylist()):
-        texts = rows.filter(pc.field("domain") == domain).head(_ROWS, columns=["zh"])["zh"].to_pylist()
-        runs = ["".join(HAN_RUN.findall(text)) for text in texts]
-        if characters := sum(map(len, runs)):
-            tokens = sum(len(each.ids) for each in tokenizer.encode_batch_fast(runs, add_special_tokens=False))
-            found[domain] = tokens / characters
-    return found

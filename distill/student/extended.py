@@ -2,28 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
+import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import CLIPTextModelWithProjection
+from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from distill import text_tower
-from distill.student.base import ClipStudent
-from distill.student.chinese_bpe import VocabularyConfig
-from distill.text_tower import Pretrained
+from data.loader.batches import Vocabulary
+from distill.student.base import ClipStudent, StudentKind, vocabulary_of
+from distill.student.chinese_bpe import VocabularyConfig, extend_tokenizer, new_token_texts, tied_embeddings
+from distill.student.init_embeddings import chinese_texts, embeddings_from_translations, is_word, training_rows
+from distill.text_tower import Pretrained, load_clip_tokenizer
 
 Freeze = Literal["none", "embeddings", "transformer"]
-
-
-@dataclass(frozen=True)
-class ExtendedConfig:
-    """The teacher's transformer with Chinese tokens appended to its vocabulary."""
-
-    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
-    freeze: Freeze = "embeddings"
-    """embeddings: the teacher's own rows stay; transformer: only new rows train, and English is bit-exact."""
 
 
 class SplitEmbedding(nn.Module):
@@ -38,74 +32,69 @@ class SplitEmbedding(nn.Module):
         self.row_of_id: torch.Tensor
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Embeddings [batch, slots, width] of `ids` [batch, slots]."""
+        """Embeddings [batch, length, width] of `ids` [batch, length]."""
         row, old = self.row_of_id[ids], len(self.teacher)
         known = F.embedding(row.clamp(max=old - 1), self.teacher)
         return torch.where((row < old)[..., None], known, F.embedding((row - old).clamp(min=0), self.new))
 
-    def table(self) -> torch.Tensor:
-        """One stock table [vocabulary, width], shared rows written out."""
-        return self.shared_table().detach()
-
-    def shared_table(self) -> torch.Tensor:
-        """The same with gradients."""
+    def output_table(self) -> torch.Tensor:
+        """One stock table [vocabulary, width] with gradients, shared rows repeated."""
         return F.embedding(self.row_of_id, torch.cat([self.teacher, self.new]))
 
 
 class ExtendedStudent(ClipStudent):
-    """A CLIP text tower whose vocabulary has grown; before training it reads English exactly as its teacher does."""
+    """A CLIP text tower whose vocabulary has grown; before training its English output is bit-exactly the teacher's."""
 
     def __init__(
         self,
         teacher: Pretrained,
-        vocabulary: int,
+        vocabulary: Vocabulary,
+        num_tokens: int,
         tied_ids: Mapping[int, int],
         init_embeddings: Mapping[int, torch.Tensor],
         freeze: Freeze,
         on_cpu: bool,
     ) -> None:
-        """Start as `teacher`; `twins` and `first_rows` are keyed by token id."""
-        super().__init__(text_tower.optimize_for_device(teacher.copy_model(), on_cpu), teacher.state_layer)
+        """Start as `teacher`; `tied_ids` (id -> id whose row it uses) and `init_embeddings` are keyed by token id."""
+        super().__init__(teacher.copy_model(), teacher.state_layer, vocabulary, on_cpu)
         old = self.text.text_model.embeddings.token_embedding.weight.detach()
-        owners = [token for token in range(len(old), vocabulary) if token not in tied_ids]
-        row_of_id = torch.arange(vocabulary)
+        owners = [token for token in range(len(old), num_tokens) if token not in tied_ids]
+        row_of_id = torch.arange(num_tokens)
         row_of_id[owners] = torch.arange(len(old), len(old) + len(owners))
-        for token, twin in tied_ids.items():
-            row_of_id[token] = row_of_id[twin]
+        for token, owner in tied_ids.items():
+            row_of_id[token] = row_of_id[owner]
         new = old.mean(dim=0).repeat(len(owners), 1)
         for row, token in enumerate(owners):
             if token in init_embeddings:
                 new[row] = init_embeddings[token]
         self.text.text_model.embeddings.token_embedding = SplitEmbedding(old, new, row_of_id)
-        is_twin = torch.zeros(vocabulary, dtype=torch.bool)
-        is_twin[list(tied_ids)] = True
-        self.register_buffer("_twins", is_twin, persistent=False)
-        self._twins: torch.Tensor
-        self._freeze(freeze)
+        tied = torch.zeros(num_tokens, dtype=torch.bool)
+        tied[list(tied_ids)] = True
+        self.register_buffer("_tied_rows", tied, persistent=False)
+        self._tied_rows: torch.Tensor
+        if freeze == "transformer":
+            self.text.requires_grad_(False)
+            self.embedding.new.requires_grad_(True)
+        self.embedding.teacher.requires_grad_(freeze == "none")
 
     @property
-    def embedding(self) -> SplitEmbedding:
+    def embedding(self) -> SplitEmbedding:  # type: ignore[override]
         """The token embedding."""
         table = self.text.text_model.embeddings.token_embedding
         assert isinstance(table, SplitEmbedding)
         return table
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token embeddings of `ids`."""
-        embeddings: torch.Tensor = self.embedding(ids)
-        return embeddings
-
     def output_table(self) -> torch.Tensor:
         """The embeddings by id, with gradients."""
-        return self.embedding.shared_table()
+        return self.embedding.output_table()
 
     def tied_rows(self) -> torch.Tensor:
         """Ids that use the row of another id."""
-        return self._twins
+        return self._tied_rows
 
     def to_clip(self) -> CLIPTextModelWithProjection:
         """The student as a plain transformers model on the CPU, float32, in evaluation mode."""
-        table = self.embedding.table().cpu()
+        table = self.output_table().detach().cpu()
         config = type(self.text.config).from_dict({**self.text.config.to_dict(), "vocab_size": len(table)})
         model = CLIPTextModelWithProjection(config)
         weights = {
@@ -115,8 +104,41 @@ class ExtendedStudent(ClipStudent):
         model.eval()  # type: ignore[no-untyped-call]
         return model
 
-    def _freeze(self, freeze: Freeze) -> None:
-        if freeze == "transformer":
-            self.text.requires_grad_(False)
-            self.embedding.new.requires_grad_(True)
-        self.embedding.teacher.requires_grad_(freeze == "none")
+
+@dataclass(frozen=True)
+class ExtendedConfig(StudentKind):
+    """The teacher's transformer with Chinese tokens appended to its vocabulary."""
+
+    shares_english_tokens: ClassVar[bool] = True
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    freeze: Freeze = "embeddings"
+    """embeddings: the teacher's own rows stay; transformer: only new rows train, and English is bit-exact."""
+
+    def check(self) -> None:
+        """Needs nothing but the teacher."""
+
+    def make_tokenizer(self, teacher: Pretrained, corpus: Path) -> PreTrainedTokenizerFast:
+        """The teacher's tokenizer with Chinese merges trained on the corpus, words taken from its dictionary rows."""
+        rows, word = training_rows(corpus), is_word(2)
+        words = pc.unique(rows.to_table(columns=["zh"], filter=word)["zh"]).to_pylist()
+        sentences = chinese_texts(rows, ~word) if rows.count_rows(filter=~word) else iter(words)
+        return extend_tokenizer(teacher.tokenizer, sentences, words, self.vocabulary)
+
+    def load_tokenizer(self, folder: Path, option: str) -> PreTrainedTokenizerFast:
+        """The tokenizer that `build_tokenizer` wrote."""
+        return load_clip_tokenizer(str(folder.absolute()), option)
+
+    def build(
+        self,
+        teacher: Pretrained,
+        tokenizer: PreTrainedTokenizerFast,
+        translations: Mapping[str, list[str]],
+        on_cpu: bool,
+    ) -> ExtendedStudent:
+        """The extended student at step 0."""
+        num_old = teacher.model.config.vocab_size
+        embedding = teacher.model.text_model.embeddings.token_embedding.weight.detach()
+        texts = new_token_texts(tokenizer, num_old)
+        rows = embeddings_from_translations(texts, translations, teacher.tokenizer, embedding)
+        vocabulary, tied_ids = vocabulary_of(tokenizer, teacher.max_length), tied_embeddings(tokenizer, num_old)
+        return ExtendedStudent(teacher, vocabulary, len(tokenizer), tied_ids, rows, self.freeze, on_cpu)

@@ -1,23 +1,45 @@
 """SkyCLIP's student: the teacher's causal transformer under a multilingual vocabulary."""
 
 import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from distill import text_tower
-from distill.student.base import ClipStudent
+from data.cli import UserError
+from distill.student.base import ClipStudent, StudentKind, vocabulary_of
 from distill.student.init_embeddings import embeddings_from_translations
-from distill.student.tokenizer import token_texts
-from distill.text_tower import StateLayer
+from distill.student.tokenizer import load_fast_tokenizer, token_texts
+from distill.text_tower import Pretrained
+
+_LAYER = re.compile(r"(?<=encoder\.layers\.)\d+")
+
+
+class MultilingualStudent(ClipStudent):
+    """A stock CLIP text tower with another vocabulary, which has to learn English as well as Chinese."""
+
+    @property
+    def embedding(self) -> nn.Embedding:  # type: ignore[override]
+        """The token embedding."""
+        table = self.text.text_model.embeddings.token_embedding
+        assert isinstance(table, nn.Embedding)
+        return table
+
+    def to_clip(self) -> CLIPTextModelWithProjection:
+        """The student as a plain transformers model on the CPU."""
+        model = CLIPTextModelWithProjection(self.text.config)
+        model.load_state_dict({name: tensor.cpu() for name, tensor in self.text.state_dict().items()})
+        model.eval()  # type: ignore[no-untyped-call]
+        return model
 
 
 @dataclass(frozen=True)
-class MultilingualConfig:
+class MultilingualConfig(StudentKind):
     """A CLIP-shaped causal transformer with another vocabulary; its layers start as the teacher's."""
 
     tokenizer: str
@@ -28,83 +50,67 @@ class MultilingualConfig:
     """teacher: embeddings start at the teacher's of the same text, Chinese words at those of their glosses."""
 
     def __post_init__(self) -> None:
-        """Refuse a transformer without layers."""
         if self.layers is not None and self.layers < 1:
             raise ValueError(f"student.multilingual.layers: {self.layers} is below 1")
 
+    def check(self) -> None:
+        """Load the tokenizer; UserError where its end-of-text id has a special meaning to transformers."""
+        tokenizer = load_fast_tokenizer(self.tokenizer, "student.multilingual.tokenizer")
+        if tokenizer.eos_token_id == 2:
+            raise UserError(
+                f"student.multilingual.tokenizer: {self.tokenizer!r} ends texts with id 2, which transformers reads as "
+                "'pool at the largest id'; take another tokenizer, or train one with python -m data.vocab"
+            )
 
-class MultilingualStudent(ClipStudent):
-    """A stock CLIP text tower; its English has to be learned as its Chinese has."""
+    def make_tokenizer(self, teacher: Pretrained, corpus: Path) -> PreTrainedTokenizerFast:
+        """The tokenizer that the config names, with the teacher's maximum length."""
+        tokenizer = load_fast_tokenizer(self.tokenizer, "student.multilingual.tokenizer")
+        tokenizer.model_max_length = teacher.max_length
+        return tokenizer
 
-    def __init__(self, model: CLIPTextModelWithProjection, state_layer: StateLayer, on_cpu: bool) -> None:
-        """Train `model`, whose vocabulary is the student's; it is changed."""
-        super().__init__(text_tower.optimize_for_device(model, on_cpu), state_layer)
-
-    @property
-    def embedding(self) -> nn.Embedding:
-        """The token embedding."""
-        table = self.text.text_model.embeddings.token_embedding
-        assert isinstance(table, nn.Embedding)
-        return table
-
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token embeddings of `ids`."""
-        embeddings: torch.Tensor = self.embedding(ids)
-        return embeddings
-
-    def output_table(self) -> torch.Tensor:
-        """The embeddings by id."""
-        return self.embedding.weight
-
-    def tied_rows(self) -> torch.Tensor:
-        """No id uses the row of another."""
-        return torch.zeros(len(self.embedding.weight), dtype=torch.bool, device=self.embedding.weight.device)
-
-    def to_clip(self) -> CLIPTextModelWithProjection:
-        """The student as a plain transformers model on the CPU."""
-        model = CLIPTextModelWithProjection(self.text.config)
-        model.load_state_dict({name: tensor.cpu() for name, tensor in self.text.state_dict().items()})
-        model.eval()  # type: ignore[no-untyped-call]
-        return model
+    def build(
+        self,
+        teacher: Pretrained,
+        tokenizer: PreTrainedTokenizerFast,
+        translations: Mapping[str, list[str]],
+        on_cpu: bool,
+    ) -> MultilingualStudent:
+        """The student at step 0: every weight of the teacher's that fits, and initial rows for the vocabulary."""
+        model = init_multilingual(self, teacher, tokenizer, translations)
+        return MultilingualStudent(model, teacher.state_layer, vocabulary_of(tokenizer, teacher.max_length), on_cpu)
 
 
 def init_multilingual(
     config: MultilingualConfig,
-    teacher: CLIPTextModelWithProjection,
-    teacher_tokenizer: PreTrainedTokenizerFast,
+    teacher: Pretrained,
     tokenizer: PreTrainedTokenizerFast,
     translations: Mapping[str, list[str]],
 ) -> CLIPTextModelWithProjection:
-    """The tower at step 0: every weight of the teacher's that fits, and first rows for the vocabulary."""
-    shape = copy.deepcopy(teacher.config)
+    """The tower at step 0."""
+    shape = copy.deepcopy(teacher.model.config)
     shape.vocab_size, shape.num_hidden_layers = len(tokenizer), config.layers or shape.num_hidden_layers
     shape.bos_token_id, shape.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     shape.pad_token_id = tokenizer.pad_token_id
     model = CLIPTextModelWithProjection(shape)
-    old = teacher.text_model.embeddings.token_embedding.weight.detach()
-    weights = teacher.state_dict()
-    layer_indices = teacher_layer_indices(teacher.config.num_hidden_layers, shape.num_hidden_layers)
-    student_state: dict[str, torch.Tensor] = {}
-    for name in model.state_dict():
-        head, mark, rest = name.partition("encoder.layers.")
-        layer, _, part = rest.partition(".")
-        student_state[name] = weights[f"{head}{mark}{layer_indices[int(layer)]}.{part}" if mark else name]
+    weights = teacher.model.state_dict()
+    sources = teacher_layer_indices(teacher.model.config.num_hidden_layers, shape.num_hidden_layers)
+    state = {name: weights[_LAYER.sub(lambda m: str(sources[int(m[0])]), name)] for name in model.state_dict()}
+    old = teacher.model.text_model.embeddings.token_embedding.weight.detach()
     new = old.mean(dim=0) + torch.randn(len(tokenizer), old.shape[1]) * old.std(dim=0)
     if config.first_rows == "teacher":
         texts = token_texts(tokenizer)
-        # A piece without a gloss that is no Chinese means what the teacher reads in its letters.
+        # A piece without a translation that is not Chinese means what the teacher reads in its letters.
         letters = {text: [text] for text in texts.values() if not any("\u2e80" <= c <= "\u9fff" for c in text)}
-        for index, row in embeddings_from_translations(
-            texts, {**letters, **translations}, teacher_tokenizer, old
-        ).items():
+        rows = embeddings_from_translations(texts, {**letters, **translations}, teacher.tokenizer, old)
+        for index, row in rows.items():
             new[index] = row
-    student_state["text_model.embeddings.token_embedding.weight"] = new
-    model.load_state_dict(student_state)
+    state["text_model.embeddings.token_embedding.weight"] = new
+    model.load_state_dict(state)
     return model
 
 
 def teacher_layer_indices(num_teacher_layers: int, num_layers: int) -> list[int]:
-    """Which of a teacher's `of` layers start the student's `wanted`: evenly, the first and the last among them."""
+    """The teacher's layers that start the student's: evenly spaced, the first and the last among them."""
     if num_layers == 1:
         return [num_teacher_layers - 1]
     return [round(layer * (num_teacher_layers - 1) / (num_layers - 1)) for layer in range(num_layers)]

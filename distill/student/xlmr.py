@@ -1,44 +1,43 @@
 """AltCLIP's and M-CLIP's student: a pre-trained multilingual encoder with a projection into the teacher's space."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModel, CLIPTextModelWithProjection
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from data.cli import UserError, one_line
-from distill.student.base import StudentEncoder
-from distill.text_tower import EncoderOutput, check_local_folder, text_mask
+from data.cli import UserError
+from data.loader.batches import Vocabulary
+from distill.student.base import StudentEncoder, StudentKind, vocabulary_of
+from distill.student.tokenizer import load_fast_tokenizer
+from distill.text_tower import EncoderOutput, Pretrained, load_pretrained_model, text_mask
 
-
-@dataclass(frozen=True)
-class XlmrConfig:
-    """XLM-R or mBERT, with its own tokenizer."""
-
-    model: str
-    """Folder or Hub id: encoder in safetensors, and tokenizer."""
-    pooling: Literal["first", "mean"] = "first"
-    """Of the states of the text: the first one's, or their mean."""
+Pooling = Literal["first", "mean"]
 
 
 class XlmrStudent(StudentEncoder):
     """A bidirectional encoder; its states are projected to the teacher's width, the pooled one to its projection."""
 
-    def __init__(self, config: XlmrConfig, eos_id: int, width: int, projection: int, max_length: int) -> None:
-        """Load the encoder; `width`, `projection` and `slots` are the teacher's."""
-        super().__init__()
-        self.encoder = load_encoder(config.model)
+    def __init__(self, model: str, pooling: Pooling, vocabulary: Vocabulary, width: int, projection_dim: int) -> None:
+        """Load the encoder of the folder or Hub id `model`; `width` and `projection_dim` are the teacher's."""
+        super().__init__(vocabulary, width)
+        self.encoder, self.pooling = load_encoder(model), pooling
         hidden = self.encoder.config.hidden_size
-        self._max_length, self._eos_id, self.pooling = max_length, eos_id, config.pooling
         self.to_states = nn.Linear(hidden, width)
-        self.to_pooled = nn.Linear(hidden, projection, bias=False)
+        self.to_pooled = nn.Linear(hidden, projection_dim, bias=False)
+
+    @property
+    def embedding(self) -> nn.Module:  # type: ignore[override]
+        """The token embedding."""
+        embedding: nn.Module = self.encoder.get_input_embeddings()
+        return embedding
 
     def forward(self, ids: torch.Tensor) -> EncoderOutput:
-        """States of `ids`, int64 [batch, slots]; padding is read by nobody, and reads the text."""
-        mask = text_mask(ids, self._eos_id)
+        """Output for `ids`, int64 [batch, length]; padding positions are masked as keys."""
+        mask = text_mask(ids, self.vocabulary.eos_id)
         hidden: torch.Tensor = self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         if self.pooling == "first":
             pooled = hidden[:, 0]
@@ -46,23 +45,8 @@ class XlmrStudent(StudentEncoder):
             pooled = (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         return EncoderOutput(self.to_states(hidden).float(), self.to_pooled(pooled).float(), mask)
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token embeddings of `ids`."""
-        embeddings: torch.Tensor = self.encoder.get_input_embeddings()(ids)
-        return embeddings
-
-    def output_table(self) -> torch.Tensor:
-        """The embeddings by id."""
-        table: torch.Tensor = self.encoder.get_input_embeddings().weight
-        return table
-
-    def tied_rows(self) -> torch.Tensor:
-        """No id uses the row of another."""
-        table = self.output_table()
-        return torch.zeros(len(table), dtype=torch.bool, device=table.device)
-
     def enable_gradient_checkpointing(self) -> None:
-        """Keep no activations of the layers."""
+        """Recompute the layers' activations in the backward pass."""
         self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
 
     def layers(self) -> Iterable[nn.Module]:
@@ -70,37 +54,53 @@ class XlmrStudent(StudentEncoder):
         layers: nn.ModuleList = self.encoder.encoder.layer
         return layers
 
-    @property
-    def state_width(self) -> int:
-        """Width of the states."""
-        return self.to_states.out_features
-
-    @property
-    def max_length(self) -> int:
-        """Most tokens of a sequence."""
-        return self._max_length
-
     def to_clip(self) -> CLIPTextModelWithProjection:
-        """There is none."""
+        """Raises UserError."""
         raise UserError("student.xlmr: is no CLIP text tower, so nothing that loads one can take it")
 
 
-def load_encoder(name: str) -> Any:  # noqa: ANN401  # whichever class the folder names
-    """The encoder of a local folder or Hub id, float32, without its own pooler or dropout."""
-    check_local_folder(name, "student.xlmr.model")
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        encoder = AutoModel.from_pretrained(
-            name,
-            dtype=torch.float32,
-            use_safetensors=True,
-            add_pooling_layer=False,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        )
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise UserError(
-            f"student.xlmr.model: {name!r} holds no encoder in safetensors such as XLM-R's ({one_line(error)})"
-        ) from error
-    encoder.train()
-    return encoder
+@dataclass(frozen=True)
+class XlmrConfig(StudentKind):
+    """XLM-R or mBERT, with its own tokenizer."""
+
+    model: str
+    """Folder or Hub id: encoder in safetensors, and tokenizer."""
+    pooling: Pooling = "first"
+    """Of the states of the text: the first one's, or their mean."""
+
+    def check(self) -> None:
+        """Load tokenizer and encoder."""
+        load_fast_tokenizer(self.model, "student.xlmr.model")
+        load_encoder(self.model)
+
+    def make_tokenizer(self, teacher: Pretrained, corpus: Path) -> PreTrainedTokenizerFast:
+        """The encoder's own tokenizer, with the teacher's maximum length."""
+        tokenizer = load_fast_tokenizer(self.model, "student.xlmr.model")
+        tokenizer.model_max_length = teacher.max_length
+        return tokenizer
+
+    def build(
+        self,
+        teacher: Pretrained,
+        tokenizer: PreTrainedTokenizerFast,
+        translations: Mapping[str, list[str]],
+        on_cpu: bool,
+    ) -> XlmrStudent:
+        """The pre-trained encoder under new projections."""
+        vocabulary = vocabulary_of(tokenizer, teacher.max_length)
+        projection_dim = teacher.model.text_projection.out_features
+        return XlmrStudent(self.model, self.pooling, vocabulary, teacher.width, projection_dim)
+
+
+def load_encoder(name: str) -> Any:  # noqa: ANN401  # the class that the folder names
+    """The encoder of a local folder or Hub id, float32, in train mode, without its own pooler or dropout."""
+    return load_pretrained_model(
+        AutoModel,
+        name,
+        "student.xlmr.model",
+        "encoder",
+        dtype=torch.float32,
+        add_pooling_layer=False,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    ).train()

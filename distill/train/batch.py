@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from data.loader.batches import BatchDataset, TokenBatch
+from data.loader.batches import BatchDataset, TokenBatch, Vocabulary
 from distill import text_tower
 from distill.text_tower import EncoderOutput, Pretrained, text_mask
 
@@ -78,10 +78,17 @@ class BatchLoader:
     depend on what follows, so without a loss that looks at Chinese padding the Chinese is read tight.
     """
 
-    def __init__(self, batches: BatchDataset, english_stride: int, eos_ids: tuple[int, int], zh_padding: bool) -> None:
-        """`ends` are the end-of-text ids of teacher and student."""
+    def __init__(
+        self,
+        batches: BatchDataset,
+        teacher: Vocabulary,
+        student: Vocabulary,
+        english_stride: int,
+        zh_padding: bool,
+    ) -> None:
+        """The student encodes the English of every `english_stride`-th pair; `zh_padding`: a loss uses that padding."""
         self._batches, self._english_stride, self._zh_padding = batches, english_stride, zh_padding
-        self._teacher_eos_id, self._student_eos_id = eos_ids
+        self._teacher_eos_id, self._student_eos_id = teacher.eos_id, student.eos_id
 
     def __getitem__(self, step: int) -> TrainBatch:
         """The reading of `step`, counted from 0."""

@@ -12,7 +12,6 @@ from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
 from distill.student.base import StudentEncoder
-from distill.student.build import build_student, load_student_tokenizer
 from distill.student.extended import ExtendedConfig
 from distill.text_tower import StateLayer
 from distill.train import checkpoint
@@ -118,8 +117,8 @@ def open_run(run: Path, step: int | None) -> OpenedRun:
     if step is not None and step not in saved:
         raise UserError(f"--step {step}: {run} has checkpoints {', '.join(map(str, saved))}")
     kind = config.student.kind
-    tokenizer = load_student_tokenizer(kind, run / "tokenizer", "--run")
-    student = build_student(kind, config.load_teacher(), tokenizer, senses={}, on_cpu=True)
+    tokenizer = kind.load_tokenizer(run / "tokenizer", "--run")
+    student = kind.build(config.load_teacher(), tokenizer, translations={}, on_cpu=True)
     chosen = saved[-1] if step is None else step
     checkpoint.load_weights(run / "checkpoints", chosen, checkpoint.trainable(student), use_ema=True)
     return OpenedRun(config, chosen, student, tokenizer)

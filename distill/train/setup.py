@@ -16,15 +16,13 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from data.cli import UserError
-from data.loader.batches import BatchDataset, BatchSchedule
+from data.loader.batches import BatchDataset, BatchSchedule, Vocabulary
 from data.loader.mixture import mixture_stages
 from data.loader.token_store import DomainTokens, TokenStore, check_corpus, write_token_store
 from distill.geometry import Geometry, read_geometry
 from distill.losses import Hidden, KvMetric, LossesConfig, Readout
-from distill.student.build import build_student, build_tokenizer, check_student, load_student_tokenizer
-from distill.student.chinese_bpe import fertility
-from distill.student.extended import ExtendedConfig
-from distill.student.init_embeddings import read_dictionary
+from distill.student.base import vocabulary_of
+from distill.student.init_embeddings import fertility, read_dictionary
 from distill.text_tower import Pretrained
 from distill.train import checkpoint
 from distill.train.batch import BatchLoader, Teacher
@@ -41,7 +39,7 @@ def validate_losses(config: RunConfig, width: int) -> None:
     if losses.kv_metric and losses.kv_metric.chinese_padding and share == 0:
         raise UserError("losses.kv_metric.chinese_padding: there is padding on full steps alone; set train.full_share")
     positionwise: tuple[type, ...] = (Readout,)
-    if not isinstance(config.student.kind, ExtendedConfig):
+    if not config.student.kind.shares_english_tokens:
         positionwise = (Readout, Hidden, KvMetric)
         for name, loss in (("hidden", losses.hidden), ("kv_metric", losses.kv_metric)):
             if loss and share == 0:
@@ -86,9 +84,7 @@ def build_loss_constants(
             _empty_prompt_ids(each, max_length).to(teacher.device) for each in (teacher_tokenizer, tokenizer)
         )
         empty = EmptyPromptTarget(student_ids, teacher(ids))
-    eos_id = tokenizer.eos_token_id
-    assert isinstance(eos_id, int)
-    return LossConstants(empty, geometry, eos_id)
+    return LossConstants(empty, geometry)
 
 
 def _empty_prompt_ids(tokenizer: PreTrainedTokenizerFast, max_length: int) -> torch.Tensor:
@@ -105,9 +101,7 @@ class TrainSetup:
     teacher: Teacher
     loader: BatchLoader
     valid: Mapping[str, DomainTokens]
-    teacher_pad_id: int
-    """Of the teacher's vocabulary."""
-    student_pad_id: int
+    teacher_vocabulary: Vocabulary
 
 
 @dataclass(frozen=True)
@@ -125,15 +119,13 @@ def prepare_run(resolved: ResolvedConfig, processes: int) -> PreparedRun:
     check_corpus(config.data.corpus)
     teacher = config.load_teacher()
     validate_losses(config, teacher.width)
-    check_student(config.student.kind)
+    config.student.kind.check()
     claim_run_dir(config.out_dir, resolved)
     tokenizer_folder = config.out_dir / "tokenizer"
     if not tokenizer_folder.is_dir():
         print(f"making the student's tokenizer on {config.data.corpus}", flush=True)
-        build_tokenizer(
-            config.student.kind, teacher.tokenizer, config.data.corpus, teacher.max_length, tokenizer_folder
-        )
-    student_tokenizer = load_student_tokenizer(config.student.kind, tokenizer_folder, "out_dir").backend_tokenizer
+        config.student.kind.build_tokenizer(teacher, config.data.corpus, tokenizer_folder)
+    student_tokenizer = config.student.kind.load_tokenizer(tokenizer_folder, "out_dir").backend_tokenizer
     _report_fertility(config, student_tokenizer)
     store_root = config.data.token_store or config.out_dir / "tokens"
     teacher_tokenizer = teacher.tokenizer.backend_tokenizer
@@ -153,10 +145,10 @@ def build_setup(config: RunConfig, accelerator: Accelerator, store: Path, pretra
             print(f"mixture from step {stage.start}: " + ", ".join(shares))
     on_cpu = accelerator.device.type == "cpu"
     train, kind = config.train, config.student.kind
-    tokenizer = load_student_tokenizer(kind, config.out_dir / "tokenizer", "out_dir")
+    tokenizer = kind.load_tokenizer(config.out_dir / "tokenizer", "out_dir")
     resumed = bool(checkpoint.saved_steps(config.out_dir / "checkpoints"))
     translations = {} if resumed else read_dictionary(config.data.corpus)
-    student = build_student(kind, pretrained, tokenizer, translations, on_cpu).to(accelerator.device)
+    student = kind.build(pretrained, tokenizer, translations, on_cpu).to(accelerator.device)
     if train.recompute:
         student.enable_gradient_checkpointing()
     teacher = Teacher(pretrained, accelerator.device)
@@ -164,26 +156,20 @@ def build_setup(config: RunConfig, accelerator: Accelerator, store: Path, pretra
         student.compile(dynamic=True)
         teacher.compile()
     teacher_tokenizer = pretrained.tokenizer
-    loss_constants = build_loss_constants(config.losses, teacher, teacher_tokenizer, tokenizer, student.max_length)
+    teacher_vocabulary = vocabulary_of(teacher_tokenizer, pretrained.max_length)
+    loss_constants = build_loss_constants(
+        config.losses, teacher, teacher_tokenizer, tokenizer, student.vocabulary.max_length
+    )
     schedule = BatchSchedule(train.seed, train.batch_size, config.data.window, train.full_share)
     ranks = accelerator.process_index, accelerator.num_processes
-    batches = BatchDataset(
-        tokens.train,
-        mixture,
-        schedule,
-        teacher_tokenizer.pad_token_id,
-        student.max_length,
-        *ranks,
-        student_pad_id=tokenizer.pad_token_id,
-    )
-    eos_ids = teacher_tokenizer.eos_token_id, loss_constants.student_eos_id
+    vocabularies = teacher_vocabulary, student.vocabulary
+    batches = BatchDataset(tokens.train, mixture, schedule, *vocabularies, *ranks)
     return TrainSetup(
-        task=Task(student, config.losses, replace(loss_constants, aligned=isinstance(kind, ExtendedConfig))),
+        task=Task(student, config.losses, replace(loss_constants, aligned=kind.shares_english_tokens)),
         teacher=teacher,
-        loader=BatchLoader(batches, train.english_every, eos_ids, config.losses.uses_zh_padding),
+        loader=BatchLoader(batches, *vocabularies, train.english_every, config.losses.uses_zh_padding),
         valid=tokens.valid,
-        teacher_pad_id=teacher_tokenizer.pad_token_id,
-        student_pad_id=tokenizer.pad_token_id,
+        teacher_vocabulary=teacher_vocabulary,
     )
 
 

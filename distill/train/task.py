@@ -1,11 +1,8 @@
-"""What a step computes: the student's states on a batch, and the terms of its losses.
+"""The trained module (student, losses, decoder), and gradient caching for steps whose activations do not fit at once.
 
-A step whose activations do not fit at once: the same gradients, the activations of one part at a time.
-
-The losses look at the whole batch (contrastive, affinity, means over all tokens), so they are computed once on all
-states, and only the towers run in parts: without gradients to get the states, then again to carry each part's share of
-the states' gradient on to the weights (Gao et al. 2021, gradient caching). One forward pass more, and nothing is
-approximated.
+Losses look at the whole batch (contrastive, affinity, means over all tokens), so gradient caching (Gao et al., 2021)
+computes them once on all outputs and runs only the towers in chunks: without gradients for the outputs, then again to
+back-propagate each chunk's share of the outputs' gradient. One forward pass more; the gradients are exact.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +14,7 @@ from torch import nn
 
 from distill.geometry import Geometry
 from distill.losses import EmptyPromptStates, LossesConfig, LossInput, LossTerms
+from distill.losses.base import scheduled_terms
 from distill.losses.translation import Decoder, Language
 from distill.student.base import StudentEncoder
 from distill.text_tower import EncoderOutput
@@ -38,10 +36,8 @@ class LossConstants:
 
     empty: EmptyPromptTarget | None = None
     geometry: Geometry | None = None
-    student_eos_id: int = -1
-    """Of the student's vocabulary; what ends the decoder's sentences."""
     aligned: bool = True
-    """The student's English tokens are the teacher's."""
+    """The student's English token ids are the teacher's."""
 
 
 class Task(nn.Module):
@@ -53,10 +49,7 @@ class Task(nn.Module):
         self.student = student
         self._losses = losses
         self._extras = extras or LossConstants()
-        self.decoder: Decoder | None = None
-        if losses.translation:
-            width = student.output_table().shape[1]
-            self.decoder = Decoder(losses.translation.decoder, width, student.state_width, student.max_length)
+        self.decoder: Decoder | None = losses.translation.build_decoder(student) if losses.translation else None
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The weights that train, by the names of a checkpoint."""
@@ -88,7 +81,7 @@ class Task(nn.Module):
         )
         # Cosines near one and contrastive logits need more digits than a half-precision product keeps.
         with torch.autocast(chinese.pooled.device.type, enabled=False):
-            return self._losses.terms(step)
+            return scheduled_terms(self._losses.enabled, step)
 
     def _translation_losses(self, batch: TrainBatch, chinese: EncoderOutput, english: EncoderOutput) -> LossTerms:
         """The decoder's cross-entropy by direction, on the pairs whose English the student read."""
@@ -102,7 +95,7 @@ class Task(nn.Module):
         }
         return {
             f"{output_language}_from_{input_language}": self.decoder(
-                self.student, states[input_language], ids[output_language], self._extras.student_eos_id, output_language
+                self.student, states[input_language], ids[output_language], output_language
             )
             for output_language in ids
             for input_language in states
@@ -121,7 +114,9 @@ Autocast = Callable[[], AbstractContextManager[None]]
 def chunked_targets(teacher: Teacher, chunks: Sequence[TrainBatch]) -> Targets:
     """The teacher's states of all parts."""
     targets = [teacher.targets(part) for part in chunks]
-    return Targets(_joined([part.pairs for part in targets]), _joined([part.english for part in targets]))
+    return Targets(
+        EncoderOutput.cat([part.pairs for part in targets]), EncoderOutput.cat([part.english for part in targets])
+    )
 
 
 def cached_backward(
@@ -131,7 +126,7 @@ def cached_backward(
     chunks = batch.chunks(num_chunks)
     with torch.no_grad(), autocast():
         outputs = [(task.student(part.student_zh_ids), task.student(part.student_en_ids)) for part in chunks]
-    chinese, english = (_leaf(_joined([each[side] for each in outputs])) for side in (0, 1))
+    chinese, english = (EncoderOutput.cat([pair[side] for pair in outputs]).detached_leaf() for side in (0, 1))
     with autocast():
         terms = task.terms(batch, chinese, english, targets, progress)
     total(terms).backward()  # type: ignore[no-untyped-call]
@@ -146,13 +141,3 @@ def cached_backward(
             ]
             torch.autograd.backward([one for one, _ in with_gradient], [gradient for _, gradient in with_gradient])
     return terms
-
-
-def _joined(parts: Sequence[EncoderOutput]) -> EncoderOutput:
-    return EncoderOutput(
-        *(torch.cat([getattr(part, name) for part in parts]) for name in ("hidden_states", "pooled", "text_mask"))
-    )
-
-
-def _leaf(states: EncoderOutput) -> EncoderOutput:
-    return EncoderOutput(states.hidden_states.requires_grad_(), states.pooled.requires_grad_(), states.text_mask)

@@ -176,10 +176,10 @@ class Trainer:
                     self.setup.valid,
                     self.setup.teacher,
                     student,
-                    self.setup.teacher_pad_id,
+                    self.setup.teacher_vocabulary.pad_id,
+                    student.vocabulary.pad_id,
                     self._accelerator.device,
                     _VALIDATION_ROWS,
-                    self.setup.student_pad_id,
                 )
                 reshard(student)
             student.train()

@@ -1,4 +1,4 @@
-"""In-loop evaluation on the held-out slice: does Chinese find its English, and how near is it to the teacher?"""
+"""Validation in the loop: bitext retrieval and cosines to the teacher on held-out pairs."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,7 +10,7 @@ from data.loader.token_store import DomainTokens, TokenIds
 from distill.text_tower import EncoderOutput
 
 EncodeFn = Callable[[torch.Tensor], EncoderOutput]
-_BATCH = 64  # small enough to fit the memory that a training step has freed
+_BATCH = 64  # fits the memory that a training step has freed
 
 
 def validate(
@@ -18,29 +18,27 @@ def validate(
     teacher: EncodeFn,
     student: EncodeFn,
     teacher_pad_id: int,
+    student_pad_id: int,
     device: torch.device,
     max_rows: int,
-    student_pad_id: int | None = None,
 ) -> dict[str, float]:
-    """For each domain's first `most` held-out pairs: `cosine_zh`, `cosine_en` to the teacher, `zh2en` and `en2zh`.
+    """For each domain's first `max_rows` held-out pairs: `cosine_zh`, `cosine_en` to the teacher, `zh2en` and `en2zh`.
 
-    zh2en is the share of Chinese sentences whose own English is nearest, to the teacher, among the domain's; en2zh
-    the other way round. `student_pad` is `pad` where it is None.
+    zh2en is the share of Chinese sentences whose own English is nearest among the domain's by the teacher's embedding;
+    en2zh the other way round.
     """
     result = {}
-    student_padding = teacher_pad_id if student_pad_id is None else student_pad_id
     for name, tokens in domains.items():
         rows = np.arange(min(len(tokens), max_rows))
         if len(rows) < 2:
             continue
         target = _pooled(tokens, "teacher_en", rows, teacher, teacher_pad_id, device)
-        english = _pooled(tokens, "student_en", rows, student, student_padding, device)
-        chinese = _pooled(tokens, "student_zh", rows, student, student_padding, device)
+        english = _pooled(tokens, "student_en", rows, student, student_pad_id, device)
+        chinese = _pooled(tokens, "student_zh", rows, student, student_pad_id, device)
         result[f"{name}/cosine_zh"] = (chinese * target).sum(dim=1).mean().item()
         result[f"{name}/cosine_en"] = (english * target).sum(dim=1).mean().item()
-        result.update(
-            {f"{name}/{direction}": value for direction, value in bitext_accuracy(chinese @ target.T).items()}
-        )
+        accuracy = bitext_accuracy(chinese @ target.T)
+        result |= {f"{name}/{direction}": value for direction, value in accuracy.items()}
     return result
 
 
@@ -60,11 +58,11 @@ def _pooled(
     """Normalised pooled states [rows, dim] on the CPU, in the order of `rows`; encoded by length to pad little."""
     lengths = tokens.lengths(view, rows)
     order = np.argsort(lengths, kind="stable")
-    parts = []
+    batches = []
     for start in range(0, len(order), _BATCH):
-        some = order[start : start + _BATCH]
-        ids = TokenIds(np.concatenate(tokens.gather(view, rows[some])), lengths[some]).pad(pad)
-        parts.append(encode(torch.from_numpy(ids).to(device)).pooled.float().cpu())
-    out = torch.empty_like(torch.cat(parts))
-    out[torch.from_numpy(order)] = torch.cat(parts)
-    return F.normalize(out, dim=1)
+        batch = order[start : start + _BATCH]
+        ids = TokenIds(np.concatenate(tokens.gather(view, rows[batch])), lengths[batch]).pad(pad)
+        batches.append(encode(torch.from_numpy(ids).to(device)).pooled.float().cpu())
+    pooled = torch.cat(batches)
+    pooled[torch.from_numpy(order)] = pooled.clone()
+    return F.normalize(pooled, dim=1)

@@ -20,7 +20,6 @@ from sentence_transformers.losses import MSELoss  # type: ignore[import-not-foun
 
 from distill.export.folder import export
 from distill.export.formats import write_sentence_modules
-from distill.student.build import load_student_tokenizer
 from distill.train.config import ResolvedConfig
 from distill.train.main import make_accelerator
 from distill.train.setup import build_setup, prepare_run
@@ -74,7 +73,7 @@ def time_against_peer(resolved: ResolvedConfig, domain: str, work: Path, steps: 
         model_copy = replace(pretrained, model=pretrained.copy_model())
         setup = build_setup(changed, accelerator, prepared.store, model_copy)
         trainers[name] = Trainer(setup, changed.train, accelerator, work)
-    tokenizer = load_student_tokenizer(config.student.kind, config.out_dir / "tokenizer", "out_dir")
+    tokenizer = config.student.kind.load_tokenizer(config.out_dir / "tokenizer", "out_dir")
     export(
         trainers["as shipped"].setup.task.student.to_clip(), tokenizer, work / "peer-student", [write_sentence_modules]
     )

@@ -56,7 +56,7 @@ def write_store(folder: Path, rows: int) -> None:
 
 def measure_store(folder: Path) -> IndexSpeed:
     """Open the store in this process and draw."""
-    from data.loader.batches import BatchDataset, BatchSchedule
+    from data.loader.batches import BatchDataset, BatchSchedule, Vocabulary
     from data.loader.mixture import MixtureConfig, mixture_stages
     from data.loader.token_store import TokenStore
 
@@ -64,9 +64,8 @@ def measure_store(folder: Path) -> IndexSpeed:
     store = TokenStore(folder)
     sizes = {name: len(tokens) for name, tokens in store.train.items()}
     schedule = BatchSchedule(seed=0, batch_size=512, window=32, full_share=0.25)
-    batches = BatchDataset(
-        store.train, mixture_stages(sizes, MixtureConfig()), schedule, teacher_pad_id=49407, max_length=77
-    )
+    clip = Vocabulary(pad_id=49407, eos_id=49407, max_length=77)
+    batches = BatchDataset(store.train, mixture_stages(sizes, MixtureConfig()), schedule, clip, clip)
     opened, resident = time.perf_counter() - started, _gib("VmRSS")
     batches[0]
     anywhere = np.random.default_rng(1).integers(0, 2_000_000, STEPS)

@@ -26,7 +26,6 @@ from data.loader.batches import BatchDataset, BatchSchedule
 from data.loader.mixture import mixture_stages
 from data.loader.token_store import TokenStore
 from distill import text_tower
-from distill.student.build import load_student_tokenizer
 from distill.train.batch import BatchLoader
 from distill.train.config import ResolvedConfig, parse_config
 from distill.train.main import make_accelerator
@@ -120,27 +119,19 @@ def _build_bench(resolved: ResolvedConfig, args: Namespace) -> TrainingBench:
     config = resolved.run
     accelerator = make_accelerator(config)
     prepared = prepare_run(resolved, 1)
-    teacher_tokenizer = prepared.pretrained.tokenizer
     shape = prepared.pretrained.model.config
     setup = build_setup(config, accelerator, prepared.store, prepared.pretrained)
     tokens = TokenStore(prepared.store).train
     mixture = mixture_stages({domain: len(rows) for domain, rows in tokens.items()}, config.data.mixture)
-    student = load_student_tokenizer(config.student.kind, config.out_dir / "tokenizer", "out_dir")
-    eos_ids = int(teacher_tokenizer.eos_token_id), int(student.eos_token_id)
+    vocabularies = setup.teacher_vocabulary, setup.task.student.vocabulary
 
     def loader_of(share: float, everything: bool) -> BatchLoader:
         schedule = BatchSchedule(0, config.train.batch_size, config.data.window, share)
-        batches = BatchDataset(
-            tokens,
-            mixture,
-            schedule,
-            setup.teacher_pad_id,
-            setup.task.student.max_length,
-            student_pad_id=setup.student_pad_id,
-        )
-        return BatchLoader(batches, config.train.english_every, eos_ids, everything)
+        batches = BatchDataset(tokens, mixture, schedule, *vocabularies)
+        return BatchLoader(batches, *vocabularies, config.train.english_every, everything)
 
     modes = {"tight": loader_of(0, False), "mix": loader_of(args.full_share, False), "padded": loader_of(1, True)}
+    eos_ids = vocabularies[0].eos_id, vocabularies[1].eos_id
     return TrainingBench(Trainer(setup, config.train, accelerator, args.work), accelerator, modes, eos_ids, shape)
 
 

@@ -9,7 +9,6 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from data.cli import UserError
 from distill import text_tower
 from distill.export.folder import export
-from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig
 from distill.student.extended import ExtendedConfig
 from distill.text_tower import StateLayer, load_pretrained
@@ -49,12 +48,12 @@ def test_a_student_starts_as_its_teacher_and_is_exported_for_its_pipeline(
     """Padded with "!", as SD 2 and SDXL's second encoder are; the pipeline's way of reading text_encoder/."""
     pretrained = load_pretrained(str(teacher), layer, padding="!")
     config = ExtendedConfig(VocabularyConfig(12, 1))
-    build_tokenizer(config, pretrained.tokenizer, corpus, SLOTS, tmp_path / "tokenizer")
+    config.build_tokenizer(pretrained, corpus, tmp_path / "tokenizer")
     words = text_tower.load_clip_tokenizer(str(tmp_path / "tokenizer"), "t")
     ids = _ids(pretrained.tokenizer)
     assert torch.equal(_ids(words), ids)
     assert ids[1, 2:].eq(words.get_vocab()["!"]).all()
-    student = build_student(config, pretrained, words, {}, on_cpu=True)
+    student = config.build(pretrained, words, {}, on_cpu=True)
     target = Teacher(pretrained, torch.device("cpu"))(ids)
     ours = student(ids)
     assert torch.equal(ours.hidden_states, target.hidden_states)

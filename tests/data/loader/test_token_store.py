@@ -14,13 +14,14 @@ from tokenizers import Tokenizer, processors
 
 from data.cli import UserError
 from data.loader import token_store as tokens_module
-from data.loader.batches import BatchDataset, BatchSchedule, TokenBatch
+from data.loader.batches import BatchDataset, BatchSchedule, TokenBatch, Vocabulary
 from data.loader.mixture import MixtureStage
 from data.loader.token_store import VIEWS, DomainTokens, TokenIds, TokenStore, write_token_store
 from distill import text_tower
 from tests.distill.tiny_clip import captions, teacher_model, teacher_tokenizer, write_corpus, write_shard
 
 SLOTS = 30
+VOCABULARY = Vocabulary(pad_id=521, eos_id=521, max_length=SLOTS)
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +161,7 @@ SHARES = {"caption": 0.75, "dictionary": 0.25}
 
 
 def _batches(train: dict[str, DomainTokens], schedule: BatchSchedule, rank: int = 0, ranks: int = 1) -> BatchDataset:
-    return BatchDataset(
-        train, [MixtureStage(0, SHARES)], schedule, teacher_pad_id=521, max_length=SLOTS, rank=rank, ranks=ranks
-    )
+    return BatchDataset(train, [MixtureStage(0, SHARES)], schedule, VOCABULARY, VOCABULARY, rank=rank, ranks=ranks)
 
 
 def _equal(one: TokenBatch, other: TokenBatch) -> bool:
@@ -212,7 +211,7 @@ def test_every_row_comes_once_an_epoch_and_domains_keep_their_shares(train: dict
 
 def test_one_domain_gives_every_row_once_an_epoch(train: dict[str, DomainTokens]) -> None:
     schedule = BatchSchedule(seed=0, batch_size=8, window=5, full_share=0)
-    batches = BatchDataset(train, [MixtureStage(0, {"caption": 1.0})], schedule, 521, SLOTS)
+    batches = BatchDataset(train, [MixtureStage(0, {"caption": 1.0})], schedule, VOCABULARY, VOCABULARY)
     for epoch in range(2):
         rows = Counter(_stripped(ids) for step in range(10) for ids in batches[10 * epoch + step].student_en.tolist())
         assert rows == Counter(tuple(ids.tolist()) for ids in _all(train["caption"], "student_en"))
@@ -221,13 +220,13 @@ def test_one_domain_gives_every_row_once_an_epoch(train: dict[str, DomainTokens]
 def test_a_later_stage_draws_by_its_own_shares_and_resumes_in_the_middle(train: dict[str, DomainTokens]) -> None:
     schedule = BatchSchedule(seed=3, batch_size=8, window=5, full_share=0)
     stages = [MixtureStage(0, {"caption": 1.0}), MixtureStage(10, {"dictionary": 1.0})]
-    batches = BatchDataset(train, stages, schedule, 521, SLOTS)
+    batches = BatchDataset(train, stages, schedule, VOCABULARY, VOCABULARY)
     captions, news = (
         {_stripped(ids.tolist()) for ids in _all(train[name], "student_en")} for name in ("caption", "dictionary")
     )
     assert {_stripped(ids) for step in range(10) for ids in batches[step].student_en.tolist()} <= captions
     assert {_stripped(ids) for step in range(10, 20) for ids in batches[step].student_en.tolist()} <= news
-    assert _equal(BatchDataset(train, stages, schedule, 521, SLOTS)[13], batches[13])
+    assert _equal(BatchDataset(train, stages, schedule, VOCABULARY, VOCABULARY)[13], batches[13])
 
 
 def test_full_steps_lie_evenly(train: dict[str, DomainTokens]) -> None:
@@ -265,7 +264,7 @@ def test_tiny_shares_and_tiny_windows(train: dict[str, DomainTokens]) -> None:
     """Many more domains than a window has pairs: each still gets its share (and no count goes below zero)."""
     names = {f"d{number:02}": train["caption"] for number in range(30)}
     schedule = BatchSchedule(seed=0, batch_size=2, window=2, full_share=0)
-    batches = BatchDataset(names, [MixtureStage(0, dict.fromkeys(names, 1 / 30))], schedule, 521, SLOTS)
+    batches = BatchDataset(names, [MixtureStage(0, dict.fromkeys(names, 1 / 30))], schedule, VOCABULARY, VOCABULARY)
     assert sum(len(batches[step].student_zh) for step in range(60)) == 120
 
 

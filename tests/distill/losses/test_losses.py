@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from distill.distributed import gather_rows, mean_over_ranks
 from distill.losses import Contrastive, Hidden, LossesConfig, LossInput, Pooled
+from distill.losses.base import scheduled_terms
 from distill.text_tower import EncoderOutput, text_mask
 from distill.train.batch import Targets, TrainBatch
 from distill.train.task import Task, total
@@ -111,7 +112,7 @@ def test_duplicates_are_not_negatives() -> None:
 
 def test_the_loss_of_a_step_is_the_sum_of_its_terms() -> None:
     config = LossesConfig(Pooled(), None, Contrastive())
-    terms = config.terms(_step(STUDENT, TEACHER))
+    terms = scheduled_terms(config.enabled, _step(STUDENT, TEACHER))
     assert terms.keys() == {"pooled_zh", "pooled_en", "contrastive"}
     assert total(terms).item() == pytest.approx(sum(term.item() for term in terms.values()))
 
@@ -141,7 +142,7 @@ def _gradient(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
     mine = student.rows(rows)
     through = EncoderOutput(mine.hidden_states @ weight, mine.pooled @ weight, mine.text_mask)
     config = LossesConfig(Pooled(mse=0.7), Hidden(chinese=0.5, l1=0.3, l2=0.2), Contrastive(1.0, 0.1))
-    loss = total(config.terms(_step(through, teacher.rows(rows))))
+    loss = total(scheduled_terms(config.enabled, _step(through, teacher.rows(rows))))
     loss.backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None
     return loss.detach(), weight.grad

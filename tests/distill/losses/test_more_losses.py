@@ -23,6 +23,7 @@ from distill.losses import (
     Readout,
     Translation,
 )
+from distill.losses.base import scheduled_terms
 from distill.losses.hidden import transport
 from distill.losses.unet import attend
 from distill.text_tower import EncoderOutput
@@ -186,7 +187,7 @@ def test_schedule() -> None:
     anything = _states([[E1]]), _states([[E2]])
     for done, wanted in ((0.4, 0.0), (0.5, 1.0)):
         step = LossInput(anything[0], anything[1], anything[0], anything[1], False, progress=done)
-        assert total(config.terms(step)).item() == pytest.approx(wanted)
+        assert total(scheduled_terms(config.enabled, step)).item() == pytest.approx(wanted)
     with pytest.raises(ValueError, match="0 <= start < stop <= 1"):
         LossSchedule(start=0.5, stop=0.5)
 
@@ -206,7 +207,7 @@ def _gradient(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
         unet_geometry=Path("unused"),
     )  # fmt: skip
     step = LossInput(ours, theirs, ours, theirs, True, empty=empty, geometry=_geometry([[1.0, 0.2], [0.2, 3.0]]))
-    loss = total(config.terms(step))
+    loss = total(scheduled_terms(config.enabled, step))
     loss.backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None
     return loss.detach(), weight.grad

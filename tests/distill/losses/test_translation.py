@@ -10,7 +10,6 @@ import torch.nn.functional as F
 
 from distill import text_tower
 from distill.losses.translation import Decoder, DecoderConfig
-from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig, spell
 from distill.student.extended import ExtendedConfig, ExtendedStudent
 from distill.text_tower import EncoderOutput, load_pretrained
@@ -19,25 +18,20 @@ from distill.train.run_folder import load_run
 from tests.distill.forked import two_processes
 from tests.distill.tiny_clip import run_options, write_config
 
+KIND = ExtendedConfig(VocabularyConfig(12, 1))
 CHINESE = ["草地上的一只红色的猫", "红色，蓝色,狗", "大海"]
 
 
 @pytest.fixture
 def tokens(teacher: Path, corpus: Path, tmp_path: Path) -> Path:
-    build_tokenizer(
-        ExtendedConfig(VocabularyConfig(12, 1)),
-        text_tower.load_clip_tokenizer(str(teacher), "t"),
-        corpus,
-        77,
-        tmp_path / "tokenizer",
-    )
+    KIND.build_tokenizer(load_pretrained(str(teacher)), corpus, tmp_path / "tokenizer")
     return tmp_path / "tokenizer"
 
 
 @pytest.fixture
 def student(teacher: Path, tokens: Path) -> ExtendedStudent:
     words = text_tower.load_clip_tokenizer(str(tokens), "t")
-    made = build_student(ExtendedConfig(VocabularyConfig(12, 1)), load_pretrained(str(teacher)), words, {}, on_cpu=True)
+    made = KIND.build(load_pretrained(str(teacher)), words, {}, on_cpu=True)
     with torch.no_grad():
         made.embedding.new.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
     return made
@@ -52,7 +46,7 @@ def ids(tokens: Path) -> torch.Tensor:
 
 def _decoder(student: ExtendedStudent) -> Decoder:
     torch.manual_seed(4)
-    return Decoder(DecoderConfig(layers=1, heads=2), 32, student.state_width, student.max_length)
+    return Decoder(DecoderConfig(layers=1, heads=2), 32, student.state_width, student.vocabulary.max_length)
 
 
 END = 521  # the tiny teacher's end-of-text
@@ -63,7 +57,7 @@ def test_the_loss_is_the_mean_over_asked_tokens(student: ExtendedStudent, ids: t
     decoder = _decoder(student)
     with torch.no_grad():
         states = student(ids)
-        got = decoder(student, states, ids, END, "zh")
+        got = decoder(student, states, ids, "zh")
         losses, places = 0.0, 0
         for row in range(len(ids)):
             length = int((ids[row] == END).nonzero()[0, 0]) + 1
@@ -73,7 +67,7 @@ def test_the_loss_is_the_mean_over_asked_tokens(student: ExtendedStudent, ids: t
             )
             hidden = decoder._run(student, alone, own[:, :-1], "zh").last_hidden_state
             assert hidden is not None
-            logits = decoder.say(hidden) @ student.embedding.table().T
+            logits = decoder.say(hidden) @ student.output_table().detach().T
             logits = logits + decoder.twin(hidden) * student.tied_rows()
             losses += F.cross_entropy(logits[0], own[0, 1:], reduction="sum").item()
             places += length - 1
@@ -84,7 +78,7 @@ def test_twins_share_a_row_and_are_told_apart(student: ExtendedStudent, tokens: 
     vocab = text_tower.load_clip_tokenizer(str(tokens), "t").get_vocab()
     wide, narrow, inside, at_end = vocab[spell("，")], vocab[","], vocab[spell("猫")], vocab[spell("猫") + "</w>"]
     assert student.tied_rows()[[wide, narrow, inside, at_end]].tolist() == [True, False, False, True]
-    assert student.output_table().equal(student.embedding.table())
+    assert student.output_table().equal(student.output_table().detach())
     decoder, hidden = _decoder(student), torch.randn(1, 32)
     with torch.no_grad():
         logits = decoder._logits(hidden, student)[0]
@@ -95,7 +89,7 @@ def test_twins_share_a_row_and_are_told_apart(student: ExtendedStudent, tokens: 
 
 def test_gradients_reach_states_and_shared_rows(student: ExtendedStudent, ids: torch.Tensor) -> None:
     decoder = _decoder(student)
-    decoder(student, student(ids), ids, END, "zh").backward()
+    decoder(student, student(ids), ids, "zh").backward()
     assert student.embedding.new.grad is not None
     assert student.embedding.teacher.grad is None, "frozen"
     final = student.text.text_model.final_layer_norm.weight.grad
@@ -113,27 +107,25 @@ def test_it_learns_to_say_it(student: ExtendedStudent, ids: torch.Tensor) -> Non
         states = student(ids)
     for _ in range(120):
         optimizer.zero_grad()
-        decoder(student, states, ids, END, "zh").backward()
+        decoder(student, states, ids, "zh").backward()
         optimizer.step()
-    said = decoder.generate(student, states, int(ids[0, 0]), END, "zh", max_tokens=40)
+    said = decoder.generate(student, states, int(ids[0, 0]), "zh", max_tokens=40)
     width = ids.shape[1] - 1
     assert said.shape == (3, width), "it stops when every sentence has ended"
     assert said.tolist() == ids[:, 1:].tolist()
     turned = EncoderOutput(states.hidden_states.flip(0), states.pooled, states.text_mask.flip(0))
-    other = decoder.generate(student, turned, int(ids[0, 0]), END, "zh", max_tokens=40)
+    other = decoder.generate(student, turned, int(ids[0, 0]), "zh", max_tokens=40)
     assert other.tolist() == ids.flip(0)[:, 1:].tolist()
-    assert decoder.generate(student, states, int(ids[0, 0]), END, "zh", max_tokens=2).shape == (3, 2)
+    assert decoder.generate(student, states, int(ids[0, 0]), "zh", max_tokens=2).shape == (3, 2)
 
 
 def _step(folder: Path, tokens: Path, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
     words = text_tower.load_clip_tokenizer(str(tokens), "t")
     texts = [*CHINESE, "猫"]
     ids: torch.Tensor = words(texts, padding=True, return_tensors="pt")["input_ids"]
-    student = build_student(
-        ExtendedConfig(VocabularyConfig(12, 1)), load_pretrained(str(folder)), words, {}, on_cpu=True
-    )
+    student = KIND.build(load_pretrained(str(folder)), words, {}, on_cpu=True)
     decoder = _decoder(student)
-    loss = decoder(student, student(ids[rows]), ids[rows], END, "zh")
+    loss = decoder(student, student(ids[rows]), ids[rows], "zh")
     loss.backward()
     assert student.embedding.new.grad is not None
     return loss.detach(), student.embedding.new.grad

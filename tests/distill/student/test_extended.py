@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from distill import text_tower
-from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig, spell
 from distill.student.extended import ExtendedConfig, ExtendedStudent, Freeze
 from distill.student.init_embeddings import embeddings_from_translations, read_dictionary
@@ -21,18 +20,15 @@ CHINESE = ["草地上的一只红色的猫", "红色，蓝色。", "a 猫 and a 
 @pytest.fixture(scope="module")
 def tokens(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student") / "tokenizer"
-    build_tokenizer(
-        ExtendedConfig(VocabularyConfig(12, 1)), text_tower.load_clip_tokenizer(str(teacher), "t"), corpus, 77, folder
-    )
+    ExtendedConfig(VocabularyConfig(12, 1)).build_tokenizer(load_pretrained(str(teacher)), corpus, folder)
     return folder
 
 
 def _student(teacher: Path, tokens: Path, corpus: Path | None = None, freeze: Freeze = "embeddings") -> ExtendedStudent:
     senses = read_dictionary(corpus) if corpus else {}
     words = text_tower.load_clip_tokenizer(str(tokens), "out_dir")
-    return build_student(
-        ExtendedConfig(VocabularyConfig(12, 1), freeze), load_pretrained(str(teacher)), words, senses, on_cpu=True
-    )
+    config = ExtendedConfig(VocabularyConfig(12, 1), freeze)
+    return config.build(load_pretrained(str(teacher)), words, senses, on_cpu=True)
 
 
 def _ids(folder: Path, texts: list[str]) -> torch.Tensor:
@@ -83,7 +79,7 @@ def test_stock_equals_the_student(teacher: Path, tokens: Path, corpus: Path, tmp
 def test_twins_read_the_same(teacher: Path, tokens: Path) -> None:
     student, ids = _student(teacher, tokens), text_tower.load_clip_tokenizer(str(tokens), "t").get_vocab()
     student.embedding.new.normal_()
-    table = student.embedding.table()
+    table = student.output_table().detach()
     assert torch.equal(table[ids[spell("，")]], student.embedding.teacher[ids[","]])
     assert torch.equal(table[ids[spell("猫") + "</w>"]], table[ids[spell("猫")]])
     assert not torch.equal(table[ids[spell("狗")]], table[ids[spell("猫")]])
@@ -156,7 +152,7 @@ def test_glosses_are_the_pairs_that_stand_alone(tmp_path: Path) -> None:
 
 def test_new_rows_start_at_their_gloss(teacher: Path, tokens: Path, corpus: Path) -> None:
     student, ids = _student(teacher, tokens, corpus), text_tower.load_clip_tokenizer(str(tokens), "t").get_vocab()
-    table = student.embedding.table()
+    table = student.output_table().detach()
     assert torch.allclose(table[ids[spell("猫")]], table[ids["cat</w>"]])
     half = table[ids[spell("猫")[:2]]]
     assert torch.allclose(half, student.embedding.teacher.mean(dim=0)), "no text of its own: the mean of all rows"

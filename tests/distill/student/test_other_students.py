@@ -17,7 +17,6 @@ from data.cli import UserError
 from distill import text_tower
 from distill.export.folder import export
 from distill.export.main import main as export_main
-from distill.student.build import build_student, check_student
 from distill.student.multilingual import MultilingualConfig, MultilingualStudent, teacher_layer_indices
 from distill.student.tokenizer import load_fast_tokenizer, token_texts
 from distill.student.xlmr import XlmrConfig, XlmrStudent
@@ -81,11 +80,7 @@ def xlmr(spm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _multilingual(teacher: Path, words: Path, senses: dict[str, list[str]], **settings: Any) -> MultilingualStudent:  # noqa: ANN401
     config = MultilingualConfig(str(words), **settings)
-    student = build_student(
-        config, load_pretrained(str(teacher)), load_fast_tokenizer(str(words), "k"), senses, on_cpu=True
-    )
-    assert isinstance(student, MultilingualStudent)
-    return student
+    return config.build(load_pretrained(str(teacher)), load_fast_tokenizer(str(words), "k"), senses, on_cpu=True)
 
 
 def test_layers_are_taken_evenly() -> None:
@@ -137,8 +132,7 @@ def test_xlmr_does_not_see_its_padding(teacher: Path, xlmr: Path) -> None:
     words = load_fast_tokenizer(str(xlmr), "k")
     batch = words(["a red cat on the grass", "草地"], padding=True, return_tensors="pt")["input_ids"]
     for pooling in ("first", "mean"):
-        student = build_student(XlmrConfig(str(xlmr), pooling), load_pretrained(str(teacher)), words, {}, on_cpu=True)
-        assert isinstance(student, XlmrStudent)
+        student = XlmrConfig(str(xlmr), pooling).build(load_pretrained(str(teacher)), words, {}, on_cpu=True)
         states = student(batch)
         assert states.hidden_states.shape == (2, batch.shape[1], 32)
         assert states.pooled.shape == (2, 16)
@@ -243,13 +237,13 @@ def test_what_cannot_be_given_is_refused(teacher: Path, bert: Path, tmp_path: Pa
     with pytest.raises(UserError, match="losses: nothing counts on tight steps"):
         validate_losses(run, 32)
     with pytest.raises(UserError, match=r"student\.multilingual\.tokenizer: no folder '/nowhere'"):
-        check_student(MultilingualConfig("/nowhere"))
+        MultilingualConfig("/nowhere").check()
     with pytest.raises(UserError, match=r"student\.xlmr\.model: .* holds no encoder in safetensors"):
-        check_student(XlmrConfig(str(bert)))
+        XlmrConfig(str(bert)).check()
     two = tmp_path / "two"
     kind: Any = BertTokenizer
     kind(vocab={w: i for i, w in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a"])}).save_pretrained(two)
     with pytest.raises(UserError, match="ends texts with id 2, which transformers reads as"):
-        check_student(MultilingualConfig(str(two)))
+        MultilingualConfig(str(two)).check()
     with pytest.raises(UserError, match="holds no tokenizer"):
-        check_student(MultilingualConfig(str(tmp_path)))
+        MultilingualConfig(str(tmp_path)).check()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from data.loader.batches import TokenBatch
+from data.loader.batches import TokenBatch, Vocabulary
 from distill import text_tower
 from distill.losses import (
     Affinity,
@@ -19,12 +19,11 @@ from distill.losses import (
     Readout,
     Translation,
 )
-from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig
 from distill.student.extended import ExtendedConfig
 from distill.text_tower import Pretrained, load_pretrained
 from distill.train.batch import BatchLoader, Teacher
-from distill.train.task import LossConstants, Task
+from distill.train.task import Task
 from tests.distill.tiny_clip import SLOTS
 
 ENGLISH = ["a red cat on the grass", "a dog", "the blue bird on the sea in the snow", "cat"]
@@ -49,7 +48,7 @@ class _One:
 def words(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
     folder = tmp_path_factory.mktemp("words") / "tokenizer"
     config = ExtendedConfig(VocabularyConfig(12, 1))
-    build_tokenizer(config, text_tower.load_clip_tokenizer(str(teacher), "t"), corpus, SLOTS, folder)
+    config.build_tokenizer(load_pretrained(str(teacher)), corpus, folder)
     return text_tower.load_clip_tokenizer(str(folder), "t")
 
 
@@ -63,14 +62,14 @@ def test_slots_that_no_loss_looks_at_change_nothing(teacher: Path, words: PreTra
     found = []
     for padding in (False, True):
         pretrained = load_pretrained(str(teacher))
-        student = build_student(ExtendedConfig(VocabularyConfig(12, 1)), pretrained, words, {}, on_cpu=True)
-        end = words.eos_token_id
-        readings = BatchLoader(_One(pretrained, words), every, (521, end), padding)  # type: ignore[arg-type]
+        student = ExtendedConfig(VocabularyConfig(12, 1)).build(pretrained, words, {}, on_cpu=True)
+        vocabularies = Vocabulary(521, 521, SLOTS), student.vocabulary
+        readings = BatchLoader(_One(pretrained, words), *vocabularies, every, padding)  # type: ignore[arg-type]
         torch.manual_seed(0)
         with torch.no_grad():  # else its English is the teacher's, and every slot is right
             for weight in student.parameters():
                 weight.add_(0.05 * torch.randn(weight.shape))
-        task = Task(student, losses, LossConstants(student_eos_id=end))
+        task = Task(student, losses)
         reading = readings[0]
         widths = {view.shape[1] for view in (reading.student_zh_ids, reading.teacher_ids)}
         assert (widths == {SLOTS}) is padding

@@ -7,7 +7,6 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 
 from distill import text_tower
-from distill.student.build import build_student, build_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig
 from distill.student.extended import ExtendedConfig
 from distill.text_tower import load_pretrained
@@ -16,12 +15,12 @@ from tests.conftest import REPOSITORY
 
 def test_recomputing_changes_memory_alone(teacher: Path, corpus: Path, tmp_path: Path) -> None:
     config = ExtendedConfig(VocabularyConfig(12, 1), "none")
-    build_tokenizer(config, text_tower.load_clip_tokenizer(str(teacher), "t"), corpus, 77, tmp_path / "tokenizer")
+    config.build_tokenizer(load_pretrained(str(teacher)), corpus, tmp_path / "tokenizer")
     words = text_tower.load_clip_tokenizer(str(tmp_path / "tokenizer"), "t")
     ids = words(["草地上的一只红色的猫", "a cat"], padding=True, return_tensors="pt")["input_ids"]
     gradients, kept = [], []
     for recompute in (False, True):
-        student = build_student(config, load_pretrained(str(teacher)), words, {}, on_cpu=True).train()
+        student = config.build(load_pretrained(str(teacher)), words, {}, on_cpu=True).train()
         if recompute:
             student.enable_gradient_checkpointing()
         sizes: list[int] = []

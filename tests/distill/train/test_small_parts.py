@@ -78,7 +78,7 @@ def test_validation_takes_each_pair_to_its_own(corpus: Path, tmp_path: Path) -> 
         counted = (ids != 521).float()[..., None]
         return EncoderOutput(table[ids], (table[ids] * counted).sum(dim=1), ids != 521)
 
-    result = validate(tokens.valid, encode, encode, 521, torch.device("cpu"), 9)
+    result = validate(tokens.valid, encode, encode, 521, 521, torch.device("cpu"), 9)
     assert result.keys() == {f"caption/{name}" for name in ("cosine_zh", "cosine_en", "zh2en", "en2zh")}
     assert result["caption/cosine_en"] == pytest.approx(1, abs=1e-6)
     assert result["caption/cosine_zh"] < 0.9
@@ -87,6 +87,7 @@ def test_validation_takes_each_pair_to_its_own(corpus: Path, tmp_path: Path) -> 
         {"caption": _English(tokens.valid["caption"])},  # type: ignore[dict-item]
         encode,
         encode,
+        521,
         521,
         torch.device("cpu"),
         9,

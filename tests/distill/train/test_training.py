@@ -142,15 +142,12 @@ def test_gradients_that_are_not_finite_stop_before_a_weight_moves(
 ) -> None:
     arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
     seen: dict[str, dict[str, torch.Tensor]] = {}
-    step, terms = trainer.Trainer.step, losses.LossesConfig.terms
+    step, terms = trainer.Trainer.step, losses.Pooled.terms
 
     def watched(self: trainer.Trainer, number: int, batches: Any) -> Any:  # noqa: ANN401
+        factor = float("inf") if number == 4 else 1
         monkeypatch.setattr(
-            losses.LossesConfig,
-            "terms",
-            lambda config, states: {
-                n: t * (float("inf") if number == 4 else 1) for n, t in terms(config, states).items()
-            },
+            losses.Pooled, "terms", lambda loss, step: {n: t * factor for n, t in terms(loss, step).items()}
         )
         if number == 4:
             seen["before"] = {name: weight.detach().clone() for name, weight in self._weights.items()}
