@@ -1,13 +1,13 @@
-"""Prompts in AUTOMATIC1111's manner for a diffusers pipeline: weights, BREAK, and more tokens than there are slots.
+"""AUTOMATIC1111's prompt syntax for a diffusers pipeline: weights, BREAK, and prompts longer than the encoder's limit.
 
-`(x)` counts 1.1 times, `(x:1.5)` as often as it says, `[x]` 1 / 1.1 times, each inside the other; a backslash makes a
-bracket plain text, and so does full width: （ ） are punctuation. BREAK ends a chunk. A prompt of more tokens than
-slots runs through the encoder in chunks, and a chunk ends behind a comma where one is near its end: also ，、。 and ；.
+`(x)` has weight 1.1, `(x:1.5)` the weight that it names, `[x]` 1 / 1.1; nested weights are multiplied. A backslash
+makes a bracket plain text, and so does full width: （ ） are punctuation. BREAK ends a chunk. A prompt of more tokens
+than the encoder takes runs through it in chunks, which end behind a comma where one is near: also ，、。 and ；.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ class WeightedText:
 
 @dataclass(frozen=True)
 class Token:
-    """An id with its weight, and whether a clause ends behind it."""
+    """A token id with its weight, and whether it is the last of a clause."""
 
     id: int
     weight: float
@@ -39,61 +39,62 @@ class Token:
 
 def parse_weights(prompt: str) -> list[WeightedText]:
     """The prompt without its brackets; one that is never closed holds to the end, one never opened is text."""
-    spans: list[list[Any]] = []
+    spans: list[WeightedText] = []
     open_brackets: dict[str, list[int]] = {"(": [], "[": []}
 
     def scale_from(start: int, factor: float) -> None:
-        for piece in spans[start:]:
-            piece[1] *= factor
+        spans[start:] = [replace(span, weight=span.weight * factor) for span in spans[start:]]
 
     for match in _TOKEN_PATTERN.finditer(prompt):
-        token, weight_text = match[0], match[1]
+        token, number = match[0], _parse_number(match[1])
         if token in open_brackets:
             open_brackets[token].append(len(spans))
-        elif weight_text is not None and open_brackets["("] and _parse_number(weight_text) is not None:
-            scale_from(open_brackets["("].pop(), float(weight_text))
+        elif number is not None and open_brackets["("]:
+            scale_from(open_brackets["("].pop(), number)
         elif token == ")" and open_brackets["("]:
             scale_from(open_brackets["("].pop(), ROUND_WEIGHT)
         elif token == "]" and open_brackets["["]:
             scale_from(open_brackets["["].pop(), SQUARE_WEIGHT)
         elif token == "BREAK":
-            spans.append([None, 1.0])
+            spans.append(WeightedText(None))
         else:
-            spans.append([token[1:] if token.startswith("\\") and len(token) > 1 else token, 1.0])
+            spans.append(WeightedText(token[1:] if token.startswith("\\") and len(token) > 1 else token))
     for kind, factor in (("(", ROUND_WEIGHT), ("[", SQUARE_WEIGHT)):
         for start in open_brackets[kind]:
             scale_from(start, factor)
     return _merge_equal_weights(spans)
 
 
-def _parse_number(text: str) -> float | None:
+def _parse_number(text: str | None) -> float | None:
     try:
-        return float(text)
+        return None if text is None else float(text)
     except ValueError:
         return None
 
 
-def _merge_equal_weights(spans: list[list[Any]]) -> list[WeightedText]:
-    """Neighbours of one weight as one piece, so that words are not cut where the parser read them in parts."""
+def _merge_equal_weights(spans: list[WeightedText]) -> list[WeightedText]:
+    """Neighbours of one weight in one span, so that no word is cut where the pattern matched a part of it."""
     merged: list[WeightedText] = []
-    for text, weight in spans:
+    for span in spans:
         last = merged[-1] if merged else None
-        if text is not None and last is not None and last.text is not None and last.weight == weight:
-            merged[-1] = WeightedText(last.text + text, weight)
+        if span.text is None:
+            merged.append(WeightedText(None))
+        elif last is not None and last.text is not None and last.weight == span.weight:
+            merged[-1] = replace(last, text=last.text + span.text)
         else:
-            merged.append(WeightedText(text, weight if text is not None else 1.0))
+            merged.append(span)
     return merged
 
 
 def split_chunks(prompt: str, tokenizer: Any, chunk_length: int) -> list[list[Token]]:  # noqa: ANN401  any tokenizer
-    """Tokens in chunks of at most `room`; at least one chunk, which is empty for an empty prompt."""
+    """Tokens in chunks of at most `chunk_length`; at least one chunk, which is empty for an empty prompt."""
     sections: list[list[Token]] = [[]]
-    for piece in parse_weights(prompt):
-        if piece.text is None:
+    for span in parse_weights(prompt):
+        if span.text is None:
             sections.append([])
         else:
-            sections[-1] += _tokens(piece.text, piece.weight, tokenizer)
-    return [chunk for part in sections for chunk in _fill_chunks(part, chunk_length)]
+            sections[-1] += _tokens(span.text, span.weight, tokenizer)
+    return [chunk for section in sections for chunk in _fill_chunks(section, chunk_length)]
 
 
 def _tokens(text: str, weight: float, tokenizer: Any) -> Iterator[Token]:  # noqa: ANN401
@@ -106,41 +107,38 @@ def _tokens(text: str, weight: float, tokenizer: Any) -> Iterator[Token]:  # noq
 
 def _fill_chunks(tokens: list[Token], chunk_length: int) -> Iterator[list[Token]]:
     while len(tokens) > chunk_length:
-        clause_ends = (
-            place for place in range(chunk_length, chunk_length - BACKTRACK, -1) if tokens[place - 1].ends_clause
-        )
-        cut = next(clause_ends, chunk_length)
+        cuts = range(chunk_length, chunk_length - BACKTRACK, -1)
+        cut = next((cut for cut in cuts if tokens[cut - 1].ends_clause), chunk_length)
         yield tokens[:cut]
         tokens = tokens[cut:]
     yield tokens
 
 
 def prompt_states(pipeline: Any, prompt: str, negative: str = "") -> dict[str, Tensor]:  # noqa: ANN401  untyped
-    """`pipeline(**prompt_states(pipeline, prompt, negative))`: the keywords that stand for both prompts.
+    """The keyword arguments for both prompts: `pipeline(**prompt_states(pipeline, prompt, negative))`.
 
-    Each is [1, slots * chunks, width]; the shorter one is filled up with chunks of the empty prompt. States are scaled
-    by the weights of their tokens, then all of them to their former norm (AUTOMATIC1111 takes the mean, which may be
-    zero). Without weights, and within the slots, they are what the pipeline makes of the prompt itself.
+    Each is [1, max_length * chunks, hidden_size]; the shorter one is filled up with chunks of the empty prompt. States
+    are scaled by the weights of their tokens, then all of them to their former norm (AUTOMATIC1111 restores the mean,
+    which may be zero). Without weights, and within one chunk, they equal the pipeline's own states of the prompt.
     """
     tokenizer, max_length = pipeline.tokenizer, int(pipeline.text_encoder.config.max_position_embeddings)
-    prompt_chunks = [
+    chunks = [
         split_chunks(pipeline.maybe_convert_prompt(text, tokenizer), tokenizer, max_length - 2)
         for text in (prompt, negative)
     ]
-    num_chunks = max(map(len, prompt_chunks))
-    padded = [[*some, *([[]] * (num_chunks - len(some)))] for some in prompt_chunks]
+    longest = max(map(len, chunks))
+    padded = [[*some, *([[]] * (longest - len(some)))] for some in chunks]
     names = ("prompt_embeds", "negative_prompt_embeds")
     return {name: _encode_chunks(pipeline, some, max_length) for name, some in zip(names, padded, strict=True)}
 
 
 @torch.no_grad()
-def _encode_chunks(pipeline: Any, chunk_tokens: list[list[Token]], max_length: int) -> Tensor:  # noqa: ANN401
+def _encode_chunks(pipeline: Any, chunks: list[list[Token]], max_length: int) -> Tensor:  # noqa: ANN401
     tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
-    start, end, padding = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    ids = torch.full((len(chunk_tokens), max_length), padding)
-    weights = torch.ones(len(chunk_tokens), max_length)
-    for row, tokens in enumerate(chunk_tokens):
-        row_ids = [start, *(token.id for token in tokens), end]
+    ids = torch.full((len(chunks), max_length), tokenizer.pad_token_id)
+    weights = torch.ones(len(chunks), max_length)
+    for row, tokens in enumerate(chunks):
+        row_ids = [tokenizer.bos_token_id, *(token.id for token in tokens), tokenizer.eos_token_id]
         ids[row, : len(row_ids)] = torch.tensor(row_ids)
         weights[row, 1 : len(tokens) + 1] = torch.tensor([token.weight for token in tokens])
     states: Tensor = encoder(ids.to(encoder.device)).last_hidden_state

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from data.cli import UserError, run_cli
 from data.files import check_writable, write_json
-from distill.api import Encoder, load_student
+from distill.api import TextEncoder, load_student
 from eval.held_out import Pairs, concat_pairs, load_held_out
 
 LENGTH_BOUNDS = (8, 16, 32, 64, 77)
@@ -26,7 +26,7 @@ LENGTH_BOUNDS = (8, 16, 32, 64, 77)
 NUM_WORST = 50
 
 
-def compare_pairs(student: Encoder, teacher: Encoder, pairs: Pairs) -> dict[str, Any]:
+def compare_pairs(student: TextEncoder, teacher: TextEncoder, pairs: Pairs) -> dict[str, Any]:
     """The comparison as JSON values."""
     target = teacher.encode(pairs.en)
     cosines = {
@@ -71,7 +71,7 @@ def _group_means(
 
 
 def cosine_by_position(
-    student: Encoder, teacher: Encoder, pairs: Pairs, max_pairs: int = 256
+    student: TextEncoder, teacher: TextEncoder, pairs: Pairs, max_pairs: int = 256
 ) -> dict[str, list[float]]:
     """Mean cosine with the teacher's English states at each position, padding included.
 
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     check_writable(args.out)
     pairs = concat_pairs(load_held_out(args.corpus, args.per_domain))
     student, teacher = load_student(args.student, key="--student"), load_student(args.clip, key="--clip")
-    if student.model.text_projection.out_features != teacher.model.text_projection.out_features:
+    if student.feature_dim != teacher.feature_dim:
         raise UserError(f"--student {args.student}: its features have another width than those of --clip")
     comparison = compare_pairs(student, teacher, pairs)
     settings = {"student": args.student, "clip": args.clip, "corpus": str(args.corpus)}

@@ -1,7 +1,7 @@
-"""Write a trained student as one folder that transformers and diffusers load as it stands.
+"""Writes a trained student as one folder that transformers and diffusers load as it stands.
 
-At the root a CLIPTextModelWithProjection with its tokenizer; in `text_encoder/` and `tokenizer/` what a Stable
-Diffusion pipeline takes. The folder counts as written only after it has been loaded again and compared with the trained
+At the root a CLIPTextModelWithProjection with its tokenizer; in `text_encoder/` and `tokenizer/` the parts of a Stable
+Diffusion pipeline. The folder counts as written only after it has been loaded again and compared with the trained
 weights.
 """
 
@@ -24,11 +24,11 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from data.cli import UserError
-from data.files import atomic_folder, read_json
+from data.files import atomic_folder, check_out, read_json
 from distill.text_tower import StateLayer, is_clip_bpe
 
 _EXPORT_MARKERS = ("text_encoder/config.json", "states.safetensors")
-"""Of an export beside its config.json, which a pipeline has not; the second is of an `xlmr` student."""
+"""Files of an export beside its config.json, which a pipeline has not; the second is of an `xlmr` student."""
 TOKENIZER_PROBES = (
     "",
     "a photo of a cat",
@@ -40,11 +40,13 @@ TOKENIZER_PROBES = (
     "Café ☕ naïve 😀 3.14 Ünïcödé",
     "龘 霸王别姬 “引号”、《书名》" * 20,
 )
-"""Prompts on which the tokenizer must be the same before and after."""
+"""Prompts whose ids must be the same before and after."""
 MIXED_SCRIPT_PROBE = "赛博朋克cyberpunk風格，一架helicopter"
-"""The same for what takes tokenizer.json as it stands: CLIP's own rules do not cut Chinese from English, or read 風."""
+"""One more for classes that take tokenizer.json as it stands: CLIP's own rules neither cut Chinese off nor fold 風."""
 FAST_TOKENIZER_CLASS = "PreTrainedTokenizerFast"
 """The class that takes tokenizer.json as it stands, in every release of transformers."""
+MODEL_CLASSES: dict[str, Any] = {".": CLIPTextModelWithProjection, "text_encoder": CLIPTextModel}
+TOKENIZER_FOLDERS = (".", "tokenizer")
 Writer = Callable[[Path, CLIPTextModelWithProjection, PreTrainedTokenizerFast], None]
 """Writes one more form of the student into its folder: (folder, model, tokenizer)."""
 
@@ -58,9 +60,9 @@ def export(
 ) -> None:
     """Write the student to the folder `out`, whole or not at all; a student that would load wrongly raises UserError.
 
-    `states` says which of them the UNet reads: where it is those before the last layer through the final norm, as in
-    Stable Diffusion 2, `text_encoder/` has one layer less, as the pipeline's own.
-    A former export at `out` is replaced; any other folder there that is not empty is refused.
+    `state_layer` names the states that the UNet reads: where it is those before the last layer through the final norm,
+    as in Stable Diffusion 2, `text_encoder/` has one layer less, as the pipeline's own. A former export at `out` is
+    replaced; any other folder there that is not empty raises UserError.
     """
     check_output_folder(out)
     config = checked_config(model, tokenizer)
@@ -73,13 +75,11 @@ def export(
 
 def check_output_folder(out: Path) -> None:
     """Raise UserError where `out` is a file, or a folder of something else than an exported student."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: a file; name a folder")
-    is_export = (out / "config.json").is_file() and any((out / mark).is_file() for mark in _EXPORT_MARKERS)
-    if out.is_dir() and any(out.iterdir()) and not is_export:
-        raise UserError(f"--out {out}: a folder with other things in it; name a new one")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: no folder {out.parent}; make it first")
+    check_out("--out", out, _is_export)
+
+
+def _is_export(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in _EXPORT_MARKERS)
 
 
 def checked_config(model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> CLIPTextConfig:
@@ -116,20 +116,19 @@ def write_folder(
     write `text_encoder/` without, which earlier releases and other programs do not read.
     """
     weights = {name: weight.detach().contiguous().clone() for name, weight in model.state_dict().items()}
-    layers = config.num_hidden_layers - (state_layer == "penultimate_normed")
-    dropped_prefixes = ("text_projection.", f"text_model.encoder.layers.{layers}.")
-    without_projection = {name: weight for name, weight in weights.items() if not name.startswith(dropped_prefixes)}
-    for subfolder, tensors, model_class, num_layers in (
-        (folder, weights, CLIPTextModelWithProjection, config.num_hidden_layers),
-        (folder / "text_encoder", without_projection, CLIPTextModel, layers),
-    ):
-        subfolder.mkdir(parents=True)
-        save_file(tensors, subfolder / "model.safetensors", {"format": "pt"})
-        saved_config = copy.deepcopy(config)
-        saved_config.architectures, saved_config.num_hidden_layers = [model_class.__name__], num_layers
-        saved_config.save_pretrained(subfolder)
-    for subfolder in (folder, folder / "tokenizer"):
-        write_tokenizer(tokenizer, subfolder, config.max_position_embeddings)
+    num_layers = config.num_hidden_layers - (state_layer == "penultimate_normed")
+    root_only = ("text_projection.", f"text_model.encoder.layers.{num_layers}.")
+    for name, model_class in MODEL_CLASSES.items():
+        saved_config, tensors = copy.deepcopy(config), weights
+        if name == "text_encoder":
+            saved_config.num_hidden_layers = num_layers
+            tensors = {key: weight for key, weight in weights.items() if not key.startswith(root_only)}
+        saved_config.architectures = [model_class.__name__]
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / name / "model.safetensors", {"format": "pt"})
+        saved_config.save_pretrained(folder / name)
+    for name in TOKENIZER_FOLDERS:
+        write_tokenizer(tokenizer, folder / name, config.max_position_embeddings)
 
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, max_length: int) -> None:
@@ -138,7 +137,7 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, max_length
     saved_tokenizer.model_max_length = max_length  # diffusers pads every prompt to it
     saved_tokenizer.save_pretrained(folder)
     tokenizer_config = read_json(folder / "tokenizer_config.json")
-    if tokenizer_config["tokenizer_class"] == "TokenizersBackend":  # what only transformers 5 knows by this name
+    if tokenizer_config["tokenizer_class"] == "TokenizersBackend":  # a name that transformers 4 does not know
         # transformers 4 would add token_type_ids, which a CLIP tower does not take.
         tokenizer_config |= {"tokenizer_class": FAST_TOKENIZER_CLASS, "model_input_names": tokenizer.model_input_names}
         (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=2) + "\n", encoding="utf-8")
@@ -147,38 +146,30 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, max_length
 
 def verify_folder(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
     """Load what was written as a user would; any difference from the trained student raises RuntimeError."""
-    trained = model.state_dict()
     disable_progress_bar()  # type: ignore[no-untyped-call]  # else a bar for each of the two loads
-    model_classes: dict[Path, Any] = {folder: CLIPTextModelWithProjection, folder / "text_encoder": CLIPTextModel}
-    for subfolder, model_class in model_classes.items():
-        loaded, loading_info = model_class.from_pretrained(subfolder, output_loading_info=True)
-        bad_keys = [*loading_info["missing_keys"], *loading_info["unexpected_keys"], *loading_info["mismatched_keys"]]
+    for name, model_class in MODEL_CLASSES.items():
+        loaded, info = model_class.from_pretrained(folder / name, output_loading_info=True)
+        bad_keys = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
         if bad_keys:
-            raise RuntimeError(f"{subfolder}: loads with {len(bad_keys)} keys amiss, {bad_keys[0]} first")
-        check_weights(subfolder, trained, loaded.state_dict())
+            raise RuntimeError(f"{folder / name}: loads with {len(bad_keys)} keys amiss, {bad_keys[0]} first")
         if loaded.config.eos_token_id != tokenizer.eos_token_id:
-            raise RuntimeError(f"{subfolder}: eos_token_id {loaded.config.eos_token_id}, not {tokenizer.eos_token_id}")
-    tokenizer_folders: dict[str, Any] = {"the root": folder, "tokenizer/": folder / "tokenizer"}
-    candidates: list[tuple[str, Any, list[str]]] = [
-        (name, AutoTokenizer.from_pretrained(place), [*TOKENIZER_PROBES, MIXED_SCRIPT_PROBE])
-        for name, place in tokenizer_folders.items()
-    ]
+            raise RuntimeError(
+                f"{folder / name}: eos_token_id {loaded.config.eos_token_id}, not {tokenizer.eos_token_id}"
+            )
+        _verify_weights(folder / name, model.state_dict(), loaded.state_dict())
+    for name in TOKENIZER_FOLDERS:
+        probes = [*TOKENIZER_PROBES, MIXED_SCRIPT_PROBE]
+        _verify_tokenizer(
+            f"the tokenizer in {folder / name}", AutoTokenizer.from_pretrained(folder / name), tokenizer, probes
+        )
     if is_clip_bpe(tokenizer):
         clip_tokenizer = CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
-        candidates.append(("vocab.json and merges.txt", clip_tokenizer, list(TOKENIZER_PROBES)))
-    for name, reloaded, probes in candidates:
-        same = reloaded(probes, verbose=False).input_ids == tokenizer(probes, verbose=False).input_ids
-        if not same or vocab_and_merges(reloaded) != vocab_and_merges(tokenizer):
-            raise RuntimeError(f"{folder}: the tokenizer of {name} differs from the trained one")
+        _verify_tokenizer(
+            f"{folder}: the tokenizer of vocab.json and merges.txt", clip_tokenizer, tokenizer, TOKENIZER_PROBES
+        )
 
 
-def vocab_and_merges(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Any]:
-    """Vocabulary and merges (None where there are none) of a tokenizer, which decide the ids of every word."""
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    return model["vocab"], model.get("merges")
-
-
-def check_weights(folder: Path, trained: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor]) -> None:
+def _verify_weights(folder: Path, trained: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor]) -> None:
     """Raise RuntimeError unless file and loaded model hold the trained tensors bit for bit."""
     stored = load_file(folder / "model.safetensors")
     for name, weight in stored.items():
@@ -187,3 +178,16 @@ def check_weights(folder: Path, trained: Mapping[str, torch.Tensor], loaded: Map
             raise RuntimeError(f"{folder}: {name} differs from the trained weight")
     if len(stored) != len(loaded):
         raise RuntimeError(f"{folder}: {len(stored)} weights in the file, {len(loaded)} in the model")
+
+
+def _verify_tokenizer(label: str, loaded: Any, trained: PreTrainedTokenizerFast, probes: Sequence[str]) -> None:  # noqa: ANN401
+    """Raise RuntimeError unless `loaded` gives the trained ids, now and for every word."""
+    same_ids = loaded(list(probes), verbose=False).input_ids == trained(list(probes), verbose=False).input_ids
+    if not same_ids or _vocab_and_merges(loaded) != _vocab_and_merges(trained):
+        raise RuntimeError(f"{label} differs from the trained one")
+
+
+def _vocab_and_merges(tokenizer: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    """Vocabulary and merges (None where there are none) of a tokenizer, which decide the ids of every word."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    return model["vocab"], model.get("merges")

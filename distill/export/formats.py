@@ -1,19 +1,8 @@
-"""Golden vectors: 20 prompts with their ids, states and features, against which any other runtime can be checked.
+"""Further forms of an exported student: golden vectors, sentence-transformers, a ComfyUI node, an `xlmr` folder.
 
-What makes the exported folder a sentence-transformers model as well: stock modules and no code of ours.
-
-Transformer -> pooling, for CLIP the state at the last token, which is the end-of-text -> Dense -> normalise.
-
-The encoder as one safetensors file, under the key names that other programs look for.
-
-`clip_l.safetensors` has transformers' own names, by which ComfyUI's and Forge's loaders know a CLIP-L.
-`webui.safetensors` has the names that a Stable Diffusion 1 checkpoint gives its encoder, as AUTOMATIC1111 and every
-checkpoint merger read them; a checkpoint knows no text projection. `comfyui_node.py` is what ComfyUI needs besides.
-
-Write an `xlmr` student as what it is: an encoder with a pooling and a projection, for sentence-transformers.
-
-At the root the encoder with its tokenizer, as transformers loads it; beside it the stock modules that pool and project;
-in `states.safetensors` the projection of its states into the teacher's width.
+Golden vectors are 20 prompts with their ids, states and features, against which any other runtime can be checked.
+A sentence-transformers model is the folder itself with stock modules beside it, and no code of ours: transformer,
+pooling (for CLIP the state at the last token, which is the end-of-text), projection, normalisation.
 """
 
 import json
@@ -26,7 +15,6 @@ from safetensors.torch import save_file
 from transformers import AutoModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.files import atomic_folder
-from distill.export import comfyui_node
 from distill.export.folder import TOKENIZER_PROBES, check_output_folder, write_tokenizer
 from distill.student.xlmr import XlmrStudent
 
@@ -54,38 +42,7 @@ GOLDEN_PROMPTS = (
 )
 
 
-def write_golden(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write `golden/prompts.json` and `golden/vectors.safetensors` into `folder`.
-
-    Vectors: input_ids [20, slots] padded as diffusers pads them, last_hidden_state [20, slots, width] and text_embeds
-    [20, dim] in float32 on the CPU.
-    """
-    ids = padded_ids(tokenizer, model.config.max_position_embeddings)
-    with torch.inference_mode():
-        outputs = model(input_ids=ids)
-    golden_folder = folder / "golden"
-    golden_folder.mkdir()
-    prompts = json.dumps(GOLDEN_PROMPTS, ensure_ascii=False, indent=2) + "\n"
-    (golden_folder / "prompts.json").write_text(prompts, encoding="utf-8")
-    vectors = {"input_ids": ids, "last_hidden_state": outputs.last_hidden_state, "text_embeds": outputs.text_embeds}
-    save_file(
-        {name: value.clone() for name, value in vectors.items()},
-        golden_folder / "vectors.safetensors",
-        {"format": "pt"},
-    )
-
-
-def padded_ids(tokenizer: PreTrainedTokenizerFast, max_length: int) -> torch.Tensor:
-    """The golden prompts as ids [20, slots]."""
-    encoding = tokenizer(
-        list(GOLDEN_PROMPTS), padding="max_length", truncation=True, max_length=max_length, return_tensors="pt"
-    )
-    ids: torch.Tensor = encoding.input_ids
-    return ids
-
-
 Pooling = Literal["cls_token", "lasttoken", "mean_tokens"]
-
 # The names of the classes up to release 5; release 6 knows them still and moves them itself.
 MODULES = (
     ("", "sentence_transformers.models.Transformer"),
@@ -93,6 +50,32 @@ MODULES = (
     ("2_Dense", "sentence_transformers.models.Dense"),
     ("3_Normalize", "sentence_transformers.models.Normalize"),
 )
+COMFYUI_NODE = Path(__file__).with_name("comfyui_node.py")
+
+
+def write_golden(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write `golden/prompts.json` and `golden/vectors.safetensors` into `folder`.
+
+    Vectors: input_ids [20, max_length] padded as diffusers pads them, last_hidden_state [20, max_length, hidden_size]
+    and text_embeds [20, dim] in float32 on the CPU.
+    """
+    ids = padded_ids(tokenizer, model.config.max_position_embeddings)
+    with torch.inference_mode():
+        outputs = model(input_ids=ids)
+    vectors = {"input_ids": ids, "last_hidden_state": outputs.last_hidden_state, "text_embeds": outputs.text_embeds}
+    vectors = {name: value.clone() for name, value in vectors.items()}
+    (folder / "golden").mkdir()
+    _write_json(folder / "golden" / "prompts.json", GOLDEN_PROMPTS)
+    save_file(vectors, folder / "golden" / "vectors.safetensors", {"format": "pt"})
+
+
+def padded_ids(tokenizer: PreTrainedTokenizerFast, max_length: int) -> torch.Tensor:
+    """The golden prompts as ids [20, max_length]."""
+    encoding = tokenizer(
+        list(GOLDEN_PROMPTS), padding="max_length", truncation=True, max_length=max_length, return_tensors="pt"
+    )
+    ids: torch.Tensor = encoding.input_ids
+    return ids
 
 
 def write_sentence_modules(
@@ -103,7 +86,7 @@ def write_sentence_modules(
 
 
 def write_modules(folder: Path, projection: torch.Tensor, pooling: Pooling, max_length: int) -> None:
-    """The same for a model pooled in this way, whose pooled state is multiplied by `projection` [dim, width]."""
+    """Write the modules of a model with this pooling, whose result is multiplied by `projection` [dim, hidden_size]."""
     dim, width = projection.shape
     modules = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(MODULES)]
     _write_json(folder / "modules.json", modules)
@@ -122,26 +105,21 @@ def write_modules(folder: Path, projection: torch.Tensor, pooling: Pooling, max_
 
 def _write_json(path: Path, value: object) -> None:
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-WEBUI_PREFIX = "cond_stage_model.transformer."
-
-
-def write_single_files(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write `single_file/` into `folder`: clip_l.safetensors, webui.safetensors and comfyui_node.py."""
-    weights = {name: weight.detach().contiguous().clone() for name, weight in model.state_dict().items()}
-    inside = {WEBUI_PREFIX + name: weight for name, weight in weights.items() if name.startswith("text_model.")}
-    place = folder / "single_file"
-    place.mkdir()
-    told = {"format": "pt", "vocab_size": str(len(tokenizer))}
-    save_file(weights, place / "clip_l.safetensors", told)
-    save_file(inside, place / "webui.safetensors", told)
-    shutil.copyfile(comfyui_node.__file__, place / "comfyui_node.py")
+def write_comfyui_node(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write the node for ComfyUI, which stands alone, to `comfyui/` in `folder`."""
+    (folder / "comfyui").mkdir()
+    shutil.copyfile(COMFYUI_NODE, folder / "comfyui" / COMFYUI_NODE.name)
 
 
 def export_sentence_encoder(student: XlmrStudent, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Write `student` to the folder `out`, whole or not at all, and compare what loads with what was trained."""
+    """Write an `xlmr` student to the folder `out`, whole or not at all, and compare it as loaded with it as trained.
+
+    At the root the encoder with its tokenizer, as transformers loads it; beside it the stock modules that pool and
+    project; in `states.safetensors` the projection of its states into the teacher's width.
+    """
     check_output_folder(out)
     with atomic_folder(out) as folder:
         student.encoder.save_pretrained(folder)
@@ -159,7 +137,7 @@ def export_sentence_encoder(student: XlmrStudent, tokenizer: PreTrainedTokenizer
 
 @torch.no_grad()
 def _verify_encoder(folder: Path, student: XlmrStudent, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Any difference between the loaded encoder and the trained one is a bug."""
+    """Load the encoder as a user would; any difference from the trained one raises RuntimeError."""
     loaded = AutoModel.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False).eval()
     trained = student.encoder.eval()
     batch = tokenizer(

@@ -10,7 +10,10 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from data.cli import UserError, one_line
 
 REPOSITORY_FILES = {".gitattributes"}
-"""Of the repository itself, not of an export."""
+"""Files of the repository itself, not of an export."""
+STORAGE_FULL = "the account's storage is full ({code}); nothing was published; free some space and repeat"
+TOKEN_REFUSED = "the token was refused ({code}); log in with one that may write there: hf auth login"
+STATUS_REASONS = {401: TOKEN_REFUSED, 402: STORAGE_FULL, 403: TOKEN_REFUSED, 413: STORAGE_FULL, 507: STORAGE_FULL}
 
 
 @dataclass(frozen=True)
@@ -18,40 +21,12 @@ class UploadTarget:
     """Where an upload goes: a model repository `user/name`, its branch (None: main), and the commit's message."""
 
     repo: str
+    token: str
     public: bool
     revision: str | None
     message: str
     endpoint: str | None = None
-    """Of another Hub than the one that HF_ENDPOINT or the default names."""
-
-
-def upload(folder: Path, target: UploadTarget) -> str:
-    """Upload `folder` to `target` and return the address of the commit.
-
-    The repository is made if it is not there, private unless it is to be public. Large files are sent first, each known
-    by its hash, so a repeated call sends only what is missing; then one commit puts all of them in place and removes
-    files of a former export. (`HfApi.upload_folder` would make several commits of it.) Whatever goes wrong raises
-    UserError with the fix, never with the token.
-    """
-    repo, revision, token = target.repo, target.revision, hub_token(target.repo)
-    api = HfApi(endpoint=target.endpoint, token=token)
-    try:
-        api.create_repo(repo, private=not target.public, exist_ok=True)
-        if not target.public and not api.model_info(repo).private:
-            raise UserError(f"--push-to-hub {repo}: that repository is public; say --public if you mean it")
-        if revision is not None:
-            api.create_branch(repo, branch=revision, exist_ok=True)
-        commit = api.create_commit(
-            repo,
-            operations=_commit_operations(api, folder, repo, revision),
-            commit_message=target.message,
-            revision=revision,
-        )
-    except Exception as error:
-        if not (_is_network_error(error) or isinstance(error, HfHubHTTPError | ValueError | RuntimeError | OSError)):
-            raise
-        raise UserError(f"--push-to-hub {repo}: {_failure_reason(error, token)}") from error
-    return str(commit.commit_url)
+    """Address of the Hub; None: that of HF_ENDPOINT, or the default."""
 
 
 def hub_token(repo: str) -> str:
@@ -66,41 +41,62 @@ def hub_token(repo: str) -> str:
     return token
 
 
+def upload(folder: Path, target: UploadTarget) -> str:
+    """Upload `folder` to `target` and return the address of the commit.
+
+    The repository is made if it is not there, private unless it is to be public. Large files are sent first, each known
+    by its hash, so a repeated call sends only what is missing; then one commit puts all of them in place and removes
+    files of a former export. (`HfApi.upload_folder` would make several commits of it.) Whatever goes wrong raises
+    UserError with the fix, never with the token.
+    """
+    api, repo = HfApi(endpoint=target.endpoint, token=target.token), target.repo
+    try:
+        api.create_repo(repo, private=not target.public, exist_ok=True)
+        if not target.public and not api.model_info(repo).private:
+            raise UserError(f"--push-to-hub {repo}: that repository is public; say --public if you mean it")
+        if target.revision is not None:
+            api.create_branch(repo, branch=target.revision, exist_ok=True)
+        operations = _commit_operations(api, folder, target)
+        commit = api.create_commit(repo, operations, commit_message=target.message, revision=target.revision)
+    except Exception as error:
+        if not (_is_network_error(error) or isinstance(error, HfHubHTTPError | ValueError | RuntimeError | OSError)):
+            raise
+        raise UserError(f"--push-to-hub {repo}: {_failure_reason(error, target.token)}") from error
+    return str(commit.commit_url)
+
+
 def _commit_operations(
-    api: HfApi, folder: Path, repo: str, revision: str | None
+    api: HfApi, folder: Path, target: UploadTarget
 ) -> list[CommitOperationAdd | CommitOperationDelete]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in files}
-    stale = set(api.list_repo_files(repo, revision=revision)) - set(names) - REPOSITORY_FILES
+    stale = set(api.list_repo_files(target.repo, revision=target.revision)) - set(names) - REPOSITORY_FILES
     added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in names.items()]
     return [*added, *(CommitOperationDelete(path_in_repo=name) for name in sorted(stale))]
 
 
 def _failure_reason(error: Exception, token: str) -> str:
-    """One sentence for the user: what the Hub said, the token masked, and what to do."""
+    """One sentence for the user: the Hub's message, with the token masked, and the fix."""
     if str(error).startswith("Invalid metadata"):  # the client's ValueError; its cause would say less
-        return f"the Hub refuses the model card, maybe its --license ({one_line(_masked(error, token))})"
+        return f"the Hub refuses the model card, maybe its --license ({_message(error, token)})"
     while not (isinstance(error, HfHubHTTPError) or _is_network_error(error)) and isinstance(
         error.__cause__, Exception
     ):
         error = error.__cause__  # the client wraps what went wrong with one file
-    code = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
-    message = one_line(_masked(error, token))
-    full_message = str(error).lower()  # the Hub's own words come after a long address and an id
-    if code == 401 or (code == 403 and "storage" not in full_message and "quota" not in full_message):
-        return f"the token was refused ({code}); log in with one that may write there: hf auth login"
-    if code in (402, 403, 413, 507):
-        return f"the account's storage is full ({code}); nothing was published; free some space and repeat"
-    if code is not None:
-        return f"the Hub answered {code}; nothing was published; repeat the command later ({message})"
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        code, text = error.response.status_code, str(error).lower()  # the Hub's reason follows a long address
+        reason = STORAGE_FULL if code == 403 and ("storage" in text or "quota" in text) else STATUS_REASONS.get(code)
+        if reason is not None:
+            return reason.format(code=code)
+        return f"the Hub answered {code}; nothing was published; repeat the command later ({_message(error, token)})"
     if _is_network_error(error) or isinstance(error, ConnectionError):
         return f"the connection was cut ({type(error).__name__}); repeat the command, what arrived is not sent again"
-    return f"{message}; nothing was published; repeat the command"
+    return f"{_message(error, token)}; nothing was published; repeat the command"
 
 
-def _masked(error: Exception, token: str) -> Exception:
-    """`error` without the token, before anything cuts it in two."""
-    return Exception(str(error).replace(token, "***"))
+def _message(error: Exception, token: str) -> str:
+    """The error's text on one line, masked before anything cuts the token in two."""
+    return one_line(Exception(str(error).replace(token, "***")))
 
 
 def _is_network_error(error: Exception) -> bool:

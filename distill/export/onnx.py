@@ -1,4 +1,4 @@
-"""The student as ONNX, in float32 and in int8, each run and compared before it counts."""
+"""The student as ONNX, in float32 and in int8, each run and compared with the trained model."""
 
 import importlib
 import importlib.util
@@ -29,15 +29,16 @@ def require_packages() -> None:
 
 
 class OnnxModule(torch.nn.Module):
-    """ids [batch, length] to (last_hidden_state [batch, length, width], text_embeds [batch, dim])."""
+    """The encoder as ONNX sees it: ids [batch, length] to last_hidden_state [batch, length, hidden_size] and
+    text_embeds [batch, dim]."""
 
     def __init__(self, model: CLIPTextModelWithProjection) -> None:
-        """Take the weights of `model` as they are."""
+        """Share the weights of `model`."""
         super().__init__()
         self.model = model
 
     def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The two outputs that prompts and retrieval need."""
+        """States for prompts, features for retrieval."""
         outputs: Any = self.model(input_ids=input_ids)
         return outputs.last_hidden_state, outputs.text_embeds
 
@@ -59,7 +60,7 @@ def write_onnx(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreT
 
 
 def export_onnx(model: CLIPTextModelWithProjection, max_length: int, path: Path) -> None:
-    """Export with opset OPSET; batch and length (up to `slots`) are free."""
+    """Export with opset OPSET; batch and length (up to `max_length`) are free."""
     size = sum(weight.numel() for weight in model.parameters()) * 4
     ids = torch.ones((2, 9), dtype=torch.int64)  # any two rows of any length: only the shape is traced
     dynamic_dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=2, max=max_length)}
@@ -81,10 +82,10 @@ def export_onnx(model: CLIPTextModelWithProjection, max_length: int, path: Path)
 
 
 def quantise(path: Path, target: Path) -> None:
-    """Write int8 weights, one scale a channel; activations are quantised as they come."""
+    """Write int8 weights with one scale for each channel; activations are quantised at run time."""
     quantization: Any = importlib.import_module("onnxruntime.quantization")
     root, level = logging.getLogger(), logging.getLogger().level
-    root.setLevel(logging.ERROR)  # it advises at length on pre-processing that changes nothing here
+    root.setLevel(logging.ERROR)  # its advice on pre-processing changes nothing here
     try:
         quantization.quantize_dynamic(path, target, weight_type=quantization.QuantType.QInt8, per_channel=True)
     finally:
@@ -92,7 +93,7 @@ def quantise(path: Path, target: Path) -> None:
 
 
 def max_difference(path: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> float:
-    """The largest difference of any output on the golden prompts, whole, one by one tight, and as one tight batch."""
+    """The largest difference of any output on the golden prompts: padded to the full length, and in shorter batches."""
     onnxruntime: Any = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     padded = padded_ids(tokenizer, int(model.config.max_position_embeddings))

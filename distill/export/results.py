@@ -1,6 +1,7 @@
-"""The scores on a model card: of the encoder itself and of its ONNX files, in a table and as the Hub's model index.
+"""The result file of a benchmark: its metrics and schema, and its scores on a model card.
 
-The result file of a benchmark, as `python -m eval.NAME --out` writes it: what the card and the report rely on.
+`python -m eval.NAME --out` writes it, for a student's weights or for one of its ONNX files; the card, the Hub's model
+index and the report read it.
 """
 
 import hashlib
@@ -41,6 +42,7 @@ METRICS = (
 )
 """All metrics, in the order in which results, tables and arrays of scores list them."""
 RECALLS, MEAN_RECALL = METRICS[:-1], METRICS[-1]
+WEIGHTS_FILE = "model.safetensors"
 
 
 class RowIntervals(TypedDict):
@@ -73,7 +75,7 @@ class RatioJson(TypedDict):
 
 
 class ExampleJson(TypedDict):
-    """A caption as a query and what it found."""
+    """A caption as a query: its right images, the five that came first, and from 1 the rank of the first right one."""
 
     model: str
     language: str
@@ -84,7 +86,7 @@ class ExampleJson(TypedDict):
 
 
 class TranslationSample(TypedDict):
-    """A pair and what was said for it."""
+    """A pair and its generated translation."""
 
     en: str
     zh: str
@@ -92,7 +94,7 @@ class TranslationSample(TypedDict):
 
 
 class TranslationJson(TypedDict):
-    """One domain in one direction."""
+    """Translation of one domain in one direction."""
 
     domain: str
     model: str
@@ -107,7 +109,7 @@ class TranslationJson(TypedDict):
 
 
 class SettingsJson(TypedDict):
-    """What the scores depend on."""
+    """Settings on which the scores depend; `sha256` is of each file that was read, by path."""
 
     benchmark: str
     images: int
@@ -119,7 +121,7 @@ class SettingsJson(TypedDict):
 
 
 class ResultJson(TypedDict):
-    """The whole file."""
+    """The whole file; keys that are not named here may stand beside these."""
 
     rows: list[RowJson]
     ratios: NotRequired[dict[str, RatioJson]]
@@ -128,12 +130,9 @@ class ResultJson(TypedDict):
     settings: SettingsJson
 
 
-WEIGHTS_FILE = "model.safetensors"
-
-
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """A result file of a benchmark, as `python -m eval.NAME --out` wrote it."""
+    """A result file that was read."""
 
     path: Path
     rows: list[RowJson]
@@ -142,18 +141,30 @@ class BenchmarkResult:
 
     @property
     def scored_file(self) -> str:
-        """What was scored, below the student's folder."""
+        """The file that was scored, below the student's folder."""
         student = Path(self.settings["student"])
         return f"onnx/{student.name}" if student.suffix == ".onnx" else WEIGHTS_FILE
 
-    def model_label(self, row: RowJson) -> str:
-        """Who a row is about; the student in another form than its weights by the name of the file."""
-        of_file = row["model"] == "student" and self.scored_file != WEIGHTS_FILE
-        return f"student as {self.scored_file}" if of_file else str(row["model"])
+    def labelled(self, text: str, separator: str) -> str:
+        """`text`, with the name of the scored file where it is not the student's weights."""
+        return text if self.scored_file == WEIGHTS_FILE else f"{text}{separator}{self.scored_file}"
 
     def benchmark_label(self, row: RowJson) -> str:
         """The benchmark, and the domain where it has several."""
         return ", ".join([self.settings["benchmark"], *([row["domain"]] if "domain" in row else [])])
+
+    def check_weights(self, folder: Path) -> None:
+        """Raise UserError where the student in `folder` has other weights; a result of a Hub id has no hash."""
+        path, student = folder / self.scored_file, Path(self.settings["student"])
+        if not path.is_file():
+            raise UserError(f"--results {self.path}: of {self.scored_file}, which is not exported; add --parts onnx")
+        recorded = self.settings["sha256"].get(str(student if student.suffix == ".onnx" else student / WEIGHTS_FILE))
+        with path.open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if recorded not in (None, actual):
+            raise UserError(
+                f"--results {self.path}: of another {self.scored_file} than this one; score this student again"
+            )
 
 
 def read_results(paths: Sequence[Path]) -> tuple[BenchmarkResult, ...]:
@@ -165,81 +176,57 @@ def read_results(paths: Sequence[Path]) -> tuple[BenchmarkResult, ...]:
     return tuple(loaded)
 
 
-def check_same_weights(folder: Path, results: Sequence[BenchmarkResult]) -> None:
-    """Raise UserError for a result of other weights than those in `folder`; one of a Hub id has no hash to compare."""
-    for result in results:
-        path, source = folder / result.scored_file, Path(result.settings["student"])
-        if not path.is_file():
-            raise UserError(
-                f"--results {result.path}: of {result.scored_file}, which is not exported; add --parts onnx"
-            )
-        recorded_sha256 = result.settings["sha256"].get(
-            str(source if source.suffix == ".onnx" else source / WEIGHTS_FILE)
-        )
-        with path.open("rb") as file:
-            actual_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if recorded_sha256 not in (None, actual_sha256):
-            raise UserError(
-                f"--results {result.path}: of another {result.scored_file} than this one; score this student again"
-            )
-
-
 def model_index(results: Sequence[BenchmarkResult]) -> list[EvalResult]:
-    """The student's scores, as the Hub reads them."""
+    """The student's scores in the Hub's form."""
     return [
         EvalResult(
             task_type="zero-shot-retrieval",
             task_name=f"Zero-shot retrieval ({row['language']})",
-            dataset_type=each.settings["benchmark"].lower(),
-            dataset_name=f"{each.benchmark_label(row)} ({row['language']})",
+            dataset_type=result.settings["benchmark"].lower(),
+            dataset_name=f"{result.benchmark_label(row)} ({row['language']})",
             # Without it the Hub's client puts both languages, and all domains, under the first one.
             dataset_config=" ".join([row["language"], *([row["domain"]] if "domain" in row else [])]),
             metric_type=metric.key,
-            metric_name=metric.label if each.scored_file == WEIGHTS_FILE else f"{metric.label}, {each.scored_file}",
+            metric_name=result.labelled(metric.label, ", "),
             metric_value=row[metric.key],
         )
-        for each in results
-        for row in each.rows
+        for result in results
+        for row in result.rows
         if row["model"] == "student"
         for metric in METRICS
     ]
 
 
-def results_section(results: Sequence[BenchmarkResult]) -> str:
-    """The section of the card; "" where nothing was scored."""
-    if not results:
-        return ""
+def retrieval_lines(results: Sequence[BenchmarkResult]) -> list[str]:
+    """Table rows of the card: benchmark, model, captions, recalls in both directions, mean recall, its interval."""
     lines = []
     for result in results:
         for row in result.rows:
-            recalls = [f"{row[metric.key]:.1f}" for metric in RECALLS]
+            to_image, to_text = (
+                " / ".join(f"{row[metric.key]:.1f}" for metric in RECALLS if metric.direction == direction)
+                for direction in ("t2i", "i2t")
+            )
+            model = result.labelled("student", " as ") if row["model"] == "student" else row["model"]
             low, high = row["ci95"]["mr"]
             lines.append(
-                f"| {result.benchmark_label(row)} | {result.model_label(row)} | {row['language']} | "
-                f"{' / '.join(recalls[:3])} | "
-                f"{' / '.join(recalls[3:])} | {row['mr']:.2f} | {low:.2f} to {high:.2f} |"
+                f"| {result.benchmark_label(row)} | {model} | {row['language']} | {to_image} | {to_text} | "
+                f"{row['mr']:.2f} | {low:.2f} to {high:.2f} |"
             )
-    protocols = {
-        (each.settings["protocol"], each.settings["max_length"], each.settings["precision"]) for each in results
-    }
-    settings = "; ".join(
-        f"{name}, at most {length} tokens, {precision}" for name, length, precision in sorted(protocols)
-    )
-    return "\n".join(
-        ["## Results", "", "| benchmark | model | captions | T2I R@1 / 5 / 10 | I2T R@1 / 5 / 10 | MR | 95 % |",
-         "|---|---|---|---|---|---|---|",
-         *dict.fromkeys(lines),  # a teacher that was scored beside two files stands here once
-         "", f"Protocol: {settings}. Intervals by bootstrap over images, in translation over sentences.",
-         *_translation_table(results)]
-    )  # fmt: skip
+    return list(dict.fromkeys(lines))  # a teacher that was scored beside two files stands here once
 
 
-def _translation_table(results: Sequence[BenchmarkResult]) -> list[str]:
-    """What the run's decoder, or a translation model, made of held-out sentences."""
+def translation_lines(results: Sequence[BenchmarkResult]) -> list[str]:
+    """Table rows of the card for translations of held-out sentences, by the run's decoder or another model."""
     lines = [
         f"| {row['domain']} | {row['model']} | {row['direction']} | {row['bleu']:.2f} | {row['chrf']:.2f} |"
-        for each in results
-        for row in each.translations
+        for result in results
+        for row in result.translations
     ]
-    head = ["", "| held-out domain | model | direction | BLEU | chrF |", "|---|---|---|---|---|"]
-    return [*head, *dict.fromkeys(lines)] if lines else []
+    return list(dict.fromkeys(lines))
+
+
+def protocol_line(results: Sequence[BenchmarkResult]) -> str:
+    """Protocol, length limit and precision of the results, each combination once."""
+    settings = [result.settings for result in results]
+    combinations = sorted({(each["protocol"], each["max_length"], each["precision"]) for each in settings})
+    return "; ".join(f"{name}, at most {length} tokens, {precision}" for name, length, precision in combinations)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.cli import UserError
-from distill.api import Encoder, TextEncoder, load_student, load_text_encoder
+from distill.api import TextEncoder, load_student, load_text_encoder
 from eval.datasets.benchmark import IMAGE_SUFFIXES
 from eval.generation.pipeline import (
     Pipeline,
@@ -63,7 +63,7 @@ class ImageIndex:
 
     paths: tuple[Path, ...]
     features: NDArray[np.float32]
-    student: Encoder
+    student: TextEncoder
 
     def search(self, text: str, count: int = 12) -> list[tuple[Path, float]]:
         """The nearest pictures with their cosines, nearest first."""
@@ -91,7 +91,7 @@ def load_image_index(folder: Path, clip: str, student: str, device: torch.device
     tower = load_image_tower(clip, "--clip", torch.float32, device)
     encoder = load_student(student, device, "--student")
     features = image_features(tower, [str(path) for path in paths], _bytes, "crop")
-    if features.shape[1] != encoder.model.text_projection.out_features:
+    if features.shape[1] != encoder.feature_dim:
         raise UserError(f"--student {student}: its features have another width than those of --clip {clip}")
     return ImageIndex(paths, features, encoder)
 

@@ -9,7 +9,7 @@ import torch
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from distill.api import load_student
-from distill.export.formats import write_single_files
+from distill.export.formats import write_comfyui_node
 from tests.distill.export.comfyui_stub import ROWS, install
 
 
@@ -21,8 +21,8 @@ def node(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Any:  # noqa: ANN401  the shipped file, imported as ComfyUI imports it
     install(monkeypatch)
-    write_single_files(student, model, tokenizer)
-    spec = importlib.util.spec_from_file_location("shipped", student / "single_file" / "comfyui_node.py")
+    write_comfyui_node(student, model, tokenizer)
+    spec = importlib.util.spec_from_file_location("shipped", student / "comfyui" / "comfyui_node.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

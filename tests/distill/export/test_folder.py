@@ -22,6 +22,7 @@ from data.cli import UserError
 from data.files import atomic_folder, replace_folder
 from distill.export.folder import TOKENIZER_PROBES, checked_config, export, write_tokenizer
 from distill.export.main import main
+from distill.train.config import DataConfig, RunConfig
 from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
 
 ROOT = Path(__file__).parents[3]
@@ -192,7 +193,7 @@ def test_a_tokenizer_that_would_not_cut_chinese_is_not_an_export(
 ) -> None:
     """CLIPTokenizer makes its rules from code: named in the config, it would break the English of mixed prompts."""
     monkeypatch.setattr("distill.export.folder.FAST_TOKENIZER_CLASS", "CLIPTokenizer")
-    with pytest.raises(RuntimeError, match=r"the tokenizer of the root differs"):
+    with pytest.raises(RuntimeError, match=r"the tokenizer in .*student.* differs"):
         export(model, tokenizer, tmp_path / "student")
 
 
@@ -223,7 +224,8 @@ def test_foreign_things_at_out_are_never_touched(
     (tmp_path / "folder" / "photo.jpg").write_text("mine")
     (tmp_path / "pipeline" / "text_encoder").mkdir(parents=True)
     (tmp_path / "pipeline" / "text_encoder" / "config.json").write_text("mine")
-    wrong = {"file": "a file", "folder": "other things", "pipeline": "other things", "no/such": "make it first"}
+    wrong = dict.fromkeys(("file", "folder", "pipeline"), "something else is there; name a new folder")
+    wrong["no/such"] = "no folder .*no; make it first"
     for out, word in wrong.items():
         with pytest.raises(UserError, match=word):
             export(model, tokenizer, tmp_path / out)
@@ -263,15 +265,15 @@ def test_command_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    asked = []
+    opened = []
 
-    def load_run(run: Path, step: int | None = None) -> SimpleNamespace:
-        asked.append((run, step))
-        return SimpleNamespace(model=model, tokenizer=tokenizer, state_layer="last")
+    def open_run(run: Path, step: int | None) -> SimpleNamespace:
+        opened.append((run, step))
+        student = SimpleNamespace(state_width=24, to_clip=lambda: model)
+        return SimpleNamespace(config=config, student=student, tokenizer=tokenizer)
 
-    monkeypatch.setattr("distill.export.main.load_run", load_run)
-    config = SimpleNamespace(student=SimpleNamespace(xlmr=None))
-    monkeypatch.setattr("distill.export.main.read_config", lambda run: config)
+    config = RunConfig("teacher", DataConfig(tmp_path / "corpus"), tmp_path / "run")
+    monkeypatch.setattr("distill.export.main.open_run", open_run)
 
     with pytest.raises(UserError, match="no such folder; train first"):
         main(["--run", str(tmp_path / "absent"), "--out", str(tmp_path / "student")])
@@ -294,9 +296,10 @@ def test_command_line(
         with pytest.raises(UserError, match=said):
             main([*common, *wrong])
         assert not (tmp_path / "student").exists()
-    main([*common, "--step", "7", "--parts", "golden", "single-file"])
-    assert asked[-1] == (tmp_path / "run", 7)
-    assert {path.name for path in (tmp_path / "student").iterdir()} >= {"golden", "single_file", "README.md"}
+    main([*common, "--step", "7", "--parts", "golden", "comfyui"])
+    assert opened[-1] == (tmp_path / "run", 7)
+    assert len(opened) == 2, "once for the misfit, once for the export"
+    assert {path.name for path in (tmp_path / "student").iterdir()} >= {"golden", "comfyui", "README.md"}
     assert "523 tokens, checked" in capsys.readouterr().out
 
 

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers.loaders import single_file_utils
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
 from distill.export import onnx
 from distill.export.folder import export
-from distill.export.formats import GOLDEN_PROMPTS, write_golden, write_sentence_modules, write_single_files
+from distill.export.formats import GOLDEN_PROMPTS, write_golden, write_sentence_modules
 from distill.export.onnx import OPSET, TOLERANCE, write_onnx
 from eval.retrieval.models import load_text_tower, text_features
 from eval.retrieval.options import OPENAI
@@ -27,33 +26,6 @@ def own_features(model: Model, tokenizer: PreTrainedTokenizerFast, texts: list[s
     with torch.no_grad():
         rows = [model(torch.tensor([tokenizer(text).input_ids])).text_embeds[0] for text in texts]
     return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
-
-
-def test_clip_l_file_has_the_names_of_transformers(
-    model: Model, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
-    """ComfyUI knows a CLIP-L by this fc1 and the absence of layer 22; the projection is `text_projection.weight`."""
-    write_single_files(tmp_path, model, tokenizer)
-    weights = load_file(tmp_path / "single_file" / "clip_l.safetensors")
-    assert {"text_model.encoder.layers.0.mlp.fc1.weight", "text_projection.weight"} <= set(weights)
-    assert "text_model.encoder.layers.22.mlp.fc1.weight" not in weights
-    assert set(weights) == set(model.state_dict())
-    again = CLIPTextModelWithProjection(model.config)
-    again.load_state_dict(weights, strict=True)
-
-
-def test_webui_file_is_read_by_the_reader_of_stable_diffusion_checkpoints(
-    model: Model, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
-    """diffusers' own conversion of `.safetensors` checkpoints finds every weight of the encoder in it."""
-    write_single_files(tmp_path, model, tokenizer)
-    checkpoint = load_file(tmp_path / "single_file" / "webui.safetensors")
-    assert "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight" in checkpoint
-    convert: Any = single_file_utils.convert_ldm_clip_checkpoint
-    found = convert(dict(checkpoint))
-    wanted = {name: weight for name, weight in model.state_dict().items() if name.startswith("text_model.")}
-    assert set(found) == set(wanted)
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_golden_vectors_are_what_the_model_says(

@@ -29,7 +29,7 @@ def recorded(model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerF
 def test_an_export_holds_here(
     recorded: Path, teachers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_pipeline(recorded, str(teachers), tmp_path / "pipeline")
+    write_pipeline(recorded, teachers, tmp_path / "pipeline")
     out = tmp_path / "golden.json"
     golden.main([str(recorded), "--pipeline", str(tmp_path / "pipeline"), "--out", str(out)])
     found = json.loads(out.read_text())
@@ -134,7 +134,7 @@ def test_a_pipeline_that_is_none(recorded: Path, tmp_path: Path, capfd: pytest.C
 @pytest.mark.parametrize("python", os.environ.get("YUQIAO_OTHER_PYTHONS", "").split())
 def test_an_export_holds_under_other_releases(recorded: Path, teachers: Path, python: str) -> None:
     """YUQIAO_OTHER_PYTHONS names interpreters with other releases of transformers and diffusers."""
-    write_pipeline(recorded, str(teachers), recorded.parent / "pipeline")
+    write_pipeline(recorded, teachers, recorded.parent / "pipeline")
     done = subprocess.run(
         [python, "-m", "eval.golden", recorded, "--pipeline", recorded.parent / "pipeline"],
         cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,

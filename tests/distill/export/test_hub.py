@@ -9,8 +9,8 @@ import pytest
 from transformers import CLIPTextModelWithProjection
 
 from data.cli import UserError
-from distill.export.hub import UploadTarget, upload
-from distill.export.main import parse_args
+from distill.export.hub import UploadTarget, hub_token, upload
+from distill.export.main import parse
 from tests.distill.export.hub_server import TOKEN, Hub, running
 
 
@@ -25,7 +25,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def sent(hub: Hub, folder: Path, **settings: Any) -> str:  # noqa: ANN401  the settings of push
     given = {"public": False, "revision": None, "message": "A student", **settings}
-    return upload(folder, UploadTarget("me/student", endpoint=hub.address, **given))
+    return upload(folder, UploadTarget("me/student", TOKEN, endpoint=hub.address, **given))
 
 
 def held(folder: Path) -> dict[str, bytes]:
@@ -103,13 +103,14 @@ def test_a_name_that_cannot_work_is_told_before_anything_is_read(tmp_path: Path)
     (tmp_path / "run").mkdir()
     options = ["--run", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--push-to-hub", "no good/name"]
     with pytest.raises(UserError, match="not a repository id"):
-        parse_args(options)
+        parse(options)
 
 
-def test_ids_and_tokens_that_cannot_work(hub: Hub, student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_and_tokens_that_cannot_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert hub_token("me/student") == TOKEN
     with pytest.raises(UserError, match="not a repository id; write user/name"):
-        upload(student, UploadTarget("no good/name", public=False, revision=None, message="", endpoint=hub.address))
-    monkeypatch.delenv("HF_TOKEN")
+        hub_token("no good/name")
     monkeypatch.setattr("distill.export.hub.get_token", lambda: None)
     with pytest.raises(UserError, match="no token; run `hf auth login` or set HF_TOKEN"):
-        sent(hub, student)
+        hub_token("me/student")

@@ -12,10 +12,11 @@ from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
 from distill.export.folder import export
-from distill.export.formats import write_golden, write_single_files
-from distill.export.model_card import card_writer, read_card_info
+from distill.export.formats import write_comfyui_node, write_golden
+from distill.export.model_card import CardInfo, card_writer, read_card_info
 from distill.export.onnx import write_onnx
-from distill.export.results import METRICS, model_index, read_results, results_section
+from distill.export.results import METRICS, model_index, read_results, retrieval_lines, translation_lines
+from distill.train.config import RunConfig, parse_config
 from eval.datasets.benchmark import BENCHMARKS
 from eval.retrieval import __main__ as retrieval_main
 from tests.eval.files import write_files
@@ -40,28 +41,33 @@ def result() -> dict[str, Any]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    folder, corpus = tmp_path / "run", tmp_path / "corpus"
-    folder.mkdir()
+def run(tmp_path: Path) -> RunConfig:
+    corpus = tmp_path / "corpus"
     corpus.mkdir()
     config = {
         "teacher": "openai/clip-vit-large-patch14",
         "data": {"corpus": str(corpus)},
         "losses": {"pooled": {"chinese": 1.5}},
         "train": {"lr": 0.0004},
+        "student": {"multilingual": {"tokenizer": str(tmp_path / "vocab")}},
+        "out_dir": str(tmp_path / "run"),
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     source = {"name": "tatoeba", "domain": "general", "license": "CC BY 2.0 FR", "train": 25665}
     (corpus / "report.json").write_text(json.dumps({"train_rows": 25665, "rows_rejected": 335, "sources": [source]}))
     (tmp_path / "result.json").write_text(json.dumps(result()))
-    return folder
+    return parse_config(["--config", str(tmp_path / "config.yaml")]).run
+
+
+def card_info(name: str, license: str, run: RunConfig, results: list[Path]) -> CardInfo:
+    return read_card_info(name, license, run, read_results(results))
 
 
 def test_card(
-    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, run: Path, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, run: RunConfig, tmp_path: Path
 ) -> None:
-    origin = read_card_info("me/student", "cc-by-sa-4.0", run, [tmp_path / "result.json"])
-    export(model, tokenizer, tmp_path / "student", [write_golden, write_single_files, card_writer(origin)])
+    origin = card_info("me/student", "cc-by-sa-4.0", run, [tmp_path / "result.json"])
+    export(model, tokenizer, tmp_path / "student", [write_golden, write_comfyui_node, card_writer(origin)])
     read = ModelCard.load(tmp_path / "student" / "README.md")
     assert read.data.language == ["zh", "en"]
     assert read.data.license == "cc-by-sa-4.0"
@@ -79,7 +85,7 @@ def test_card(
         'CLIPTextModelWithProjection.from_pretrained("me/student")',
         "523 tokens",
         "- `golden`",
-        "- `single_file`",
+        "- `comfyui`",
     ):
         assert said in read.text
     assert "- `onnx`" not in read.text
@@ -87,9 +93,10 @@ def test_card(
 
 
 def test_a_card_without_results_or_corpus(
-    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, run: RunConfig, tmp_path: Path
 ) -> None:
-    export(model, tokenizer, tmp_path / "student", [card_writer(read_card_info("student", "other", tmp_path, []))])
+    (tmp_path / "corpus" / "report.json").unlink()
+    export(model, tokenizer, tmp_path / "student", [card_writer(card_info("student", "other", run, []))])
     read = ModelCard.load(tmp_path / "student" / "README.md")
     assert read.data.eval_results is None
     assert "## Results" not in read.text
@@ -97,10 +104,10 @@ def test_a_card_without_results_or_corpus(
 
 
 def test_the_python_of_the_card_runs(
-    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, run: RunConfig, tmp_path: Path
 ) -> None:
     out = tmp_path / "student"
-    export(model, tokenizer, out, [card_writer(read_card_info(str(out), "other", tmp_path, []))])
+    export(model, tokenizer, out, [card_writer(card_info(str(out), "other", run, []))])
     code = (out / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {}
     exec(code, names)
@@ -108,7 +115,7 @@ def test_the_python_of_the_card_runs(
 
 
 def test_the_int8_file_has_a_score_of_its_own(
-    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, run: Path, tmp_path: Path
+    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, run: RunConfig, tmp_path: Path
 ) -> None:
     """Export, score, export again with the scores: as the docs have it; a result of other weights is refused."""
     out, files, clip = tmp_path / "student", write_files(tmp_path), save_clip(tmp_path / "clip")
@@ -118,7 +125,7 @@ def test_the_int8_file_has_a_score_of_its_own(
         results.append(tmp_path / f"{student.stem}.json")
         words = ["--student", student, "--clip", clip, "--data", files.jsonl, "--title", "Drawn", "--out", results[-1]]
         retrieval_main.run_benchmark(BENCHMARKS["flickr30k-cn"], [str(word) for word in words])
-    origin = read_card_info("student", "other", run, results)
+    origin = card_info("student", "other", run, results)
     export(model, tokenizer, out, [write_onnx, card_writer(origin)])
     read = ModelCard.load(out / "README.md")
     scores = {each.metric_name: each.metric_value for each in read.data.eval_results if each.dataset_config == "zh"}
@@ -138,7 +145,7 @@ def test_the_int8_file_has_a_score_of_its_own(
     assert (out / "README.md").read_bytes() == before
 
 
-def test_translations_on_the_card(run: Path, tmp_path: Path) -> None:
+def test_translations_on_the_card(run: RunConfig, tmp_path: Path) -> None:
     """Of two domains: rows of their own in table and index, and what the decoder said."""
     value = result()
     value["settings"]["benchmark"] = "translation"
@@ -149,15 +156,14 @@ def test_translations_on_the_card(run: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     (tmp_path / "translation.json").write_text(json.dumps(value))
     found = read_results([tmp_path / "translation.json"])
-    text = results_section(found)
-    assert "| translation, poetry | student | zh | 10.0 / 11.0 / 12.0 |" in text
-    assert "| poetry | decoder | zh_from_en | 12.35 | 3.25 |" in text
+    assert retrieval_lines(found)[0].startswith("| translation, poetry | student | zh | 10.0 / 11.0 / 12.0 |")
+    assert translation_lines(found) == ["| poetry | decoder | zh_from_en | 12.35 | 3.25 |"]
     names = {(each.dataset_name, each.dataset_config) for each in model_index(found)}
     assert ("translation, news (zh)", "zh news") in names
     assert len(names) == 4
 
 
-def test_results_that_are_none(run: Path, tmp_path: Path) -> None:
+def test_results_that_are_none(run: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("[]")
     (tmp_path / "cut.json").write_text('{"rows": [')
     (tmp_path / "deep.json").write_text("[" * 100_000)
@@ -168,7 +174,7 @@ def test_results_that_are_none(run: Path, tmp_path: Path) -> None:
         ("absent", "no such file"),
     ):
         with pytest.raises(UserError, match=said):
-            read_card_info("x", "other", run, [tmp_path / f"{name}.json"])
+            card_info("x", "other", run, [tmp_path / f"{name}.json"])
 
 
 @pytest.mark.parametrize(
@@ -182,7 +188,7 @@ def test_results_that_are_none(run: Path, tmp_path: Path) -> None:
         ("rows", "rows: Field required"),
     ],
 )
-def test_a_damaged_result_is_refused_by_its_key(place: str, said: str, run: Path, tmp_path: Path) -> None:
+def test_a_damaged_result_is_refused_by_its_key(place: str, said: str, run: RunConfig, tmp_path: Path) -> None:
     value = result()
     *outer, key = place.split(".")
     at: Any = value
@@ -193,10 +199,10 @@ def test_a_damaged_result_is_refused_by_its_key(place: str, said: str, run: Path
         del at[key]
     (tmp_path / "bad.json").write_text(json.dumps(value))
     with pytest.raises(UserError, match=rf"bad\.json: no result of a benchmark: {said}; write it again"):
-        read_card_info("x", "other", run, [tmp_path / "bad.json"])
+        card_info("x", "other", run, [tmp_path / "bad.json"])
 
 
-def test_a_damaged_report_of_the_corpus(run: Path, tmp_path: Path) -> None:
+def test_a_damaged_report_of_the_corpus(run: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "corpus" / "report.json").write_text('{"train_rows": 1, "rows_rejected": 0, "sources": [{}]}')
     with pytest.raises(UserError, match=r"report\.json: sources\.0\.name: Field required; build the corpus again"):
-        read_card_info("x", "other", run, [])
+        card_info("x", "other", run, [])

@@ -11,8 +11,8 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
-from distill.export.main import parse_args
-from distill.export.pipeline import write_pipeline
+from distill.export import pipeline as export_pipeline
+from distill.export.main import parse
 
 PROMPT = "戴帽子拿剑的cat and the dog，8k"
 
@@ -40,6 +40,14 @@ def test_the_copy_draws_with_the_student_and_the_rest_is_untouched(
     assert pipeline(PROMPT, num_inference_steps=1, height=16, width=16, output_type="np").images.shape[1:3] == (16, 16)
     write_pipeline(student, str(teachers), tmp_path / "swapped")  # a repeat replaces it
     assert sorted(path.name for path in tmp_path.iterdir()) == ["student", "swapped"]
+
+
+def write_pipeline(student: Path, source: str, out: Path) -> None:
+    """Check and write, in the order of the command line."""
+    pipeline = export_pipeline.resolve_pipeline(source)
+    export_pipeline.check_pipeline_out(out, student, pipeline)
+    export_pipeline.check_pipeline_fit(24, pipeline)
+    export_pipeline.write_pipeline(student, pipeline.folder, out)
 
 
 def changed(teachers: Path, folder: Path, path: str, **values: object) -> Path:
@@ -104,5 +112,5 @@ def test_places_for_the_copy_are_refused_before_anything_is_written(
     before = sorted(tmp_path.rglob("*"))
     words = ["--run", tmp_path / "run", "--out", tmp_path / "student", "--pipeline", own, "--pipeline-out"]
     with pytest.raises(UserError, match=f"--pipeline-out .*{said}"):
-        parse_args([*map(str, words), str(tmp_path / out)])
+        parse([*map(str, words), str(tmp_path / out)])
     assert sorted(tmp_path.rglob("*")) == before
