@@ -1,6 +1,8 @@
-"""What every command line shares: one-line errors with exit code 2, YAML configurations, commands as subprocesses."""
+"""What every command line shares: one-line errors with exit code 2, YAML configurations, subprocesses, provenance."""
 
+import importlib.metadata
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -194,3 +196,27 @@ def run_subcommand(*arguments: str) -> None:
         sys.exit(2)
     if completed.returncode:
         raise UserError(f"`python {' '.join(arguments)}` ended with code {completed.returncode}")
+
+
+def command_line(module: str, arguments: list[str] | None) -> str:
+    """The command, quoted for a shell; of `sys.argv` where `arguments` is None."""
+    return shlex.join(["python", "-m", *module.split(), *(sys.argv[1:] if arguments is None else arguments)])
+
+
+def commit() -> str:
+    """The commit of this code, with "+changes" where tracked files differ; the package's version outside a checkout."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]
+    try:
+        described = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=20, check=True)
+        return described.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        try:
+            return f"yuqiao {importlib.metadata.version('yuqiao')}"
+        except importlib.metadata.PackageNotFoundError:
+            return "unknown"
+
+
+def versions() -> dict[str, str]:
+    """The releases of the libraries that a score may depend on."""
+    names = ("numpy", "pillow", "tokenizers", "torch", "transformers")
+    return {name: importlib.metadata.version(name) for name in names}

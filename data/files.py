@@ -1,11 +1,12 @@
-"""Files and folders that are whole or absent, locks, and JSON that is checked where it is read."""
+"""Files and folders that are whole or absent, locks, hashes, and JSON that is checked where it is read."""
 
 import ctypes
 import fcntl
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -137,6 +138,17 @@ def check_writable(out: Path) -> None:
         raise UserError(f"--out {out}: a folder; name a file, such as {out / 'result.json'}")
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: no folder {out.parent}; make it first")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes(paths: Iterable[Path]) -> dict[str, str]:
+    """File -> SHA-256; paths that are no files are left out."""
+    return {str(path): sha256(path) for path in paths if path.is_file()}
 
 
 def write_json(value: dict[str, Any], path: Path) -> None:

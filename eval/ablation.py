@@ -17,9 +17,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from data.cli import UserError, run_cli, run_subcommand
-from data.files import write_json, write_text
-from eval.provenance import commit, hashes
+from data.cli import UserError, commit, run_cli, run_subcommand
+from data.files import hashes, write_json, write_text
 from eval.report.charts import dot_plot
 
 T975 = dict(enumerate((12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262), 2))  # Student's t by seeds

@@ -15,13 +15,12 @@ import numpy as np
 from jsonargparse import Namespace
 from tqdm import tqdm
 
-from data.cli import UserError, run_cli
+from data.cli import UserError, command_line, run_cli
 from data.files import write_json
 from distill.losses.translation import Language
 from eval.datasets.benchmark import CaptionSet, RetrievalBenchmark
 from eval.held_out import Pairs, load_held_out
 from eval.metrics import bleu_and_chrf
-from eval.provenance import command_line
 from eval.retrieval.options import OPENAI, Options, common_options, make_parser
 from eval.retrieval.result import Ratio, RetrievalResult, ScoreRow, recall_ratios
 from eval.retrieval.score import load_models, score_rows, score_settings, text_gallery

@@ -4,7 +4,6 @@
 index and the report read it.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from huggingface_hub import EvalResult
 from typing_extensions import TypedDict
 
 from data.cli import UserError
-from data.files import read_json, validated
+from data.files import read_json, sha256, validated
 
 REWRITE_HINT = "write it again with python -m eval.NAME --out"
 Interval = tuple[float, float]
@@ -159,9 +158,7 @@ class BenchmarkResult:
         if not path.is_file():
             raise UserError(f"--results {self.path}: of {self.scored_file}, which is not exported; add --parts onnx")
         recorded = self.settings["sha256"].get(str(student if student.suffix == ".onnx" else student / WEIGHTS_FILE))
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
-        if recorded not in (None, actual):
+        if recorded not in (None, sha256(path)):
             raise UserError(
                 f"--results {self.path}: of another {self.scored_file} than this one; score this student again"
             )

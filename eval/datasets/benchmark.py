@@ -1,21 +1,25 @@
-"""A retrieval benchmark in memory: image ids, captions by language, a reader of pictures; and its checks."""
+"""A retrieval benchmark: image ids, captions by language and a reader of pictures, from any published layout."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.cli import UserError
+from data.sources.benchmark_files import EXPECTED, benchmark_files, read_benchmark_rows
 from data.sources.benchmark_rows import BenchmarkRow
+from eval.datasets.chinese_clip import CAPTION_SUFFIXES, base64_image_reader, image_offsets, pictures_file
+from eval.datasets.hub import is_hub_id, read_hub
 
 ImageReader = Callable[[str], bytes]
 """From an image id to the bytes of its file; raises UserError naming the image where it is missing."""
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 IMAGE_FOLDERS = ("images", "Images", "flickr30k-images", "flickr30k_images", "imgs")
 PART_OF_SPEECH = re.compile(r"(\S[/_][A-Za-z]{1,3}\d?(\s|$)){2}")
+_GIVE_FEATURES = "give features with --image-features"
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -85,7 +89,55 @@ def assemble(
     return RetrievalBenchmark(tuple(image_index), captions, read_image, files)
 
 
-def checked_benchmark(benchmark: RetrievalBenchmark, name: str) -> RetrievalBenchmark:
+def read_benchmark(data: str, images: Path | None = None, language: str = "zh") -> RetrievalBenchmark:
+    """Read the benchmark at `data`: a file, a folder, or the id of a data set on the Hub.
+
+    `images` is the folder of pictures where it is not beside the captions, `language` that of captions whose layout
+    does not tell it. Anything that is not a whole benchmark raises UserError.
+    """
+    path = Path(data)
+    if not path.exists() and not is_hub_id(data):
+        raise UserError(f"--data {data}: no such file or folder; {EXPECTED}, or the id of a data set on the Hub")
+    file = benchmark_files(path)[0] if path.is_dir() else path
+    if not file.is_file():
+        table = read_hub(str(file) if file.is_dir() else data)
+        read_image = table.read_image or missing_images(f"{data} has no column of pictures", _GIVE_FEATURES)
+        return _checked(assemble(table.rows, read_image, table.files, table.images), data)
+    rows = [_scored_row(row, language) for row in read_benchmark_rows("", str(file))]
+    if file.name.endswith(CAPTION_SUFFIXES):
+        return _checked(_assemble_chinese_clip(rows, file), data)
+    return _checked(assemble(rows, folder_image_reader(file, images), (file,)), data)
+
+
+def _scored_row(row: BenchmarkRow, language: str) -> BenchmarkRow:
+    """`row` with its language; UserError where a caption is empty or has no image."""
+    if not row.images:
+        raise UserError(
+            f'{row.where}: no image id; each row needs one, such as {{"image": id, "zh": [...], "en": [...]}}'
+        )
+    if row.text is not None and not row.text.strip():
+        raise UserError(f"{row.where}: an empty caption; remove it")
+    return replace(row, language=row.language or language)
+
+
+def _assemble_chinese_clip(rows: list[BenchmarkRow], texts: Path) -> RetrievalBenchmark:
+    """`rows` of the file `texts` with the pictures beside it; without them the gallery is the images of the captions.
+
+    The order of the pictures' file is the order of the gallery, and it decides ties, as in Chinese-CLIP.
+    """
+    pictures = pictures_file(texts)
+    if not pictures.is_file():
+        read_image = missing_images(f"no file {pictures}", f"put it there, or {_GIVE_FEATURES}")
+        return assemble(rows, read_image, (texts,))
+    offsets = image_offsets(pictures)
+    for row in rows:
+        unknown = [image for image in row.images if image not in offsets]
+        if unknown:
+            raise UserError(f"{row.where}: a caption of image {unknown[0]}, which is not in {pictures}")
+    return assemble(rows, base64_image_reader(pictures, offsets), (texts, pictures), offsets)
+
+
+def _checked(benchmark: RetrievalBenchmark, name: str) -> RetrievalBenchmark:
     """`benchmark` itself; UserError where it has no captions, half characters, or part-of-speech tags."""
     if not benchmark.captions:
         raise UserError(f"{name}: no captions; the file is empty")

@@ -2,34 +2,21 @@
 
 import base64
 import binascii
+from collections.abc import Callable
 from pathlib import Path
 
 from data.cli import UserError
-from data.sources.benchmark_rows import BenchmarkRow
-from eval.datasets.benchmark import ImageReader, RetrievalBenchmark, assemble, missing_images
 
 CAPTION_SUFFIXES = ("_texts.jsonl", "_queries.jsonl")
 
 
-def assemble_chinese_clip(rows: list[BenchmarkRow], texts: Path) -> RetrievalBenchmark:
-    """`rows` of the file `texts` with the pictures beside it; without them the gallery is the images of the captions.
-
-    The order of the pictures' file is the order of the gallery, and it decides ties, as in Chinese-CLIP.
-    """
+def pictures_file(texts: Path) -> Path:
+    """The file of pictures that belongs to a file of captions."""
     suffix = next(suffix for suffix in CAPTION_SUFFIXES if texts.name.endswith(suffix))
-    pictures = texts.with_name(texts.name.removesuffix(suffix) + "_imgs.tsv")
-    if not pictures.is_file():
-        no_file = missing_images(f"no file {pictures}", "put it there, or give features with --image-features")
-        return assemble(rows, no_file, (texts,))
-    offsets = _offsets(pictures)
-    for row in rows:
-        unknown = [image for image in row.images if image not in offsets]
-        if unknown:
-            raise UserError(f"{row.where}: a caption of image {unknown[0]}, which is not in {pictures}")
-    return assemble(rows, _image_reader(pictures, offsets), (texts, pictures), offsets)
+    return texts.with_name(texts.name.removesuffix(suffix) + "_imgs.tsv")
 
 
-def _offsets(pictures: Path) -> dict[str, int]:
+def image_offsets(pictures: Path) -> dict[str, int]:
     """Byte offset of each picture's line, so that no more than one picture is in memory."""
     offsets: dict[str, int] = {}
     with pictures.open("rb") as file:
@@ -43,7 +30,9 @@ def _offsets(pictures: Path) -> dict[str, int]:
     return offsets
 
 
-def _image_reader(pictures: Path, offsets: dict[str, int]) -> ImageReader:
+def base64_image_reader(pictures: Path, offsets: dict[str, int]) -> Callable[[str], bytes]:
+    """From an image id to the bytes of its picture; UserError for one that is not base64."""
+
     def read_image(image: str) -> bytes:
         with pictures.open("rb") as file:
             file.seek(offsets[image])

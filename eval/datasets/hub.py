@@ -1,16 +1,26 @@
 """Benchmarks as data sets of the Hugging Face Hub: by id, or as a local copy of the folder."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.cli import UserError, one_line
 from data.sources.benchmark_rows import BenchmarkRow, caption_list, text_key_language
-from eval.datasets.benchmark import ImageReader, RetrievalBenchmark, assemble, missing_images
 
 ID_COLUMNS = ("image_id", "img_id", "filename", "file_name", "img_path", "id")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
+
+
+@dataclass(frozen=True)
+class HubTable:
+    """Captions and image ids of a data set in its order; `files` are those of a local copy."""
+
+    rows: list[BenchmarkRow]
+    images: list[str]
+    read_image: Callable[[str], bytes] | None
+    files: tuple[Path, ...]
 
 
 def is_hub_id(name: str) -> bool:
@@ -18,7 +28,7 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None and Path(name).suffix not in {".csv", ".jsonl"}
 
 
-def read_hub(name: str) -> RetrievalBenchmark:
+def read_hub(name: str) -> HubTable:
     """Read the test rows of `name`; columns are known by name, the language of plain ones by the captions' script."""
     import datasets
 
@@ -36,14 +46,10 @@ def read_hub(name: str) -> RetrievalBenchmark:
         raise UserError(f"--data {name}: no column of captions among {', '.join(rows.column_names)}")
     identity = next((column for column in ID_COLUMNS if column in rows.column_names), None)
     ids = [str(value) for value in rows[identity]] if identity else [str(number) for number in range(len(rows))]
-    captions = _captions(rows.select_columns(list(columns)), columns, ids)
-    read_image = (
-        _image_reader(rows.cast_column(image, datasets.Image(decode=False)), image, ids)
-        if image
-        else missing_images(f"{name} has no column of pictures", "give features with --image-features")
-    )
-    local = tuple(sorted(Path(name).rglob("*.parquet"))) if Path(name).is_dir() else ()
-    return assemble(captions, read_image, local, ids)
+    captions = list(_captions(rows.select_columns(list(columns)), columns, ids))
+    read_image = _image_reader(rows.cast_column(image, datasets.Image(decode=False)), image, ids) if image else None
+    files = tuple(sorted(Path(name).rglob("*.parquet"))) if Path(name).is_dir() else ()
+    return HubTable(captions, ids, read_image, files)
 
 
 def _caption_columns(names: list[str]) -> dict[str, str]:
@@ -62,7 +68,7 @@ def _captions(rows: Any, columns: dict[str, str], ids: list[str]) -> Iterator[Be
                 yield BenchmarkRow(where, language or ("zh" if CHINESE.search(text) else "en"), text, (ids[number],))
 
 
-def _image_reader(rows: Any, column: str, ids: list[str]) -> ImageReader:  # noqa: ANN401  datasets is untyped
+def _image_reader(rows: Any, column: str, ids: list[str]) -> Callable[[str], bytes]:  # noqa: ANN401  datasets is untyped
     row_of_image = {image: position for position, image in enumerate(ids)}
 
     def read_image(image: str) -> bytes:

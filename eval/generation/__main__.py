@@ -17,8 +17,8 @@ from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from data.cli import UserError, run_cli
-from data.files import atomic_folder, check_out, write_json
+from data.cli import UserError, command_line, commit, run_cli, versions
+from data.files import atomic_folder, check_out, hashes, write_json
 from distill.api import load_text_encoder
 from eval.generation.compare import GenerationComparison, GenerationSetup, Recognise, compare_generations, summarise
 from eval.generation.pipeline import (
@@ -30,7 +30,6 @@ from eval.generation.pipeline import (
 )
 from eval.generation.prompts import Prompt, read_prompts
 from eval.generation.recogniser import load_recogniser, recognise
-from eval.provenance import command_line, commit, hashes, versions
 from eval.retrieval.options import DTYPES, Precision, resolve_device
 
 _OUTPUT_NAMES = {"result.json", "grid.png", "pictures"}

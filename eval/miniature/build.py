@@ -16,6 +16,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from data.cli import commit
 from data.files import write_json
 from data.miniature.corpus import REGISTERS, TRAIN_SEED, caption_pair, sample_test_scenes
 from data.miniature.scene import Scene, sample_scenes
@@ -27,7 +28,6 @@ from eval.miniature.train_clip import clip_image_features, clip_text_features, r
 from eval.miniature.train_recogniser import recogniser_scores, train_recogniser
 from eval.miniature.train_unet import cached_states, generation_scores, new_scheduler, train_unet
 from eval.miniature.training_loop import TrainingConfig, save_tensors
-from eval.provenance import commit
 
 CARD_TEMPLATE = """# The miniature's models
 

@@ -9,8 +9,7 @@ import opencc
 
 from data.cli import UserError, run_cli
 from data.files import write_json
-from eval.datasets.benchmark import BENCHMARKS, CaptionSet, PublishedBenchmark, RetrievalBenchmark
-from eval.datasets.readers import read_benchmark
+from eval.datasets.benchmark import BENCHMARKS, CaptionSet, PublishedBenchmark, RetrievalBenchmark, read_benchmark
 from eval.retrieval.options import Options, parse_options
 from eval.retrieval.result import RetrievalResult
 from eval.retrieval.score import score_benchmark

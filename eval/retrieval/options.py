@@ -8,10 +8,9 @@ from typing import Literal
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
-from data.cli import UserError
+from data.cli import UserError, command_line
 from data.files import check_writable
 from eval.datasets.benchmark import BENCHMARKS
-from eval.provenance import command_line
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

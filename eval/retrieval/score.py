@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.cli import UserError, one_line
-from eval import metrics, provenance
+from data.cli import UserError, commit, one_line, versions
+from data.files import hashes
+from eval import metrics
 from eval.datasets.benchmark import CaptionSet, RetrievalBenchmark
 from eval.metrics import positive_ranks, recalls
 from eval.retrieval.images import image_features, load_image_tower
@@ -219,7 +220,7 @@ def score_settings(
     """Everything that the scores depend on, as JSON values."""
     models = [source for source in (options.student, options.clip, options.translator) if source]
     stored = [options.image_features] if options.image_features else []
-    weights = [path for source in models for path in provenance.model_files(source)]
+    weights = [path for source in models for path in _model_files(source)]
     return {
         "benchmark": name,
         "images": len(benchmark.images),
@@ -232,11 +233,20 @@ def score_settings(
         "clip": options.clip,
         **({"translator": options.translator} if options.translator else {}),
         "data": options.data,
-        "sha256": provenance.hashes([*benchmark.files, *stored, *weights]),
+        "sha256": hashes([*benchmark.files, *stored, *weights]),
         "bootstrap": {"over": "images", "draws": metrics.DRAWS, "seed": metrics.BOOTSTRAP_SEED},
         "metric": "Chinese-CLIP: cosine in float32, stable order, a query hits if any positive is in the top k",
         "command": options.command,
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
+        "commit": commit(),
+        "versions": versions(),
         "seconds": round(seconds, 3),
     }
+
+
+def _model_files(source: str) -> list[Path]:
+    """The files of a model's folder that decide its scores, or the ONNX file itself; none for a Hub id."""
+    folder = Path(source)
+    if folder.suffix == ".onnx":
+        return [folder]
+    names = ("config.json", "tokenizer.json", "vocab.json", "merges.txt", "preprocessor_config.json")
+    return sorted([*folder.glob("*.safetensors"), *(folder / name for name in names if (folder / name).is_file())])

@@ -12,7 +12,7 @@ import pytest
 from data.clean.benchmarks import image_id, load_benchmark
 from data.cli import UserError
 from data.sources.benchmark_files import read_benchmark_rows
-from eval.datasets.readers import read_benchmark
+from eval.datasets.benchmark import read_benchmark
 from tests.data.corpora import built, write_config
 from tests.eval import files as small
 from tests.eval.files import Files

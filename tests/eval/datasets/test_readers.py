@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from data.cli import UserError
-from eval.datasets.benchmark import RetrievalBenchmark
+from eval.datasets.benchmark import RetrievalBenchmark, read_benchmark
 from eval.datasets.hub import is_hub_id
-from eval.datasets.readers import read_benchmark
 from tests.eval import files as small
 from tests.eval.files import Files
 

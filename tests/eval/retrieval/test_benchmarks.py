@@ -12,8 +12,7 @@ import pytest
 
 from data.cli import UserError
 from eval import flickr30k_cn, nouns, translation
-from eval.datasets.benchmark import BENCHMARKS, PublishedBenchmark
-from eval.datasets.readers import read_benchmark
+from eval.datasets.benchmark import BENCHMARKS, PublishedBenchmark, read_benchmark
 from eval.retrieval import __main__ as retrieval_main
 from eval.retrieval.__main__ import run_benchmark
 from eval.retrieval.result import RetrievalResult

@@ -13,8 +13,7 @@ from transformers import CLIPTextModel
 
 from data.cli import UserError, run_cli
 from distill.export.results import METRICS, RECALLS
-from eval.datasets.benchmark import BENCHMARKS
-from eval.datasets.readers import read_benchmark
+from eval.datasets.benchmark import BENCHMARKS, read_benchmark
 from eval.flickr30k_cn import main
 from eval.metrics import positive_ranks, recalls
 from eval.retrieval.__main__ import run_benchmark
