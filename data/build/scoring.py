@@ -21,7 +21,6 @@ from data.clean.scores import SCORES, References, score_pairs
 from data.cli import UserError
 from data.schema import RAW, TEXT
 from data.sources.base import Source
-from data.sources.subtitles import join_continued_lines
 
 CLEANING_BATCH_ROWS = 16384  # rows a batch of the cleaning
 CLEANED_TYPE = pa.struct(
@@ -54,9 +53,9 @@ class SourceTask(DataSourceTask):
 
     async def read(self) -> AsyncIterator[RecordBatch]:
         """Yield raw batches; a mistake of the user travels as a row, so that every runner brings it home."""
-        rows_read, raw_batches, name = 0, self.source.read(self.root), self.source.name
+        rows_read, raw_batches, name = 0, self.source.batches(self.root), self.source.name
         try:
-            for batch in map(join_continued_lines, raw_batches) if self.source.join_lines else raw_batches:
+            for batch in raw_batches:
                 numbers = pa.array(np.arange(rows_read, rows_read + batch.num_rows, dtype=np.int64))
                 numbered = pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=NUMBERED_SCHEMA)
                 for start in range(0, batch.num_rows, CLEANING_BATCH_ROWS):

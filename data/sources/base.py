@@ -1,23 +1,29 @@
-"""What every source says of itself, and what its reader owes: batches, never a silent skip."""
+"""Base classes of corpus readers: metadata and a batch iterator; bad rows are marked with a fault, never skipped."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from data.schema import TEXT, raw_batch
+from data.schema import RAW, TEXT, raw_batch
 
 PAIR_BATCH_ROWS = 65536  # rows a batch of the plain-Python readers
-
+STARTS_LOW = r"^[\s\-–'\".…]*[a-z]"  # an English line that goes on with a sentence
+ENDS_OPEN = r"[^.!?…\"'\s]\s*$"  # an English line that does not end one
+MAX_JOINED_LINES = 4
+MAX_LINE_DISTANCE = 5  # a cue of SRT takes 4 or 5 lines
+Json = Any  # a parsed document of unknown shape
 Domain = Literal["caption", "general", "subtitle", "encyclopedia", "news", "poetry", "prompt", "dictionary"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source(ABC):
-    """A corpus by its name, domain and licence, with its cleaning policy."""
+    """A corpus: its name, domain and licence, and how its texts are cleaned."""
 
     name: str
     domain: Domain
@@ -31,22 +37,26 @@ class Source(ABC):
 
     @property
     def source_label(self) -> str:
-        """What the corpus's source column says."""
+        """The value of the corpus's column `source`."""
         return f"machine:{self.name}" if self.machine else self.name
 
     @property
     @abstractmethod
     def paths(self) -> tuple[str, ...]:
-        """Every file that is read, as the config wrote it; `file` in a raw row indexes this."""
+        """Every file that is read, as the config names it; `file` of a raw row is an index into them."""
 
     @abstractmethod
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
-        """Yield raw batches in file order; raise UserError for what the user can mend."""
+        """Yield raw batches in file order; UserError for a file that is absent, damaged or of another format."""
+
+    def batches(self, root: str) -> Iterator[pa.RecordBatch]:
+        """Raw batches as the cleaning takes them: with `join_lines`, lines of one sentence are one row."""
+        return map(join_continued_lines, self.read(root)) if self.join_lines else self.read(root)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileSource(Source):
-    """A source whose files hold both languages each, and are read one after the other."""
+    """A source whose files hold both languages and are read one after the other."""
 
     files: tuple[str, ...]
 
@@ -62,25 +72,25 @@ class FileSource(Source):
 
     @abstractmethod
     def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
-        """Yield the batches of one file, whose number is `index`."""
+        """Yield the batches of one file; `index` is its place in `paths`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairSource(FileSource):
-    """Files of a small odd format, read in plain Python."""
+    """A source whose files are read pair by pair, in plain Python."""
 
     def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
-        """Group the pairs of one file."""
+        """Yield the pairs of one file in batches."""
         yield from pair_batches(self.pairs(root, path), index)
 
     @abstractmethod
-    def pairs(self, root: str, path: str) -> "Iterator[Pair]":
+    def pairs(self, root: str, path: str) -> Iterator["Pair"]:
         """Yield the pairs of one file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TwoFiles(Source):
-    """One file a language."""
+    """A source of one English and one Chinese file."""
 
     en: str
     zh: str
@@ -93,7 +103,7 @@ class TwoFiles(Source):
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair of a small odd format, read in plain Python."""
+    """One pair; `line` and `sub` say where it stands, `fault` why it is rejected."""
 
     en: str
     zh: str
@@ -104,7 +114,7 @@ class Pair:
 
 
 def pair_batches(pairs: Iterator[Pair], file: int) -> Iterator[pa.RecordBatch]:
-    """Group `pairs` of one file into raw batches."""
+    """Raw batches of `pairs`, which all come from file number `file`."""
     while group := list(islice(pairs, PAIR_BATCH_ROWS)):
         yield raw_batch(
             _text([p.en for p in group]),
@@ -123,3 +133,32 @@ def _text(values: Sequence[str]) -> pa.Array:
         return pa.array(values, TEXT)
     except UnicodeEncodeError:
         return pa.array([v.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for v in values], TEXT)
+
+
+def join_continued_lines(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Join subtitle lines that go on with the line before, on both sides: the two languages break at other places.
+
+    The line that a sentence starts on holds the whole, the others become the reject `joined`.
+    """
+    if batch.num_rows < 2:
+        return batch
+    line, file = batch.column("line").to_numpy(), batch.column("file").to_numpy()
+    starts_low = np.asarray(pc.match_substring_regex(batch.column("en"), STARTS_LOW), bool)
+    ends_open = np.asarray(pc.match_substring_regex(batch.column("en"), ENDS_OPEN), bool)
+    sound = np.asarray(pc.equal(batch.column("fault"), ""), bool)
+    near = (line[1:] > line[:-1]) & (line[1:] - line[:-1] <= MAX_LINE_DISTANCE) & (file[1:] == file[:-1])
+    goes_on = np.zeros(batch.num_rows, bool)
+    goes_on[1:] = starts_low[1:] & ends_open[:-1] & sound[1:] & sound[:-1] & near
+    if not goes_on.any():
+        return batch
+    heads = np.maximum.accumulate(np.where(goes_on, 0, np.arange(len(goes_on))))
+    goes_on &= (np.arange(len(goes_on)) - heads) % MAX_JOINED_LINES != 0
+    starts = pa.array(np.append(np.flatnonzero(~goes_on), len(goes_on)).astype(np.int64))
+    columns = {name: batch.column(name) for name in RAW.names}
+    joined = pa.array(goes_on)
+    for side in ("en", "zh"):
+        lists = pa.LargeListArray.from_arrays(starts, columns[side])
+        sentences = pc.binary_join(lists, pa.scalar(" ", TEXT)).take(pa.array(np.cumsum(~goes_on) - 1))
+        columns[side] = pc.if_else(joined, columns[side], sentences)
+    columns["fault"] = pc.if_else(joined, "joined", columns["fault"]).cast(TEXT)
+    return pa.RecordBatch.from_arrays([columns[name] for name in RAW.names], schema=RAW)

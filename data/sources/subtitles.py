@@ -1,26 +1,32 @@
-"""Two subtitle files of one film, SRT or ASS, aligned by time; and bilingual ASS.
-
-Bilingual SRT: cues whose lines are Chinese and English, with speaker marks.
-
-Sentences that subtitles cut into lines, put together again: the two languages cut them at different places.
-"""
+"""Subtitles in SRT, WebVTT, ASS or SSA: both languages in one file, or two files aligned by time."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pysubs2
 
 from data.cli import UserError
-from data.schema import RAW, TEXT
 from data.sources.base import Pair, PairSource, Source, pair_batches
 from data.sources.io import read_text
 
-CUE_TIMES = re.compile(r"^\s*\d{1,3}:\d\d:\d\d[,.]\d{1,3}\s*-->\s*\d{1,3}:\d\d:\d\d[,.]\d{1,3}")
 HAN_PATTERN = re.compile(r"[\u3400-\u9fff]")
 STYLE_TAGS = re.compile(r"<[^<>]{0,120}>|\{\\[^{}]{0,120}\}")
+TIMED_FORMATS = {"srt": pysubs2.formats.subrip.SubripFormat, "vtt": pysubs2.formats.webvtt.WebVTTFormat}
+MAX_GROUP = 4  # cues of both sides that make one pair: three to one at most
+
+
+@dataclass(frozen=True)
+class Cue:
+    """One cue; times in milliseconds, lines of text joined by newlines, `line` that of its times in the file."""
+
+    start: int
+    end: int
+    text: str
+    line: int
+    fault: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,48 +35,20 @@ class Srt(PairSource):
 
     def pairs(self, root: str, path: str) -> Iterator[Pair]:
         """Yield one pair a cue; `line` is the line of its times."""
-        yield from srt_pairs(read_text(root, path, self.encoding), path)
-
-
-def srt_pairs(text: str, path: str) -> Iterator[Pair]:
-    """The pairs of one file of subtitles."""
-    lines = text.splitlines()
-    starts = [number for number, line in enumerate(lines) if CUE_TIMES.match(line)]
-    if not starts and text.strip():
-        raise UserError(f"{path}: no cue times (00:00:01,000 --> 00:00:02,000); is this SRT?")
-    for start, end in zip(starts, [*starts[1:], len(lines) + 1], strict=False):
-        body = [STYLE_TAGS.sub("", line).strip() for line in lines[start + 1 : end]]
-        body = [line for line in body if line]
-        if end <= len(lines) and body and body[-1].isdigit():
-            body.pop()  # the next cue's number
-        zh = [line for line in body if HAN_PATTERN.search(line)]
-        en = [line for line in body if not HAN_PATTERN.search(line)]
-        yield Pair(" ".join(en), " ".join(zh), start + 1)
-
-
-TIMESTAMP = re.compile(r"(\d{1,3}):(\d\d):(\d\d)[,.](\d{1,3})")
-ASS = re.compile(r"^Dialogue:\s*[^,]*,([^,]*),([^,]*),(?:[^,]*,){6}(.*)$")
-BREAK = re.compile(r"\\[Nn]")
-
-
-@dataclass(frozen=True)
-class Cue:
-    """One cue; times in seconds."""
-
-    start: float
-    end: float
-    text: str
-    line: int
+        return map(split_languages, parse_cues(read_text(root, path, self.encoding), path))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subtitles(Source):
-    """`en` and `zh` files pair by position and their cues by time; or `files` are ASS with both languages a cue."""
+    """`en` and `zh` files pair by position and their cues by time; or `files` hold both languages.
+
+    In `files`, both are in one cue, or in two cues (styles) of the same times.
+    """
 
     en: tuple[str, ...] = ()
     zh: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
-    overlap: float = 0.5  # of the shorter of two cues, for them to speak of the same
+    overlap: float = 0.5  # of the shorter of two cues, for them to be one pair
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -84,53 +62,63 @@ class Subtitles(Source):
                 f"source {self.name}: en has {len(self.en)} files, zh {len(self.zh)}; they pair by position"
             )
         for index, (en, zh) in enumerate(zip(self.en, self.zh, strict=True)):
-            left, right = (parse_cues(read_text(root, path, self.encoding), path) for path in (en, zh))
-            yield from pair_batches(align_cues(left, right, self.overlap), index)
+            yield from pair_batches(align_cues(self._cues(root, en), self._cues(root, zh), self.overlap), index)
         for index, path in enumerate(self.files, len(self.en) + len(self.zh)):
-            yield from pair_batches(map(_bilingual, parse_cues(read_text(root, path, self.encoding), path)), index)
+            yield from pair_batches(map(split_languages, _merge_styles(self._cues(root, path))), index)
+
+    def _cues(self, root: str, path: str) -> list[Cue]:
+        cues = parse_cues(read_text(root, path, self.encoding), path)
+        return sorted(cues, key=lambda cue: (cue.start, cue.line))
 
 
 def parse_cues(text: str, path: str) -> list[Cue]:
-    """The cues of one file in order of time, lines of a cue joined by newlines."""
-    lines = text.splitlines()
-    ass = [(number, match) for number, line in enumerate(lines, 1) if (match := ASS.match(line))]
-    if ass:
-        found = [Cue(_seconds(m[1]), _seconds(m[2]), BREAK.sub("\n", STYLE_TAGS.sub("", m[3])), n) for n, m in ass]
-    else:
-        found = list(_srt(lines))
-    if not found and text.strip():
-        raise UserError(f"{path}: no cue times in it; is this SRT or ASS?")
-    return sorted(found, key=lambda cue: (cue.start, cue.line))
+    """The cues of one file in file order; a cue whose times are unreadable has the fault `times`."""
+    if re.search(r"^Dialogue:", text, re.MULTILINE):
+        return [_ass_cue(line, n) for n, line in enumerate(text.split("\n"), 1) if line.startswith("Dialogue:")]
+    format_name = "vtt" if text.lstrip().startswith("WEBVTT") else "srt"
+    timestamp = TIMED_FORMATS[format_name].TIMESTAMP  # pysubs2 makes one event of each line that holds two
+    numbers = [n for n, line in enumerate(text.split("\n"), 1) if len(timestamp.findall(line)) == 2]
+    if not numbers and text.strip():
+        raise UserError(f"{path}: no cue times (00:00:01,000 --> 00:00:02,000); is this SRT, WebVTT, ASS or SSA?")
+    events = pysubs2.SSAFile.from_string(text, format_name, keep_html_tags=True)
+    return [
+        Cue(event.start, event.end, _plain(event.text.replace("\\N", "\n")), number)
+        for event, number in zip(events, numbers, strict=True)
+    ]
 
 
-def _srt(lines: list[str]) -> Iterator[Cue]:
-    heads = [number for number, line in enumerate(lines) if CUE_TIMES.match(line)]
-    for head, after in zip(heads, [*heads[1:], len(lines) + 1], strict=False):
-        body = [STYLE_TAGS.sub("", line).strip() for line in lines[head + 1 : after]]
-        body = [line for line in body if line]
-        if after <= len(lines) and body and body[-1].isdigit():
-            body.pop()  # the next cue's number
-        first, second = TIMESTAMP.findall(lines[head])[:2]
-        yield Cue(_clock(*first), _clock(*second), "\n".join(body), head + 1)
+def _ass_cue(line: str, number: int) -> Cue:
+    try:
+        (event,) = pysubs2.SSAFile.from_string(line, "ssa" if line.startswith("Dialogue: Marked") else "ass")
+    except ValueError:
+        return Cue(0, 0, line, number, fault="times")
+    return Cue(event.start, event.end, _plain(event.plaintext), number)
 
 
-def _seconds(stamp: str) -> float:
-    match = TIMESTAMP.search(stamp)
-    return _clock(*match.groups()) if match else 0.0
+def _plain(text: str) -> str:
+    """`text` without style tags and blank lines."""
+    lines = (STYLE_TAGS.sub("", line).strip() for line in text.split("\n"))
+    return "\n".join(filter(None, lines))
 
 
-def _clock(hours: str, minutes: str, seconds: str, fraction: str) -> float:
-    return int(hours) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction}")
-
-
-def _single_line(text: str) -> str:
-    return " ".join(text.split("\n"))
-
-
-def _bilingual(cue: Cue) -> Pair:
+def split_languages(cue: Cue) -> Pair:
+    """The pair of a cue in both languages, by lines."""
     lines = cue.text.split("\n")
-    zh = " ".join(line for line in lines if HAN_PATTERN.search(line))
-    return Pair(" ".join(line for line in lines if not HAN_PATTERN.search(line)), zh, cue.line)
+    en, zh = (
+        " ".join(line for line in lines if bool(HAN_PATTERN.search(line)) == chinese) for chinese in (False, True)
+    )
+    return Pair(en, zh, cue.line, fault=cue.fault)
+
+
+def _merge_styles(cues: list[Cue]) -> Iterator[Cue]:
+    """Cues of the same times as one: the lines of two styles."""
+    for (start, end, fault), same in groupby(cues, key=lambda cue: (cue.start, cue.end, cue.fault)):
+        group = list(same)
+        texts = [cue.text for cue in group]
+        if fault or len({bool(HAN_PATTERN.search(text)) for text in texts}) < 2:
+            yield from group  # of one language: two speakers, not a translation
+        else:
+            yield Cue(start, end, "\n".join(texts), group[0].line)
 
 
 def align_cues(en: list[Cue], zh: list[Cue], overlap: float) -> Iterator[Pair]:
@@ -139,10 +127,10 @@ def align_cues(en: list[Cue], zh: list[Cue], overlap: float) -> Iterator[Pair]:
     while a < len(en) and b < len(zh):
         if not _overlaps(en[a], zh[b], overlap):
             if en[a].end <= zh[b].end:
-                yield Pair(_single_line(en[a].text), "", en[a].line, fault="one_sided")
+                yield _lone(en[a], english=True)
                 a += 1
             else:
-                yield Pair("", _single_line(zh[b].text), zh[b].line, fault="one_sided")
+                yield _lone(zh[b], english=False)
                 b += 1
             continue
         stop_a, stop_b = a + 1, b + 1
@@ -153,48 +141,25 @@ def align_cues(en: list[Cue], zh: list[Cue], overlap: float) -> Iterator[Pair]:
                 stop_a += 1
             else:
                 break
-        tangled = (stop_a - a) + (stop_b - b) > 4 or (stop_a - a > 1 and stop_b - b > 1)
+        tangled = (stop_a - a) + (stop_b - b) > MAX_GROUP or (stop_a - a > 1 and stop_b - b > 1)
         left, right = (" ".join(_single_line(c.text) for c in side) for side in (en[a:stop_a], zh[b:stop_b]))
         yield Pair(left, right, en[a].line, fault="tangled_cues" if tangled else "")
         a, b = stop_a, stop_b
     for cue in en[a:]:
-        yield Pair(_single_line(cue.text), "", cue.line, fault="one_sided")
+        yield _lone(cue, english=True)
     for cue in zh[b:]:
-        yield Pair("", _single_line(cue.text), cue.line, fault="one_sided")
+        yield _lone(cue, english=False)
+
+
+def _lone(cue: Cue, english: bool) -> Pair:
+    text = _single_line(cue.text)
+    return Pair(text if english else "", "" if english else text, cue.line, fault=cue.fault or "one_sided")
+
+
+def _single_line(text: str) -> str:
+    return " ".join(text.split("\n"))
 
 
 def _overlaps(a: Cue, b: Cue, overlap: float) -> bool:
     shared = min(a.end, b.end) - max(a.start, b.start)
-    return shared > 0 and shared >= overlap * max(min(a.end - a.start, b.end - b.start), 1e-3)
-
-
-STARTS_LOW = r"^[\s\-–'\".…]*[a-z]"  # an English line that goes on with a sentence
-ENDS_OPEN = r"[^.!?…\"'\s]\s*$"  # an English line that does not end one
-MAX_JOINED_LINES = 4
-
-
-def join_continued_lines(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Join each line that goes on with the one before it, both sides; the lines so used up are the reject `joined`."""
-    if batch.num_rows < 2:
-        return batch
-    en, line = batch.column("en"), batch.column("line").to_numpy()
-    low = np.asarray(pc.match_substring_regex(en, STARTS_LOW), bool)
-    open_end = np.asarray(pc.match_substring_regex(en, ENDS_OPEN), bool)
-    no_fault = np.asarray(pc.equal(batch.column("fault"), ""), bool)
-    goes_on = np.zeros(batch.num_rows, bool)
-    file = batch.column("file").to_numpy()
-    near = (line[1:] > line[:-1]) & (line[1:] - line[:-1] <= 5) & (file[1:] == file[:-1])  # a cue of SRT takes 4 or 5
-    goes_on[1:] = low[1:] & open_end[:-1] & no_fault[1:] & no_fault[:-1] & near
-    if not goes_on.any():
-        return batch
-    heads = np.maximum.accumulate(np.where(goes_on, 0, np.arange(len(goes_on))))
-    goes_on &= (np.arange(len(goes_on)) - heads) % MAX_JOINED_LINES != 0
-    starts = np.append(np.flatnonzero(~goes_on), len(goes_on)).astype(np.int64)
-    columns = {name: batch.column(name) for name in RAW.names}
-    joined = pa.array(goes_on)
-    for side in ("en", "zh"):
-        lists = pa.LargeListArray.from_arrays(pa.array(starts), columns[side])
-        joined_lines = pc.binary_join(lists, pa.scalar(" ", TEXT))
-        columns[side] = pc.if_else(joined, columns[side], joined_lines.take(pa.array(np.cumsum(~goes_on) - 1)))
-    columns["fault"] = pc.if_else(joined, "joined", columns["fault"]).cast(TEXT)
-    return pa.RecordBatch.from_arrays([columns[name] for name in RAW.names], schema=RAW)
+    return shared > 0 and shared >= overlap * max(min(a.end - a.start, b.end - b.start), 1)
