@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
 from data.cli import UserError, run_cli
-from data.sources.io import read_lines
+from data.sources.lines import read_lines
 
 LINES_PER_PART = 16384  # lines a file of the output: what a killed run may lose
 Translate = Callable[[list[str]], list[str]]

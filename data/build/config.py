@@ -76,8 +76,9 @@ class ResolvedCorpus:
 
 def load_corpus_config(path: Path) -> ResolvedCorpus:
     """Read and check a corpus config; UserError names the file and the key."""
-    config = read_yaml(path, CorpusConfig, "CONFIG")
-    sources = tuple(_parse_source(entry, f"{path}: sources.{n}") for n, entry in enumerate(config.sources))
+    config, root = read_yaml(path, CorpusConfig, "CONFIG"), str(path.resolve().parent)
+    parsed = [_parse_source(entry, f"{path}: sources.{n}") for n, entry in enumerate(config.sources)]
+    sources = tuple(source.expanded(root) for source in parsed)
     name, count = Counter(source.name for source in sources).most_common(1)[0]
     if count > 1:
         raise UserError(f"{path}: two sources are named {name!r}; names must differ")
@@ -88,7 +89,7 @@ def load_corpus_config(path: Path) -> ResolvedCorpus:
                 f"{path}: limits_by_domain.{domain}: no source has this domain; they have {', '.join(domains)}"
             )
     limits = {domain: _domain_limits(config, domain, path) for domain in domains}
-    return ResolvedCorpus(str(path.resolve().parent), path.read_text(encoding="utf-8"), config, sources, limits)
+    return ResolvedCorpus(root, path.read_text(encoding="utf-8"), config, sources, limits)
 
 
 def _parse_source(entry: dict[str, Any], location: str) -> Source:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from data.cli import UserError
 from data.schema import raw_batch
 from data.sources.base import Pair, Source, TwoFiles, pair_batches
-from data.sources.io import Lines, read_lines
+from data.sources.lines import Lines, read_lines
 
 CAPTION = re.compile(r"^(?P<image>[^\t,#]+?)(?:#(?:zh[a-z]*#|en#)?(?P<index>\d+))?(?:\t|,| (?=\S))(?P<text>.*)$")
 

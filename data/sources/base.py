@@ -2,15 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.schema import RAW, TEXT, raw_batch
+from data.sources.io import expand_files
 
 PAIR_BATCH_ROWS = 65536  # rows a batch of the plain-Python readers
 STARTS_LOW = r"^[\s\-–'\".…]*[a-z]"  # an English line that goes on with a sentence
@@ -44,6 +45,11 @@ class Source(ABC):
     @abstractmethod
     def paths(self) -> tuple[str, ...]:
         """Every file that is read, as the config names it; `file` of a raw row is an index into them."""
+
+    def expanded(self, root: str) -> Self:
+        """The source with folders and patterns in its lists of files replaced by the files."""
+        lists = {name: expand_files(root, value) for name, value in vars(self).items() if isinstance(value, tuple)}
+        return replace(self, **lists)
 
     @abstractmethod
     def read(self, root: str) -> Iterator[pa.RecordBatch]:

@@ -16,7 +16,8 @@ from data.cli import UserError
 from data.jit import njit
 from data.schema import TEXT, raw_batch
 from data.sources.base import FileSource, Pair, PairSource
-from data.sources.io import Bytes, Lines, Offsets, read_lines, read_text
+from data.sources.io import read_text
+from data.sources.lines import Bytes, Lines, Offsets, read_lines
 
 TAB = 9
 FAULTS = ("", "blank", "columns", "score")

@@ -12,7 +12,7 @@ from data.cli import UserError
 from data.schema import TEXT, raw_batch
 from data.sources.base import FileSource, Pair, pair_batches
 from data.sources.documents import Json
-from data.sources.io import Lines, read_lines
+from data.sources.lines import Lines, read_lines
 
 VERSE_NUMBER = re.compile(
     r"^(?:[\u4e00-\u9fff]{0,4}|[A-Z][A-Za-z ]{0,20})\s?[（(](?:[一二三四五六七八九十]+|[IVXL]+)[）)]\s*"

@@ -37,7 +37,7 @@ def refused(config: Path, match: str) -> None:
         ({"spaces": "drop"}, "spaces: 'drop' is none of 'remove', 'comma', 'keep'"),
         ({"name": "../up"}, "source name '../up'"),
         ({"files": ["gone.tsv"]}, r"gone\.tsv: no such file"),
-        ({"files": ["."]}, r"is a folder; name a file"),
+        ({"files": ["no*.tsv"]}, r"no\*\.tsv: no file there"),
         ({"files": []}, "files is empty"),
         ({"en": 9}, r"pairs\.tsv: no line has column 9 \(the widest has 2\)"),
         ({"en": 0}, "columns count from 1"),
@@ -123,9 +123,9 @@ def test_invalid_utf8_is_a_counted_reject_with_its_line(tmp_path: Path) -> None:
 
 def test_a_benchmark_that_is_cut_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"zh": "一"}\n{"zh": "二\n', encoding="utf-8")
-    refused(tsv_config(tmp_path, PAIRS, benchmarks=["b.jsonl"]), r"b\.jsonl:2: not JSON; a benchmark must be whole")
-    (tmp_path / "b.jsonl").write_text('{"caption_zh": "一"}\n', encoding="utf-8")
-    refused(tsv_config(tmp_path, PAIRS, benchmarks=["b.jsonl"]), r"b\.jsonl: no text under the keys")
+    refused(tsv_config(tmp_path, PAIRS, benchmarks=["b.jsonl"]), r"b\.jsonl:2: not JSON .*is the file cut short")
+    (tmp_path / "b.jsonl").write_text('{"title": "一"}\n', encoding="utf-8")
+    refused(tsv_config(tmp_path, PAIRS, benchmarks=["b.jsonl"]), r"b\.jsonl:1: no captions; .* this has title")
 
 
 def test_a_folder_that_is_not_a_corpus_is_left_alone(tmp_path: Path) -> None:
