@@ -24,7 +24,7 @@ from eval.metrics import bleu_and_chrf
 from eval.retrieval.options import OPENAI, Options, common_options, make_parser
 from eval.retrieval.result import Ratio, RetrievalResult, ScoreRow, recall_ratios
 from eval.retrieval.score import load_models, score_rows, score_settings, text_gallery
-from eval.translators import DecoderTranslator, translate_to_english
+from eval.retrieval.translators import DecoderTranslator, translate_to_english
 
 _MODULE = "eval.translation"
 _GALLERY = "the teacher's English sentences"

@@ -164,7 +164,7 @@ def _examples(
 
 
 def _translate_captions(benchmark: RetrievalBenchmark, options: Options) -> list[str]:
-    from eval.translators import translate_to_english  # its imports are those of training
+    from eval.retrieval.translators import translate_to_english  # its imports are those of training
 
     assert options.translator is not None
     if "zh" not in benchmark.captions:

@@ -21,8 +21,8 @@ from eval.datasets.benchmark import BENCHMARKS
 from eval.held_out import Pairs, load_held_out
 from eval.metrics import bleu_and_chrf
 from eval.retrieval import __main__ as retrieval_main
+from eval.retrieval.translators import _SPACES
 from eval.translation import bitext, run_translation
-from eval.translators import _SPACES
 from tests.distill.tiny_clip import run_options, write_config, write_corpus, write_shard, write_teacher
 from tests.eval.files import Files
 
