@@ -1,23 +1,106 @@
-"""Imports run one way, eval -> distill -> data, and torch stays out of data except where batches become tensors."""
+"""The shape of the product: which module may import which, how many files there are, one meaning for a name."""
 
 import ast
+import functools
+from collections import defaultdict
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FORBIDDEN = {"data": {"distill", "eval", "tests"}, "distill": {"eval", "tests"}, "eval": {"tests"}}
+PACKAGES = ("scripts", "eval", "distill", "data")
+"""A package imports those to its right."""
+ORDER = {
+    "data": "inspect augment translate vocab build loader miniature clean sources schema jit files cli",
+    "distill": "export api long_prompts train losses student unet_geometry geometry distributed text_tower",
+    "eval": (
+        "quickstart flickr30k_cn nouns translation pairs ablation demo report speed miniature generation retrieval "
+        "golden datasets held_out metrics provenance"
+    ),
+}
+"""The same inside a package: a module or sub-package imports those to its right."""
+SAME_NAMES = {
+    "main": "the entry point of a command",
+    "parse_args": "the command line of a module of many options",
+    "parse_options": "the command line of a module of many options",
+}
+"""Public names that several modules define, and what they mean in all of them."""
+TWO_MEANINGS = {"check_weights", "checked_config", "decode", "decode_latents", "lr_at"}
+"""Public names that stand for two things and wait for a better one: this list only shrinks."""
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level names of every import of a file, also those inside functions."""
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return {name.split(".")[0] for name in plain | {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}}
+def product() -> dict[str, Path]:
+    """Every module of the product by its dotted name."""
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 
-@pytest.mark.parametrize("path", [p for part in FORBIDDEN for p in sorted((ROOT / part).rglob("*.py"))], ids=str)
-def test_imports_run_one_way(path: Path) -> None:
-    part = path.relative_to(ROOT).parts[0]
-    torch_too = {"torch"} if part == "data" and path != ROOT / "data" / "loader" / "batches.py" else set()
-    assert not imported(path) & (FORBIDDEN[part] | torch_too)
+MODULES = product()
+
+
+@functools.cache
+def parsed(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def imported(module: str) -> Iterator[str]:
+    """Dotted names of all imports, also inside functions; `from a import b` is a.b where that is a module."""
+    for node in ast.walk(parsed(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = node.module or ""
+            yield from ((dotted if (dotted := f"{source}.{a.name}") in MODULES else source) for a in node.names)
+
+
+def room(module: str) -> tuple[str, str]:
+    """(package, module or sub-package below it)."""
+    package, *rest = module.split(".")
+    return package, rest[0] if rest else ""
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module)[0] != "scripts"])
+def test_imports_run_downward(module: str) -> None:
+    package, place = room(module)
+    outside = {*PACKAGES[: PACKAGES.index(package)], "tests"} | ({"torch"} if package == "data" else set())
+    outside -= {"torch"} if module == "data.loader.batches" else set()  # where batches become tensors
+    assert not {room(name)[0] for name in imported(module)} & outside
+    order = ORDER[package].split()
+    below = order[order.index(place) :] if place else order  # the package's own __init__ is on top
+    used = {inner for top, inner in map(room, set(imported(module)) & set(MODULES)) if top == package}
+    assert used <= {*below, ""}, f"{module} may import {', '.join(below)}"
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_the_order_names_every_folder_and_module(package: str) -> None:
+    assert sorted(ORDER[package].split()) == sorted(
+        {room(module)[1] for module in MODULES if room(module)[0] == package} - {""}
+    )
+
+
+def test_no_circle_of_imports() -> None:
+    try:
+        TopologicalSorter({module: {*imported(module)} & set(MODULES) - {module} for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]), pytrace=False)
+
+
+def test_a_public_name_has_one_meaning() -> None:
+    places = defaultdict(set)
+    for module in MODULES:
+        for node in parsed(module).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].add(module)
+    several = {name for name, modules in places.items() if len(modules) > 1} - set(SAME_NAMES)
+    assert several == TWO_MEANINGS, {name: places[name] for name in several ^ TWO_MEANINGS}
+
+
+def test_files_are_few_and_of_one_size() -> None:
+    lines = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in MODULES.items()}
+    markers = {module for module, path in MODULES.items() if path.name == "__init__.py"}
+    assert 145 <= len(lines.keys() - {module for module in markers if lines[module] < 5}) <= 165
+    assert [module for module, count in lines.items() if count > 260] == []
+    short = [module for module, count in lines.items() if count < 40 and module not in markers]
+    assert len(short) < 10, short
