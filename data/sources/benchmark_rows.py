@@ -17,6 +17,7 @@ _TEXT_KEYS = {
     "zh": "zh caption_zh zh_caption captions_zh zh_captions chinese chCap",
     "en": "en caption_en en_caption captions_en en_captions english enCap",
     "en_all": "en_all",
+    "zh_en": "zh_en",  # translations of the captions under zh, index by index
     "": "caption captions sentence sentences text texts raw query_text comment",
 }
 TEXT_KEYS = {key: language for language, keys in _TEXT_KEYS.items() for key in keys.split()}

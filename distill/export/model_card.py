@@ -17,6 +17,7 @@ from distill.export.results import (
     model_index,
     protocol_line,
     retrieval_lines,
+    share_lines,
     translation_lines,
 )
 from distill.train.config import RunConfig
@@ -90,6 +91,7 @@ def _write_card(
         million_weights=sum(weight.numel() for weight in model.parameters()) / 1e6,
         num_tokens=len(tokenizer),
         contents={name: text for name, text in CONTENTS.items() if (folder / name).exists()},
+        shares=share_lines(info.results),
         retrieval=retrieval_lines(info.results),
         translation=translation_lines(info.results),
         protocol=protocol_line(info.results),

@@ -4,6 +4,7 @@
 index and the report read it.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,32 @@ METRICS = (
 )
 """All metrics, in the order in which results, tables and arrays of scores list them."""
 RECALLS, MEAN_RECALL = METRICS[:-1], METRICS[-1]
+ROW_NOTES = {
+    ("teacher", "zh_en"): "on translations of the Chinese",
+    ("teacher", "en"): "reference",
+    ("teacher", "zh"): "floor",
+    ("teacher", "zh_hant"): "floor",
+}
+"""Of the rows (model, captions) that a student's rows are compared with."""
+_CAPTIONS = {
+    "zh_en": "translations of the Chinese",
+    "zh": "Chinese",
+    "zh_hant": "traditional Chinese",
+    "en": "English",
+    "en_all": "all English captions",
+}
+
+
+def ratio_title(name: str) -> str:
+    """The ratio "student-zh/teacher-en" in words; a domain before it is kept, another name returned as it is."""
+    parts = re.fullmatch(r"(.*: )?(.+)-(\w+)/(.+)-(\w+)", name)
+    if parts is None:
+        return name
+    domain, model, captions, reference, reference_captions = parts.groups(default="")
+    share = f"{model} on {_CAPTIONS.get(captions, captions)}, share of the {reference}"
+    return f"{domain}{share} on {_CAPTIONS.get(reference_captions, reference_captions)}"
+
+
 WEIGHTS_FILE = "model.safetensors"
 
 
@@ -135,6 +162,7 @@ class BenchmarkResult:
 
     path: Path
     rows: list[RowJson]
+    ratios: dict[str, RatioJson]
     translations: list[TranslationJson]
     settings: SettingsJson
 
@@ -169,7 +197,8 @@ def read_results(paths: Sequence[Path]) -> tuple[BenchmarkResult, ...]:
     loaded = []
     for path in paths:
         result = validated(read_json(path), ResultJson, f"--results {path}: no result of a benchmark", REWRITE_HINT)
-        loaded.append(BenchmarkResult(path, result["rows"], result.get("translations", []), result["settings"]))
+        ratios, translations = result.get("ratios", {}), result.get("translations", [])
+        loaded.append(BenchmarkResult(path, result["rows"], ratios, translations, result["settings"]))
     return tuple(loaded)
 
 
@@ -194,6 +223,18 @@ def model_index(results: Sequence[BenchmarkResult]) -> list[EvalResult]:
     ]
 
 
+def share_lines(results: Sequence[BenchmarkResult]) -> list[str]:
+    """List items of the card: the student's share of the teacher, each benchmark's fairest comparison first."""
+    return [
+        f"- {result.settings['benchmark']}: {ratio_title(name)}: {ratio['percent']:.2f} % "
+        f"[{ratio['ci95'][0]:.2f}, {ratio['ci95'][1]:.2f}]"
+        for result in results
+        if result.scored_file == WEIGHTS_FILE
+        for name, ratio in result.ratios.items()
+        if ": " not in name  # one domain of a corpus
+    ]
+
+
 def retrieval_lines(results: Sequence[BenchmarkResult]) -> list[str]:
     """Table rows of the card: benchmark, model, captions, recalls in both directions, mean recall, its interval."""
     lines = []
@@ -204,6 +245,8 @@ def retrieval_lines(results: Sequence[BenchmarkResult]) -> list[str]:
                 for direction in ("t2i", "i2t")
             )
             model = result.labelled("student", " as ") if row["model"] == "student" else row["model"]
+            if note := ROW_NOTES.get((row["model"], row["language"])):
+                model = f"{model} ({note})"
             low, high = row["ci95"]["mr"]
             lines.append(
                 f"| {result.benchmark_label(row)} | {model} | {row['language']} | {to_image} | {to_text} | "

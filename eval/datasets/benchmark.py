@@ -1,6 +1,7 @@
 """A retrieval benchmark: image ids, captions by language and a reader of pictures, from any published layout."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,9 +102,11 @@ def read_benchmark(data: str, images: Path | None = None, language: str = "zh") 
     file = benchmark_files(path)[0] if path.is_dir() else path
     if not file.is_file():
         table = read_hub(str(file) if file.is_dir() else data)
+        _check_translations(table.rows)
         read_image = table.read_image or missing_images(f"{data} has no column of pictures", _GIVE_FEATURES)
         return _checked(assemble(table.rows, read_image, table.files, table.images), data)
     rows = [_scored_row(row, language) for row in read_benchmark_rows("", str(file))]
+    _check_translations(rows)
     if file.name.endswith(CAPTION_SUFFIXES):
         return _checked(_assemble_chinese_clip(rows, file), data)
     return _checked(assemble(rows, folder_image_reader(file, images), (file,)), data)
@@ -118,6 +121,19 @@ def _scored_row(row: BenchmarkRow, language: str) -> BenchmarkRow:
     if row.text is not None and not row.text.strip():
         raise UserError(f"{row.where}: an empty caption; remove it")
     return replace(row, language=row.language or language)
+
+
+def _check_translations(rows: list[BenchmarkRow]) -> None:
+    """UserError where captions in zh_en are not, line by line, as many as those in zh that they translate."""
+    counts = Counter((row.where, row.language) for row in rows if row.text is not None)
+    if not any(language == "zh_en" for _, language in counts):
+        return
+    for where, _ in counts:
+        if counts[where, "zh"] != counts[where, "zh_en"]:
+            raise UserError(
+                f"{where}: {counts[where, 'zh']} captions in zh and {counts[where, 'zh_en']} in zh_en; "
+                "translate every Chinese caption, index by index, or leave zh_en out of the file"
+            )
 
 
 def _assemble_chinese_clip(rows: list[BenchmarkRow], texts: Path) -> RetrievalBenchmark:

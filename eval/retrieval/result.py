@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from distill.export.results import MEAN_RECALL, METRICS, RECALLS
+from distill.export.results import MEAN_RECALL, METRICS, RECALLS, ROW_NOTES, ratio_title
 from eval.metrics import Values, percentile_interval
 
 _MR = METRICS.index(MEAN_RECALL)
-REFERENCES = {("teacher", "en"): "ceiling", ("teacher", "zh"): "floor", ("teacher", "zh_hant"): "floor"}
 COMPARED_ROWS = (
+    (("student", "zh"), ("teacher", "zh_en")),
     (("student", "zh"), ("teacher", "en")),
+    (("student", "zh_hant"), ("teacher", "zh_en")),
     (("student", "zh_hant"), ("teacher", "en")),
     (("student", "en"), ("teacher", "en")),
     (("student", "en_all"), ("teacher", "en_all")),
+    (("mt+teacher", "zh"), ("teacher", "zh_en")),
     (("mt+teacher", "zh"), ("teacher", "en")),
 )
-"""(model, language) of the two rows of each ratio."""
+"""(model, language) of the two rows of each ratio; the fair one, with the same captions on both sides, is first."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,10 @@ class ScoreRow:
         """For the terminal, under HEADING."""
         scores = [f"{score:5.1f}" for score in self.scores[: len(RECALLS)]]
         low, high = percentile_interval(self.replicates[:, _MR])
-        reference = REFERENCES.get((self.model, self.language), "")
+        note = ROW_NOTES.get((self.model, self.language), "")
         return (
             f"{self.model:10} {self.captions:6} {self.language:>7} | {' '.join(scores[:3])} | {' '.join(scores[3:])} | "
-            f"{self.mean_recall:6.2f}  [{low:.2f}, {high:.2f}]  {reference}"
+            f"{self.mean_recall:6.2f}  [{low:.2f}, {high:.2f}]  {note}"
         ).rstrip()
 
 
@@ -154,7 +156,7 @@ class RetrievalResult:
         lines.append("")
         for ratio in self.ratios:
             low, high = ratio.ci95
-            lines.append(f"{ratio.name}: {ratio.percent:.2f} % of the mean recall [{low:.2f}, {high:.2f}]")
+            lines.append(f"{ratio_title(ratio.name)}: {ratio.percent:.2f} % [{low:.2f}, {high:.2f}]")
         lines.append(
             f"{settings['benchmark']}, gallery of {settings['images']} ({settings['transform']}), protocol "
             f"{settings['protocol']}, at most {settings['max_length']} tokens, {settings['precision']}, "

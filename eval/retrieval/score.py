@@ -113,10 +113,11 @@ def score_rows(
 
 
 def _row_order(models: Models, captions: Mapping[str, CaptionSet]) -> list[tuple[str, TextTower, str]]:
-    """The student first, Chinese first; then the teacher, English first."""
+    """The teacher on translations of the Chinese; then the student, Chinese first; then the teacher, English first."""
     zh = [language for language in ZH_LANGUAGES if language in captions]
     en = [language for language in EN_LANGUAGES if language in captions]
     return [
+        *(("teacher", models.teacher, language) for language in ("zh_en",) if language in captions),
         *(("student", models.student, language) for language in (*zh, *en)),
         *(("teacher", models.teacher, language) for language in (*en, *zh)),
     ]

@@ -37,7 +37,11 @@ def result() -> dict[str, Any]:
     rows.append({**rows[0], "language": "en", **{metric.key: 20.0 + i for i, metric in enumerate(METRICS)}})
     settings = {"benchmark": "Flickr30K-CN", "protocol": "openai", "max_length": 77, "precision": "fp32"}
     settings |= {"student": "user/student", "sha256": {}, "images": 1000}
-    return {"rows": rows, "ratios": {}, "settings": settings}
+    ratios = {
+        "student-zh/teacher-zh_en": {"percent": 92.15, "ci95": [86, 99.1]},
+        "student-zh/teacher-en": {"percent": 96, "ci95": [90, 100]},
+    }
+    return {"rows": rows, "ratios": ratios, "settings": settings}
 
 
 @pytest.fixture
@@ -79,7 +83,8 @@ def test_card(
         }
     assert read.data.eval_results[0].dataset_name == "Flickr30K-CN (zh)"
     for said in (
-        "| Flickr30K-CN | teacher | en | 10.0 / 11.0 / 12.0 | 13.0 / 14.0 / 15.0 | 16.00 | 1.00 to 2.00 |",
+        "| Flickr30K-CN | teacher (reference) | en | 10.0 / 11.0 / 12.0 | 13.0 / 14.0 / 15.0 | 16.00 | 1.00 to 2.00 |",
+        "student on Chinese, share of the teacher on translations of the Chinese: 92.15 % [86.00, 99.10]",
         "| tatoeba | general | 25,665 | CC BY 2.0 FR |",
         "chinese: 1.5",
         'CLIPTextModelWithProjection.from_pretrained("me/student")',
@@ -88,6 +93,7 @@ def test_card(
         "- `comfyui`",
     ):
         assert said in read.text
+    assert read.text.index("translations of the Chinese:") < read.text.index("share of the teacher on English: 96.00 %")
     assert "- `onnx`" not in read.text
     assert str(tmp_path) not in read.text  # nothing of this machine goes out
 
@@ -134,7 +140,7 @@ def test_the_int8_file_has_a_score_of_its_own(
     assert scores["mean recall, onnx/model_int8.onnx"] == int8[0]["mr"]
     assert "| Drawn | student | zh |" in read.text
     assert "| Drawn | student as onnx/model_int8.onnx | zh |" in read.text
-    assert read.text.count("| Drawn | teacher | en |") == 1
+    assert read.text.count("| Drawn | teacher (reference) | en |") == 1
     before = (out / "README.md").read_bytes()
     with pytest.raises(UserError, match=r"of onnx/model_int8\.onnx, which is not exported; add --parts onnx"):
         export(model, tokenizer, out, [card_writer(origin)])

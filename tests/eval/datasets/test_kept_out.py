@@ -46,6 +46,12 @@ def by_image(record: Callable[[str, list[str]], Any]) -> bytes:
     return "\n".join(json.dumps(record(i, [t for j, t in ROWS if i == j])) for i in IMAGES).encode()
 
 
+def test_translations_of_the_captions_are_kept_out_too(tmp_path: Path) -> None:
+    row = {"image": "a.jpg", "zh": ["草丛中的黑狗。"], "zh_en": ["A black dog in the grass ."]}
+    (tmp_path / "native.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    assert load_benchmark(str(tmp_path), "native.jsonl").texts == (row["zh"][0], row["zh_en"][0])
+
+
 LAYOUTS: dict[str, tuple[str, bytes]] = {
     "Flickr30k": ("results_20130124.token", joined("{image}#{n}\t{text}")),
     "Flickr8k-CN": ("flickr8kcn_test.txt", joined("{image}#zhm#{n} {text}")),
