@@ -13,7 +13,7 @@ RAW = pa.schema(
         ("file", pa.int32()),  # index into the source's list of files
         ("line", pa.int64()),  # 1-based line (or record) of that file
         ("sub", pa.int32()),  # 0, or the 1-based part when one line gives several pairs
-        ("fault", TEXT),  # "" or the reader's reject reason; "!message" stops the build
+        ("fault", TEXT),  # "" or the reader's reject reason
     ]
 )
 

@@ -12,74 +12,66 @@ from jsonargparse import ArgumentParser
 
 from data.build.cache import SourceFile, describe_file, score_source
 from data.build.config import ResolvedCorpus, load_corpus_config
-from data.build.report import build_report, data_card, kept_samples, report_summary, write_report
-from data.build.selection import select_rows
+from data.build.report import build_report, data_card, kept_samples, report_summary
+from data.build.selection import KEPT, VALID, select_rows
 from data.build.shards import write_corpus
-from data.clean.benchmarks import Benchmark, benchmark_paths, build_exclusions, load_benchmark
+from data.clean.benchmarks import Benchmark, Exclusions, benchmark_paths, build_exclusions, load_benchmark
 from data.clean.decontaminate import build_indices
 from data.clean.scores import BannedWords, References, load_banned_words
 from data.cli import UserError, run_cli
-from data.files import file_lock, replace_folder, restore_folder
+from data.files import atomic_folder, file_lock, remove_abandoned, replace_folder, restore_folder, write_json
+
+Benchmarks = list[tuple[Benchmark, SourceFile]]
 
 
 def build(config_path: Path, out: Path, overwrite: bool = False) -> None:
-    """Build the corpus `out`: absent or whole, and a build that was killed goes on where it stopped."""
+    """Build the corpus `out`: absent or whole at any moment; a build that was killed continues where it stopped."""
     started = time.monotonic()
     resolved = load_corpus_config(config_path)
+    config_file = _describe_config(resolved, config_path)
     out = out.resolve()  # a link keeps pointing at the corpus
     restore_folder(out)
-    if not _needs_build(resolved, config_path, out, overwrite):
+    if not _needs_build(config_file, out, overwrite):
         return
     partial = out.with_name(out.name + ".partial")
     with file_lock(out, f"{out}: another build is writing this corpus; wait for it, or choose another --out"):
-        partial.mkdir(exist_ok=True)
-        if out.exists():
-            _link_cached_sources(out, partial)
-        paths = benchmark_paths(resolved.root, resolved.config.benchmark_folder, resolved.config.benchmarks)
-        benchmarks = [(load_benchmark(resolved.root, path), describe_file(resolved.root, path)) for path in paths]
+        scored = partial / "scored"
+        scored.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(scored)
+        _link_cached_sources(out / "scored", scored)
+        benchmarks = _load_benchmarks(resolved)
         references = _load_references(resolved, benchmarks)
-        scored_sources = [
-            score_source(source, resolved.root, partial / "scored", references) for source in resolved.sources
-        ]
-        selection = select_rows(resolved, scored_sources, build_exclusions([b for b, _ in benchmarks]))
-        for leftover in ("train", "valid"):
-            shutil.rmtree(partial / leftover, ignore_errors=True)
+        scored_sources = [score_source(source, resolved.root, scored, references) for source in resolved.sources]
+        exclusions = build_exclusions([b for b, _ in benchmarks]) if benchmarks else Exclusions()
+        selection = select_rows(resolved, scored_sources, exclusions)
         written = write_corpus(partial, scored_sources, selection, resolved.config.rows_per_shard)
         if not sum(written.train.values()):
-            reasons = ", ".join(sorted(set(selection.reject_log.reasons) - {"", "valid"}))
-            raise UserError(
-                f"{config_path}: no row is left after cleaning (reasons: {reasons}); loosen "
-                f"`limits` or mend the sources"
-            )
-        report_json = build_report(
-            resolved,
-            _config_file(resolved, config_path),
-            scored_sources,
-            benchmarks,
-            selection,
-            written,
-            time.monotonic() - started,
+            reasons = ", ".join(sorted(set(selection.reject_log.reasons) - {KEPT, VALID}))
+            fix = "loosen `limits` or fix the sources"
+            raise UserError(f"{config_path}: no row is left after cleaning (reasons: {reasons}); {fix}")
+        report = build_report(
+            resolved, config_file, scored_sources, benchmarks, selection, written, time.monotonic() - started
         )
-        _drop_unused(partial, {source.name for source in resolved.sources})
-        (partial / "DATA_CARD.md").write_text(data_card(report_json, kept_samples(partial)), encoding="utf-8")
-        write_report(partial, report_json)
+        _remove_unused_sources(scored, {source.name for source in resolved.sources})
+        (partial / "DATA_CARD.md").write_text(data_card(report, kept_samples(partial)), encoding="utf-8")
+        write_json(report, partial / "report.json")
         replace_folder(partial, out)
-    print(report_summary(report_json))
-    print(f"wrote {out} in {report_json['seconds']} s")
+    print(report_summary(report))
+    print(f"wrote {out} in {report['seconds']} s")
 
 
-def _config_file(resolved: ResolvedCorpus, config_path: Path) -> SourceFile:
+def _describe_config(resolved: ResolvedCorpus, config_path: Path) -> SourceFile:
     data = resolved.config_text.encode()
     return SourceFile(str(config_path), len(data), hashlib.sha256(data).hexdigest())
 
 
-def _needs_build(resolved: ResolvedCorpus, config_path: Path, out: Path, overwrite: bool) -> bool:
-    """Whether there is something to do: `out` is absent, or may be replaced."""
+def _needs_build(config_file: SourceFile, out: Path, overwrite: bool) -> bool:
+    """Whether `out` is absent or may be replaced."""
     if not out.exists():
         return True
     try:
         old_report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-        same_config = old_report["config"]["sha256"] == _config_file(resolved, config_path).sha256
+        same_config = old_report["config"]["sha256"] == config_file.sha256
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{out}: exists and is not a corpus; choose another --out") from None
     if overwrite:
@@ -90,26 +82,34 @@ def _needs_build(resolved: ResolvedCorpus, config_path: Path, out: Path, overwri
     return False
 
 
-def _load_references(resolved: ResolvedCorpus, benchmarks: list[tuple[Benchmark, SourceFile]]) -> References:
+def _load_benchmarks(resolved: ResolvedCorpus) -> Benchmarks:
+    config = resolved.config
+    paths = benchmark_paths(resolved.root, config.benchmark_folder, config.benchmarks) if config.benchmarks else []
+    return [(load_benchmark(resolved.root, path), describe_file(resolved.root, path)) for path in paths]
+
+
+def _load_references(resolved: ResolvedCorpus, benchmarks: Benchmarks) -> References:
     words_path, files = resolved.config.banned_words, [file for _, file in benchmarks]
     files += [describe_file(resolved.root, words_path)] if words_path else []
     digest = hashlib.sha256("".join(file.sha256 + file.path for file in files).encode()).hexdigest()
-    needs_signatures = any(each.near_duplicate <= 1 for each in resolved.limits.values())
+    needs_signatures = any(limits.near_duplicate <= 1 for limits in resolved.limits.values())
     banned_words = load_banned_words(resolved.root, words_path) if words_path else BannedWords()
-    return References(build_indices([b for b, _ in benchmarks]), digest, needs_signatures, banned_words)
+    indices = build_indices([b for b, _ in benchmarks]) if benchmarks else None
+    return References(indices, digest, needs_signatures, banned_words)
 
 
-def _link_cached_sources(out: Path, partial: Path) -> None:
+def _link_cached_sources(old: Path, new: Path) -> None:
     """Give a new build the scored sources of the old corpus; unchanged ones are not read again."""
-    for old in (out / "scored").glob("*/done.json"):
-        new = partial / "scored" / old.parent.name
-        if not new.exists():
-            shutil.copytree(old.parent, new, copy_function=os.link)
-            (new / "verdicts.parquet").unlink(missing_ok=True)
+    for done in old.glob("*/done.json"):
+        name = done.parent.name
+        if not (new / name).exists():
+            with atomic_folder(new / name) as partial:
+                shutil.copytree(old / name, partial, copy_function=os.link)
+                (partial / "verdicts.parquet").unlink(missing_ok=True)
 
 
-def _drop_unused(partial: Path, names: set[str]) -> None:
-    for folder in (partial / "scored").iterdir():
+def _remove_unused_sources(scored: Path, names: set[str]) -> None:
+    for folder in scored.iterdir():
         if folder.name not in names:
             shutil.rmtree(folder)
 
@@ -127,7 +127,7 @@ def main() -> None:
     if args.runner == "ray":
         daft.set_runner_ray()
     else:
-        os.environ["DAFT_RUNNER"] = "native"  # said, not left open: else Daft imports Ray to see whether it is wanted
+        os.environ["DAFT_RUNNER"] = "native"  # named, because Daft otherwise imports Ray to see whether it is wanted
     daft.set_execution_config(maintain_order=True)
     build(args.config, args.out, args.overwrite)
 

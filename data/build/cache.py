@@ -1,7 +1,8 @@
-"""The store of scored rows: one Parquet file a source, whole or absent, reused while its origins stand unchanged."""
+"""The cache of scored rows: one Parquet file a source, whole or absent, reused while its inputs stand unchanged."""
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,12 +20,13 @@ from data.build.config import FORMATS
 from data.build.scoring import scored_batches
 from data.clean.scores import References
 from data.cli import UserError
+from data.files import atomic_folder, write_json
 from data.sources.base import Source
 from data.sources.io import resolve_path
 
-ROW_GROUP_SIZE = 65536  # rows a row group
-CACHE_DICTIONARY_COLUMNS = ["image", "fault"]  # columns worth a dictionary
-SIMILARITY_FOLDER = "similarity"  # folder of sentence similarities beside the rows
+ROW_GROUP_SIZE = 65536  # rows
+CACHE_DICTIONARY_COLUMNS = ["image", "fault"]
+SIMILARITY_FOLDER = "similarity"  # of sentence similarities, beside the rows
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,13 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class ScoredSource:
-    """One finished source: where its rows are, and what they came from."""
+    """One finished source: where its rows are, and which files they came from."""
 
     source: Source
     rows_path: Path
     num_rows: int
     inputs: tuple[SourceFile, ...]
     seconds: float
-    reused: bool
 
     def iter_columns(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         """Stream some columns, in row order."""
@@ -54,36 +55,33 @@ class ScoredSource:
 
 
 def score_source(source: Source, root: str, folder: Path, references: References) -> ScoredSource:
-    """The scored rows of `source` in `folder`: what a killed build finished is reused, else it is built and renamed."""
-    done = folder / source.name
-    key = _cache_key(source, root, references)
-    if (old := _load_cached(done, source, key)) is not None:
-        return old
-    started = time.monotonic()
-    partial = folder / f"{source.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    count = _write(source, root, partial / "rows.parquet", references)
-    inputs = tuple(describe_file(root, path) for path in source.paths)
-    seconds = round(time.monotonic() - started, 3)
-    manifest = {
-        "key": key,
-        "count": count,
-        "seconds": seconds,
-        "inputs": [asdict(i) for i in inputs],
-    }
-    (partial / "done.json").write_text(json.dumps(manifest, ensure_ascii=False, indent=1), encoding="utf-8")
-    if (done / SIMILARITY_FOLDER).exists():
-        (done / SIMILARITY_FOLDER).replace(
-            partial / SIMILARITY_FOLDER
-        )  # costly, and checked against the texts before it is used
-    shutil.rmtree(done, ignore_errors=True)
-    partial.replace(done)
-    return ScoredSource(source, done / "rows.parquet", count, inputs, seconds, reused=False)
+    """The scored rows of `source` in `folder`, reused where a former build finished them and nothing has changed."""
+    done, key = folder / source.name, _cache_key(source, root, references)
+    manifest = _read_manifest(done)
+    if manifest.get("key") != key:
+        started = time.monotonic()
+        with atomic_folder(done) as partial:
+            partial.mkdir(parents=True)
+            count = _write_rows(source, root, partial / "rows.parquet", references)
+            inputs = [asdict(describe_file(root, path)) for path in source.paths]
+            seconds = round(time.monotonic() - started, 3)
+            manifest = {"key": key, "count": count, "seconds": seconds, "inputs": inputs}
+            write_json(manifest, partial / "done.json")
+            if (done / SIMILARITY_FOLDER).exists():  # costly, and checked against the texts before it is used
+                shutil.copytree(done / SIMILARITY_FOLDER, partial / SIMILARITY_FOLDER, copy_function=os.link)
+    files = tuple(SourceFile(**file) for file in manifest["inputs"])
+    return ScoredSource(source, done / "rows.parquet", manifest["count"], files, manifest["seconds"])
 
 
-def _write(source: Source, root: str, path: Path, references: References) -> int:
-    """Stream the scored rows into one file with row groups of GROUP rows."""
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "done.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_rows(source: Source, root: str, path: Path, references: References) -> int:
+    """Stream the scored rows into one file with row groups of ROW_GROUP_SIZE; return how many."""
     count, pending = 0, list[pa.RecordBatch]()
     writer: pq.ParquetWriter | None = None
     with tqdm(desc=source.name, unit=" rows", unit_scale=True, leave=False, mininterval=0.5) as bar:
@@ -98,7 +96,7 @@ def _write(source: Source, root: str, path: Path, references: References) -> int
                 count += batch.num_rows
                 bar.update(batch.num_rows)
                 if sum(b.num_rows for b in pending) >= ROW_GROUP_SIZE:
-                    pending = _flush(writer, pending)
+                    pending = _write_full_groups(writer, pending)
             if writer is None:
                 raise UserError(f"source {source.name}: no rows in {', '.join(source.paths)}; is the file empty?")
             if pending:
@@ -109,7 +107,7 @@ def _write(source: Source, root: str, path: Path, references: References) -> int
     return count
 
 
-def _flush(writer: pq.ParquetWriter, pending: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+def _write_full_groups(writer: pq.ParquetWriter, pending: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     """Write full row groups, return the rest."""
     table = pa.Table.from_batches(pending)
     ready = table.num_rows // ROW_GROUP_SIZE * ROW_GROUP_SIZE
@@ -118,20 +116,9 @@ def _flush(writer: pq.ParquetWriter, pending: list[pa.RecordBatch]) -> list[pa.R
     return rest
 
 
-def _load_cached(done: Path, source: Source, key: str) -> ScoredSource | None:
-    try:
-        manifest = json.loads((done / "done.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if manifest.get("key") != key:
-        return None
-    inputs = tuple(SourceFile(**i) for i in manifest["inputs"])
-    return ScoredSource(source, done / "rows.parquet", manifest["count"], inputs, manifest["seconds"], reused=True)
-
-
 def _cache_key(source: Source, root: str, references: References) -> str:
-    """What the scored rows depend on: the source's config, the size and time of its files, and our own code."""
-    formats = {kind: name for name, kind in FORMATS.items()}
+    """Hash of all that scored rows depend on: the source's config, the size and time of its files, and our own code."""
+    formats = {source_class: name for name, source_class in FORMATS.items()}
     parts: dict[str, Any] = {"format": formats[type(source)], "config": asdict(source), "code": code_sha256()}
     parts["benchmarks"] = [references.sha256, references.needs_signatures]
     parts["files"] = [_file_state(root, path) for path in source.paths]
@@ -148,29 +135,29 @@ def code_sha256() -> str:
 
 
 def _file_state(root: str, path: str) -> list[Any]:
+    """Path, size, and time or ETag of one input; None for what a hub or server does not give."""
+    target = resolve_path(root, path.partition("!")[0])
     if path.startswith("hub://"):
         return [path, None, None]
-    target = resolve_path(root, path.partition("!")[0])
     if "://" in target or "::" in target:
         try:
-            info = fsspec.core.url_to_fs(target)
-            details = info[0].info(info[1])
+            filesystem, name = fsspec.core.url_to_fs(target)
+            details = filesystem.info(name)
         except (OSError, ValueError, ImportError) as error:
             raise UserError(f"{path}: cannot be opened: {error}; check the URL") from error
         return [path, details.get("size"), details.get("ETag") or details.get("mtime")]
     try:
-        found_stat = Path(target).stat()
+        stat = Path(target).stat()
     except OSError:
-        raise UserError(f"{path}: no such file (looked for {target}); mend the path in the config") from None
-    return [path, found_stat.st_size, found_stat.st_mtime_ns]
+        raise UserError(f"{path}: no such file (looked for {target}); fix the path in the config") from None
+    return [path, stat.st_size, stat.st_mtime_ns]
 
 
 def describe_file(root: str, path: str) -> SourceFile:
-    """Size and hash of one input file."""
-    if path.startswith("hub://"):
-        return SourceFile(path, 0, "")
+    """Size and hash of one input file; of a URL the size, of a data set on the hub neither."""
+    _, size, _ = _file_state(root, path)
     target = resolve_path(root, path.partition("!")[0])
     if "://" in target or "::" in target:
-        return SourceFile(path, int(_file_state(root, path)[1] or 0), "")
+        return SourceFile(path, int(size or 0), "")
     with Path(target).open("rb") as stream:
-        return SourceFile(path, Path(target).stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
+        return SourceFile(path, size, hashlib.file_digest(stream, "sha256").hexdigest())

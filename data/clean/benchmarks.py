@@ -1,7 +1,7 @@
 """Benchmarks to keep out of a corpus: their texts and image ids, and which files of a folder belong to a name."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,8 @@ class Benchmark:
 class Exclusions:
     """What may not be trained on: sorted keys of texts, and canonical image ids."""
 
-    text_hashes: RowHashes
-    image_ids: frozenset[str]
+    text_hashes: RowHashes = field(default_factory=lambda: np.zeros(0, np.uint64))
+    image_ids: frozenset[str] = frozenset()
 
 
 def image_id(name: str) -> str:

@@ -1,6 +1,6 @@
-"""Scores of pairs: numbers that say how odd a row is, apart from what is then accepted.
+"""Scores of pairs: numbers that measure how odd a row is, apart from the limits that then accept it.
 
-Words that the user does not want in a corpus, such as a NSFW list: given as a file, none by default.
+A list of banned words, such as a NSFW list, is a file that the user gives; there is none by default.
 """
 
 import re
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from data.clean.codepoints import TextColumn, encode
-from data.clean.decontaminate import BenchmarkIndex, benchmark_overlap
+from data.clean.decontaminate import BenchmarkIndex, Overlap, benchmark_overlap
 from data.clean.dedup import NUM_HASHES, minhash_signatures
 from data.clean.hashing import casefolded, hash_rows
 from data.clean.heuristics import CharCounts, count_characters, ending_mismatch, numbers_disagree, periodicity
@@ -19,8 +19,16 @@ from data.clean.language import cantonese, foreign_word_share
 from data.cli import UserError
 from data.sources.io import read_text
 
+Floats = npt.NDArray[np.float32]
+Count = npt.NDArray[np.int32]
+Lengths = npt.NDArray[np.int64]
 HAN_PATTERN = re.compile(r"[\u3400-\u9fff]")
-WORDS_PER_PATTERN = 500  # words a pattern: RE2 refuses very large ones
+WORDS_PER_PATTERN = 500  # RE2 rejects very large patterns
+EN_CHARS_PER_ZH_CHAR = 3.2  # English characters that translate one Chinese character, over all domains
+SCORES = (
+    "en_chars", "zh_chars", "log_ratio", "en_latin", "zh_han", "zh_kana", "run", "period", "brackets", "numbers",
+    "identical", "marks", "foreign", "cantonese", "en_held", "en_alike", "zh_held", "zh_alike", "ending", "banned",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,8 @@ def load_banned_words(root: str, path: str) -> BannedWords:
 
 
 def _patterns(words: list[str], around: str) -> tuple[str, ...]:
-    return tuple(
-        around.format("|".join(words[at : at + WORDS_PER_PATTERN])) for at in range(0, len(words), WORDS_PER_PATTERN)
-    )
+    starts = range(0, len(words), WORDS_PER_PATTERN)
+    return tuple(around.format("|".join(words[i : i + WORDS_PER_PATTERN])) for i in starts)
 
 
 def contains_banned(en: TextColumn, zh: TextColumn, words: BannedWords) -> npt.NDArray[np.float32]:
@@ -59,40 +66,12 @@ def contains_banned(en: TextColumn, zh: TextColumn, words: BannedWords) -> npt.N
 
 @dataclass(frozen=True)
 class References:
-    """What rows are measured against besides themselves."""
+    """What rows are compared with besides themselves."""
 
-    indices: tuple[BenchmarkIndex, BenchmarkIndex]  # English and Chinese benchmark texts
+    indices: tuple[BenchmarkIndex, BenchmarkIndex] | None  # English and Chinese benchmark texts
     sha256: str  # of the files that they come from
-    needs_signatures: bool = True  # whether signatures for near duplicates are wanted
+    needs_signatures: bool = True  # of near duplicates
     banned: BannedWords = field(default_factory=BannedWords)
-
-
-Floats = npt.NDArray[np.float32]
-Count = npt.NDArray[np.int32]
-Lengths = npt.NDArray[np.int64]
-EN_CHARS_PER_ZH_CHAR = 3.2  # characters of English that say one character of Chinese, over all domains
-SCORES = (
-    "en_chars",
-    "zh_chars",
-    "log_ratio",
-    "en_latin",
-    "zh_han",
-    "zh_kana",
-    "run",
-    "period",
-    "brackets",
-    "numbers",
-    "identical",
-    "marks",
-    "foreign",
-    "cantonese",
-    "en_held",
-    "en_alike",
-    "zh_held",
-    "zh_alike",
-    "ending",
-    "banned",
-)
 
 
 def score_pairs(en: TextColumn, zh: TextColumn, references: References) -> dict[str, npt.NDArray[np.generic]]:
@@ -100,9 +79,13 @@ def score_pairs(en: TextColumn, zh: TextColumn, references: References) -> dict[
     en_counts, zh_counts = count_characters(en), count_characters(zh)
     en_fold, zh_fold = casefolded(en), casefolded(zh)
     en_key, zh_key = hash_rows(en_fold), hash_rows(zh_fold)
-    en_overlap, zh_overlap = (
-        benchmark_overlap(text, index) for text, index in zip((en_fold, zh_fold), references.indices, strict=True)
-    )
+    en_overlap = zh_overlap = Overlap(np.zeros(en.rows, np.float32), np.zeros(en.rows, np.float32))
+    if references.indices:
+        en_overlap, zh_overlap = map(benchmark_overlap, (en_fold, zh_fold), references.indices)
+    if references.needs_signatures:
+        signature = minhash_signatures(en_fold, zh_fold)
+    else:
+        signature = np.zeros((en.rows, NUM_HASHES), np.uint8)
     return {
         "en_chars": _float32(en.lengths),
         "zh_chars": _float32(zh.lengths),
@@ -115,9 +98,7 @@ def score_pairs(en: TextColumn, zh: TextColumn, references: References) -> dict[
         "brackets": _float32(en_counts.unbalanced_brackets + zh_counts.unbalanced_brackets),
         "numbers": numbers_disagree(en, zh),
         "identical": _float32(en_key == zh_key),
-        "marks": np.maximum(
-            share(en_counts.punctuation, en_counts.visible), share(zh_counts.punctuation, zh_counts.visible)
-        ),
+        "marks": np.maximum(*(share(side.punctuation, side.visible) for side in (en_counts, zh_counts))),
         "foreign": foreign_word_share(en),
         "cantonese": cantonese(zh),
         "en_held": en_overlap.containment,
@@ -128,9 +109,7 @@ def score_pairs(en: TextColumn, zh: TextColumn, references: References) -> dict[
         "banned": contains_banned(en, zh, references.banned),
         "en_key": en_key,
         "zh_key": zh_key,
-        "signature": minhash_signatures(en_fold, zh_fold)
-        if references.needs_signatures
-        else np.zeros((en.rows, NUM_HASHES), np.uint8),
+        "signature": signature,
     }
 
 

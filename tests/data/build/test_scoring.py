@@ -10,7 +10,6 @@ import pytest
 
 from data.build import scoring
 from data.build.scoring import scored_batches
-from data.clean.decontaminate import build_indices
 from data.clean.scores import References
 from data.schema import TEXT, raw_batch
 from data.sources.base import FileSource
@@ -32,10 +31,10 @@ class Endless(FileSource):
 
 
 def test_the_reader_waits_for_what_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "AHEAD", 16 * BATCH)
+    monkeypatch.setattr(scoring, "MAX_READAHEAD", 16 * BATCH)
     source = Endless(name="endless", domain="general", license="CC0", files=("a",))
     count = 0
-    for batch in scored_batches(source, "", References(build_indices([]), "", needs_signatures=False)):
+    for batch in scored_batches(source, "", References(None, "", needs_signatures=False)):
         count += batch.num_rows
         time.sleep(0.01)
     assert count == BATCH * BATCHES

@@ -28,7 +28,7 @@ def test_neighbours_are_lines_of_the_file_not_rows() -> None:
 
 
 def test_unlike_and_shifted_pairs_go_and_scores_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similarity, "encoder", Toy)
+    monkeypatch.setattr(similarity, "load_sentence_encoder", Toy)
     rows = [("a" * 10, "字" * 10), ("b" * 30, "句" * 14), ("some words " * 3, "词语" * 12)]
     loose = {"max_run": 99, "max_period": 2.0, "max_ratio_deviations": 99.0}
     config = tsv_config(tmp_path, rows, valid_per_domain=0, limits={**loose, "min_similarity": 0.6})
