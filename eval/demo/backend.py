@@ -1,4 +1,4 @@
-"""What the page asks for, without the page: twin pictures, cosines by slot, and pictures found by text."""
+"""The computations behind the page: pairs of pictures, cosines by position, and image search by text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ MAX_IMAGES = 2000
 
 @dataclass(frozen=True)
 class ImagePair:
-    """Pictures [h, w, 3] from one noise; cosine of the states by slot; how many tokens of the prompt were cut."""
+    """Pictures [h, w, 3] from one noise; cosine of the states by position; how many tokens of the prompt were cut."""
 
     teacher: NDArray[np.uint8]
     student: NDArray[np.uint8]
@@ -38,7 +38,7 @@ class ImagePair:
 
 @dataclass(frozen=True)
 class ImageGenerator:
-    """A pipeline with its own encoder and with a student's."""
+    """A pipeline with its own text encoder and a student's."""
 
     pipeline: Pipeline
     teacher: TextEncoder
@@ -59,7 +59,7 @@ class ImageGenerator:
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """Pictures with their features [pictures, dim] in the space of the teacher's CLIP, and the student that asks."""
+    """Pictures with their features [pictures, dim] of the teacher's CLIP, and the student that encodes queries."""
 
     paths: tuple[Path, ...]
     features: NDArray[np.float32]
@@ -69,18 +69,21 @@ class ImageIndex:
         """The nearest pictures with their cosines, nearest first."""
         cosines = self.features @ self.student.encode([text])[0]
         order = np.argsort(-cosines, kind="stable")[:count]
-        return [(self.paths[place], float(cosines[place])) for place in order]
+        return [(self.paths[index], float(cosines[index])) for index in order]
 
 
-def load_generator(pipeline: str, student: str, device: torch.device) -> ImageGenerator:
-    """Both encoders beside one UNet; a student that does not fit it raises UserError."""
-    sd_pipeline, conditioner = load_pipeline(pipeline, device), load_text_encoder(student, "--student", device=device)
-    check_student_fit(conditioner, sd_pipeline, (student, pipeline))
-    return ImageGenerator(sd_pipeline, pipeline_text_encoder(sd_pipeline), conditioner)
+def load_generator(
+    source: str, student: str, device: torch.device, dtype: torch.dtype = torch.float32
+) -> ImageGenerator:
+    """The pipeline `source` with both encoders; UserError for a student that does not fit its UNet."""
+    pipeline = load_pipeline(source, device, dtype)
+    student_encoder = load_text_encoder(student, "--student", dtype, device)
+    check_student_fit(student_encoder, pipeline, (student, source))
+    return ImageGenerator(pipeline, pipeline_text_encoder(pipeline), student_encoder)
 
 
 def load_image_index(folder: Path, clip: str, student: str, device: torch.device) -> ImageIndex:
-    """The first pictures below `folder`, by name, through the image tower of `clip`."""
+    """An index of the first MAX_IMAGES pictures below `folder`, by name, with features of the image tower of `clip`."""
     if not folder.is_dir():
         raise UserError(
             f"--pictures {folder}: no such folder; give one of pictures, or run scripts/quickstart.py first"
@@ -90,17 +93,13 @@ def load_image_index(folder: Path, clip: str, student: str, device: torch.device
         raise UserError(f"--pictures {folder}: no pictures in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     tower = load_image_tower(clip, "--clip", torch.float32, device)
     encoder = load_student(student, device, "--student")
-    features = image_features(tower, [str(path) for path in paths], _bytes, "crop")
+    features = image_features(tower, [str(path) for path in paths], lambda name: Path(name).read_bytes(), "crop")
     if features.shape[1] != encoder.feature_dim:
         raise UserError(f"--student {student}: its features have another width than those of --clip {clip}")
     return ImageIndex(paths, features, encoder)
 
 
-def _bytes(name: str) -> bytes:
-    return Path(name).read_bytes()
-
-
 def cosine_summary(cosine: Sequence[float]) -> str:
-    """One line on the cosines by slot."""
+    """One line on the cosines by position."""
     mean, low = sum(cosine) / len(cosine), min(cosine)
-    return f"cosine of the states: mean {mean:.3f}, lowest {low:.3f} at slot {list(cosine).index(low)}"
+    return f"cosine of the states: mean {mean:.3f}, lowest {low:.3f} at position {list(cosine).index(low)}"

@@ -1,6 +1,6 @@
 """`python scripts/demo.py`: type a prompt in Chinese, English or both, see what teacher and student draw and find.
 
-A page of this machine for this machine: no analytics, no fonts from elsewhere, no public link.
+The page is served on this machine to this machine: no analytics, no fonts from elsewhere, no public link.
 """
 
 import importlib
@@ -10,23 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jsonargparse import ArgumentParser
-from numpy.typing import NDArray
 from PIL import Image
 
-from data.cli import UserError
+from data.cli import REPOSITORY, UserError
 from eval.demo.backend import ImageGenerator, ImageIndex, cosine_summary, load_generator, load_image_index
 from eval.generation.pipeline import SamplingConfig
 from eval.generation.prompts import check_prompt
+from eval.quickstart import ASSETS
 from eval.report.charts import line_chart
-from eval.retrieval.options import resolve_device
+from eval.report.page import enlarged
+from eval.retrieval.options import DTYPES, Precision, resolve_device
 
-ROOT = Path(__file__).resolve().parents[2]
-ASSETS = ROOT / "data" / "miniature" / "assets"
-QUICKSTART = ROOT / "runs" / "quickstart"
-SIDE = 256
-"""Smaller pictures are enlarged to it, pixel by pixel."""
+QUICKSTART = REPOSITORY / "runs" / "quickstart"
+MIN_WIDTH = 256  # pixels; smaller pictures are enlarged
 EXAMPLES = [
     ["一只红色的猫在雪地里", "a red cat in the snow"],
     ["夜空下的绿色城堡，左边有一棵树", "a green castle under a starry night sky, a tree on its left"],
@@ -40,14 +37,15 @@ CHART_STYLE = """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Load, and serve until the keyboard stops it; see `--help`."""
-    parser = ArgumentParser(prog="python scripts/demo.py", description="A page to try a student.", exit_on_error=False)
+    """Load the models and serve the page until Ctrl-C; see `--help`."""
+    parser = ArgumentParser(prog="python scripts/demo.py", description=__doc__, exit_on_error=False)
     parser.add_argument("--pipeline", type=str, default=str(ASSETS / "pipeline"), help="SD 1.x or 2.x: folder, Hub id")
     parser.add_argument("--student", type=str, default=str(QUICKSTART / "student"), help="exported student")
     parser.add_argument("--clip", type=str, default=str(ASSETS / "clip"), help="the teacher's whole CLIP, for search")
     parser.add_argument("--pictures", type=Path, default=QUICKSTART / "world" / "test" / "images", help="to search in")
     parser.add_argument("--port", type=int, default=7860, help="of this machine; 0 takes a free one")
-    parser.add_argument("--device", type=str | None, help="cpu, cuda ...; by default cuda where there is one")
+    parser.add_argument("--device", type=str | None, help="cpu, cuda ...; by default the accelerator if there is one")
+    parser.add_argument("--precision", type=Precision, default="fp32", help="of the pipeline and its encoders")
     parser.add_class_arguments(SamplingConfig, "drawing")
     args = parser.parse_args(arguments)
     if importlib.util.find_spec("gradio") is None:
@@ -55,13 +53,13 @@ def main(arguments: list[str] | None = None) -> None:
     if not Path(args.student).exists() and args.student == str(QUICKSTART / "student"):
         raise UserError(f"--student {args.student}: not there yet; run scripts/quickstart.py first, or name a student")
     device = resolve_device(args.device)
-    generator = load_generator(args.pipeline, args.student, device)
+    generator = load_generator(args.pipeline, args.student, device, DTYPES[args.precision])
     image_index = load_image_index(args.pictures, args.clip, args.student, device)
     serve(generator, image_index, SamplingConfig(**vars(args.drawing)), args.port)
 
 
 def serve(generator: ImageGenerator, image_index: ImageIndex, sampling: SamplingConfig, port: int) -> None:
-    """Show the page on 127.0.0.1 until the keyboard stops it."""
+    """Serve the page on 127.0.0.1 until Ctrl-C."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     gradio: Any = importlib.import_module("gradio")
     with gradio.Blocks(title="Yuqiao 语桥", analytics_enabled=False) as page:
@@ -93,26 +91,27 @@ def _draw_tab(gradio: Any, generator: ImageGenerator, sampling: SamplingConfig) 
             for name in ("Teacher", "Student")
         ]
     note = gradio.Markdown(elem_id="note")
-    slots = gradio.HTML(elem_classes="chart", elem_id="slots")
+    cosines = gradio.HTML(elem_classes="chart", elem_id="cosines")
     gradio.Examples(EXAMPLES, [prompt, english])
 
-    def drawn(text: str, said: str, number: float) -> tuple[Image.Image, Image.Image, str, str]:
-        for each in (text, said) if said.strip() else (text,):
+    def generate(text: str, english_text: str, seed_value: float) -> tuple[Image.Image, Image.Image, str, str]:
+        for each in (text, english_text) if english_text.strip() else (text,):
             check_prompt(each, "prompt")
-        twins = generator.generate(text, said.strip() or text, int(number or 0), sampling)
-        cut = f"; {twins.cut} tokens were too many and cut" if twins.cut else ""
-        line = line_chart("Cosine of teacher and student by slot", "slot", {"cosine": list(enumerate(twins.cosine))})
-        return upscaled(twins.teacher), upscaled(twins.student), cosine_summary(twins.cosine) + cut, line
+        pair = generator.generate(text, english_text.strip() or text, int(seed_value or 0), sampling)
+        cut = f"; {pair.cut} tokens were too many and cut" if pair.cut else ""
+        series = {"cosine": list(enumerate(pair.cosine))}
+        chart = line_chart("Cosine of teacher and student by position", "position", series)
+        teacher, student = (enlarged(Image.fromarray(each), MIN_WIDTH) for each in (pair.teacher, pair.student))
+        return teacher, student, cosine_summary(pair.cosine) + cut, str(chart)
 
-    answer = _show_user_errors(gradio, drawn)
     for trigger in (button.click, prompt.submit):
-        trigger(answer, [prompt, english, seed], [*shown, note, slots])
+        trigger(_show_user_errors(gradio, generate), [prompt, english, seed], [*shown, note, cosines])
 
 
 def _search_tab(gradio: Any, image_index: ImageIndex) -> None:  # noqa: ANN401  an optional package
     query = gradio.Textbox(label=f"Search {len(image_index.paths)} pictures 找图", elem_id="query")
     button = gradio.Button("Search", variant="primary", elem_id="search")
-    found = gradio.Gallery(
+    gallery = gradio.Gallery(
         label="Nearest first", columns=4, object_fit="contain", buttons=["fullscreen"], elem_id="found"
     )
 
@@ -121,23 +120,16 @@ def _search_tab(gradio: Any, image_index: ImageIndex) -> None:  # noqa: ANN401  
         return [(str(path), f"{cosine:.3f}") for path, cosine in image_index.search(text)]
 
     for trigger in (button.click, query.submit):
-        trigger(_show_user_errors(gradio, search), query, found)
+        trigger(_show_user_errors(gradio, search), query, gallery)
 
 
 def _show_user_errors(gradio: Any, function: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ANN401  an optional package
-    """`function`, whose UserError is shown on the page."""
+    """`function` with UserError shown on the page."""
 
-    def told(*values: Any) -> Any:  # noqa: ANN401  whatever the components hold
+    def checked(*values: Any) -> Any:  # noqa: ANN401  whatever the components hold
         try:
             return function(*values)
         except UserError as error:
             raise gradio.Error(str(error), duration=10, print_exception=False) from error
 
-    return told
-
-
-def upscaled(picture: NDArray[np.uint8]) -> Image.Image:
-    """The picture, at least SIDE wide."""
-    image = Image.fromarray(picture)
-    times = max(1, -(-SIDE // image.width))
-    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+    return checked

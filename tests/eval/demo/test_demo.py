@@ -48,28 +48,28 @@ def options(folder: Path) -> list[str]:
 
 
 def test_twins_share_their_noise_and_differ_by_their_states(made: Path) -> None:
-    painter = load_generator(str(made / "pipeline"), str(made / "student"), CPU)
+    generator = load_generator(str(made / "pipeline"), str(made / "student"), CPU)
     how = SamplingConfig(steps=2)
-    one, same = (painter.generate("猫", "the cat", 3, how) for _ in range(2))
+    one, same = (generator.generate("猫", "the cat", 3, how) for _ in range(2))
     assert one.teacher.shape == one.student.shape == (64, 64, 3)
     assert np.array_equal(one.student, same.student)
     assert not np.array_equal(one.teacher, one.student)
-    assert not np.array_equal(one.teacher, painter.generate("猫", "the cat", 4, how).teacher)
+    assert not np.array_equal(one.teacher, generator.generate("猫", "the cat", 4, how).teacher)
     assert len(one.cosine) == 77
-    assert (one.cut, painter.generate("the cat " * 60, "the cat", 3, how).cut) == (0, 2 + 120 - 77)
+    assert (one.cut, generator.generate("the cat " * 60, "the cat", 3, how).cut) == (0, 2 + 120 - 77)
     itself = load_generator(str(made / "pipeline"), str(made), CPU).generate("the cat", "the cat", 3, how)
     assert np.array_equal(itself.teacher, itself.student)
     assert itself.cosine == pytest.approx([1] * 77, abs=1e-5)
 
 
 def test_search_is_the_order_of_the_cosines(made: Path) -> None:
-    album = load_image_index(made / "pictures", str(made / "clip"), str(made / "student"), CPU)
-    found = album.search("机械狗", count=15)
+    index = load_image_index(made / "pictures", str(made / "clip"), str(made / "student"), CPU)
+    found = index.search("机械狗", count=15)
     cosines = [cosine for _, cosine in found]
     assert cosines == sorted(cosines, reverse=True)
-    assert {path for path, _ in found} == set(album.paths)
-    place = album.paths.index(found[0][0])
-    assert cosines[0] == pytest.approx(float(album.features[place] @ album.student.encode(["机械狗"])[0]), abs=1e-6)
+    assert {path for path, _ in found} == set(index.paths)
+    place = index.paths.index(found[0][0])
+    assert cosines[0] == pytest.approx(float(index.features[place] @ index.student.encode(["机械狗"])[0]), abs=1e-6)
 
 
 def test_mistakes_are_one_line(made: Path, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_typing_and_clicking(address: str, tmp_path: Path) -> None:
         tab.fill("#prompt textarea", "戴帽子拿剑的猫 and the dog，8k")
         tab.fill("#english textarea", "the cat and the dog")
         tab.click("#draw")
-        tab.wait_for_selector("#slots svg polyline", timeout=60_000)
+        tab.wait_for_selector("#cosines svg polyline", timeout=60_000)
         for name in ("teacher", "student"):
             tab.wait_for_selector(f"#{name} img", timeout=20_000)
         sources = [tab.get_attribute(f"#{name} img", "src") for name in ("teacher", "student")]
