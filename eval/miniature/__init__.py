@@ -1,1 +1,1 @@
-"""How the miniature's own models are made: recogniser, CLIP, autoencoder, denoiser."""
+"""Training of the miniature's own models: recogniser, CLIP, autoencoder, denoiser."""

@@ -1,11 +1,9 @@
-"""Makes the miniature's models from nothing but the world's pictures and English: stage by stage, resumable.
-
-The card beside the models: what they are, how they were made, how well they do.
-"""
+"""Makes the miniature's models and their card from its pictures and English captions, stage by stage, resumable."""
 
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -17,12 +15,11 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from data.cli import commit
-from data.files import write_json
+from data.files import write_json, write_text
 from data.miniature.corpus import REGISTERS, TRAIN_SEED, caption_pair, sample_test_scenes
 from data.miniature.scene import Scene, sample_scenes
 from eval.generation.recogniser import Recogniser, load_recogniser
-from eval.miniature.dataset import english_captions, learn_tokenizer
-from eval.miniature.dataset import rendered_images as rendered
+from eval.miniature.dataset import english_captions, learn_tokenizer, rendered_images
 from eval.miniature.train_autoencoder import Autoencoder, decode_latents, encode_images, train_autoencoder
 from eval.miniature.train_clip import clip_image_features, clip_text_features, recall_at_1, train_clip
 from eval.miniature.train_recogniser import recogniser_scores, train_recogniser
@@ -45,7 +42,7 @@ Scores are on unseen scenes: each holds a kind in a colour on a background that 
 
 
 MODEL_DESCRIPTIONS = {
-    "recogniser": "reads kinds, colours, sizes, counts, relations and background back from 64x64 pictures",
+    "recogniser": "finds kinds, colours, sizes, counts, relations and background in 64x64 pictures",
     "clip": "CLIPModel + CLIPTokenizer: 77 slots, 4 layers, width 256; pictures of 64x64 in 8x8 patches",
     "pipeline": "StableDiffusionPipeline: AutoencoderTiny 8x down to 16 channels, UNet2DConditionModel, v-prediction",
 }
@@ -54,11 +51,11 @@ MIN_SCORES = {
     "clip": {"t2i_r1.train": 0.85},
     "autoencoder": {"exact": 0.98},
     "pipeline": {"things": 0.85},
-}  # the least that the project asks
+}  # a model below them is not shipped
 
 
-def write_card(folder: Path, scores: dict[str, Any], command: str, seed: int) -> None:
-    """Write `folder`/CARD.md."""
+def write_card(folder: Path, scores: Mapping[str, Mapping[str, float]], command: str, seed: int) -> None:
+    """Write `folder`/CARD.md: what the models are, how they were made, and their scores."""
     tables = []
     for name, model_scores in scores.items():
         bars = MIN_SCORES[name]
@@ -69,27 +66,26 @@ def write_card(folder: Path, scores: dict[str, Any], command: str, seed: int) ->
     text = CARD_TEMPLATE.format(
         command=command, seed=seed, commit=commit(), parts=parts, tables="\n\n".join(tables), **names
     )
-    partial = folder / ".CARD.md.partial"
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(folder / "CARD.md")
+    write_text(text + "\n", folder / "CARD.md")
 
 
+Scores = dict[str, float]
 BuildStage = Literal["recogniser", "clip", "autoencoder", "pipeline"]
 STAGES: tuple[BuildStage, ...] = ("recogniser", "clip", "autoencoder", "pipeline")
 
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """What to make and how long to train."""
+    """Stages, sizes and lengths of training."""
 
-    work: Path  # checkpoints, pictures and logs; the same command goes on from here
+    work: Path  # checkpoints, pictures and logs; the same command resumes from here
     out: Path  # the finished models
     seed: int = 0
     scenes: int = 60_000
     vocabulary: int = 1280
     threads: int = 2
     until: BuildStage = "pipeline"
-    tested: int = 1000  # unseen scenes for reading and retrieval
+    tested: int = 1000  # unseen scenes for recogniser and retrieval
     drawn: int = 500  # of these, how many the pipeline draws
     pictures: int = 4  # of each, from different noise
     recogniser: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=1400, rate=2e-3))
@@ -100,7 +96,7 @@ class BuildConfig:
 
 @dataclass(frozen=True)
 class SceneSplits:
-    """The scenes and pictures of both splits."""
+    """Scenes and pictures of both splits."""
 
     train: list[Scene]
     train_pictures: np.ndarray[Any, np.dtype[np.uint8]]
@@ -108,50 +104,51 @@ class SceneSplits:
     test_pictures: np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def build_models(config: BuildConfig) -> dict[str, Any]:
-    """Run the stages up to `given.until` and write models, scores and card; returns the scores."""
+def build_models(config: BuildConfig) -> dict[str, Scores]:
+    """Run the stages up to `config.until`, write models, scores and card, and return the scores."""
     torch.set_num_threads(config.threads)
     train, test = sample_scenes(config.scenes, TRAIN_SEED, "train"), sample_test_scenes(config.tested)
     world = SceneSplits(
-        train, rendered(train, 10**6, config.work / "train.npy"), test, rendered(test, 0, config.work / "test.npy")
-    )
-    scores: dict[str, Any] = {}
-    last = STAGES.index(config.until)
-    recogniser = make_recogniser(config, world, scores)
-    towers = make_clip(config, world, scores) if last >= 1 else None
-    autoencoder = make_autoencoder(config, world, recogniser, scores) if last >= 2 else None
-    if last == 3 and autoencoder is not None and towers is not None:
-        make_pipeline(config, world, recogniser, autoencoder, towers, scores)
+        train, rendered_images(train, 10**6, config.work / "train.npy"),
+        test, rendered_images(test, 0, config.work / "test.npy"),
+    )  # fmt: skip
+    stages = STAGES[: STAGES.index(config.until) + 1]
+    scores: dict[str, Scores] = {}
+    recogniser, scores["recogniser"] = make_recogniser(config, world)
+    if "clip" in stages:
+        towers, scores["clip"] = make_clip(config, world)
+    if "autoencoder" in stages:
+        autoencoder, scores["autoencoder"] = make_autoencoder(config, world, recogniser)
+    if "pipeline" in stages:
+        scores["pipeline"] = make_pipeline(config, world, recogniser, autoencoder, towers)
     write_json(scores, config.out / "scores.json")
     write_card(config.out, scores, " ".join(["python", *sys.argv]), config.seed)
     print(json.dumps(scores, indent=1))
     return scores
 
 
-def make_recogniser(config: BuildConfig, world: SceneSplits, scores: dict[str, Any]) -> Recogniser:
-    """Train, score on unseen scenes and write the recogniser."""
+def make_recogniser(config: BuildConfig, world: SceneSplits) -> tuple[Recogniser, Scores]:
+    """Train, write, and score the recogniser on unseen scenes."""
     trained, seconds = train_recogniser(
         world.train, world.train_pictures, config.recogniser, config.seed, config.work / "recogniser"
     )
     half = {key: value.half() if value.is_floating_point() else value for key, value in trained.state_dict().items()}
     save_tensors(half, config.out / "recogniser" / "model.safetensors", {"format": "pt"})
-    network = load_recogniser(config.out / "recogniser")  # what is scored and used is what is shipped
-    scores["recogniser"] = {"seconds": seconds, **recogniser_scores(network, world.test, world.test_pictures)}
-    return network
+    network = load_recogniser(config.out / "recogniser")  # the shipped weights are scored and used
+    return network, {"seconds": seconds, **recogniser_scores(network, world.test, world.test_pictures)}
 
 
 def make_autoencoder(
-    config: BuildConfig, world: SceneSplits, recogniser: Recogniser, scores: dict[str, Any]
-) -> Autoencoder:  # fmt: skip
-    """Train the autoencoder and see what the recogniser reads in its reconstructions."""
+    config: BuildConfig, world: SceneSplits, recogniser: Recogniser
+) -> tuple[Autoencoder, Scores]:  # fmt: skip
+    """Train the autoencoder, and score its reconstructions by PSNR and by the recogniser."""
     model, seconds = train_autoencoder(
         recogniser, world.train, world.train_pictures, config.autoencoder, config.seed, config.work / "autoencoder"
     )
     reconstructed = decode_latents(model, encode_images(model, world.test_pictures))
     error = np.square(reconstructed.astype(np.float64) - world.test_pictures).mean()
-    found = recogniser_scores(recogniser, world.test, reconstructed)
-    scores["autoencoder"] = {"seconds": seconds, "psnr": float(10 * np.log10(255**2 / error)), **found}
-    return model
+    shares = recogniser_scores(recogniser, world.test, reconstructed)
+    return model, {"seconds": seconds, "psnr": float(10 * np.log10(255**2 / error)), **shares}
 
 
 @dataclass(frozen=True)
@@ -162,8 +159,8 @@ class TrainedClip:
     tokenizer: CLIPTokenizer
 
 
-def make_clip(config: BuildConfig, world: SceneSplits, scores: dict[str, Any]) -> TrainedClip:
-    """Train the CLIP, score text to image on unseen scenes in every register, and write it."""
+def make_clip(config: BuildConfig, world: SceneSplits) -> tuple[TrainedClip, Scores]:
+    """Train and write the CLIP, and score text to image on unseen scenes in every register."""
     texts = english_captions(world.train, config.seed)
     tokenizer = learn_tokenizer(texts, config.vocabulary, config.out / "clip")
     trained, seconds = train_clip(
@@ -174,56 +171,46 @@ def make_clip(config: BuildConfig, world: SceneSplits, scores: dict[str, Any]) -
     clip = CLIPModel.from_pretrained(config.out / "clip", dtype=torch.float32)
     clip.train(False)
     gallery, owner = clip_image_features(clip, world.test_pictures), torch.arange(len(world.test))
-    found: dict[str, Any] = {"seconds": seconds}
-    for wording in ("train", "fresh"):
+    scores: Scores = {"seconds": seconds}
+    wordings: tuple[Literal["train", "fresh"], ...] = ("train", "fresh")
+    for wording in wordings:
         for register in REGISTERS:
-            said = [
+            captions = [
                 caption_pair(scene, register, 10**9 + i, wording, mixed=False).en for i, scene in enumerate(world.test)
             ]
-            queries = clip_text_features(clip, tokenizer, said)
-            found[f"t2i_r1.{wording}.{register}"] = round(recall_at_1(queries, gallery, owner), 4)
-        found[f"t2i_r1.{wording}"] = round(
-            float(np.mean([found[f"t2i_r1.{wording}.{register}"] for register in REGISTERS])), 4
-        )
-    scores["clip"] = found
+            queries = clip_text_features(clip, tokenizer, captions)
+            scores[f"t2i_r1.{wording}.{register}"] = round(recall_at_1(queries, gallery, owner), 4)
+        recalls = [scores[f"t2i_r1.{wording}.{register}"] for register in REGISTERS]
+        scores[f"t2i_r1.{wording}"] = round(float(np.mean(recalls)), 4)
     CLIPImageProcessor(
-        size={"height": 64, "width": 64},
-        crop_size={"height": 64, "width": 64},
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    ).save_pretrained(config.out / "clip")
-    return TrainedClip(clip, tokenizer)
+        size={"height": 64, "width": 64}, crop_size={"height": 64, "width": 64},
+        image_mean=[0.5] * 3, image_std=[0.5] * 3,
+    ).save_pretrained(config.out / "clip")  # fmt: skip
+    return TrainedClip(clip, tokenizer), scores
 
 
 def make_pipeline(
-    config: BuildConfig,
-    world: SceneSplits,
-    recogniser: Recogniser,
-    autoencoder: Autoencoder,
-    towers: TrainedClip,
-    scores: dict[str, Any],
-) -> None:
-    """Train the denoiser, write the pipeline, and read the pictures that it draws of unseen scenes."""
+    config: BuildConfig, world: SceneSplits, recogniser: Recogniser, autoencoder: Autoencoder, towers: TrainedClip
+) -> Scores:
+    """Train the denoiser, write the pipeline, and score the pictures that it draws of unseen scenes."""
     texts = english_captions(world.train, config.seed + 10**9)
     states = cached_states(towers.clip, towers.tokenizer, ["", *texts], config.work / "states.npy")
     latents = encode_images(autoencoder, world.train_pictures)
     empty = torch.from_numpy(states[0].astype(np.float32))
     unet, seconds = train_unet(latents, states[1:], empty, world.train, config.unet, config.seed, config.work / "unet")
     encoder = CLIPTextModel.from_pretrained(config.out / "clip", dtype=torch.float32)
-    kind: Any = StableDiffusionPipeline
-    pipeline = kind(
+    pipeline_class: Any = StableDiffusionPipeline
+    pipeline = pipeline_class(
         vae=autoencoder, text_encoder=encoder, tokenizer=towers.tokenizer, unet=unet,
         scheduler=new_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    scores["pipeline"] = {
-        "seconds": seconds,
-        **generation_scores(pipeline, recogniser, world.test[: config.drawn], config.pictures),
-    }
+    shares = generation_scores(pipeline, recogniser, world.test[: config.drawn], config.pictures)
     folder = config.out / "pipeline"
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
     # In a config that says fp32, transformers loads the halves as fp32, as diffusers does with its own parts.
     half = encoder.state_dict()
     torch.nn.Module.to(encoder, dtype=torch.float32)
     encoder.save_pretrained(folder / "text_encoder", state_dict=half)
-    for name in ("vocab.json", "merges.txt"):  # loaders other than transformers 5 ask for them
+    for name in ("vocab.json", "merges.txt"):  # for loaders other than transformers 5
         shutil.copyfile(config.out / "clip" / name, folder / "tokenizer" / name)
+    return {"seconds": seconds, **shares}

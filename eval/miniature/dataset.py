@@ -1,25 +1,21 @@
-"""The English captions that the miniature's CLIP and denoiser learn from, with the places of their noun phrases.
-
-The miniature CLIP's own tokenizer: byte-level BPE in CLIP's form, learned on the world's English.
-
-The training pictures, rendered once and kept on disk, and the truths of their cells.
-"""
+"""Training data of the miniature's models: captions with the positions of their nouns, pictures, cell targets."""
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from tokenizers import pre_tokenizers, trainers
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
+from data.files import atomic_file
 from data.miniature.corpus import REGISTERS, caption_pair
 from data.miniature.english import plural
 from data.miniature.render import render_batch
@@ -34,7 +30,7 @@ MAX_LENGTH = 77
 def learn_tokenizer(texts: Iterable[str], size: int, folder: Path) -> CLIPTokenizer:
     """A CLIPTokenizer of at most `size` ids, saved to `folder`: 256 bytes, the same ending a word, merges, two marks.
 
-    As in CLIP's own vocabulary every byte can stand inside and at the end of a word, so that any text can be said.
+    As in CLIP's own vocabulary every byte can stand inside and at the end of a word, so that any text has tokens.
     """
     blank = CLIPTokenizer().backend_tokenizer
     trainer = trainers.BpeTrainer(
@@ -63,7 +59,7 @@ KIND_OF_NOUN = {
     for single in (*NOUNS[kind].en.common, *NOUNS[kind].en.fresh)
     for name in (single, plural(single))
 }
-# Longest names first (top hat before hat); what stands in brackets after a noun belongs to it; places are no things.
+# Longest names first (top hat before hat); brackets after a noun belong to it; backgrounds are not things.
 NOUN = re.compile(
     r"(?:starry|starlit|night sky|stars of|city towers|snow field|snowy \w+|sunset)"
     r"|\b(" + "|".join(sorted(map(re.escape, KIND_OF_NOUN), key=len, reverse=True)) + r")\b(?: \([^)]*\))?"
@@ -72,8 +68,8 @@ NOUN = re.compile(
 
 @dataclass(frozen=True)
 class TokenizedCaptions:
-    """`ids` [n, 77] padded with end-of-text; `length` [n] with both marks; `noun` [n, 3] the slot where a thing's
-    phrase ends, -1 where there is no such thing."""
+    """`ids` [n, 77] padded with end-of-text; `length` [n] with both marks; `noun` [n, 3] the position where a thing's
+    phrase ends, -1 without such a thing."""
 
     texts: list[str]
     ids: torch.Tensor
@@ -82,9 +78,9 @@ class TokenizedCaptions:
 
 
 def english_captions(scenes: list[Scene], seed: int, rows: NDArray[np.intp] | None = None) -> list[str]:
-    """One English caption for each of the scenes, or of their `rows`: a register by lot, every word, a place or none.
+    """One English caption for each of the scenes, or of their `rows`: a random register, all words.
 
-    A pure function of (scenes, seed) row by row: what a row is called does not depend on which others are asked for.
+    A pure function of (scenes, seed) row by row: a row's caption does not depend on the other rows.
     """
     register_ids = np.random.default_rng(seed).integers(len(REGISTERS), size=len(scenes))
     row_indices = range(len(scenes)) if rows is None else rows.tolist()
@@ -104,7 +100,7 @@ def phrase_ends(text: str, scene: Scene) -> list[int]:
 
 
 def tokenise_captions(scenes: list[Scene], texts: list[str], tokenizer: CLIPTokenizer) -> TokenizedCaptions:
-    """Tokenise texts and find the slots of their things."""
+    """Tokenise texts and find the positions of their things."""
     ids = np.full((len(texts), MAX_LENGTH), tokenizer.eos_token_id, np.int16)
     length = np.zeros(len(texts), np.int16)
     noun = np.full((len(texts), 3), -1, np.int16)
@@ -116,33 +112,38 @@ def tokenise_captions(scenes: list[Scene], texts: list[str], tokenizer: CLIPToke
 
 
 def _fill_noun_positions(noun: NDArray[np.int16], text: str, scene: Scene, offsets: list[tuple[int, int]]) -> None:
-    """Write the slot of the last token of each thing's phrase."""
+    """Write the position of the last token of each thing's phrase."""
     for index, end in enumerate(phrase_ends(text, scene)):
-        slots = [slot for slot, (_, stop) in enumerate(offsets[:MAX_LENGTH]) if 0 < stop <= end]
-        if end > 0 and slots:
-            noun[index] = slots[-1]
+        positions = [position for position, (_, stop) in enumerate(offsets[:MAX_LENGTH]) if 0 < stop <= end]
+        if end > 0 and positions:
+            noun[index] = positions[-1]
 
 
-CHUNK = 256
+def cached_array(
+    path: Path, dtype: DTypeLike, shape: tuple[int, ...], compute: Callable[[slice], ArrayLike], batch: int = 256
+) -> NDArray[Any]:
+    """The array of `path`, memory-mapped; where there is none, compute(rows) writes it batch by batch, whole or not."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as partial:
+            array = np.lib.format.open_memmap(partial, "w+", dtype, shape)
+            for start in tqdm(range(0, len(array), batch), desc=path.stem, mininterval=5):
+                rows = slice(start, min(start + batch, len(array)))
+                array[rows] = compute(rows)
+            array.flush()
+    loaded: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if len(loaded) != shape[0]:
+        raise ValueError(f"{path} holds {len(loaded)} rows, not {shape[0]}; remove it")
+    return loaded
 
 
 def rendered_images(scenes: list[Scene], seed: int, path: Path) -> NDArray[np.uint8]:
     """[n, 64, 64, 3], read from `path` or rendered into it; picture i has the seed `seed + i`."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npy")
-        images = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(scenes), 64, 64, 3))
-        for start in tqdm(range(0, len(scenes), CHUNK), desc=f"render {path.stem}", mininterval=5):
-            chunk_scenes = scenes[start : start + CHUNK]
-            images[start : start + CHUNK] = render_batch(
-                chunk_scenes, range(seed + start, seed + start + len(chunk_scenes))
-            )
-        images.flush()
-        partial.replace(path)
-    loaded: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    if len(loaded) != len(scenes):
-        raise ValueError(f"{path} holds {len(loaded)} pictures, not {len(scenes)}; remove it")
-    return loaded
+
+    def render(rows: slice) -> NDArray[np.uint8]:
+        return render_batch(scenes[rows], range(seed + rows.start, seed + rows.stop))
+
+    return cached_array(path, np.uint8, (len(scenes), 64, 64, 3), render)
 
 
 def cell_targets(scenes: list[Scene]) -> Tensor:

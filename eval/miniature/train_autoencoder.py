@@ -1,4 +1,4 @@
-"""Trains the autoencoder whose latents the denoiser draws, and says how well its pictures can still be read."""
+"""Trains the autoencoder whose latents the denoiser predicts."""
 
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from eval.miniature.training_loop import TrainingConfig, fit
 
 Autoencoder = Any  # diffusers.AutoencoderTiny; diffusers has no types
 BATCH = 24
-NUM_RECOGNISED = 12  # of a batch, for the terms that ask the recogniser
+NUM_RECOGNISED = 12  # pictures of a batch in the terms that use the recogniser
 LATENT_CHANNELS = 16
-NOISE = 0.12  # latents are disturbed by this while training: what the denoiser leaves must not show
+NOISE = 0.12  # added to the latents while training, so that the denoiser's remaining noise does not show
 
 
 def new_autoencoder() -> Autoencoder:
@@ -33,7 +33,7 @@ def new_autoencoder() -> Autoencoder:
 
 
 def _moment_penalty(latents: Tensor) -> Tensor:
-    """How far the channels are from mean 0 and variance 1, the distribution that noise has."""
+    """Distance of the channels from mean 0 and variance 1, the distribution of noise."""
     means, variances = latents.mean((0, 2, 3)), latents.var((0, 2, 3))
     return means.square().mean() + (variances - 1).square().mean()
 
@@ -46,7 +46,7 @@ def train_autoencoder(
     seed: int,
     folder: Path,
 ) -> tuple[Autoencoder, float]:
-    """A trained autoencoder: close in pixels, in the recogniser's features and in what the recogniser reads."""
+    """A trained autoencoder: close in pixels, in the recogniser's features and in its output."""
     torch.manual_seed(seed)
     model = new_autoencoder().to(memory_format=torch.channels_last)
     recogniser = recogniser.requires_grad_(False).eval()
@@ -61,17 +61,17 @@ def train_autoencoder(
             share = torch.rand(len(rows), 1, 1, 1, generator=torch.Generator().manual_seed(-step - 1 & 0xFFFFFFFF))
             drawn = model.decoder(latents + NOISE * share * noise)
             with torch.no_grad():
-                wanted = recogniser.features(inputs[:NUM_RECOGNISED])
-            found = recogniser.features(drawn[:NUM_RECOGNISED])
-            read = recogniser.cells(found[-1])
+                target_features = recogniser.features(inputs[:NUM_RECOGNISED])
+            features = recogniser.features(drawn[:NUM_RECOGNISED])
+            cell_logits = recogniser.cells(features[-1])
         latents, drawn = latents.float(), drawn.float()
         likeness = sum(F.mse_loss(one.float(), two.float()) / two.float().square().mean()
-                       for one, two in zip(found, wanted, strict=True))  # fmt: skip
+                       for one, two in zip(features, target_features, strict=True))  # fmt: skip
         assert isinstance(likeness, Tensor), "the recogniser has features"
         return {
             "pixels": F.l1_loss(drawn, inputs) + 2 * F.mse_loss(drawn, inputs),
             "likeness": 0.15 * likeness,
-            "reading": 0.02 * torch.stack(list(cell_losses(read, cells[rows[:NUM_RECOGNISED]]).values())).sum(),
+            "reading": 0.02 * torch.stack(list(cell_losses(cell_logits, cells[rows[:NUM_RECOGNISED]]).values())).sum(),
             "moments": 0.1 * _moment_penalty(latents),
         }
 

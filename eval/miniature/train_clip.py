@@ -19,11 +19,11 @@ BATCH = 256
 WIDTH = 256  # of the text tower's states and of the shared space
 VISION_WIDTH = 160
 POSITION_NAMES = ("left", "right", "top", "bottom", "bearing")
-NUM_FACTS = 1 + len(COLOURS) + len(SIZES) + 4 + len(POSITION_NAMES)  # what the code says of every kind
+NUM_FACTS = 1 + len(COLOURS) + len(SIZES) + 4 + len(POSITION_NAMES)  # bits of the code for each kind
 
 
 def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """A stock CLIPModel: 77 slots and 4 layers of text, 64 patches of 8x8 and 4 layers of picture."""
+    """A stock CLIPModel: 4 layers over 77 tokens of text, 4 layers over 64 patches of 8x8 pixels."""
     text = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=4,
         num_attention_heads=4, max_position_embeddings=77, projection_dim=WIDTH,
@@ -41,13 +41,15 @@ def scene_codes(scenes: list[Scene]) -> Tensor:
     """[n, kinds, facts] of 0 and 1: whether a kind is there, and its colour, size, count and place."""
     codes = np.zeros((len(scenes), len(KINDS), NUM_FACTS), np.uint8)
     for index, scene in enumerate(scenes):
-        for thing, place in zip(scene.things, _thing_places(scene), strict=True):
+        for thing, positions in zip(scene.things, _thing_positions(scene), strict=True):
             facts = [0, 1 + COLOURS.index(thing.colour), 9 + SIZES.index(thing.size), 11 + thing.count]
-            codes[index, KINDS.index(thing.kind), [*facts, *(16 + POSITION_NAMES.index(where) for where in place)]] = 1
+            codes[
+                index, KINDS.index(thing.kind), [*facts, *(16 + POSITION_NAMES.index(name) for name in positions)]
+            ] = 1
     return torch.from_numpy(codes)
 
 
-def _thing_places(scene: Scene) -> list[tuple[str, ...]]:
+def _thing_positions(scene: Scene) -> list[tuple[str, ...]]:
     other = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
     if not scene.relations:
         return [()]
@@ -61,10 +63,10 @@ def _thing_places(scene: Scene) -> list[tuple[str, ...]]:
 
 
 class ClipLearner(nn.Module):
-    """The CLIP and the read-outs that teach its towers the truth of a scene; the read-outs are thrown away."""
+    """The CLIP, and read-outs of the true scene from its towers, which are only for training."""
 
     def __init__(self, clip: CLIPModel) -> None:
-        """Read-outs for patches, for noun slots and for both pooled vectors."""
+        """Read-outs for patches, for noun positions and for both pooled vectors."""
         super().__init__()
         self.clip = clip
         self.cells = nn.Linear(VISION_WIDTH, sum(FIELDS))
@@ -73,9 +75,16 @@ class ClipLearner(nn.Module):
         self.background = nn.Linear(WIDTH, len(BACKGROUNDS))
 
     def losses(
-        self, inputs: Tensor, ids: Tensor, noun: Tensor, kinds: Tensor, cells: Tensor, truth: Tensor, place: Tensor
+        self,
+        inputs: Tensor,
+        ids: Tensor,
+        noun: Tensor,
+        kinds: Tensor,
+        cells: Tensor,
+        truth: Tensor,
+        backgrounds: Tensor,
     ) -> dict[str, Tensor]:
-        """All terms for pictures [n, 3, 64, 64] with captions [n, slots] on one batch."""
+        """All terms for a batch of pictures [n, 3, 64, 64] with captions [n, length]."""
         with torch.autocast("cpu", torch.bfloat16):
             vision = self.clip.vision_model(inputs)
             image = self.clip.visual_projection(vision.pooler_output).float()
@@ -83,23 +92,23 @@ class ClipLearner(nn.Module):
             text = self.clip.text_projection(states.pooler_output).float()
             patches = self.cells(vision.last_hidden_state[:, 1:]).float()
         logits = self.clip.logit_scale.exp() * F.normalize(text) @ F.normalize(image).T
-        same = torch.arange(len(ids))
-        parts = cell_losses(patches.transpose(1, 2).unflatten(2, (GRID, GRID)), cells)
+        labels = torch.arange(len(ids))
+        cell_terms = cell_losses(patches.transpose(1, 2).unflatten(2, (GRID, GRID)), cells)
         both = torch.cat([image, text])
-        said = self.code(both)
+        code = self.code(both)
         return {
-            "contrast": F.cross_entropy(logits, same) / 2 + F.cross_entropy(logits.T, same) / 2,
-            "code": 60 * F.binary_cross_entropy_with_logits(said, truth.flatten(1).float().repeat(2, 1)),
-            "background": 0.3 * F.cross_entropy(self.background(both), place.repeat(2)),
-            "cells": 0.3 * torch.stack(list(parts.values())).sum(),
+            "contrast": F.cross_entropy(logits, labels) / 2 + F.cross_entropy(logits.T, labels) / 2,
+            "code": 60 * F.binary_cross_entropy_with_logits(code, truth.flatten(1).float().repeat(2, 1)),
+            "background": 0.3 * F.cross_entropy(self.background(both), backgrounds.repeat(2)),
+            "cells": 0.3 * torch.stack(list(cell_terms.values())).sum(),
             "nouns": self._nouns(states.last_hidden_state.float(), noun, kinds, truth),
         }
 
     def _nouns(self, states: Tensor, noun: Tensor, kinds: Tensor, truth: Tensor) -> Tensor:
-        """The state where a thing's phrase ends says which kind, colour, size and number it is."""
+        """Kind, colour, size and number of a thing, from the state where its phrase ends."""
         row, thing = (noun >= 0).nonzero(as_tuple=True)
-        slots = noun[row, thing].long()
-        named, colours, sizes, counts = self.nouns(states[row, slots]).split(
+        positions = noun[row, thing].long()
+        named, colours, sizes, counts = self.nouns(states[row, positions]).split(
             (len(KINDS), len(COLOURS), len(SIZES), 4), 1
         )
         kind = kinds[row, thing]
@@ -119,7 +128,7 @@ def train_clip(
     folder: Path,
     editions: int = 4,
 ) -> tuple[CLIPModel, float]:
-    """A trained CLIP; every scene is said in `editions` ways, one after the other over the epochs."""
+    """A trained CLIP; every scene has `editions` captions, one after the other over the epochs."""
     torch.manual_seed(seed)
     learner = ClipLearner(new_clip(tokenizer))
     learner.clip.set_attn_implementation("eager")  # on a CPU in bf16 its backward pass takes half of sdpa's time
@@ -129,19 +138,13 @@ def train_clip(
     def losses(step: int) -> dict[str, Tensor]:
         rows = np.sort(batch_rows(len(scenes), BATCH, seed, step))
         edition = (step * BATCH // len(scenes) + step) % editions + 1
-        said = tokenise_captions(
-            [scenes[row] for row in rows], english_captions(scenes, seed + 10**8 * edition, rows), tokenizer
-        )
-        slots = int(said.length.max())  # causal and read at the first end-of-text: what follows it changes nothing
+        texts = english_captions(scenes, seed + 10**8 * edition, rows)
+        captions = tokenise_captions([scenes[row] for row in rows], texts, tokenizer)
+        length = int(captions.length.max())  # causal, pooled at the first end-of-text: padding changes nothing
         return learner.losses(
-            as_input(images[rows]),
-            said.ids[:, :slots],
-            said.noun,
-            kinds[rows],
-            cells[rows],
-            truth[rows],
+            as_input(images[rows]), captions.ids[:, :length], captions.noun, kinds[rows], cells[rows], truth[rows],
             background_targets[rows],
-        )
+        )  # fmt: skip
 
     seconds = fit("clip", learner, config, losses, folder)
     return learner.clip, seconds
@@ -151,20 +154,19 @@ def train_clip(
 def clip_image_features(clip: CLIPModel, images: NDArray[np.uint8], chunk: int = 256) -> Tensor:
     """L2-normalised [n, 256] of pictures [n, 64, 64, 3]."""
     starts = range(0, len(images), chunk)
-    parts = [clip.get_image_features(as_input(images[start : start + chunk])).pooler_output for start in starts]
-    return F.normalize(torch.cat(parts))
+    features = [clip.get_image_features(as_input(images[start : start + chunk])).pooler_output for start in starts]
+    return F.normalize(torch.cat(features))
 
 
 @torch.no_grad()
 def clip_text_features(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], chunk: int = 256) -> Tensor:
-    """L2-normalised [n, 256] of texts, padded to 77 slots."""
-    parts = []
+    """L2-normalised [n, 256] of texts, padded to 77 tokens."""
+    features = []
     for start in range(0, len(texts), chunk):
-        ids = tokenizer(
-            texts[start : start + chunk], padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
-        parts.append(clip.get_text_features(ids).pooler_output)
-    return F.normalize(torch.cat(parts))
+        batch = texts[start : start + chunk]
+        ids = tokenizer(batch, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        features.append(clip.get_text_features(ids).pooler_output)
+    return F.normalize(torch.cat(features))
 
 
 def recall_at_1(queries: Tensor, gallery: Tensor, owner: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Trains the recogniser on renders, and measures it on renders of unseen scenes."""
+"""Trains the recogniser on renders, and scores it on renders of unseen scenes."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ BATCH = 128
 
 
 def cell_losses(cells: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """What each field of the cells [n, fields, 8, 8] says against the truths [n, 8, 8, 6]."""
+    """A loss for each field of the cells [n, fields, 8, 8] against the targets [n, 8, 8, 6]."""
     presence, offset, kind, colour, size = torch.split(cells.float().permute(0, 2, 3, 1), FIELDS, dim=3)
     occupied = truth[..., 0] == 1
     occupied_truth = truth[occupied].long()
@@ -31,7 +31,7 @@ def cell_losses(cells: Tensor, truth: Tensor) -> dict[str, Tensor]:
 
 
 def perturb_images(inputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Noise, a little blur and a change of contrast, so that reading is not upset by an autoencoder's softness."""
+    """Noise, a little blur and a change of contrast, against sensitivity to an autoencoder's blur."""
     number = (len(inputs), 1, 1, 1)
     blurred = F.avg_pool2d(F.pad(inputs, (1, 1, 1, 1), mode="replicate"), 3, 1)
     inputs = torch.lerp(inputs, blurred, 0.8 * torch.rand(number, generator=generator))
@@ -51,9 +51,9 @@ def train_recogniser(
         rows = np.sort(batch_rows(len(scenes), BATCH, seed, step))
         inputs = perturb_images(as_input(images[rows]), torch.Generator().manual_seed(step))
         with torch.autocast("cpu", torch.bfloat16):
-            found, background = network(inputs.to(memory_format=torch.channels_last))
-        return cell_losses(found, cells[rows]) | {
-            "background": 0.3 * F.cross_entropy(background.float(), background_targets[rows])
+            cell_logits, background_logits = network(inputs.to(memory_format=torch.channels_last))
+        return cell_losses(cell_logits, cells[rows]) | {
+            "background": 0.3 * F.cross_entropy(background_logits.float(), background_targets[rows])
         }
 
     seconds = fit("recogniser", network, config, losses, folder)
@@ -61,6 +61,6 @@ def train_recogniser(
 
 
 def recogniser_scores(network: Recogniser, scenes: list[Scene], images: NDArray[np.uint8]) -> dict[str, float]:
-    """Shares of scenes read right, and of things found in the right kind and colour."""
+    """`match_shares` of the recogniser's output on pictures of known scenes."""
     recognised = zip(scenes, recognise(network, images), strict=True)
     return match_shares([match_scene(scene, content) for scene, content in recognised])

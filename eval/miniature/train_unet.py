@@ -1,7 +1,4 @@
-"""Trains the denoiser on cached latents and cached text states of English prompts, one in ten of them empty.
-
-What a pipeline draws of scenes said in its own English, read back by the recogniser.
-"""
+"""Trains the denoiser on latents and text states of English prompts, one in ten empty, and scores what it draws."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,7 @@ from eval.generation.pipeline import (
     seeded_noise,
 )
 from eval.generation.recogniser import FIELDS, Recogniser, SceneMatch, match_scene, match_shares, recognise
-from eval.miniature.dataset import MAX_LENGTH, background_indices, batch_rows, cell_targets
+from eval.miniature.dataset import MAX_LENGTH, background_indices, batch_rows, cached_array, cell_targets
 from eval.miniature.train_autoencoder import LATENT_CHANNELS
 from eval.miniature.train_clip import WIDTH
 from eval.miniature.train_recogniser import cell_losses
@@ -44,7 +41,7 @@ READOUT_WEIGHT = 0.1  # weight of the read-out
 
 
 def new_unet() -> Unet:
-    """A stock denoiser of latents [n, 16, 8, 8] attending to text at 4x4, where objects are placed."""
+    """A stock denoiser of latents [n, 16, 8, 8] that attends to text at 4x4."""
     kind: Any = diffusers.UNet2DConditionModel
     return kind(
         sample_size=8, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, block_out_channels=(128, 192),
@@ -65,30 +62,26 @@ def new_scheduler() -> Scheduler:
 
 
 def cached_states(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], path: Path) -> NDArray[np.float16]:
-    """[n, 77, 256] last hidden states, kept on disk; they are what the UNet attends to."""
-    if not path.exists():
-        partial = path.with_suffix(".partial.npy")
-        found = np.lib.format.open_memmap(partial, "w+", np.float16, (len(texts), MAX_LENGTH, WIDTH))
-        for start in tqdm(range(0, len(texts), 128), desc="text states", mininterval=5):
-            some = texts[start : start + 128]
-            ids = tokenizer(some, padding="max_length", truncation=True, return_tensors="pt").input_ids
-            with torch.no_grad():
-                found[start : start + 128] = clip.text_model(ids).last_hidden_state.numpy()
-        found.flush()
-        partial.replace(path)
-    loaded: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return loaded
+    """[n, 77, 256] last hidden states, which the UNet attends to; read from `path` or computed into it."""
+
+    @torch.no_grad()
+    def encode(rows: slice) -> NDArray[np.float32]:
+        ids = tokenizer(texts[rows], padding="max_length", truncation=True, return_tensors="pt").input_ids
+        states: NDArray[np.float32] = clip.text_model(ids).last_hidden_state.numpy()
+        return states
+
+    return cached_array(path, np.float16, (len(texts), MAX_LENGTH, WIDTH), encode, batch=128)
 
 
 class UnetLearner(nn.Module):
-    """The denoiser and a read-out of its middle, which is thrown away.
+    """The denoiser and a read-out of its middle, which is only for training.
 
-    The read-out says what will stand in each cell: a shorter way from the words to the place than the picture's error
-    (representation alignment, Yu et al. 2024, with the scene's truth in the place of another network's features).
+    The read-out predicts the content of each cell: a shorter way from words to positions than the picture's error
+    (representation alignment, Yu et al. 2024, with the true scene instead of another network's features).
     """
 
     def __init__(self, unet: Unet) -> None:
-        """Keeps the middle's output [n, 192, 4, 4] of the last call."""
+        """Hook the middle block, whose output [n, 192, 4, 4] the read-out needs."""
         super().__init__()
         self.unet = unet
         middle = unet.config.block_out_channels[-1]
@@ -97,13 +90,13 @@ class UnetLearner(nn.Module):
         self._middle: Tensor
         unet.mid_block.register_forward_hook(self._keep)
 
-    def _keep(self, _module: nn.Module, _given: object, found: Tensor) -> None:
-        self._middle = found
+    def _keep(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        self._middle = output
 
-    def forward(self, noisy: Tensor, times: Tensor, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, noisy: Tensor, times: Tensor, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The velocity [n, 16, 8, 8], the cells [n, fields, 8, 8] and the background [n, 8]."""
-        found = self.unet(noisy.contiguous(memory_format=torch.channels_last), times, read).sample
-        return found.float(), self.cells(self._middle).float(), self.background(self._middle.mean((2, 3))).float()
+        velocity = self.unet(noisy.contiguous(memory_format=torch.channels_last), times, states).sample
+        return velocity.float(), self.cells(self._middle).float(), self.background(self._middle.mean((2, 3))).float()
 
 
 def train_unet(
@@ -115,7 +108,7 @@ def train_unet(
     seed: int,
     folder: Path,
 ) -> tuple[Unet, float]:
-    """A trained denoiser of latents [n, 16, 8, 8] under states [n, 77, 256]; `empty` [77, 256] is for no text."""
+    """A trained denoiser of latents [n, 16, 8, 8] under states [n, 77, 256]; `empty` [77, 256] is the empty prompt."""
     torch.manual_seed(seed)
     unet = new_unet().to(memory_format=torch.channels_last)
     unet.set_attn_processor(AttnProcessor())  # on a CPU in bf16 faster to train than the fused kind
@@ -124,27 +117,30 @@ def train_unet(
     cells, background_targets = cell_targets(scenes), background_indices(scenes)
 
     def losses(step: int) -> dict[str, Tensor]:
-        lots = torch.Generator().manual_seed(seed * 10**9 + step)
+        generator = torch.Generator().manual_seed(seed * 10**9 + step)
         rows = batch_rows(len(latents), BATCH, seed, step)
         times = (
-            (torch.randperm(BATCH, generator=lots) + torch.rand(BATCH, generator=lots)) * len(alphas_cumprod) / BATCH
+            (torch.randperm(BATCH, generator=generator) + torch.rand(BATCH, generator=generator))
+            * len(alphas_cumprod)
+            / BATCH
         ).long()
         text_states = torch.from_numpy(states[rows].astype(np.float32))
-        has_text = torch.rand(BATCH, generator=lots) >= EMPTY_SHARE
+        has_text = torch.rand(BATCH, generator=generator) >= EMPTY_SHARE
         text_states = torch.where(has_text[:, None, None], text_states, empty)
-        clean, noise = latents[rows], torch.randn(BATCH, *latents.shape[1:], generator=lots)
+        clean, noise = latents[rows], torch.randn(BATCH, *latents.shape[1:], generator=generator)
         share = alphas_cumprod[times][:, None, None, None]
         noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
         target_velocity = share.sqrt() * noise - (1 - share).sqrt() * clean
         with torch.autocast("cpu", torch.bfloat16):
-            velocity, shown, place = learner(noisy, times, text_states)
+            velocity, cell_logits, background_logits = learner(noisy, times, text_states)
         error = F.mse_loss(velocity, target_velocity, reduction="none").mean((1, 2, 3))
         ratio = alphas_cumprod[times] / (1 - alphas_cumprod[times])
-        cell_terms = cell_losses(shown[has_text], cells[rows][has_text])
+        cell_terms = cell_losses(cell_logits[has_text], cells[rows][has_text])
         return {
             "velocity": (error * ratio.clamp(max=GAMMA) / (ratio + 1)).mean() * 4,
             "cells": READOUT_WEIGHT * torch.stack(list(cell_terms.values())).sum(),
-            "background": READOUT_WEIGHT * F.cross_entropy(place[has_text], background_targets[rows][has_text]),
+            "background": READOUT_WEIGHT
+            * F.cross_entropy(background_logits[has_text], background_targets[rows][has_text]),
         }
 
     seconds = fit("unet", learner, config, losses, folder)
@@ -158,7 +154,7 @@ def generation_scores(
     seeds: int,
     sampling: SamplingConfig | None = None,
 ) -> dict[str, float]:
-    """Shares of things drawn in the right kind and colour and of scenes read right, `seeds` pictures a scene."""
+    """`match_shares` of what a pipeline draws for its own English prompts, `seeds` pictures a scene."""
     sampling = sampling or SamplingConfig(steps=20, guidance=4.0)
     teacher = pipeline_text_encoder(pipeline)
     prompts = [

@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from data.files import atomic_file
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long and how fast to train; the rate rises for `warmup` steps and falls along a cosine to a twentieth."""
+    """Length and learning rate, which rises for `warmup` steps and falls along a cosine to a twentieth."""
 
     steps: int
     rate: float
@@ -35,15 +37,14 @@ def lr_at(config: TrainingConfig, step: int) -> float:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write tensors whole or not at all."""
+    """Write tensors, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({key: value.detach().contiguous() for key, value in tensors.items()}, partial, metadata)
-    partial.replace(path)
+    with atomic_file(path) as partial:
+        save_file({key: value.detach().contiguous() for key, value in tensors.items()}, partial, metadata)
 
 
 class _TrainState:
-    """Model, moving average and optimizer, as one set of named tensors."""
+    """Model, EMA and optimizer, as one set of named tensors."""
 
     def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
         self.model, self.config, self.step, self.seconds = model, config, 0, 0.0
@@ -57,7 +58,7 @@ class _TrainState:
         self.ema = {key: value.detach().clone() for key, value in model.state_dict().items()}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a resumed run needs."""
+        """The content of a checkpoint."""
         tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
         tensors |= {f"average.{key}": value for key, value in self.ema.items()}
         for index, parameter in enumerate(self.trained):
@@ -67,7 +68,7 @@ class _TrainState:
         return {key: value.clone() for key, value in tensors.items()}
 
     def load(self, path: Path) -> None:
-        """Take up a checkpoint."""
+        """Restore a checkpoint."""
         tensors = load_file(path)
         self.step, self.seconds = int(tensors["step"]), float(tensors["seconds"])
         self.model.load_state_dict({key: tensors[f"model.{key}"] for key in self.ema})
@@ -79,7 +80,7 @@ class _TrainState:
             }
 
     def update(self, loss: Tensor) -> None:
-        """One optimizer step and one step of the moving average."""
+        """One optimizer step and one EMA step."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr_at(self.config, self.step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -96,9 +97,9 @@ class _TrainState:
 def fit(
     name: str, model: nn.Module, config: TrainingConfig, losses: Callable[[int], dict[str, Tensor]], folder: Path
 ) -> float:
-    """Train `model` on losses(step) and leave the moving average in it; returns the CPU seconds of training in all.
+    """Train `model` on the terms of losses(step), leave the EMA in it, and return the CPU seconds of all its training.
 
-    `folder/state.safetensors` is the newest checkpoint: the same call goes on from it, or returns if it is the last.
+    `folder/state.safetensors` is the newest checkpoint, from which the same call resumes.
     """
     state, path = _TrainState(model, config), folder / "state.safetensors"
     if path.exists():

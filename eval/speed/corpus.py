@@ -26,29 +26,28 @@ PLAIN = ("caption", "general", "subtitle", "encyclopedia", "news")  # domains wh
 
 @dataclass(frozen=True)
 class BuildSpeed:
-    """One build: what it took."""
+    """The cost of one build."""
 
     rows: int
     kept: int
     seconds: float
     pairs_a_second: float
-    cpu_seconds: float  # of all threads: what the work costs, whatever else the machine does
+    cpu_seconds: float  # of all threads: independent of other work on the machine
     peak_gib: float  # resident, of the whole process
-    phases: dict[str, float]  # seconds of reading-to-scoring, the rest is deciding and writing
+    phases: dict[str, float]  # seconds from reading to scoring; the rest is selection and writing
 
 
 def load_pairs(corpus: Path) -> tuple[pa.Array, pa.Array]:
-    """English and Chinese of a built corpus, raw scored rows of the sentence domains."""
+    """English and Chinese of all scored rows of a built corpus, without the dictionary's."""
     report_json = json.loads((corpus / "report.json").read_text(encoding="utf-8"))
     names = [s["name"] for s in report_json["sources"] if s["domain"] in PLAIN]
     table = ds.dataset([corpus / "scored" / name / "rows.parquet" for name in names]).to_table(columns=["en", "zh"])
-    good = pc.and_(pc.not_equal(table["en"], ""), pc.not_equal(table["zh"], ""))
-    table = table.filter(good)
+    table = table.filter(pc.and_(pc.not_equal(table["en"], ""), pc.not_equal(table["zh"], "")))
     return table["en"].combine_chunks(), table["zh"].combine_chunks()
 
 
 def write_rows(path: Path, en: pa.Array, zh: pa.Array, rows: int) -> None:
-    """`rows` pairs as TSV: the real ones in random order, then real ones joined two and two, all different."""
+    """`rows` pairs as TSV: the real ones in random order, then different concatenations of two real ones."""
     draw = np.random.default_rng(0)
     order = draw.permutation(len(en))
     with path.open("wb") as file:
@@ -65,7 +64,7 @@ def write_rows(path: Path, en: pa.Array, zh: pa.Array, rows: int) -> None:
 
 
 def measure_build(config: Path, out: Path, rows: int) -> BuildSpeed:
-    """Run one build in a process of its own and watch its time and its largest resident size."""
+    """Time and peak memory of one build, in a process of its own."""
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "data.build", str(config), "--out", str(out)]
     started = time.monotonic()
@@ -84,7 +83,7 @@ def measure_build(config: Path, out: Path, rows: int) -> BuildSpeed:
 
 
 def build_config(folder: Path, tsv: Path, benchmarks: list[str]) -> Path:
-    """Everything on but similarity: cleaning, exact and near duplicates, benchmarks."""
+    """A corpus config with every step but similarity: cleaning, exact and near duplicates, benchmarks."""
     source = {"name": "rows", "domain": "general", "license": "mixed", "format": "tsv", "files": [str(tsv)],
               "speakers": True, "spaces": "comma"}  # fmt: skip
     path = folder / f"{tsv.stem}.yaml"
@@ -93,7 +92,7 @@ def build_config(folder: Path, tsv: Path, benchmarks: list[str]) -> Path:
 
 
 def main() -> None:
-    """Measure and print; with --opusfilter also the peer."""
+    """Measure, print and write `result.json`; with --opusfilter also the peer."""
     parser = ArgumentParser(prog="benchmark.py data", description=__doc__, exit_on_error=False)
     parser.add_argument("--corpus", type=Path, default=None, help="a corpus that data.build wrote: its rows are used")
     parser.add_argument("--benchmarks", type=list[str], default=[], help="benchmark files to keep out")
@@ -115,7 +114,7 @@ def main() -> None:
 
 
 def _measure_builds(args: Namespace, result: dict[str, Any]) -> None:
-    """Builds of each size, and the peer where it is named."""
+    """Builds of each size, and the peer with --opusfilter."""
     en, zh = load_pairs(args.corpus)
     result["builds"] = []
     for rows in args.rows:

@@ -31,7 +31,7 @@ OUR_LIMITS = {
 
 @dataclass(frozen=True)
 class CommandSeconds:
-    """Seconds of one command, by the clock and of all its processes together; start-up counts."""
+    """Seconds of one command, by the wall clock and CPU time of all its processes; start-up counts."""
 
     wall: float
     cpu: float
@@ -51,11 +51,11 @@ def compare_with_opusfilter(python: Path, tsv: Path, work: Path, runs: int) -> d
     Every run is a process of its own; the ratios are those of the medians.
     """
     pairs = [line.split("\t") for line in tsv.read_text(encoding="utf-8").split("\n") if line]
-    our_seconds, our_rows = _run_build(tsv, work)
-    our_timings, peer_timings, peer_rows = [our_seconds], list[CommandSeconds](), set[int]()
+    seconds, our_rows = _run_build(tsv, work)
+    our_timings, peer_timings, peer_rows = [seconds], list[CommandSeconds](), set[int]()
     for _ in range(runs):
-        our_seconds, peer_rows = _opusfilter(python, pairs, work / "opusfilter")
-        peer_timings.append(our_seconds)
+        seconds, peer_rows = _run_opusfilter(python, pairs, work / "opusfilter")
+        peer_timings.append(seconds)
         our_timings.append(_run_build(tsv, work)[0])
     peer_median, our_median = _median(peer_timings), _median(our_timings)
     agreed = sum((n in peer_rows) == (n in our_rows) for n in range(len(pairs)))
@@ -79,8 +79,8 @@ def _median(runs: list[CommandSeconds]) -> CommandSeconds:
     return CommandSeconds(median(each.wall for each in runs), median(each.cpu for each in runs))
 
 
-def _opusfilter(python: Path, pairs: list[list[str]], folder: Path) -> tuple[CommandSeconds, set[int]]:
-    """Run duplicates and filters as OpusFilter's own command does, on Moses files."""
+def _run_opusfilter(python: Path, pairs: list[list[str]], folder: Path) -> tuple[CommandSeconds, set[int]]:
+    """Duplicates and filters by OpusFilter's own command, on Moses files; its seconds and the rows that it keeps."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, column in (("rows.en", 0), ("rows.zh", 1)):
         (folder / name).write_text("".join(pair[column] + "\n" for pair in pairs), encoding="utf-8")
@@ -104,7 +104,7 @@ def _opusfilter(python: Path, pairs: list[list[str]], folder: Path) -> tuple[Com
 
 
 def _run_build(tsv: Path, work: Path) -> tuple[CommandSeconds, set[int]]:
-    """The same rules by data.build, whole: reading, normalising, scoring all scores, deciding, writing Parquet."""
+    """The same rules by data.build, from reading to Parquet; its seconds and the rows that it keeps."""
     source = {"name": "rows", "domain": "general", "license": "mixed", "format": "tsv", "files": [str(tsv.resolve())]}
     config = work / "peer.yaml"
     config.write_text(

@@ -1,8 +1,8 @@
 """sentence-transformers' own multilingual distillation on the same pairs: its MSELoss under its own trainer.
 
-Its student is ours at step 0, exported to a folder that it loads with its stock modules; its teacher likewise. As its
-documentation has it, the teacher's embeddings are computed first, by `encode`, and counted. It reads the English and
-the Chinese of every pair; ours runs twice, as shipped and with the English of every pair.
+Teacher and student are ours at step 0, exported to folders that it loads with its stock modules. As in its
+documentation, the teacher's embeddings are computed first, by `encode`, and count. It reads the English and the Chinese
+of every pair; ours runs twice, as shipped and with the English of every pair.
 """
 
 import statistics
@@ -28,10 +28,10 @@ from eval.speed.measure import timed
 
 
 class SentenceTransformersPeer:
-    """Their teacher and student, loaded from `work`, and the pairs in the order of the corpus."""
+    """The peer's teacher and student, loaded from `work`, and the pairs in the order of the corpus."""
 
     def __init__(self, work: Path, domain: str, precision: str, batch_size: int) -> None:
-        """Load what `compare` has written."""
+        """Load the folders that `time_against_peer` writes."""
         self._teacher = SentenceTransformer(str(work / "peer-teacher"))
         self._student = SentenceTransformer(str(work / "peer-student"))
         self._work, self._half, self._size = work, precision == "bf16", batch_size
@@ -39,7 +39,7 @@ class SentenceTransformersPeer:
         self._rows = folder.to_table(columns=["en", "zh"], filter=pc.field("domain") == domain)
 
     def train(self, first: int, count: int) -> float:
-        """Seconds to embed the English of `count` pairs and to train one epoch on them, without what goes before."""
+        """Seconds to embed the English of `count` pairs and to train one epoch on them; set-up does not count."""
         rows = self._rows.take([row % len(self._rows) for row in range(first, first + count)])
         english, chinese = rows["en"].to_pylist(), rows["zh"].to_pylist()
         label: list[Any] = []
@@ -61,7 +61,7 @@ class SentenceTransformersPeer:
 
 
 def time_against_peer(resolved: ResolvedConfig, domain: str, work: Path, steps: int, rounds: int) -> dict[str, Any]:
-    """Time of their trainer over ours for `steps` batches of pairs, round by round; ours on tight steps."""
+    """Seconds of the peer's trainer over ours for `steps` batches, round by round; ours dynamically padded."""
     config = resolved.run
     prepared = prepare_run(resolved, 1)
     pretrained = prepared.pretrained
@@ -80,7 +80,7 @@ def time_against_peer(resolved: ResolvedConfig, domain: str, work: Path, steps: 
     size = config.train.batch_size
     peer = SentenceTransformersPeer(work, domain, config.train.precision, size)
     ratios: dict[str, list[float]] = {name: [] for name in trainers}
-    for number in range(-1, rounds):  # the first, which fills caches, does not count
+    for number in range(-1, rounds):  # the first fills caches and does not count
         step_range = range(max(number, 0) * steps, (max(number, 0) + 1) * steps)
         peer_seconds = peer.train(step_range[0] * size, len(step_range) * size)
         for name, trainer in trainers.items():

@@ -1,4 +1,4 @@
-"""A synthetic token store of many rows: how long it takes to open, what it holds in memory, how fast a batch comes."""
+"""A synthetic token store of many rows: seconds to open it, its memory, and seconds of a batch."""
 
 import json
 import shutil
@@ -17,12 +17,12 @@ from data.loader.token_store import VIEWS
 
 BATCH_ROWS = 1 << 18  # rows a record batch, as the store writes them
 STORE_DOMAINS = ("general", "caption", "news")
-STEPS = 200  # drawn at random places of a long run, and as many one after the other
+STEPS = 200  # batches at random steps of a long run, and as many in order
 
 
 @dataclass(frozen=True)
 class IndexSpeed:
-    """One store; times in seconds, over STEPS batches of 512 pairs."""
+    """Measurements of one store; times in seconds, over STEPS batches of 512 pairs."""
 
     rows: int
     gigabytes: float  # of the store's files
@@ -98,7 +98,7 @@ def measure_token_store(folder: Path, rows: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure the store that is named."""
+    """Measure the store of the command line."""
     parser = ArgumentParser(prog="eval.speed.token_store", description=__doc__)
     parser.add_argument("store", type=Path)
     print(json.dumps(asdict(measure_store(parser.parse_args().store))))

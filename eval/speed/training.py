@@ -1,7 +1,7 @@
 """`python scripts/benchmark.py train`: what a training step costs, against padding everything and against a peer.
 
-Every ratio is of two things measured one after the other in the same run, round by round; given are the median of the
-rounds and their range. Everything in a step counts: loader, teacher, student, losses, optimizer.
+Every ratio is between two measurements that alternate in the same run, round by round: the median of the rounds and
+their range. A step is loader, teacher, student, losses and optimizer.
 """
 
 import json
@@ -35,14 +35,14 @@ from eval.speed import measure
 from eval.speed.measure import Shape, machine, peak_flops, random_teacher, timed
 
 Round = dict[str, float]
-"""What one round has measured, by name."""
+"""The measurements of one round, by name."""
 
-_PAIRS = 150_000_000  # of the projection: what SkyCLIP was trained on
+_PAIRS = 150_000_000  # of the projected hours
 
 
 @dataclass(frozen=True)
 class TrainingBench:
-    """A trainer, and the ways of reading the same pairs."""
+    """A trainer, and loaders that pad the same pairs in different ways."""
 
     trainer: Trainer
     accelerator: Accelerator
@@ -72,18 +72,18 @@ def main() -> None:
 
 def _options() -> Namespace:
     parser = ArgumentParser(prog="benchmark.py train", description=__doc__, exit_on_error=False)
-    parser.add_argument("--teacher", type=str, required=True, help="a teacher; with --shape its tokenizer alone")
+    parser.add_argument("--teacher", type=str, required=True, help="a teacher; with --shape only its tokenizer is used")
     parser.add_argument(
         "--shape", type=Shape | None, help="random weights of a published size instead of the teacher's"
     )
     parser.add_argument("--corpus", type=Path, required=True, help="a corpus that data.build wrote")
-    parser.add_argument("--domain", type=str, default="caption", help="whose rows are read")
+    parser.add_argument("--domain", type=str, default="caption", help="the domain whose rows are read")
     parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--full-share", type=float, default=0.25, help="of the mix of tight and full steps")
+    parser.add_argument("--full-share", type=float, default=0.25, help="share of max-length steps in the mix")
     parser.add_argument("--english-every", type=int, default=4)
     parser.add_argument("--steps", type=int, default=4, help="steps of each kind in a round; 1 / full-share divides it")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peer", type=bool, default=True, help="whether sentence-transformers' trainer runs as well")
+    parser.add_argument("--peer", type=bool, default=True, help="also measure sentence-transformers' trainer")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark-train"))
     args = parser.parse_args()
     if args.rounds < 1 or args.steps < 1 or abs(args.steps * args.full_share % 1) > 1e-9:
@@ -92,7 +92,7 @@ def _options() -> Namespace:
 
 
 def _config(args: Namespace) -> ResolvedConfig:
-    """A run on the rows of one domain (and the dictionary, from which the tokenizer learns words)."""
+    """A run's configuration on the rows of one domain and the dictionary, from which the tokenizer learns words."""
     for split in ("train", "valid"):
         if not (args.corpus / split).is_dir():
             raise UserError(f"--corpus {args.corpus}: no folder {split} there; python -m data.build makes a corpus")
@@ -136,11 +136,11 @@ def _build_bench(resolved: ResolvedConfig, args: Namespace) -> TrainingBench:
 
 
 def _round(bench: TrainingBench, args: Namespace, number: int) -> Round:
-    """Seconds, arithmetic and tokens of the same pairs read in every way, and the machine's own best product."""
+    """Seconds, FLOPs and tokens of the same pairs with every loader, and the FLOPs a second of a large product."""
     first = number * args.steps
     steps = range(first, first + args.steps)
     measured: Round = {"peak": peak_flops()}
-    trainer, parts = bench.trainer, bench.trainer.setup
+    trainer, setup = bench.trainer, bench.trainer.setup
     for name, loader in bench.loaders.items():
         for step in steps[:1] if number == 0 else ():  # memory and caches
             trainer.step(step, loader)
@@ -151,27 +151,27 @@ def _round(bench: TrainingBench, args: Namespace, number: int) -> Round:
     for name in ("tight", "mix"):
         loader = bench.loaders[name]
         measured[f"{name} loader"] = timed(partial(_run_all, loader.__getitem__, steps))
-        batches = [loader[step].to(parts.teacher.device) for step in steps]
+        batches = [loader[step].to(setup.teacher.device) for step in steps]
         with bench.accelerator.autocast():
-            measured[f"{name} teacher"] = timed(partial(_run_all, parts.teacher.targets, batches))
+            measured[f"{name} teacher"] = timed(lambda: [setup.teacher.targets(batch) for batch in batches])  # noqa: B023
     measured["pairs"] = args.steps * args.batch_size
     return measured
 
 
-def _run_all(work: Callable[[Any], object], things: Iterable[Any]) -> None:
-    for thing in things:
-        work(thing)
+def _run_all(work: Callable[[int], object], steps: Iterable[int]) -> None:
+    for step in steps:
+        work(step)
 
 
 def _median_and_range(rounds: Iterable[Round], value: Callable[[Round], float], digits: int = 2) -> dict[str, float]:
     """The median of the rounds and their range."""
     values = [value(each) for each in rounds]
-    found = {"median": statistics.median(values), "least": min(values), "most": max(values)}
-    return {name: round(number, digits) for name, number in found.items()}
+    summary = {"median": statistics.median(values), "least": min(values), "most": max(values)}
+    return {name: round(number, digits) for name, number in summary.items()}
 
 
 def _summary(rounds: list[Round]) -> dict[str, Any]:
-    """What the rounds say, by name of what is measured."""
+    """Ratios, and a summary of each loader."""
     result: dict[str, Any] = {
         "padded over tight": _median_and_range(rounds, lambda r: r["padded"] / r["tight"]),
         "padded over mix": _median_and_range(rounds, lambda r: r["padded"] / r["mix"]),
@@ -183,7 +183,7 @@ def _summary(rounds: list[Round]) -> dict[str, Any]:
 
 
 def _mode_summary(rounds: list[Round], name: str) -> dict[str, Any]:
-    """What the rounds say of one way of reading."""
+    """Median and range of the rounds with one loader."""
     summary: dict[str, Any] = {
         "pairs a second": _median_and_range(rounds, lambda r: r["pairs"] / r[name], 0),
         "tokens a second": _median_and_range(rounds, lambda r: r[f"{name} tokens"] / r[name], 0),

@@ -23,7 +23,7 @@ def test_pictures_are_rendered_once(tmp_path: Path) -> None:
     stamp = (tmp_path / "a.npy").stat().st_mtime_ns
     np.testing.assert_array_equal(first, rendered_images(scenes, 3, tmp_path / "a.npy"))
     assert (tmp_path / "a.npy").stat().st_mtime_ns == stamp
-    with pytest.raises(ValueError, match="holds 5 pictures, not 4"):
+    with pytest.raises(ValueError, match="holds 5 rows, not 4"):
         rendered_images(scenes[:4], 3, tmp_path / "a.npy")
 
 
