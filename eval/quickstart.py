@@ -12,11 +12,11 @@ from pathlib import Path
 import yaml
 
 from data.cli import REPOSITORY, run_subcommand
+from data.miniature import ASSETS
 from data.miniature.corpus import REGISTERS, write_lines
 from data.miniature.scene import KINDS
 from data.miniature.words import NOUNS
 
-ASSETS = REPOSITORY / "data" / "miniature" / "assets"
 DOMAINS = {"verse": "poetry"}  # the others are domains by their own name
 
 

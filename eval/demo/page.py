@@ -14,10 +14,10 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 
 from data.cli import REPOSITORY, UserError
+from data.miniature import ASSETS
 from eval.demo.backend import ImageGenerator, ImageIndex, cosine_summary, load_generator, load_image_index
 from eval.generation.pipeline import SamplingConfig
 from eval.generation.prompts import check_prompt
-from eval.quickstart import ASSETS
 from eval.report.charts import line_chart
 from eval.report.page import enlarged
 from eval.retrieval.options import DTYPES, Precision, resolve_device

@@ -20,7 +20,7 @@ from data.miniature.corpus import REGISTERS, TRAIN_SEED, caption_pair, sample_te
 from data.miniature.scene import Scene, sample_scenes
 from eval.generation.recogniser import Recogniser, load_recogniser
 from eval.miniature.dataset import english_captions, learn_tokenizer, rendered_images
-from eval.miniature.train_autoencoder import Autoencoder, decode_latents, encode_images, train_autoencoder
+from eval.miniature.train_autoencoder import Autoencoder, encode_images, latents_to_images, train_autoencoder
 from eval.miniature.train_clip import clip_image_features, clip_text_features, recall_at_1, train_clip
 from eval.miniature.train_recogniser import recogniser_scores, train_recogniser
 from eval.miniature.train_unet import cached_states, generation_scores, new_scheduler, train_unet
@@ -145,7 +145,7 @@ def make_autoencoder(
     model, seconds = train_autoencoder(
         recogniser, world.train, world.train_pictures, config.autoencoder, config.seed, config.work / "autoencoder"
     )
-    reconstructed = decode_latents(model, encode_images(model, world.test_pictures))
+    reconstructed = latents_to_images(model, encode_images(model, world.test_pictures))
     error = np.square(reconstructed.astype(np.float64) - world.test_pictures).mean()
     shares = recogniser_scores(recogniser, world.test, reconstructed)
     return model, {"seconds": seconds, "psnr": float(10 * np.log10(255**2 / error)), **shares}

@@ -87,7 +87,7 @@ def encode_images(model: Autoencoder, images: NDArray[np.uint8], chunk: int = 25
 
 
 @torch.no_grad()
-def decode_latents(model: Autoencoder, latents: Tensor, chunk: int = 256) -> NDArray[np.uint8]:
+def latents_to_images(model: Autoencoder, latents: Tensor, chunk: int = 256) -> NDArray[np.uint8]:
     """Pictures [n, 64, 64, 3] of latents [n, 16, 8, 8]."""
     drawn = torch.cat([model.decoder(latents[start : start + chunk]) for start in range(0, len(latents), chunk)])
     bytes_: NDArray[np.uint8] = ((drawn.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()

@@ -28,7 +28,7 @@ class TrainingConfig:
     save_seconds: float = 90.0
 
 
-def lr_at(config: TrainingConfig, step: int) -> float:
+def scheduled_lr(config: TrainingConfig, step: int) -> float:
     """The learning rate of a step."""
     if step < config.warmup:
         return config.rate * (step + 1) / config.warmup
@@ -82,7 +82,7 @@ class _TrainState:
     def update(self, loss: Tensor) -> None:
         """One optimizer step and one EMA step."""
         for group in self.optimizer.param_groups:
-            group["lr"] = lr_at(self.config, self.step)
+            group["lr"] = scheduled_lr(self.config, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.trained, self.config.clip, error_if_nonfinite=True)

@@ -5,6 +5,7 @@ import pyarrow.dataset
 import pytest
 
 from data.build.__main__ import build
+from data.miniature import ASSETS
 from data.miniature.corpus import write_pairs, write_test
 from eval import quickstart
 
@@ -34,7 +35,7 @@ def test_a_mistake_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_whole_way_and_again_in_seconds(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    if not (quickstart.ASSETS / "pipeline").is_dir():
+    if not (ASSETS / "pipeline").is_dir():
         pytest.skip("the miniature's pipeline is not in data/miniature/assets")
     for _ in range(2):  # the second time everything is there
         quickstart.main(tmp_path, scenes=50, drawn=8)  # all pairs: fewer, seen more often, move English

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.miniature import ASSETS
 from data.miniature.render import render_batch
 from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene, Thing, sample_scenes
 from eval.generation.recogniser import (
@@ -28,9 +29,7 @@ from eval.miniature.dataset import (
 )
 from eval.miniature.train_clip import POSITION_NAMES, scene_codes
 from eval.miniature.train_recogniser import cell_losses
-from eval.miniature.training_loop import TrainingConfig, fit, lr_at
-
-ASSETS = Path(__file__).parents[3] / "data" / "miniature" / "assets"
+from eval.miniature.training_loop import TrainingConfig, fit, scheduled_lr
 
 
 def perfect(scenes: list[Scene]) -> list[RecognisedScene]:
@@ -130,9 +129,9 @@ def test_training_goes_on_where_it_was_cut(tmp_path: Path) -> None:
 
 def test_the_rate_rises_and_falls() -> None:
     plan = TrainingConfig(steps=100, rate=1.0, warmup=10)
-    assert lr_at(plan, 0) == pytest.approx(0.1)
-    assert lr_at(plan, 9) == lr_at(plan, 10) == pytest.approx(1)
-    assert lr_at(plan, 100) == pytest.approx(0.05)
+    assert scheduled_lr(plan, 0) == pytest.approx(0.1)
+    assert scheduled_lr(plan, 9) == scheduled_lr(plan, 10) == pytest.approx(1)
+    assert scheduled_lr(plan, 100) == pytest.approx(0.05)
 
 
 def test_the_tokenizer_says_any_text_and_words_in_one_token(tmp_path: Path) -> None:
