@@ -33,6 +33,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """The path of a folder to make and fill; it replaces `path` when the block ends, and is removed when it raises.
 
+    Its files can be read as the umask allows: writers that rename a temporary file, as safetensors', leave mode 600.
     Where `path` is a link, it keeps pointing at the same place, which gets the new content.
     """
     target = path.resolve()
@@ -41,6 +42,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     restore_folder(target)
     try:
         yield partial
+        os.umask(mask := os.umask(0))  # reading it is setting it
+        for file in (file for file in partial.rglob("*") if file.is_file() and not file.is_symlink()):
+            file.chmod(0o666 & ~mask)
         replace_folder(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,23 +1,36 @@
 """AUTOMATIC1111's prompt syntax for a diffusers pipeline: weights, BREAK, and prompts longer than the encoder's limit.
 
 `(x)` has weight 1.1, `(x:1.5)` the weight that it names, `[x]` 1 / 1.1; nested weights are multiplied. A backslash
-makes a bracket plain text, and so does full width: （ ） are punctuation. BREAK ends a chunk. A prompt of more tokens
-than the encoder takes runs through it in chunks, which end behind a comma where one is near: also ，、。 and ；.
+makes a bracket plain text. Full-width （x） is punctuation, but （x：1.5） is `(x:1.5)`. BREAK ends a chunk. A prompt
+of more tokens than the encoder takes runs through it in chunks, which end behind a comma near their end: also ，、。；.
+Prompt editing, alternation, AND and `<lora:...>` are not supported and named in a warning.
 """
 
 import re
-from collections.abc import Iterator
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from data.cli import UserError
+
 ROUND_WEIGHT, SQUARE_WEIGHT = 1.1, 1 / 1.1
 BACKTRACK = 20
-"""How many tokens of a full chunk may move to the next, for the chunk to end behind a comma."""
-_TOKEN_PATTERN = re.compile(r"\\[()\[\]\\]|:\s*([+-]?[.\d]+)\s*\)|[()\[\]]|\bBREAK\b|[^\\()\[\]:B]+|.", re.DOTALL)
+"""Most tokens of a full chunk that move to the next, for the chunk to end behind a comma."""
+_TOKEN_PATTERN = re.compile(
+    r"\\[()\[\]\\（）]|[:：]\s*([+-]?[.．\d]+)\s*[)）]|[()\[\]（）]|\bBREAK\b|[^\\()\[\]（）:：B]+|.", re.DOTALL
+)
 _CLAUSE_PATTERN = re.compile(r"[^,，、。;；]*[,，、。;；]*")
+_UNSUPPORTED = {
+    "prompt editing such as [a:b:0.5]": re.compile(r"\[[^\[\]]*[:：]\s*[.．\d]+\s*\]"),
+    "alternation such as [a|b]": re.compile(r"\[[^\[\]]*\|[^\[\]]*\]"),
+    "AND": re.compile(r"\bAND\b"),
+    "extra networks such as <lora:name:1>": re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,34 +53,46 @@ class Token:
 def parse_weights(prompt: str) -> list[WeightedText]:
     """The prompt without its brackets; one that is never closed holds to the end, one never opened is text."""
     spans: list[WeightedText] = []
-    open_brackets: dict[str, list[int]] = {"(": [], "[": []}
+    rounds: list[tuple[int, bool]] = []  # open brackets: where their text begins, and whether they are full-width,
+    squares: list[int] = []  # which are text as well, until a weight before the closing one says otherwise
 
     def scale_from(start: int, factor: float) -> None:
         spans[start:] = [replace(span, weight=span.weight * factor) for span in spans[start:]]
 
     for match in _TOKEN_PATTERN.finditer(prompt):
-        token, number = match[0], _parse_number(match[1])
-        if token in open_brackets:
-            open_brackets[token].append(len(spans))
-        elif number is not None and open_brackets["("]:
-            scale_from(open_brackets["("].pop(), number)
-        elif token == ")" and open_brackets["("]:
-            scale_from(open_brackets["("].pop(), ROUND_WEIGHT)
-        elif token == "]" and open_brackets["["]:
-            scale_from(open_brackets["["].pop(), SQUARE_WEIGHT)
+        token, weight = match[0], _parse_number(match[1])
+        if token in ("(", "["):
+            rounds.append((len(spans), False)) if token == "(" else squares.append(len(spans))
+        elif weight is not None and rounds:
+            start, is_wide = rounds.pop()
+            if is_wide:
+                spans[start] = WeightedText("")
+            scale_from(start, weight)
+        elif token == ")" and any(not is_wide for _, is_wide in rounds):
+            start, is_wide = rounds.pop()
+            while is_wide:
+                start, is_wide = rounds.pop()
+            scale_from(start, ROUND_WEIGHT)
+        elif token == "]" and squares:
+            scale_from(squares.pop(), SQUARE_WEIGHT)
         elif token == "BREAK":
             spans.append(WeightedText(None))
         else:
+            if token == "（":
+                rounds.append((len(spans), True))
+            elif token == "）" and rounds and rounds[-1][1]:
+                rounds.pop()
             spans.append(WeightedText(token[1:] if token.startswith("\\") and len(token) > 1 else token))
-    for kind, factor in (("(", ROUND_WEIGHT), ("[", SQUARE_WEIGHT)):
-        for start in open_brackets[kind]:
-            scale_from(start, factor)
+    for start, is_wide in rounds:
+        scale_from(start, 1.0 if is_wide else ROUND_WEIGHT)
+    for start in squares:
+        scale_from(start, SQUARE_WEIGHT)
     return _merge_equal_weights(spans)
 
 
 def _parse_number(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        return None if text is None else float(unicodedata.normalize("NFKC", text))
     except ValueError:
         return None
 
@@ -81,7 +106,7 @@ def _merge_equal_weights(spans: list[WeightedText]) -> list[WeightedText]:
             merged.append(WeightedText(None))
         elif last is not None and last.text is not None and last.weight == span.weight:
             merged[-1] = replace(last, text=last.text + span.text)
-        else:
+        elif span.text:
             merged.append(span)
     return merged
 
@@ -99,10 +124,28 @@ def split_chunks(prompt: str, tokenizer: Any, chunk_length: int) -> list[list[To
 
 def _tokens(text: str, weight: float, tokenizer: Any) -> Iterator[Token]:  # noqa: ANN401
     for clause in _CLAUSE_PATTERN.findall(text):
-        ids = tokenizer(clause, add_special_tokens=False, verbose=False).input_ids
+        ids = _all_vectors(tokenizer(clause, add_special_tokens=False, verbose=False).input_ids, tokenizer)
         ends_clause = clause[-1:] in set(",，、。;；")
         for index, token_id in enumerate(ids, 1):
             yield Token(token_id, weight, ends_clause and index == len(ids))
+
+
+def _all_vectors(ids: list[int], tokenizer: Any) -> list[int]:  # noqa: ANN401
+    """`ids` with every vector of a textual inversion behind its first, which alone has the name that is typed.
+
+    diffusers does this in the text, where it finds no name in capitals or traditional characters.
+    """
+    added = tokenizer.get_added_vocab()
+    names = {token_id: name for name, token_id in added.items()}
+    complete: list[int] = []
+    for place, token_id in enumerate(ids):
+        complete.append(token_id)
+        further = 1
+        while (name := f"{names.get(token_id)}_{further}") in added:
+            if added[name] not in ids[place + 1 : place + 1 + further]:  # else written out
+                complete.append(added[name])
+            further += 1
+    return complete
 
 
 def _fill_chunks(tokens: list[Token], chunk_length: int) -> Iterator[list[Token]]:
@@ -114,26 +157,49 @@ def _fill_chunks(tokens: list[Token], chunk_length: int) -> Iterator[list[Token]
     yield tokens
 
 
-def prompt_states(pipeline: Any, prompt: str, negative: str = "") -> dict[str, Tensor]:  # noqa: ANN401  untyped
+def prompt_states(
+    pipeline: Any,  # noqa: ANN401  diffusers is untyped
+    prompt: str | Sequence[str],
+    negative: str | Sequence[str] | None = None,
+    clip_skip: int | None = None,
+) -> dict[str, Tensor]:
     """The keyword arguments for both prompts: `pipeline(**prompt_states(pipeline, prompt, negative))`.
 
-    Each is [1, max_length * chunks, hidden_size]; the shorter one is filled up with chunks of the empty prompt. States
-    are scaled by the weights of their tokens, then all of them to their former norm (AUTOMATIC1111 restores the mean,
-    which may be zero). Without weights, and within one chunk, they equal the pipeline's own states of the prompt.
+    Each is [prompts, max_length * chunks, hidden_size]; shorter ones are filled up with chunks of the empty prompt. One
+    negative prompt serves all. States are scaled by the weights of their tokens, then all of a prompt to their former
+    norm (AUTOMATIC1111 restores the mean, which may be zero). Without weights, and within one chunk, they equal the
+    pipeline's own states. `clip_skip` n takes the states n layers before the last, as the pipeline's argument does.
+    Weights that overflow raise UserError.
     """
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    negatives = [negative or ""] * len(prompts) if negative is None or isinstance(negative, str) else list(negative)
+    if len(negatives) != len(prompts):
+        raise UserError(f"prompt_states: {len(prompts)} prompts and {len(negatives)} negative ones; give one for each")
+    _warn_unsupported(prompts + negatives)
     tokenizer, max_length = pipeline.tokenizer, int(pipeline.text_encoder.config.max_position_embeddings)
-    chunks = [
-        split_chunks(pipeline.maybe_convert_prompt(text, tokenizer), tokenizer, max_length - 2)
-        for text in (prompt, negative)
+    chunks = [split_chunks(text, tokenizer, max_length - 2) for text in prompts + negatives]
+    longest = max(map(len, chunks), default=1)
+    states = [
+        _encode_chunks(pipeline, [*some, *([[]] * (longest - len(some)))], max_length, clip_skip) for some in chunks
     ]
-    longest = max(map(len, chunks))
-    padded = [[*some, *([[]] * (longest - len(some)))] for some in chunks]
-    names = ("prompt_embeds", "negative_prompt_embeds")
-    return {name: _encode_chunks(pipeline, some, max_length) for name, some in zip(names, padded, strict=True)}
+    both = states[: len(prompts)], states[len(prompts) :]
+    return {"prompt_embeds": torch.cat(both[0]), "negative_prompt_embeds": torch.cat(both[1])}
+
+
+def _warn_unsupported(prompts: Sequence[str]) -> None:
+    present = [name for name, pattern in _UNSUPPORTED.items() if any(map(pattern.search, prompts))]
+    if present:
+        message = f"prompt_states does not support {', '.join(present)}: read as plain text"
+        warnings.warn(message, UserWarning, stacklevel=3)
 
 
 @torch.no_grad()
-def _encode_chunks(pipeline: Any, chunks: list[list[Token]], max_length: int) -> Tensor:  # noqa: ANN401
+def _encode_chunks(
+    pipeline: Any,  # noqa: ANN401
+    chunks: list[list[Token]],
+    max_length: int,
+    clip_skip: int | None,
+) -> Tensor:
     tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
     ids = torch.full((len(chunks), max_length), tokenizer.pad_token_id)
     weights = torch.ones(len(chunks), max_length)
@@ -141,8 +207,15 @@ def _encode_chunks(pipeline: Any, chunks: list[list[Token]], max_length: int) ->
         row_ids = [tokenizer.bos_token_id, *(token.id for token in tokens), tokenizer.eos_token_id]
         ids[row, : len(row_ids)] = torch.tensor(row_ids)
         weights[row, 1 : len(tokens) + 1] = torch.tensor([token.weight for token in tokens])
-    states: Tensor = encoder(ids.to(encoder.device)).last_hidden_state
+    output = encoder(ids.to(pipeline._execution_device), output_hidden_states=clip_skip is not None)
+    states: Tensor = output.last_hidden_state
+    if clip_skip is not None:  # the norm lies one module deeper before transformers 5
+        inner = encoder.text_model if hasattr(encoder, "text_model") else encoder
+        states = inner.final_layer_norm(output.hidden_states[-(clip_skip + 1)])
     if not torch.equal(weights, torch.ones_like(weights)):
         weighted = states * weights.to(states)[..., None]
         states = weighted * (states.norm() / weighted.norm())
+        if not states.isfinite().all():
+            largest = float(weights.abs().max())
+            raise UserError(f"prompt_states: a weight of {largest:g} overflows; give weights below 10")
     return states.reshape(1, -1, states.shape[-1])

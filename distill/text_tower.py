@@ -88,11 +88,13 @@ def _load_with_missing(
     what: str,
     **kwargs: Any,  # noqa: ANN401
 ) -> tuple[Any, set[str]]:
-    check_local_folder(source, option)
+    folder = (
+        resolve_source(source, option) if "subfolder" in kwargs else component_source(source, option, "text_encoder")
+    )
     disable_progress_bar()  # type: ignore[no-untyped-call]
     set_verbosity_error()  # type: ignore[no-untyped-call]  # missing weights are one line of ours
     try:
-        model, info = cls.from_pretrained(source, use_safetensors=True, output_loading_info=True, **kwargs)
+        model, info = cls.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **kwargs)
     except Exception as error:  # damaged files raise whatever their reader meets
         raise UserError(f"{option}: {source!r} holds no {what} in safetensors ({one_line(error)})") from error
     return model, set(info["missing_keys"])
@@ -106,10 +108,30 @@ def check_weights(model: nn.Module, missing: Collection[str], where: str) -> Non
         raise UserError(f"{where}: the weight {broken} is not finite; take an earlier checkpoint or another download")
 
 
-def check_local_folder(name: str, option: str) -> None:
-    """UserError for the path of a local folder that does not exist."""
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise UserError(f"{option}: no folder {name!r} (looked in {Path.cwd()})")
+def resolve_source(name: str, option: str) -> str:
+    """The folder or Hub id `name` with `~` expanded; of a `text_encoder/` or `tokenizer/`, the folder around both.
+
+    The path of a local folder that does not exist raises UserError.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if name.startswith((".", "/", "~")):
+            raise UserError(f"{option}: no folder {name!r} (looked in {Path.cwd()})")
+        return name
+    siblings = [folder.absolute().parent / sibling for sibling in _COMPONENTS]
+    has_siblings = folder.name in _COMPONENTS and all(sibling.is_dir() for sibling in siblings)
+    return str(folder.parent if has_siblings else folder)
+
+
+_COMPONENTS = {"text_encoder": "config.json", "tokenizer": "tokenizer_config.json"}
+"""Folders of a pipeline, and of an exported student, with the file by which each is known."""
+
+
+def component_source(name: str, option: str, component: str) -> str:
+    """The same, or the `component` inside where the folder is a pipeline's and has none at its root."""
+    source = resolve_source(name, option)
+    inside, marker = Path(source) / component, _COMPONENTS[component]
+    return str(inside) if (inside / marker).is_file() and not (Path(source) / marker).is_file() else source
 
 
 def load_tower(name: str, option: str) -> CLIPTextModelWithProjection:
@@ -134,10 +156,10 @@ def load_tower(name: str, option: str) -> CLIPTextModelWithProjection:
 
 def load_any_tokenizer(name: str, option: str, **settings: str) -> Any:  # noqa: ANN401  # the class that the folder names
     """The tokenizer of a local folder or a Hub id."""
-    check_local_folder(name, option)
+    folder = component_source(name, option, "tokenizer")
     try:
         with panics_as_errors():
-            return AutoTokenizer.from_pretrained(name, **settings)
+            return AutoTokenizer.from_pretrained(folder, **settings)
     except Exception as error:  # as above
         raise UserError(f"{option}: {name!r} holds no tokenizer ({one_line(error)})") from error
 

@@ -134,7 +134,7 @@ def _embed_with_onnx(session: Any, ids: NDArray[np.int64]) -> NDArray[np.float32
 
 def check_safetensors(source: str, option: str) -> None:
     """Raise UserError where `source` is a folder without safetensors, a file, or a path that does not exist."""
-    folder = Path(source)
+    folder = Path(source).expanduser()
     if folder.is_file():
         raise UserError(f"{option} {source}: a file; name the folder of a model in safetensors, never a pickle")
     if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):

@@ -1,5 +1,6 @@
 """Weights, BREAK, long and negative prompts, on an exported student in a pipeline."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from data.cli import UserError
 from distill.api import plug_into
 from distill.long_prompts import BACKTRACK, WeightedText, parse_weights, prompt_states, split_chunks
 from tests.eval.tiny import tiny_student_tokenizer
@@ -40,6 +42,14 @@ def own(pipeline: Any, prompt: str) -> torch.Tensor:  # noqa: ANN401
         ("(没关", [("没关", 1.1)]),
         ("(a:b)", [("a:b", 1.1)]),
         ("Big (Bear:1.2)", [("Big ", 1.0), ("Bear", 1.2)]),
+        ("(水墨画：1.3)，山", [("水墨画", 1.3), ("，山", 1.0)]),
+        ("（水墨画：1.3），山", [("水墨画", 1.3), ("，山", 1.0)]),
+        ("（水墨画:１．３）", [("水墨画", 1.3)]),
+        ("((水墨画：1.5)（山）:2)", [("水墨画", 3.0), ("（山）", 2.0)]),
+        ("（（红：2)）", [("（", 1.0), ("红", 2.0), ("）", 1.0)]),
+        ("（a)（b", [("（a)（b", 1.0)]),
+        ("(（a)", [("（a", 1.1)]),
+        ("比例：1.5", [("比例：1.5", 1.0)]),
         ("", []),
     ],
 )
@@ -96,6 +106,64 @@ def test_break_is_two_prompts_side_by_side(pipeline: Any) -> None:  # noqa: ANN4
     found = prompt_states(pipeline, "the cat BREAK 猫")["prompt_embeds"]
     wanted = torch.cat([own(pipeline, "the cat"), own(pipeline, "猫")], dim=1)
     assert torch.allclose(found, wanted, atol=1e-6)
+
+
+def test_lists_of_prompts_and_no_negative_one(pipeline: Any) -> None:  # noqa: ANN401
+    many = prompt_states(pipeline, ["机械狗", "一幅画，" * 60], negative=["低质量", ""])
+    assert many["prompt_embeds"].shape == many["negative_prompt_embeds"].shape
+    assert many["prompt_embeds"].shape[0] == 2
+    assert torch.allclose(many["prompt_embeds"][:1, :77], own(pipeline, "机械狗"), atol=1e-6)
+    one = prompt_states(pipeline, ["机械狗", "猫"], negative="低质量")["negative_prompt_embeds"]
+    assert torch.allclose(one, own(pipeline, "低质量").expand(2, -1, -1), atol=1e-6)
+    assert torch.equal(
+        prompt_states(pipeline, "机械狗", None)["negative_prompt_embeds"],
+        prompt_states(pipeline, "机械狗")["negative_prompt_embeds"],
+    )
+    with pytest.raises(UserError, match="2 prompts and 3 negative ones"):
+        prompt_states(pipeline, ["机械狗", "猫"], ["a", "b", "c"])
+    drawn = pipeline(**many, num_inference_steps=1, height=16, width=16, output_type="np").images
+    assert drawn.shape == (2, 16, 16, 3)
+
+
+@pytest.mark.parametrize("prompt", ["(猫:" + "9" * 400 + ")", "(" * 8000 + "猫"])
+def test_weights_that_overflow_are_refused(prompt: str, pipeline: Any) -> None:  # noqa: ANN401
+    with pytest.raises(UserError, match=r"prompt_states: a weight of .* overflows; give weights below 10"):
+        prompt_states(pipeline, prompt)
+
+
+def test_syntax_that_is_not_supported_is_named_in_one_warning(pipeline: Any) -> None:  # noqa: ANN401
+    with pytest.warns(UserWarning, match="does not support") as caught:
+        prompt_states(pipeline, ["[猫:狗:0.5]，<lora:水墨:0.8>", "[红|蓝]的猫 AND 狗"], "[a：b：3]")
+    (warning,) = caught
+    for name in ("[a:b:0.5]", "[a|b]", "AND", "<lora:name:1>"):
+        assert name in str(warning.message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prompt_states(pipeline, "(猫:1.2) [雾] a|b, SAND <my-cat> 12:30")
+
+
+@pytest.mark.parametrize("skip", [1, 2])
+def test_clip_skip_takes_earlier_states_through_the_final_norm(skip: int, pipeline: Any) -> None:  # noqa: ANN401
+    ids = pipeline.tokenizer("机械狗", padding="max_length", max_length=77, return_tensors="pt").input_ids
+    encoder = pipeline.text_encoder
+    with torch.no_grad():
+        wanted = encoder.final_layer_norm(encoder(ids, output_hidden_states=True).hidden_states[-1 - skip])
+    assert torch.equal(prompt_states(pipeline, "机械狗", clip_skip=skip)["prompt_embeds"], wanted)
+    assert not torch.allclose(wanted, own(pipeline, "机械狗"), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [("水墨風", "一只水墨风的猫"), ("水墨風", "一只水墨風的猫"), ("<My-Cat>", "戴帽子的<my-cat>猫"),
+     ("<My-Cat>", "戴帽子的<My-Cat>猫"), ("<my-cat>", "戴帽子的(<MY-CAT>:1.2)，猫"),
+     ("水墨風", "水墨风 水墨风_1 水墨风_2")],
+)  # fmt: skip
+def test_all_vectors_of_a_textual_inversion(name: str, typed: str, pipeline: Any) -> None:  # noqa: ANN401
+    first = len(pipeline.tokenizer)
+    pipeline.load_textual_inversion({name: torch.eye(3, 24)}, token=name)
+    ids = [token.id for chunk in split_chunks(typed, pipeline.tokenizer, 75) for token in chunk]
+    assert [token_id for token_id in ids if token_id >= first] == [first, first + 1, first + 2]
+    assert "".join(map(str, (first, first + 1, first + 2))) in "".join(map(str, ids))
 
 
 def test_a_long_prompt_with_a_negative_one_draws(pipeline: Any) -> None:  # noqa: ANN401

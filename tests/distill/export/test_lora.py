@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextModel
 
+from data.cli import UserError
 from distill.api import plug_into
 
 PROMPT = "戴帽子拿剑的猫 and the dog，8k"
@@ -76,5 +77,7 @@ def test_a_lora_file_of_the_teachers_pipeline_loads_in_the_students(
         bare = opened(teachers).unet(latents, time, after).sample
     assert torch.equal(drawn[0], drawn[1])
     assert (drawn[0] - bare).abs().max() > 1e-4
+    with pytest.raises(UserError, match="a LoRA is loaded"):
+        plug_into(teacher, student)  # which would lose it
     swapped.unload_lora_weights()
     assert torch.allclose(encoded(swapped), before, atol=1e-6)
