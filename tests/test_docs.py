@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers import StableDiffusionPipeline
 
 from distill.export.folder import export
+from distill.losses.base import LossInput
+from distill.text_tower import EncoderOutput
+from eval.datasets.benchmark import BENCHMARKS
 from tests.eval.random_pipeline import write_pipeline
 from tests.eval.tiny import text_half, tiny_clip, tiny_student_tokenizer
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "data").rglob("CARD.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "data").rglob("CARD.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`]*)`")
 OWN = re.compile(r"(?:-m ((?:data|distill|eval)[\w.]*)|(scripts/\w+\.py))(.*)")
@@ -62,7 +66,8 @@ def test_every_option_of_a_command_exists(page: str, command: str) -> None:
         return
     module, script, rest = match[1] or "", match[2] or "", match[3]
     words = shlex.split(rest.replace("[", " ").replace("]", " ").replace("|", " "))
-    known = options(module, script, words[0] if script == "scripts/benchmark.py" else "")
+    named = words[0] if script == "scripts/benchmark.py" or (words[:1] and words[0] in BENCHMARKS) else ""
+    known = options(module, script, named or ("flickr30k-cn" if module == "eval.retrieval" else ""))
     for word in words:
         if word.startswith("--"):
             name = word.split("=")[0]
@@ -91,6 +96,21 @@ def python_blocks() -> list[Any]:
     pages = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
     found = [(name, body) for name, text in pages.items() for kind, body in FENCED.findall(text) if kind == "python"]
     return [pytest.param(body, id=f"{name}-{number}") for number, (name, body) in enumerate(found)]
+
+
+def test_the_examples_of_architecture_work(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    source, loss = (body for kind, body in FENCED.findall(page) if kind == "python")
+    names: dict[str, Any] = {}
+    exec(source + loss, names)
+    (tmp_path / "pairs.txt").write_text("a cat -> 猫\nno arrow\n", encoding="utf-8")
+    reader = names["Arrows"](name="toy", domain="caption", license="CC0", files=("pairs.txt",))
+    rows = [(row["en"], row["zh"], row["line"], row["fault"]) for row in next(reader.read(str(tmp_path))).to_pylist()]
+    assert rows == [("a cat", "猫", 1, ""), ("no arrow", "", 2, "columns")]
+    text = torch.ones(1, 1, dtype=torch.bool)
+    student, teacher = (EncoderOutput(torch.zeros(1, 1, 2), torch.tensor([[x, 0.0]]), text) for x in (1.0, 4.0))
+    step = LossInput(student, teacher, student, teacher, padded_to_max=False)
+    assert names["PooledL1"](weight=2.0).terms(step)["pooled_l1"].item() == 3.0  # 2 x mean of |1 - 4| and 0
 
 
 @pytest.mark.parametrize("code", python_blocks())

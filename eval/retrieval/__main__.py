@@ -96,6 +96,10 @@ def with_english(benchmark: RetrievalBenchmark, english: RetrievalBenchmark, nam
 def main() -> None:
     """Score the benchmark of the first argument; the others are the options of `eval.retrieval.options`."""
     name, *arguments = sys.argv[1:] or [""]
+    if name in ("-h", "--help"):
+        print(f"usage: python -m eval.retrieval BENCHMARK ...\nBENCHMARK is one of {', '.join(BENCHMARKS)}")
+        print("python -m eval.retrieval BENCHMARK --help lists the options")
+        return
     if name not in BENCHMARKS:
         raise UserError(f"python -m eval.retrieval BENCHMARK ...: {name!r} is not one of {', '.join(BENCHMARKS)}")
     run_benchmark(BENCHMARKS[name], arguments)
