@@ -1,4 +1,4 @@
-"""Loops over characters as machine code: numba, cached on disk, and without the interpreter's lock while they run."""
+"""Loops compiled by numba, cached on disk, without the interpreter's lock while they run."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -9,9 +9,9 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
 def njit(function: Loop) -> Loop:
-    """`loop` compiled at its first call.
+    """`function` compiled at its first call.
 
     Numba's integers: uint64 with a plain int becomes a float, so hashes wrap every constant in np.uint64. Constants of
-    other modules are passed as arguments, because the cache looks at the loop's own file alone.
+    other modules are passed as arguments, because the cache checks the loop's own file alone.
     """
     return cast(Loop, numba.njit(cache=True, nogil=True)(function))

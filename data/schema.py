@@ -1,4 +1,4 @@
-"""The row schema: what a source yields, and what a corpus holds."""
+"""Schemas of rows: what a source yields (RAW), and what a corpus holds (CORPUS)."""
 
 import numpy as np
 import pyarrow as pa

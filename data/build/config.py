@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.clean.rules import Limits
 from data.cli import UserError, checked_config, read_yaml
 from data.sources.aligned import Captions, Moses
 from data.sources.base import Source
@@ -41,6 +40,42 @@ FORMATS: dict[str, type[Source]] = {
     "wikipedia_titles": WikipediaTitles,
     "wikipedia_abstracts": WikipediaAbstracts,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The limits of one domain; a field a rule, in the order in which they are checked."""
+
+    min_en_chars: int = 1
+    min_zh_chars: int = 1
+    max_en_chars: int = 480  # CLIP reads 77 tokens, about 330 characters
+    max_zh_chars: int = 180
+    min_en_latin: float = 0.7  # of the letters
+    min_zh_han: float = 0.3  # of Han characters and foreign words; Chinese text may name things in Latin letters
+    max_zh_kana: float = 0.1
+    max_run: int = 9  # one character repeated
+    max_period: float = 0.8
+    max_marks: float = 0.5  # punctuation and symbols among all but spaces
+    max_ratio_deviations: float = 5.0  # |log length ratio - its median in the domain|, in robust deviations
+    max_brackets: int = 2  # unbalanced brackets
+    numbers: bool = True  # reject rows whose numbers disagree
+    max_foreign: float = 0.15  # foreign less English function words, as a share of words
+    max_cantonese: int = 0  # characters that only written Cantonese has
+    max_banned: int = 0  # 1: keep rows with a word of the config's `banned_words`
+    max_ending: float = 1.0  # 1: anything; 0.5: no question beside a statement; 0: both sides end alike
+    max_benchmark_held: float = 0.75  # of a benchmark text's n-grams in the row, on either side
+    max_benchmark_alike: float = 0.6  # n-gram similarity to a benchmark text, on either side
+    near_duplicate: float = 0.85  # estimated similarity to an earlier pair; above 1: off
+    min_similarity: float = -1.0  # cosine of the sides' sentence vectors; -1: not measured
+    max_shift: float = 2.0  # how much better a neighbouring line may fit; 2: not measured
+    shift_below: float = 0.45  # a pair at least this similar is never called shifted
+    max_same_en: int = 8  # rows that may share an English side; the first in the order of the config stay
+    max_same_zh: int = 8
+
+    @property
+    def needs_similarity(self) -> bool:
+        """Whether these limits need sentence vectors."""
+        return self.min_similarity > -1 or self.max_shift < 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,4 @@
-"""Which characters are what: one byte of flags a code point, and the tables of normalisation.
-
-What OpenCC makes of characters that stand alone.
-"""
+"""Character classes, one byte of flags a code point, and the tables of normalisation."""
 
 import unicodedata
 from functools import cache
@@ -12,43 +9,29 @@ import opencc
 
 from data.clean.codepoints import UNICODE
 
-HAN, LATIN, DIGIT, WHITESPACE, KANA, OTHER, PUNCTUATION, OPEN = (np.uint8(1 << bit) for bit in range(8))
-DELETE = UNICODE  # a normalisation table's word for "drop this character": its own last place
+HAN, LATIN, DIGIT, WHITESPACE, KANA, OTHER, PUNCTUATION = (np.uint8(1 << bit) for bit in range(7))
+DELETE = UNICODE  # what a normalisation table maps a dropped character to: its own last entry
 
 HAN_RANGES = ((0x3007, 0x3008), (0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x32400))
 LATIN_RANGES = ((0, 0x250), (0x1E00, 0x1F00), (0xFF21, 0xFF5B))
 KANA_RANGES = ((0x3041, 0x30FB), (0x30FC, 0x3100), (0x31F0, 0x3200), (0xFF66, 0xFF9E))
 INVISIBLE = (
-    0xAD,
-    0x61C,
-    0x115F,
-    0x1160,
-    0x180E,
-    0x200B,
-    0x200C,
-    0x200E,
-    0x200F,
-    0xFEFF,
-    0x3164,
-    0xFFA0,
-    *range(0x202A, 0x202F),
-    *range(0x2060, 0x2070),
-    *range(0xFFF0, 0xFFFD),
-    *range(0xE000, 0xF900),
-)
-TABLE_END = 0x32400  # characters behind it are left as they are, and are nothing
+    0xAD, 0x61C, 0x115F, 0x1160, 0x180E, 0x200B, 0x200C, 0x200E, 0x200F, 0xFEFF, 0x3164, 0xFFA0,
+    *range(0x202A, 0x202F), *range(0x2060, 0x2070), *range(0xFFF0, 0xFFFD), *range(0xE000, 0xF900),
+)  # fmt: skip
+TABLE_END = 0x32400  # characters beyond it stay as they are and have no class
 FULL_WIDTH_PUNCTUATION = "，。！？；：（）"  # full-width punctuation that Chinese text keeps
 
 
 @cache
 def _categories() -> npt.NDArray[np.str_]:
-    """Unicode's general category of each code point, such as "Lu", [ASSIGNED]."""
+    """Unicode's general category of each code point, such as "Lu", [TABLE_END]."""
     return np.array([unicodedata.category(chr(point)) for point in range(TABLE_END)])
 
 
 @cache
 def char_classes() -> npt.NDArray[np.uint8]:
-    """HAN, LATIN, DIGIT, SPACE, KANA, OTHER (letters of other scripts), MARK (punctuation, symbols), [UNICODE]."""
+    """The class of each code point; OTHER are letters of other scripts, PUNCTUATION has symbols too, [UNICODE + 1]."""
     table = np.zeros(UNICODE + 1, np.uint8)
     first_letter = _categories().astype("U1")
     for letters, flag in (("L", OTHER), ("N", DIGIT), ("PS", PUNCTUATION), ("Z", WHITESPACE)):
@@ -63,9 +46,9 @@ def char_classes() -> npt.NDArray[np.uint8]:
 
 @cache
 def _plain_forms() -> npt.NDArray[np.uint32]:
-    """Code point -> its plain twin, a space, or DELETE, whatever the language, [UNICODE + 1]."""
+    """Code point -> its plain form, a space, or DELETE, in any language, [UNICODE + 1]."""
     table = np.arange(UNICODE + 1, dtype=np.uint32)
-    kinds = _categories()[:0x30000]  # behind it are Han characters, some newer than this Python's Unicode
+    kinds = _categories()[:0x30000]  # beyond it are Han characters, some newer than this Python's Unicode
     for point in range(len(kinds)):
         if unicodedata.decomposition(chr(point)) and not _is_kept(point):
             folded = unicodedata.normalize("NFKC", chr(point))
@@ -74,7 +57,7 @@ def _plain_forms() -> npt.NDArray[np.uint32]:
     table[: len(kinds)][np.isin(kinds, ["Zs", "Zl", "Zp"])] = 32
     table[: len(kinds)][np.isin(kinds, ["Cc", "Cs", "Cn"])] = DELETE
     table[[9, 10, 11, 12, 13, 0x85]] = 32
-    table[0xFFFD] = 0xFFFD  # what the cleaning rejects
+    table[0xFFFD] = 0xFFFD  # the replacement character: the row is rejected
     table[list(INVISIBLE)] = DELETE
     table[0xE0000:0xE0200] = DELETE
     return table
@@ -84,8 +67,8 @@ def _plain_forms() -> npt.NDArray[np.uint32]:
 def normalisation_table(chinese: bool) -> npt.NDArray[np.uint32]:
     """Code point -> normalised code point or DELETE, [UNICODE + 1].
 
-    Width forms and compatibility characters become their plain twin when that is one character. Chinese keeps its
-    own full-width stops; English gets ASCII ones, and straight quotes.
+    Width forms and compatibility characters become their plain form where that is one character. Chinese keeps its
+    full-width punctuation; English gets ASCII punctuation and straight quotes.
     """
     table = _plain_forms().copy()
     pairs = {"﹑": "、", "﹐": "，", "｡": "。", "､": "、", "‘": "‘"} if chinese else {}
@@ -99,7 +82,7 @@ def normalisation_table(chinese: bool) -> npt.NDArray[np.uint32]:
 
 
 def _is_kept(point: int) -> bool:
-    """Characters whose compatibility form would lose something that a prompt may mean (squared, circled, raised)."""
+    """Characters whose compatibility form would lose what a prompt may mean (squared, circled, raised)."""
     return (
         point in (0xB2, 0xB3, 0xB9, 0xB7, 0xB4, 0xA8, 0xAF, 0xB8)
         or 0x2070 <= point < 0x20A0
@@ -119,6 +102,6 @@ _CHINESE = [*range(0x3400, 0x4DC0), *range(0x4E00, 0xA000), *range(0xF900, 0xFB0
 
 
 def opencc_single_chars(converter: opencc.OpenCC) -> dict[int, str]:
-    """Code point to what `way` makes of its character, for all that it changes."""
+    """Code point -> conversion of its character alone, for all characters that `converter` changes."""
     converted = converter.convert("\n".join(map(chr, _CHINESE))).split("\n")
     return {point: new for point, new in zip(_CHINESE, converted, strict=True) if new != chr(point)}

@@ -1,4 +1,4 @@
-"""Text columns as arrays of code points, so that cleaning is one pass of machine code and never Python a row."""
+"""Text columns as arrays of code points, so that cleaning is compiled loops and no Python a row."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Overlap with benchmarks: how much of a benchmark text a row holds, and how like it the row is, on either side."""
+"""Overlap with benchmarks: how much of a benchmark text a row contains, and how similar it is, on either side."""
 
 from dataclasses import dataclass
 
@@ -14,35 +14,35 @@ from data.jit import njit
 from data.schema import TEXT
 
 Floats = npt.NDArray[np.float32]
-PREFILTER_MASK = (1 << 24) - 1  # the bits of a gram that the filter before the index looks at
-MAX_TEXTS_PER_NGRAM = 40  # a gram of more benchmark texts than this says nothing about one of them
-MIN_NGRAMS = 5  # a text with fewer useful grams is left to the exact match
+PREFILTER_MASK = (1 << 24) - 1  # bits of an n-gram hash that the filter before the index compares
+MAX_TEXTS_PER_NGRAM = 40  # an n-gram of more benchmark texts identifies none of them
+MIN_NGRAMS = 5  # a text with fewer useful n-grams is left to the exact match
 
 
 @dataclass(frozen=True)
 class BenchmarkIndex:
-    """Grams of one language's benchmark texts; row r of `texts` has `useful[r]` of them."""
+    """N-grams of one language's benchmark texts; row r of `texts` has `num_ngrams[r]` of them."""
 
     width: int
-    short_width: int  # width of the grams that "alike" compares
+    short_width: int  # width of the n-grams of the Jaccard similarity
     texts: TextColumn  # folded
     num_ngrams: npt.NDArray[np.int64]  # [texts]
-    hashes: npt.NDArray[np.uint32]  # sorted distinct grams
-    starts: npt.NDArray[np.int64]  # [keys + 1] into `holders`
-    postings: npt.NDArray[np.int32]  # texts of every gram
-    prefilter: npt.NDArray[np.uint8]  # FILTER + 1 bits: 0 where no gram has these low bits
+    hashes: npt.NDArray[np.uint32]  # of the distinct n-grams, sorted
+    starts: npt.NDArray[np.int64]  # [hashes + 1] into `postings`
+    postings: npt.NDArray[np.int32]  # texts of every n-gram
+    prefilter: npt.NDArray[np.uint8]  # PREFILTER_MASK + 1 bits: 0 where no n-gram has these low bits
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Of every row: the largest share of a benchmark text's grams that it holds, and its likeness to that text."""
+    """Per row: the largest share of a benchmark text's n-grams that it contains, and its similarity to that text."""
 
     containment: Floats
     jaccard: Floats
 
 
 def build_index(texts: tuple[str, ...], chinese: bool) -> BenchmarkIndex:
-    """Index benchmark texts; those without characters of the language fold to nothing useful and do no harm."""
+    """Index benchmark texts; one without characters of the language has no useful n-grams."""
     column = pa.array(texts, TEXT)
     plain = casefolded(normalise_text(decode(column), chinese=chinese, simplify=chinese, spaces="remove"))
     width = 6 if chinese else 14
@@ -100,7 +100,7 @@ def benchmark_overlap(text: TextColumn, index: BenchmarkIndex) -> Overlap:
 
 
 def _find_ngrams(row_ngrams: NgramHashes, index: BenchmarkIndex) -> tuple[Ints, Ints]:
-    """Row and place in `index.keys` of every gram that the index has, each once a row."""
+    """Row, and position in `index.hashes`, of every n-gram that the index has, each once a row."""
     found = np.empty(len(row_ngrams.hashes), np.uint64)
     count = _probe_index(row_ngrams.hashes, row_ngrams.starts, index.prefilter, index.hashes, found)
     row_entries = np.unique(found[:count])
@@ -109,7 +109,7 @@ def _find_ngrams(row_ngrams: NgramHashes, index: BenchmarkIndex) -> tuple[Ints, 
 
 @njit
 def _probe_index(hashes: Hashes, starts: Ints, maybe: npt.NDArray[np.uint8], keys: Hashes, found: RowHashes) -> int:
-    """Fill `found` with (row, place in `keys`) of the grams that `keys` has, return how many."""
+    """Fill `found` with (row, position in `keys`) of the n-grams that `keys` has; return how many."""
     count = 0
     for row in range(len(starts) - 1):
         for gram in hashes[starts[row] : starts[row + 1]]:

@@ -1,6 +1,7 @@
-"""Near duplicates: MinHash signatures of a pair's character n-grams, and their clusters by locality.
+"""Duplicates over all sources: MinHash signatures and locality-sensitive hashing, exact keys, the held-out split.
 
-Decisions over all sources at once: one reason code a row, from stored scores and keys alone.
+Own code, because signatures cover the character n-grams of both sides in one compiled pass; the MinHash of datasketch,
+rensa or Daft splits text at spaces, which Chinese does not have.
 """
 
 import functools
@@ -15,10 +16,10 @@ from data.clean.codepoints import Ints, Mask, TextColumn
 from data.clean.hashing import Hashes, RowHashes, ngram_hashes, splitmix64
 from data.jit import njit
 
-NUM_HASHES = 48  # hash functions a signature; the estimate's deviation at 0.85 is 0.05
+NUM_HASHES = 48  # of a signature; the estimate's standard deviation at 0.85 is 0.05
 BANDS, ROWS_A_BAND = 8, 4  # two pairs with similarity 0.85 meet in some band with probability 0.997
 EN_WIDTH, ZH_WIDTH = 4, 2
-Signatures = npt.NDArray[np.uint8]  # [rows, HASHES]
+Signatures = npt.NDArray[np.uint8]  # [rows, NUM_HASHES]
 
 
 @functools.cache
@@ -27,7 +28,7 @@ def _multipliers() -> Hashes:
 
 
 def minhash_signatures(en: TextColumn, zh: TextColumn) -> Signatures:
-    """The signature of each pair, its folded English and Chinese grams taken as one set, [rows, HASHES]."""
+    """The signature of each pair, the n-grams of both folded sides taken as one set, [rows, NUM_HASHES]."""
     result = np.empty((en.rows, NUM_HASHES), np.uint8)
     left, right = ngram_hashes(en, EN_WIDTH), ngram_hashes(zh, ZH_WIDTH)
     _signatures(left.hashes, left.starts, right.hashes, right.starts, _multipliers(), result)
@@ -50,7 +51,7 @@ def _signatures(
 
 
 def near_duplicates(table: Signatures, active: Mask, threshold: float) -> Mask:
-    """True for living rows whose estimated similarity to an earlier living row is at least `threshold`, [rows].
+    """True for active rows whose estimated similarity to an earlier active row is at least `threshold`, [rows].
 
     Rows are compared with the first row of their band's bucket and with the one before them in it.
     """
@@ -96,7 +97,7 @@ def _match_band(
 
 @njit
 def _is_match(table: Signatures, one: int, other: int, min_matches: int) -> bool:
-    """Whether two signatures agree in at least `needed` places."""
+    """Whether two signatures agree in at least `min_matches` hashes."""
     matches = 0
     for place in range(table.shape[1]):
         matches += table[one, place] == table[other, place]
@@ -108,17 +109,17 @@ RowIndices = npt.NDArray[np.int32]
 
 
 def first_occurrence(keys: RowHashes, active: Mask) -> RowIndices:
-    """For each living row the first living row that has its key, itself if it is that one; -1 for others, [rows]."""
+    """The first active row with the key of each active row, which may be itself; -1 for other rows, [rows]."""
     firsts = np.full(len(keys), -1, np.int32)
     _first_of(keys, active, np.full(1 << max(4, (2 * len(keys)).bit_length()), -1, np.int32), firsts)
     return firsts
 
 
 @njit
-def _first_of(keys: RowHashes, alive: Mask, slots: RowIndices, firsts: RowIndices) -> None:
+def _first_of(keys: RowHashes, active: Mask, slots: RowIndices, firsts: RowIndices) -> None:
     last = np.uint64(len(slots) - 1)
     for row in range(len(keys)):
-        if alive[row]:
+        if active[row]:
             slot = keys[row] & last
             while slots[slot] >= 0 and keys[slots[slot]] != keys[row]:
                 slot = (slot + np.uint64(1)) & last
@@ -128,7 +129,7 @@ def _first_of(keys: RowHashes, alive: Mask, slots: RowIndices, firsts: RowIndice
 
 
 def first_n_per_key(keys: RowHashes, active: Mask, max_per_key: npt.NDArray[np.int64]) -> Mask:
-    """True for rows that are among the first `allowed` [rows] living rows of their key, and for dead ones, [rows]."""
+    """True for the first `max_per_key` [rows] active rows of their key, and for inactive rows, [rows]."""
     result = np.ones(len(keys), bool)
     _first_rows(first_occurrence(keys, active), max_per_key, np.zeros(len(keys), np.int32), result)
     return result
@@ -144,7 +145,7 @@ def _first_rows(firsts: RowIndices, allowed: npt.NDArray[np.int64], seen: RowInd
 
 @dataclass(frozen=True)
 class HeldOutSplit:
-    """Rows of the held-out slice, and rows that must go because they share a sentence with it; both [rows]."""
+    """Held-out rows, and rows to reject because they share a sentence with them; both [rows]."""
 
     valid: Mask
     shared: Mask
@@ -153,10 +154,10 @@ class HeldOutSplit:
 def split_held_out(
     en: RowHashes, zh: RowHashes, record: RowHashes, domain: npt.NDArray[np.int16], active: Mask, per_domain: int
 ) -> HeldOutSplit:
-    """Choose about `per_domain` living rows of every domain by the hash of their English, with all of their record.
+    """Choose about `per_domain` active rows of every domain by the hash of their English, with all of their record.
 
     A domain gives at most a tenth of its rows. Rows elsewhere that share an English or Chinese side with a chosen
-    one are `shared`: no sentence stands on both sides.
+    one are `shared`: no sentence is on both sides.
     """
     valid = np.zeros(len(en), bool)
     if not per_domain:
@@ -178,7 +179,7 @@ def split_held_out(
 
 
 def _shares_key(firsts: RowIndices, chosen: Mask) -> Mask:
-    """True for the rows that share their key with a chosen one, [rows]; `chosen` rows are living ones."""
+    """True for the rows that share their key with a chosen row, [rows]; `chosen` rows are active."""
     marked = np.zeros(len(firsts), bool)
     marked[firsts[chosen]] = True
     return marked[firsts] & (firsts >= 0)

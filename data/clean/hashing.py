@@ -1,7 +1,4 @@
-"""Sixty-four-bit keys of normal forms, for exact duplicates, benchmarks and the held-out slice.
-
-Character n-grams of folded text as 32-bit hashes, for near duplicates and for overlap with benchmarks.
-"""
+"""Hashes of case-folded text: 64-bit keys of rows, 32-bit hashes of character n-grams."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +18,7 @@ GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 @cache
 def casefold_table() -> CodePoints:
-    """Code point -> its lower case, one character to one; 0 for what is no letter, digit or Han character."""
+    """Code point -> its lower case if that is one character; 0 for all but letters, digits and Han, [UNICODE + 1]."""
     table = np.arange(UNICODE + 1, dtype=np.uint32)
     for point in range(0x20000):
         lower = chr(point).lower()
@@ -32,7 +29,7 @@ def casefold_table() -> CodePoints:
 
 
 def casefolded(text: TextColumn) -> TextColumn:
-    """Letters, digits and Han characters in lower case: what two spellings of one sentence share."""
+    """Letters, digits and Han characters in lower case, which is the same for two spellings of a sentence."""
     points, starts = np.empty(len(text.points), np.uint32), np.zeros(text.rows + 1, np.int64)
     _fold(text.points, text.starts, casefold_table(), points, starts)
     return TextColumn(points[: starts[-1]], starts)
@@ -50,14 +47,14 @@ def _fold(source: CodePoints, heads: Ints, table: CodePoints, points: CodePoints
 
 @njit
 def splitmix64(value: HashValue) -> HashValue:
-    """SplitMix64's finaliser: equal in, equal out, every bit of the input moves every bit of the output."""
+    """SplitMix64's finaliser (Steele et al. 2014): every bit of the input changes every bit of the output."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
 
 
 def hash_rows(text: TextColumn) -> RowHashes:
-    """A key of each row's characters in their order, [rows]; rows of other lengths never share a prefix's key."""
+    """A key of each row's characters in their order; the length is part of it, [rows]."""
     keys = np.empty(text.rows, np.uint64)
     _hash_rows(text.points, text.starts, keys)
     return keys
@@ -79,18 +76,18 @@ ROLLING_BASE = np.uint32(0x01000193)
 
 @dataclass(frozen=True)
 class NgramHashes:
-    """Hashes of all n-grams of a column: `starts` [rows + 1] into `hashes` [grams]."""
+    """Hashes of all n-grams of a column: `starts` [rows + 1] into `hashes` [n-grams]."""
 
     hashes: Hashes
     starts: Ints
 
     def row_of(self) -> npt.NDArray[np.int32]:
-        """The row of every gram, [grams]."""
+        """The row of every n-gram, [n-grams]."""
         return np.repeat(np.arange(len(self.starts) - 1, dtype=np.int32), np.diff(self.starts))
 
 
 def ngram_hashes(text: TextColumn, width: int) -> NgramHashes:
-    """All `width`-grams of every row; a row shorter than `width` has none."""
+    """All n-grams of `width` characters of every row; a shorter row has none."""
     starts = np.zeros(text.rows + 1, np.int64)
     np.cumsum(np.maximum(text.lengths - (width - 1), 0), out=starts[1:])
     hashes = np.empty(starts[-1], np.uint32)
@@ -100,7 +97,7 @@ def ngram_hashes(text: TextColumn, width: int) -> NgramHashes:
 
 @njit
 def fmix32(value: np.uint32) -> np.uint32:
-    """A 32-bit finaliser (MurmurHash3's), so that every bit of a gram counts."""
+    """MurmurHash3's 32-bit finaliser."""
     value = np.uint32(value ^ (value >> 16))
     value = np.uint32(value * np.uint32(0x85EBCA6B))
     value = np.uint32(value ^ (value >> 13))
@@ -113,7 +110,7 @@ def _ngram_hashes(points: CodePoints, starts: Ints, width: int, hashes: Hashes) 
     char_hashes = np.empty(len(points), np.uint32)
     for place in range(len(points)):
         char_hashes[place] = fmix32(points[place])
-    oldest = np.uint32(1)  # STEP ** width: what a character weighs that falls out of the window
+    oldest = np.uint32(1)  # ROLLING_BASE ** width: the factor of the character that leaves the window
     for _ in range(width):
         oldest = np.uint32(oldest * ROLLING_BASE)
     at = 0

@@ -1,11 +1,4 @@
-"""What a row is made of, counted in one pass over its characters.
-
-How the sides end: a question beside a statement, a sentence beside one that was cut off.
-
-Numbers that disagree: the two sides write digits and share none of them.
-
-Text that repeats itself: "ha ha ha ha", "la la la", an alphabet of dashes.
-"""
+"""Heuristics of quality: character counts, sentence endings that differ, numbers that disagree, repetition."""
 
 from dataclasses import dataclass, fields
 from functools import cache
@@ -24,8 +17,9 @@ Count = npt.NDArray[np.int32]
 COMMON_PUNCTUATION = ".,\"'“”‘’《》「」"  # marks that any sentence has
 OPENING, CLOSING = "([{（【《「“", ")]}）】》」”"
 SPACE = ord(" ")
-CLASS_ORDER = (HAN, LATIN, KANA, OTHER, DIGIT, PUNCTUATION)  # in the order of the first fields of Counts
-LATIN_PLACE, OTHER_PLACE, DIGIT_PLACE, MARK_PLACE = 1, 3, 4, 5
+CLASS_ORDER = (HAN, LATIN, KANA, OTHER, DIGIT, PUNCTUATION)  # in the order of the first fields of CharCounts
+LATIN_INDEX, OTHER_INDEX, DIGIT_INDEX, PUNCTUATION_INDEX = 1, 3, 4, 5
+WORDS_ROW, PUNCTUATION_ROW, VISIBLE_ROW, RUN_ROW, BRACKETS_ROW = range(5, 10)  # the other fields of CharCounts
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class CharCounts:
     other: Count  # letters of other scripts
     digits: Count
     words: Count  # runs of letters that are not Han
-    punctuation: Count  # punctuation and symbols but QUOTES, a run of one and the same counted once
+    punctuation: Count  # punctuation and symbols but COMMON_PUNCTUATION, a run of the same one counted once
     visible: Count  # characters but spaces
     char_run: Count  # the longest run of one character, digits apart
     unbalanced_brackets: Count  # brackets that open without closing or the other way round
@@ -46,7 +40,7 @@ class CharCounts:
 
 @cache
 def _brackets() -> npt.NDArray[np.int8]:
-    """n for the opening and -n for the closing sign of pair n, from 1; 0 elsewhere, [UNICODE + 1]."""
+    """n for the opening and -n for the closing bracket of pair n, from 1; 0 elsewhere, [UNICODE + 1]."""
     table = np.zeros(UNICODE + 1, np.int8)
     for number, (left, right) in enumerate(zip(OPENING, CLOSING, strict=True), 1):
         table[ord(left)], table[ord(right)] = number, -number
@@ -55,7 +49,7 @@ def _brackets() -> npt.NDArray[np.int8]:
 
 @cache
 def _classes() -> npt.NDArray[np.uint8]:
-    """Place of each code point's flag in KINDS, or len(KINDS), [UNICODE + 1]."""
+    """Index of each code point's class in CLASS_ORDER, or its length, [UNICODE + 1]."""
     table = np.full(UNICODE + 1, len(CLASS_ORDER), np.uint8)
     for place, kind in enumerate(CLASS_ORDER):
         table[char_classes() == kind] = place
@@ -89,23 +83,23 @@ def _count(
             again = point == before
             before = point
             tally[kind] += 1
-            letter = LATIN_PLACE <= kind <= OTHER_PLACE
+            letter = LATIN_INDEX <= kind <= OTHER_INDEX
             words += letter and not inside
             inside = letter
-            run = run + 1 if again and kind != DIGIT_PLACE else 1
+            run = run + 1 if again and kind != DIGIT_INDEX else 1
             longest = max(longest, run)
-            if kind == MARK_PLACE:
+            if kind == PUNCTUATION_INDEX:
                 marks += not (again or quotes[point])
                 bracket = brackets[point]
                 opened[abs(bracket)] += np.sign(bracket)
             else:
                 spaces += point == SPACE
-        out[: DIGIT_PLACE + 1, row] = tally[: DIGIT_PLACE + 1]
-        out[5, row] = words
-        out[6, row] = marks
-        out[7, row] = starts[row + 1] - starts[row] - spaces
-        out[8, row] = longest
-        out[9, row] = np.abs(opened).sum()
+        out[: DIGIT_INDEX + 1, row] = tally[: DIGIT_INDEX + 1]
+        out[WORDS_ROW, row] = words
+        out[PUNCTUATION_ROW, row] = marks
+        out[VISIBLE_ROW, row] = starts[row + 1] - starts[row] - spaces
+        out[RUN_ROW, row] = longest
+        out[BRACKETS_ROW, row] = np.abs(opened).sum()
 
 
 CLOSING_AFTER_STOP = "\"'”’)）」』》】]"  # may stand after the stop
@@ -114,7 +108,7 @@ NO_STOP, STATEMENT, QUESTION = 0, 1, 2
 
 
 def ending_mismatch(en: TextColumn, zh: TextColumn) -> npt.NDArray[np.float32]:
-    """1 where one side asks and the other does not, 0.5 where only one side ends in a stop, else 0, [rows]."""
+    """1 where only one side is a question, 0.5 where only one side ends in a stop, else 0, [rows]."""
     left, right = _sentence_endings(en), _sentence_endings(zh)
     question_mismatch = (left == QUESTION) != (right == QUESTION)
     return np.where(question_mismatch, 1, np.where(left != right, 0.5, 0)).astype(np.float32)
@@ -154,7 +148,7 @@ COMMA, ZERO, NINE = ord(","), ord("0"), ord("9")
 
 
 def numbers_disagree(en: TextColumn, zh: TextColumn) -> npt.NDArray[np.float32]:
-    """1 where both sides write numbers in digits, share none of them, and speak of no unit that would explain it."""
+    """1 where both sides have numbers in digits, share none, and no unit or number word explains it, [rows]."""
     mismatch = np.zeros(en.rows, bool)
     _no_common_number(en.points, en.starts, zh.points, zh.starts, mismatch)
     if mismatch.any():
@@ -167,7 +161,7 @@ def numbers_disagree(en: TextColumn, zh: TextColumn) -> npt.NDArray[np.float32]:
 
 
 def _digits_differ(en: pa.Array, zh: pa.Array) -> Mask:
-    """False where the digits of one side stand inside those of the other ('76 and 1976, 9-1-1 and 911); few rows."""
+    """False where the digits of one side are part of those of the other ('76 and 1976, 9-1-1 and 911); few rows."""
     digits = [pc.replace_substring_regex(side, r"\D", "").to_pylist() for side in (en, zh)]
     return np.array([a not in b and b not in a for a, b in zip(*digits, strict=True)], bool)
 
@@ -188,7 +182,7 @@ def _no_common_number(en: CodePoints, en_starts: Ints, zh: CodePoints, zh_starts
 
 @njit
 def number_hashes(points: CodePoints, keys: RowHashes) -> int:
-    """Fill `keys` with a key of every run of ASCII digits, return how many; commas join, zeros in front are nothing."""
+    """Fill `keys` with a hash of every run of digits, return how many; commas join, leading zeros do not count."""
     count, key = 0, np.uint64(0)
     for place in range(len(points) + 1):
         point = points[place] if place < len(points) else np.uint32(0)

@@ -1,4 +1,4 @@
-"""Which language a side is really in: function words for Latin script, telling characters for Chinese."""
+"""The language of a side: function words for Latin script, characters of their own for Cantonese."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -29,12 +29,12 @@ CANTONESE = "嘅咗喺佢啲嗰嚟冇哋噉喎畀嘢攞揾乜咁瞓嗌嬲攰"  #
 CANTONESE_M, APOSTROPHE, SPACE, EMPTY_KEY = ord("唔"), ord("'"), ord(" "), np.uint64(0)
 
 
-TABLE_SIZE = 1 << 12  # of the table of known words, most of them empty
+TABLE_SIZE = 1 << 12  # of the hash table of function words, most of it empty
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Function words by the hash of their letters: `keys` [SLOTS], `foreign` [SLOTS]; key 0 is an empty slot."""
+    """Function words by the hash of their letters: `keys`, `foreign` [TABLE_SIZE]; key 0 is an empty slot."""
 
     keys: RowHashes
     foreign: Mask
@@ -68,7 +68,7 @@ def _hash_step(key: np.uint64, point: np.uint32) -> np.uint64:
 
 @njit
 def _slot(keys: RowHashes, key: np.uint64) -> int:
-    """Where `key` is, or would be, in the open table `keys`."""
+    """The slot where `key` is, or would be inserted, by open addressing."""
     place = np.int64((key ^ (key >> np.uint64(20))) & np.uint64(len(keys) - 1))
     while keys[place] != 0 and keys[place] != key:
         place = (place + 1) % len(keys)
@@ -116,7 +116,7 @@ def _foreignness(
 
 
 def cantonese(zh: TextColumn) -> npt.NDArray[np.float32]:
-    """Characters that written Cantonese has and Mandarin has not, a row."""
+    """Number of characters that only written Cantonese has, [rows]."""
     result = np.zeros(zh.rows, np.float32)
     _count_cantonese(zh.points, zh.starts, char_mask(CANTONESE), char_classes() & HAN, result)
     return result

@@ -1,4 +1,4 @@
-"""Spaces and stops: single spaces everywhere, none where the language writes none, Chinese stops full-width."""
+"""Spaces and punctuation: single spaces, none where the language writes none, full-width punctuation in Chinese."""
 
 from functools import cache
 
@@ -18,7 +18,7 @@ WIDE_PUNCTUATION = dict(zip(",;:?!", "，；：？！", strict=True))  # Chinese
 
 @cache
 def _kinds() -> Kinds:
-    """Han character, full-width punctuation, what a full-width stop may follow: bits of each code point."""
+    """BESIDE_HAN, BESIDE_WIDE and BEFORE_STOP bits of each code point, [UNICODE + 1]."""
     han = (char_classes() & HAN) != 0
     table = np.where(han, BESIDE_HAN | BEFORE_STOP, 0).astype(np.uint8)
     for first, last in ((0x3001, 0x3020), (0xFF01, 0xFF5F)):
@@ -29,7 +29,7 @@ def _kinds() -> Kinds:
 
 @cache
 def _full_width_table() -> CodePoints:
-    """ASCII stop -> its full-width twin, every other code point -> itself."""
+    """ASCII punctuation -> its full-width form, every other code point -> itself, [UNICODE + 1]."""
     table = np.arange(UNICODE + 1, dtype=np.uint32)
     for narrow, wide in WIDE_PUNCTUATION.items():
         table[ord(narrow)] = ord(wide)
@@ -37,7 +37,7 @@ def _full_width_table() -> CodePoints:
 
 
 def collapse_spaces(text: TextColumn, table: CodePoints) -> TextColumn:
-    """Characters mapped by `table` (dropped where it says DELETE), runs of spaces made one, none at either end."""
+    """Map characters by `table` (DELETE drops), make runs of spaces one, strip both ends."""
     points, starts = np.empty(len(text.points), np.uint32), np.zeros(text.rows + 1, np.int64)
     _settle(text.points, text.starts, table, points, starts)
     return TextColumn(points[: starts[-1]], starts)
