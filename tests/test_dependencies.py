@@ -17,7 +17,7 @@ ORDER = {
     "distill": "export api long_prompts train losses student unet_geometry geometry distributed text_tower",
     "eval": (
         "quickstart flickr30k_cn nouns translation pairs ablation demo report speed miniature generation retrieval "
-        "golden datasets held_out metrics provenance"
+        "golden datasets held_out metrics"
     ),
 }
 """The same inside a package: a module or sub-package imports those to its right."""
@@ -27,7 +27,7 @@ SAME_NAMES = {
     "parse_options": "the command line of a module of many options",
 }
 """Public names that several modules define, and what they mean in all of them."""
-TWO_MEANINGS = {"check_weights", "checked_config", "decode"}
+TWO_MEANINGS = {"checked_config", "decode"}
 """Public names that stand for two things and wait for a better one: this list only shrinks."""
 
 
