@@ -1,4 +1,4 @@
-"""`python scripts/benchmark.py data|train ...`: the measured speed of a part of the project."""
+"""`python scripts/benchmark.py data|train ...`: the measured speed of a part; `train --config FILE` of one run."""
 
 import sys
 from pathlib import Path
@@ -13,6 +13,8 @@ def main() -> None:
     part = sys.argv.pop(1) if len(sys.argv) > 1 else ""
     if part == "data":
         from eval.speed.corpus import main as run
+    elif part == "train" and any(argument.split("=")[0] == "--config" for argument in sys.argv):
+        from eval.speed.shipped_run import main as run
     elif part == "train":
         from eval.speed.training import main as run
     else:
