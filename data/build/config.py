@@ -10,10 +10,10 @@ from data.sources.aligned import Captions, Moses
 from data.sources.base import Source
 from data.sources.delimited import Csv, Tsv
 from data.sources.dictionaries import Cedict, Omw
-from data.sources.documents import Poems, PromptList, Squad, Tags
-from data.sources.jsonl import Jsonl
+from data.sources.documents import Mapping, Poems, PromptList, Squad, Tags
+from data.sources.jsonl import Jsonl, JsonRecords
 from data.sources.subtitles import Srt, Subtitles
-from data.sources.tables import Hub, Mapping, Parquet
+from data.sources.tables import Hub, Parquet
 from data.sources.tmx_sgml import Sgml, Tmx
 from data.sources.wikipedia import WikipediaAbstracts, WikipediaTitles
 
@@ -22,6 +22,7 @@ FORMATS: dict[str, type[Source]] = {
     "tsv": Tsv,
     "moses": Moses,
     "jsonl": Jsonl,
+    "json": JsonRecords,
     "csv": Csv,
     "parquet": Parquet,
     "hub": Hub,

@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 
 from data.build.cache import ScoredSource
 from data.build.config import Limits, ResolvedCorpus
-from data.clean.benchmarks import Exclusions, image_id
+from data.clean.benchmarks import Exclusions
 from data.clean.codepoints import Mask
 from data.clean.dedup import NUM_HASHES, ReasonCodes, first_n_per_key, near_duplicates, split_held_out
 from data.clean.hashing import RowHashes, splitmix64
 from data.clean.scores import SCORES, Floats
+from data.sources.benchmark_rows import image_id
 
 KEPT, VALID = "", "valid"  # verdicts of rows that stay
 NUM_EXAMPLES = 10  # of a reason, in the report

@@ -13,9 +13,7 @@ from data.clean.normalise import normalise_text
 from data.cli import UserError
 from data.schema import TEXT
 from data.sources.benchmark_files import benchmark_files, read_benchmark_rows
-from data.sources.benchmark_rows import BenchmarkRow, is_benchmark_column, record_rows
-
-COCO = re.compile(r"^(?:COCO_[a-z]+\d*_)?(\d{12})$")
+from data.sources.benchmark_rows import BenchmarkRow, image_id, is_benchmark_column, record_rows
 
 
 @dataclass(frozen=True)
@@ -33,14 +31,6 @@ class Exclusions:
 
     text_hashes: RowHashes = field(default_factory=lambda: np.zeros(0, np.uint64))
     image_ids: frozenset[str] = frozenset()
-
-
-def image_id(name: str) -> str:
-    """The id behind a file name: "val2014/COCO_val2014_000000000139.jpg" and "000000000139.jpg" are one picture."""
-    stem = name.rsplit("/", 1)[-1].rsplit("\\", 1)[-1].split("#")[0].strip()
-    stem = re.sub(r"\.(?:jpe?g|png|webp|gif|bmp)$", "", stem, flags=re.IGNORECASE)
-    coco = COCO.match(stem)
-    return f"coco:{int(coco.group(1))}" if coco else stem
 
 
 def load_benchmark(root: str, path: str) -> Benchmark:

@@ -1,7 +1,4 @@
-"""Two one-sided files that share a key: captions by image, WordNets by synset.
-
-Moses pairs: two files (or zip members) aligned by line, as OPUS publishes, with an optional file of image ids.
-"""
+"""Two one-sided files: captions that share an image, and lines that share a number (Moses)."""
 
 import re
 from collections import defaultdict
@@ -13,45 +10,81 @@ import pyarrow as pa
 from data.cli import UserError
 from data.schema import raw_batch
 from data.sources.base import Pair, Source, TwoFiles, pair_batches
+from data.sources.benchmark_files import read_benchmark_rows
+from data.sources.benchmark_rows import image_id
+from data.sources.io import COMPRESSED
 from data.sources.lines import Lines, read_lines
 
-CAPTION = re.compile(r"^(?P<image>[^\t,#]+?)(?:#(?:zh[a-z]*#|en#)?(?P<index>\d+))?(?:\t|,| (?=\S))(?P<text>.*)$")
+CAPTION = re.compile(r"^(?P<image>[^\t,#]+?)(?:#(?:(?:zh|en)[a-z]*#)?(?P<index>\d+))?(?:\t|,| (?=\S))(?P<text>.*)$")
+
+
+@dataclass(frozen=True)
+class CaptionLine:
+    """One caption of an image; `index` tells the captions of an image apart, `image` is "" where a line has none."""
+
+    image: str
+    key: str  # one name for what publishers call differently: val2014/COCO_val2014_000000000139.jpg, 000000000139.jpg
+    index: int
+    text: str
+    line: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Captions(TwoFiles):
-    """Flickr30K-CN, COCO-CN and Flickr8k-CN text files: `IMAGE#INDEX<tab>caption` a line, in each language.
+    """Captions of both languages by image: `IMAGE#INDEX<tab>caption` lines (Flickr30K, Flickr8k-CN `#zhc#`, COCO-CN)
+    or JSON with COCO's `images` and `annotations`.
 
     Captions with the same image and index pair; with `by_index: false` the n-th of an image pairs with the n-th.
-    """
+    """  # fmt: skip
 
     by_index: bool = True
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
-        """Yield one pair a caption; `line` is the line of the English file."""
-        zh = {key: text for key, text, _ in self._keyed(root, self.zh)}
-        yield from pair_batches(self._pairs(root, zh), 0)
+        """Yield one pair a caption; `line` is the line of the English file, or of a lone Chinese caption."""
+        en, zh = (list(self._captions(root, path)) for path in self.paths)
+        yield from pair_batches(self._pairs(en, zh), 0)
 
-    def _pairs(self, root: str, zh: dict[tuple[str, int], str]) -> Iterator[Pair]:
-        for key, text, line in self._keyed(root, self.en):
-            other = zh.get(key)
-            if not key[0]:
-                yield Pair(text, "", line, fault="columns")
+    def _pairs(self, en: list[CaptionLine], zh: list[CaptionLine]) -> Iterator[Pair]:
+        chinese = {(caption.key, caption.index): caption for caption in zh if caption.image}
+        used = set[int]()
+        for caption in en:
+            other = chinese.get((caption.key, caption.index))
+            if not caption.image:
+                yield Pair(caption.text, "", caption.line, fault="columns")
+            elif other is None:
+                yield Pair(caption.text, "", caption.line, image=caption.image, fault="one_sided")
             else:
-                yield Pair(text, other or "", line, image=key[0], fault="one_sided" if other is None else "")
+                used.add(other.line)
+                yield Pair(caption.text, other.text, caption.line, image=caption.image)
+        for caption in zh:
+            if caption.line not in used:
+                fault = "one_sided" if caption.image else "columns"
+                yield Pair("", caption.text, caption.line, image=caption.image, fault=fault)
 
-    def _keyed(self, root: str, path: str) -> Iterator[tuple[tuple[str, int], str, int]]:
+    def _captions(self, root: str, path: str) -> Iterator[CaptionLine]:
+        """Every line of `path`, or every annotation of a COCO document, whose numbers count as lines."""
         seen: defaultdict[str, int] = defaultdict(int)
-        for lines in read_lines(root, path, self.encoding):
-            for number, line in enumerate(lines.text.to_pylist(), lines.first):
-                match = CAPTION.match(line)
-                if match is None:
-                    yield ("", number), line, number
-                    continue
-                image = match["image"].strip()
-                index = int(match["index"]) if self.by_index and match["index"] else seen[image]
-                seen[image] += 1
-                yield (image, index), match["text"].strip(), number
+        is_coco = COMPRESSED.sub("", path.lower()).endswith(".json")
+        for image, index, text, number in _coco(root, path) if is_coco else _lines(root, path, self.encoding):
+            key = image_id(image) if image else ""
+            yield CaptionLine(image, key, seen[key] if index is None or not self.by_index else index, text, number)
+            seen[key] += 1
+
+
+def _coco(root: str, path: str) -> Iterator[tuple[str, int | None, str, int]]:
+    rows = (row for row in read_benchmark_rows(root, path) if row.text is not None)
+    for number, row in enumerate(rows, 1):
+        yield "".join(row.images[:1]), None, row.text or "", number
+
+
+def _lines(root: str, path: str, encoding: str) -> Iterator[tuple[str, int | None, str, int]]:
+    for lines in read_lines(root, path, encoding):
+        for number, line in enumerate(lines.text.to_pylist(), lines.first):
+            if match := CAPTION.match(line):
+                index = int(match["index"]) if match["index"] else None
+                yield match["image"].strip(), index, match["text"].strip(), number
+            else:
+                yield "", None, line, number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +122,7 @@ class Moses(Source):
 def align_lines(root: str, paths: list[str], encoding: str) -> Iterator[tuple[int, list[pa.Array]]]:
     """Yield (first line number, equally long arrays), one array a path; UserError if a file ends early."""
     streams = [read_lines(root, path, encoding) for path in paths]
-    pending = [pa.array([], pa.large_string()) for _ in paths]
-    done = 0
+    pending, done = [pa.array([], pa.large_string()) for _ in paths], 0
     while True:
         for index, stream in enumerate(streams):
             if not len(pending[index]) and (lines := next(stream, None)) is not None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.schema import RAW, TEXT, raw_batch
+from data.sources.cells import CellOptions
 from data.sources.io import expand_files
 
 PAIR_BATCH_ROWS = 65536  # rows a batch of the plain-Python readers
@@ -23,7 +24,7 @@ Domain = Literal["caption", "general", "subtitle", "encyclopedia", "news", "poet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(ABC):
+class Source(CellOptions, ABC):
     """A corpus: its name, domain and licence, and how its texts are cleaned."""
 
     name: str
@@ -48,7 +49,9 @@ class Source(ABC):
 
     def expanded(self, root: str) -> Self:
         """The source with folders and patterns in its lists of files replaced by the files."""
-        lists = {name: expand_files(root, value) for name, value in vars(self).items() if isinstance(value, tuple)}
+        lists: dict[str, Any] = {
+            name: expand_files(root, value) for name, value in vars(self).items() if isinstance(value, tuple)
+        }
         return replace(self, **lists)
 
     @abstractmethod
@@ -56,8 +59,9 @@ class Source(ABC):
         """Yield raw batches in file order; UserError for a file that is absent, damaged or of another format."""
 
     def batches(self, root: str) -> Iterator[pa.RecordBatch]:
-        """Raw batches as the cleaning takes them: with `join_lines`, lines of one sentence are one row."""
-        return map(join_continued_lines, self.read(root)) if self.join_lines else self.read(root)
+        """Raw batches as the cleaning takes them: cells rewritten, and with `join_lines` a sentence a row."""
+        batches = map(self.rewrite_cells, self.read(root))
+        return map(join_continued_lines, batches) if self.join_lines else batches
 
 
 @dataclass(frozen=True, kw_only=True)

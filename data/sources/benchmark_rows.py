@@ -23,6 +23,7 @@ _TEXT_KEYS = {
 TEXT_KEYS = {key: language for language, keys in _TEXT_KEYS.items() for key in keys.split()}
 """Keys and columns of captions, and their language; "" where the layout does not say it."""
 NUMBERED_TEXT_KEY = re.compile(r"(?:caption|sentence|text)_?\d")  # caption_0 ... caption_4
+COCO_NAME = re.compile(r"^(?:COCO_[a-z]+\d*_)?(\d{12})$")
 
 
 @dataclass(frozen=True)
@@ -82,3 +83,11 @@ def caption_list(value: Json, where: str, key: str) -> list[str]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{where}: {key} must be a string or a list of strings")
     return texts
+
+
+def image_id(name: str) -> str:
+    """The id behind a file name: "val2014/COCO_val2014_000000000139.jpg" and "000000000139.jpg" are one picture."""
+    stem = name.rsplit("/", 1)[-1].rsplit("\\", 1)[-1].split("#")[0].strip()
+    stem = re.sub(r"\.(?:jpe?g|png|webp|gif|bmp)$", "", stem, flags=re.IGNORECASE)
+    coco = COCO_NAME.match(stem)
+    return f"coco:{int(coco.group(1))}" if coco else stem

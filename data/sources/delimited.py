@@ -1,10 +1,8 @@
-"""Tab-separated pairs: Tatoeba, WMT sets, WikiBio, any two columns of a table without quoting.
-
-CSV with quotes and a header: pairs by column names, cells of several lines aligned or whole.
-"""
+"""Tables as text: columns by number without quoting (TSV), and CSV with quotes, by header names or by number."""
 
 import csv
 import io
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,14 +17,16 @@ from data.sources.base import FileSource, Pair, PairSource
 from data.sources.io import read_text
 from data.sources.lines import Bytes, Lines, Offsets, read_lines
 
-TAB = 9
+MAX_CELL_LINES = 20  # more lines in a quoted cell: its closing quote is missing
+FEW_RECORDS = 10  # as many times more lines than records: probably a stray quote
 FAULTS = ("", "blank", "columns", "score")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tsv(FileSource):
-    """Columns by 1-based number. A line with too few columns is the reject `columns`; a blank line is `blank`."""
+    """Columns by 1-based number, without quoting. A line with too few columns is the reject `columns`, else `blank`."""
 
+    delimiter: str = "\t"  # one ASCII character
     en: int = 1
     zh: int = 2
     image: int = 0  # 0: no image column
@@ -36,22 +36,24 @@ class Tsv(FileSource):
 
     def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
         """Yield one batch a block of lines."""
-        for key in ("en", "zh"):
-            if getattr(self, key) < 1:
-                raise UserError(f"source {self.name}: {key} is column {getattr(self, key)}; columns count from 1")
+        for key, column in (("en", self.en), ("zh", self.zh)):
+            if column < 1:
+                raise UserError(f"source {self.name}: {key} is column {column}; columns count from 1")
+        if len(self.delimiter) != 1 or not self.delimiter.isascii():
+            raise UserError(f"source {self.name}: delimiter {self.delimiter!r} is not one ASCII character; use csv")
         widest = 0
         for lines in read_lines(root, path, self.encoding):
-            table = TabColumns(lines)
+            table = Columns(lines, ord(self.delimiter))
             widest = max(widest, int(table.counts.max()))
             batch = self._batch(index, table)
             yield batch.slice(max(0, self.skip - lines.first + 1))
         if 0 < widest < (need := max(self.en, self.zh, self.image, self.score)):
             raise UserError(
-                f"{path}: no line has column {need} (the widest has {widest}); mend `en`, `zh` or `image` "
-                f"of source {self.name}"
+                f"{path}: no line has column {need} (the widest has {widest}); fix `en`, `zh`, `image` "
+                f"or `delimiter` of source {self.name}"
             )
 
-    def _batch(self, index: int, table: "TabColumns") -> pa.RecordBatch:
+    def _batch(self, index: int, table: "Columns") -> pa.RecordBatch:
         counts = table.counts
         short = counts < max(self.en, self.zh, self.image, self.score)
         en, faults = table.column(self.en), np.zeros(len(counts), np.int8)
@@ -75,42 +77,42 @@ class Tsv(FileSource):
         )
 
 
-class TabColumns:
-    """Lines cut at tabs; only the cells that are asked for are copied."""
+class Columns:
+    """Lines cut at a delimiter, a byte; only the columns in use are copied."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, delimiter: int) -> None:
         """Count the cells of every line."""
-        self.lines = lines
+        self.lines, self._delimiter = lines, delimiter
         _, offsets, data = lines.text.buffers()
         self._offsets = np.frombuffer(offsets, np.int64)[: len(lines.text) + 1]
         self._data = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
         self.counts = np.empty(len(lines.text), np.int64)  # cells a line
-        _count_cells(self._data, self._offsets, self.counts)
+        _count_cells(self._data, self._offsets, delimiter, self.counts)
 
     def column(self, number: int) -> pa.Array:
         """Cell `number` (1-based) of every line; "" where the line is too short."""
         starts, body = np.zeros(len(self._offsets), np.int64), np.empty(self._offsets[-1], np.uint8)
-        _copy_cells(self._data, self._offsets, number, starts, body)
+        _copy_cells(self._data, self._offsets, self._delimiter, number, starts, body)
         return pa.Array.from_buffers(
             TEXT, len(self.lines.text), [None, pa.py_buffer(starts), pa.py_buffer(body[: starts[-1]])]
         )
 
 
 @njit
-def _count_cells(data: Bytes, offsets: Offsets, counts: Offsets) -> None:
+def _count_cells(data: Bytes, offsets: Offsets, delimiter: int, counts: Offsets) -> None:
     for line in range(len(counts)):
         counts[line] = 1
         for byte in data[offsets[line] : offsets[line + 1]]:
-            counts[line] += byte == TAB
+            counts[line] += byte == delimiter
 
 
 @njit
-def _copy_cells(data: Bytes, offsets: Offsets, number: int, starts: Offsets, body: Bytes) -> None:
+def _copy_cells(data: Bytes, offsets: Offsets, delimiter: int, number: int, starts: Offsets, body: Bytes) -> None:
     at = 0
     for line in range(len(starts) - 1):
         cell = 1
         for byte in data[offsets[line] : offsets[line + 1]]:
-            if byte == TAB:
+            if byte == delimiter:
                 cell += 1
                 if cell > number:
                     break
@@ -122,53 +124,72 @@ def _copy_cells(data: Bytes, offsets: Offsets, number: int, starts: Offsets, bod
 
 @dataclass(frozen=True, kw_only=True)
 class Csv(PairSource):
-    """Columns by header name. `split_lines`: cells hold verses, a line each, and pair line by line."""
+    """Columns by header name, or with `header: false` by 1-based number; cells may be quoted and hold line ends."""
 
-    en: str = "en"
-    zh: str = "zh"
-    image: str = ""
+    en: str | int = "en"
+    zh: str | int = "zh"
+    image: str | int = ""
     delimiter: str = ","
-    split_lines: bool = False
+    header: bool = True
+    quotes: bool = True  # false: a quote is text
+    split_lines: bool = False  # cells hold verses, a line each, and pair line by line
 
     def pairs(self, root: str, path: str) -> Iterator[Pair]:
         """Yield one pair a record, or those of its verses."""
-        for line, cells in csv_records(
-            read_text(root, path, self.encoding),
-            path,
-            self.delimiter,
-            [name for name in (self.en, self.zh, self.image) if name],
-        ):
+        text = read_text(root, path, self.encoding).replace("\0", "\ufffd")
+        last_line, records = 0, 0
+        for last_line, cells in self._records(text, path):
+            records += 1
             if cells is None:
-                yield Pair("", "", line, fault="columns")
+                yield Pair("", "", last_line, fault="columns")
             elif self.split_lines:
-                yield from verse_pairs(cells[0].splitlines(), cells[1].splitlines(), line)
+                yield from verse_pairs(cells[0].splitlines(), cells[1].splitlines(), last_line)
             else:
-                yield Pair(cells[0], cells[1], line, image=cells[2] if self.image else "")
+                yield Pair(cells[0], cells[1], last_line, image=cells[2] if self.image else "")
+        if not self.split_lines and last_line > 100 and records * FEW_RECORDS < last_line:
+            print(f"warning: {path}: {records} records in {last_line} lines; if quotes are text, set `quotes: false`",
+                  file=sys.stderr)  # fmt: skip
+
+    def _records(self, text: str, path: str) -> Iterator[tuple[int, list[str] | None]]:
+        """(line where the record starts, cells of en, zh and image); None where the record has too few cells."""
+        names = [name for name in (self.en, self.zh, self.image) if name]
+        rows = _csv_rows(text, path, self.delimiter, self.quotes, 1000 if self.split_lines else MAX_CELL_LINES)
+        if self.header:
+            _, header = next(rows, (1, []))
+            missing = [name for name in names if name not in (header or [])]
+            if missing:
+                raise UserError(f"{path}:1: no column {missing[0]!r}; the header has {', '.join(header or [])[:200]}")
+            indices = [(header or []).index(str(name)) for name in names]
+        else:
+            if not all(str(name).isdecimal() and int(name) > 0 for name in names):
+                raise UserError(f"source {self.name}: with `header: false`, columns are numbers from 1, not {names}")
+            indices = [int(name) - 1 for name in names]
+        for line, row in rows:
+            yield line, [row[index] for index in indices] if row and len(row) > max(indices) else None
 
 
-def csv_records(text: str, path: str, delimiter: str, names: list[str]) -> Iterator[tuple[int, list[str] | None]]:
-    """Yield (line where the record starts, cells of `names`); None where the record has too few cells."""
-    text = text.replace("\0", "\ufffd").replace("\r\n", "\n").replace("\r", "\n")
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
-    try:
-        header = next(reader, [])
-    except csv.Error as error:
-        raise UserError(f"{path}:1: not a CSV header ({error}); is this the right file?") from error
-    missing = [name for name in names if name not in header]
-    if missing:
-        raise UserError(f"{path}:1: no column {missing[0]!r}; the header has {', '.join(header)[:200]}")
-    column_indices = [header.index(name) for name in names]
+def _csv_rows(
+    text: str, path: str, delimiter: str, quotes: bool, max_lines: int
+) -> Iterator[tuple[int, list[str] | None]]:
+    """Yield (first line, cells) of every record that is not blank; None where a cell is longer than csv's limit."""
+    if len(delimiter) != 1:
+        raise UserError(f"{path}: delimiter {delimiter!r} is not one character")
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
     while True:
-        line = reader.line_num + 1
+        line, row = reader.line_num + 1, None
         try:
             row = next(reader)
         except StopIteration:
             return
-        except csv.Error:  # a cell longer than csv's limit
-            yield line, None
-            continue
-        if row:
-            yield line, [row[place] for place in column_indices] if len(row) > max(column_indices) else None
+        except csv.Error:
+            pass
+        if reader.line_num - line >= max_lines:
+            raise UserError(
+                f"{path}:{line}: a quoted cell runs over more than {max_lines} lines; close its quote, or set "
+                "`quotes: false` where quotes are text"
+            )
+        if row is None or row:
+            yield line, row
 
 
 def verse_pairs(en: list[str], zh: list[str], line: int) -> Iterator[Pair]:

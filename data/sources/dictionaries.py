@@ -1,4 +1,4 @@
-"""CC-CEDICT: one short gloss a sense, as a prompt would name the thing."""
+"""Dictionaries: CC-CEDICT as short glosses, as a prompt names a thing, and Open Multilingual WordNet."""
 
 import re
 from collections import defaultdict
@@ -21,14 +21,15 @@ DROPPED_SENSES = re.compile(
 )
 PARENTHESES = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 HAN_REFERENCE = re.compile(r"[\u3400-\u9fff\U00020000-\U000323af]+(?:[|｜][\u3400-\u9fff\U00020000-\U000323af]+)?")
+FIRST_GLOSS_END = re.compile(r"; |, (?:also|abbr|see|cf|lit|fig|same|usually|esp\.|e\.g\.|i\.e\.)")
 TAIL = re.compile(r"(?:,| \b(?:in|of|near|from|at|also|abbr\.|see|fig\.|lit\.|cf\.?))*[\s,;:.]*$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cedict(PairSource):
-    """`senses` and `glosses` bound what one entry gives; cross references, classifiers and surnames are rejects."""
+    """CC-CEDICT, one pair a sense; cross references, classifiers and surnames are the reject `gloss`."""
 
-    senses: int = 12
+    senses: int = 12  # of an entry; later ones are the reject `rare_sense`
     longest: int = 80  # characters of a gloss
 
     def pairs(self, root: str, path: str) -> Iterator[Pair]:
@@ -64,18 +65,23 @@ def clean_gloss(sense: str) -> str:
     sense = sense.strip().split(", as opposed to")[0]
     if re.fullmatch(r"\([^()]*\)", sense):
         sense = sense[1:-1]  # nothing but an aside
-    sense = sense.removeprefix("fig. ")
-    literal = sense.startswith("lit. ")
-    if literal or " fig. " in sense:  # the figurative meaning is what is meant
-        sense = sense.split("fig. ")[-1] if "fig. " in sense else sense.removeprefix("lit. ")
-    if DROPPED_SENSES.match(sense) or DROPPED_SENSES.match(previous := _strip_parentheses(sense)) or not previous:
+    sense = _figurative(sense.removeprefix("fig. "))
+    gloss = _strip_parentheses(sense)
+    if not gloss or DROPPED_SENSES.match(sense) or DROPPED_SENSES.match(gloss):
         return ""
-    sense = re.split(r"; |, (?:also|abbr|see|cf|lit|fig|same|usually|esp\.|e\.g\.|i\.e\.)", previous)[0]
-    if HAN_REFERENCE.search(sense):
-        sense = sense.split(HAN_REFERENCE.search(sense).group(0))[0]  # type: ignore[union-attr]  # searched just above
-        if not sense.strip(" ,;:") or re.search(r"\b(?:of|for|see|to|with|in|as|from|by)\s*$", sense):
+    gloss = FIRST_GLOSS_END.split(gloss)[0]
+    if reference := HAN_REFERENCE.search(gloss):
+        gloss = gloss[: reference.start()]
+        if not gloss.strip(" ,;:") or re.search(r"\b(?:of|for|see|to|with|in|as|from|by)\s*$", gloss):
             return ""
-    return re.sub(r"(?:,\s*)+,", ",", TAIL.sub("", sense)).strip(" ,;:")
+    return re.sub(r"(?:,\s*)+,", ",", TAIL.sub("", gloss)).strip(" ,;:")
+
+
+def _figurative(sense: str) -> str:
+    """The figurative meaning where a sense has a literal one too."""
+    if " fig. " in sense or (sense.startswith("lit. ") and "fig. " in sense):
+        return sense.split("fig. ")[-1]
+    return sense.removeprefix("lit. ")
 
 
 def _strip_parentheses(sense: str) -> str:
@@ -89,31 +95,45 @@ def _strip_parentheses(sense: str) -> str:
 class Omw(TwoFiles):
     """Open Multilingual WordNet tabs: `synset<tab>lang:lemma<tab>word`; words of one synset pair, each with each."""
 
-    words: int = 3  # of a synset, on each side
+    words: int = 3  # of a synset, on each side; more are the reject `rare_sense`
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
-        """Yield one pair a combination; `line` is the line of the English word."""
+        """Yield one pair a combination; `line` is the line of the English word, or of a Chinese one without it."""
+        yield from pair_batches(self._pairs(list(self._lemmas(root, self.en)), list(self._lemmas(root, self.zh))), 0)
+
+    def _pairs(self, en: list["Lemma"], zh: list["Lemma"]) -> Iterator[Pair]:
         chinese: defaultdict[str, list[str]] = defaultdict(list)
-        for synset, word, _ in _lemmas(root, self.zh, self.encoding):
-            chinese[synset].append(word.replace("+的", "的").replace("_", ""))
-        yield from pair_batches(self._pairs(root, chinese), 0)
+        for lemma in zh:
+            chinese[lemma.synset].append(lemma.word.replace("+的", "的").replace("_", ""))
+        ranks, english = defaultdict[str, int](int), {lemma.synset for lemma in en}
+        for lemma in en:
+            ranks[lemma.synset] += 1
+            others, word = chinese.get(lemma.synset, []), lemma.word.replace("_", " ")
+            if not others or ranks[lemma.synset] > self.words:
+                yield Pair(word, "", lemma.line, fault="rare_sense" if others else "one_sided")
+                continue
+            for sub, other in enumerate(others, 1):
+                yield Pair(word, other, lemma.line, sub=sub, fault="" if sub <= self.words else "rare_sense")
+        for lemma in zh:
+            if lemma.synset not in english:
+                yield Pair("", lemma.word, lemma.line, fault="one_sided")
 
-    def _pairs(self, root: str, chinese: dict[str, list[str]]) -> Iterator[Pair]:
-        words_used: defaultdict[str, int] = defaultdict(int)
-        for synset, word, line in _lemmas(root, self.en, self.encoding):
-            words_used[synset] += 1
-            for sub, other in enumerate(chinese.get(synset, [])[: self.words], 1):
-                if words_used[synset] <= self.words:
-                    yield Pair(word.replace("_", " "), other, line, sub=sub)
+    def _lemmas(self, root: str, path: str) -> Iterator["Lemma"]:
+        any_lemma = False
+        for lines in read_lines(root, path, self.encoding):
+            for number, line in enumerate(lines.text.to_pylist(), lines.first):
+                cells = line.split("\t")
+                if len(cells) >= 3 and cells[1].endswith("lemma"):
+                    any_lemma = True
+                    yield Lemma(cells[0], cells[2], number)
+        if not any_lemma:
+            raise UserError(f"{path}: no line `synset<tab>lang:lemma<tab>word`; is this an OMW tab file?")
 
 
-def _lemmas(root: str, path: str, encoding: str) -> Iterator[tuple[str, str, int]]:
-    any_lemma = False
-    for lines in read_lines(root, path, encoding):
-        for number, line in enumerate(lines.text.to_pylist(), lines.first):
-            cells = line.split("\t")
-            if len(cells) >= 3 and cells[1].endswith("lemma"):
-                any_lemma = True
-                yield cells[0], cells[2], number
-    if not any_lemma:
-        raise UserError(f"{path}: no line `synset<tab>lang:lemma<tab>word`; is this an OMW tab file?")
+@dataclass(frozen=True)
+class Lemma:
+    """One word of a synset."""
+
+    synset: str
+    word: str
+    line: int

@@ -1,4 +1,4 @@
-"""JSON lines: keys may be dotted, values strings or lists of strings that pair up."""
+"""JSON records, a line each or in one document: keys may be dotted, values strings or lists that pair up."""
 
 import json
 import re
@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from data.cli import UserError
 from data.schema import TEXT, raw_batch
-from data.sources.base import FileSource, Pair, pair_batches
-from data.sources.documents import Json
+from data.sources.base import FileSource, Json, Pair, PairSource, pair_batches
+from data.sources.documents import load_json
 from data.sources.lines import Lines, read_lines
 
 VERSE_NUMBER = re.compile(
@@ -31,21 +31,26 @@ class Jsonl(FileSource):
 
     def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
         """Yield a batch a block of lines: as columns where all are objects of strings, else pair by pair."""
-        num_records, present_keys = 0, set[str]()
+        num_lines, num_records, present_keys = 0, 0, set[str]()
         for lines in read_lines(root, path, self.encoding):
             records = [parse_json_line(line) for line in lines.text.to_pylist()]
+            num_lines += len(records)
             columns = None if self.glued else string_columns(records, self._keys)
             if columns is not None:
                 num_records, present_keys = num_records + len(records), set(self._keys)
                 image = columns[2] if self.image else None
                 yield raw_batch(columns[0], columns[1], index, lines.numbers(), image=image)
                 continue
-            num_records += sum(record is not None for record in records)
+            num_records += sum(isinstance(record, dict) for record in records)
             present_keys |= {key for key in self._keys for record in records if value_at(record, key) is not None}
             yield from pair_batches(self._pairs(lines, records), index)
+        if num_lines and not num_records:
+            raise UserError(f"{path}: no line is a JSON object; one JSON document has format json, mapping or poems")
         absent = [key for key in self._keys if key not in present_keys]
         if num_records and absent:
-            raise UserError(f"{path}: no line has the key {absent[0]!r}; mend `en`, `zh` or `image` of {self.name}")
+            raise UserError(
+                f"{path}: no line has the key {absent[0]!r}; fix `en`, `zh` or `image` of source {self.name}"
+            )
 
     @property
     def _keys(self) -> list[str]:
@@ -61,18 +66,51 @@ class Jsonl(FileSource):
                 yield Pair("", "", number, fault="blank")
 
     def _record(self, record: Json, number: int) -> Iterator[Pair]:
-        en, zh = string_list(value_at(record, self.en)), string_list(value_at(record, self.zh))
-        if self.glued:
-            en = [GLUED.sub(" ", VERSE_NUMBER.sub("", text)) for text in en]
-            zh = [VERSE_NUMBER.sub("", text.split("注释：")[0]) for text in zh]
-        image = "".join(string_list(value_at(record, self.image))[:1]) if self.image else ""
-        if len(en) != len(zh):
-            yield Pair("\n".join(en), "\n".join(zh), number, image=image, fault="unaligned_lines")
-        elif not en:
-            yield Pair("", "", number, image=image, fault="keys")
-        for sub, (a, b) in enumerate(zip(en, zh, strict=False), 1):
-            if len(en) == len(zh):
-                yield Pair(a, b, number, sub=sub if len(en) > 1 else 0, image=image)
+        if not self.glued:
+            return record_pairs(record, self.en, self.zh, self.image, number)
+        en = [GLUED.sub(" ", VERSE_NUMBER.sub("", text)) for text in string_list(value_at(record, self.en))]
+        zh = [VERSE_NUMBER.sub("", text.split("注释：")[0]) for text in string_list(value_at(record, self.zh))]
+        return record_pairs({"en": en, "zh": zh, "image": value_at(record, self.image)}, "en", "zh", "image", number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonRecords(PairSource):
+    """A JSON array of objects, or an object that has the array under the dotted key `records`."""
+
+    en: str = "en"
+    zh: str = "zh"
+    image: str = ""
+    records: str = ""  # empty: the top of the document, or its only list
+
+    def pairs(self, root: str, path: str) -> Iterator[Pair]:
+        """Yield the pairs of every object; `line` counts objects."""
+        document = load_json(root, path, self.encoding)
+        if self.records:
+            document = value_at(document, self.records)
+        elif isinstance(document, dict):
+            lists = [value for value in document.values() if isinstance(value, list) and value]
+            document = lists[0] if len(lists) == 1 else document
+        if not isinstance(document, list):
+            keys = f"its keys are {', '.join(document)[:200]}" if isinstance(document, dict) else "it has no keys"
+            raise UserError(f"{path}: no list of objects; name its key in `records` of source {self.name}, {keys}")
+        present = {key for key in (self.en, self.zh) for record in document if value_at(record, key) is not None}
+        if document and (absent := {self.en, self.zh} - present):
+            raise UserError(f"{path}: no object has the key {min(absent)!r}; fix `en` or `zh` of source {self.name}")
+        for number, record in enumerate(document, 1):
+            yield from record_pairs(record, self.en, self.zh, self.image, number)
+
+
+def record_pairs(record: Json, en: str, zh: str, image: str, number: int) -> Iterator[Pair]:
+    """The pairs of one record: strings, or lists that pair by position; a record without them has a fault."""
+    left, right = string_list(value_at(record, en)), string_list(value_at(record, zh))
+    name = "".join(string_list(value_at(record, image))[:1]) if image else ""
+    if len(left) != len(right):
+        yield Pair("\n".join(left), "\n".join(right), number, image=name, fault="unaligned_lines")
+    elif not left:
+        yield Pair("", "", number, image=name, fault="keys")
+    else:
+        for sub, (a, b) in enumerate(zip(left, right, strict=True), 1):
+            yield Pair(a, b, number, sub=sub if len(left) > 1 else 0, image=name)
 
 
 def string_columns(records: list[Json], keys: list[str]) -> list[pa.Array] | None:

@@ -1,8 +1,10 @@
-"""Tables by column names: Parquet and Arrow files, JSON mappings, and any Hugging Face data set by id."""
+"""Tables by column names: Parquet files, and Hugging Face data sets by id or as a local copy."""
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -10,15 +12,14 @@ import pyarrow.parquet as pq
 
 from data.cli import UserError
 from data.schema import TEXT, raw_batch
-from data.sources.base import PAIR_BATCH_ROWS, FileSource, Pair, PairSource, Source, pair_batches
-from data.sources.documents import load_json
+from data.sources.base import PAIR_BATCH_ROWS, FileSource, Source, pair_batches
 from data.sources.io import open_decompressed
-from data.sources.jsonl import string_list, value_at
+from data.sources.jsonl import record_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parquet(FileSource):
-    """Parquet files; a dotted name reaches into structs (`translation.en`)."""
+    """Parquet files; a dotted name reaches into structs (`translation.en`), lists of strings pair by position."""
 
     en: str = "en"
     zh: str = "zh"
@@ -27,20 +28,32 @@ class Parquet(FileSource):
     def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
         """Yield row group by row group; nulls become empty sides."""
         names = [name for name in (self.en, self.zh, self.image) if name]
+        heads = list(dict.fromkeys(name.split(".")[0] for name in names))
         with open_decompressed(root, path) as stream:
             try:
                 file = pq.ParquetFile(stream)
-                missing = [name for name in names if name.split(".")[0] not in file.schema_arrow.names]
+                missing = [name for name in heads if name not in file.schema_arrow.names]
                 if missing:
                     raise UserError(f"{path}: no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}")
                 first = 1
-                for batch in file.iter_batches(PAIR_BATCH_ROWS, columns=[name.split(".")[0] for name in names]):
-                    texts = [_column(batch, name, path) for name in names]
-                    lines = np.arange(first, first + batch.num_rows, dtype=np.int64)
-                    yield raw_batch(texts[0], texts[1], index, lines, image=texts[2] if self.image else None)
+                for batch in file.iter_batches(PAIR_BATCH_ROWS, columns=heads):
+                    columns = [_column(batch, name, path) for name in names]
+                    if all(map(_is_list, (columns[0].type, columns[1].type))):
+                        records = enumerate(batch.to_pylist(), first)
+                        yield from pair_batches(
+                            (p for n, row in records for p in record_pairs(row, self.en, self.zh, self.image, n)), index
+                        )
+                    else:
+                        texts = [_text(column, name, path) for column, name in zip(columns, names, strict=True)]
+                        lines = np.arange(first, first + batch.num_rows, dtype=np.int64)
+                        yield raw_batch(texts[0], texts[1], index, lines, image=texts[2] if self.image else None)
                     first += batch.num_rows
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise UserError(f"{path}: not a readable Parquet file ({error}); fetch it again") from error
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _column(batch: pa.RecordBatch, dotted: str, path: str) -> pa.Array:
@@ -50,6 +63,10 @@ def _column(batch: pa.RecordBatch, dotted: str, path: str) -> pa.Array:
         if not pa.types.is_struct(column.type) or column.type.get_field_index(key) < 0:
             raise UserError(f"{path}: no column {dotted!r}; {head} is {column.type}")
         column = pa.compute.struct_field(column, key)
+    return column
+
+
+def _text(column: pa.Array, dotted: str, path: str) -> pa.Array:
     try:
         text = column.cast(TEXT).fill_null("")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -62,28 +79,8 @@ def _column(batch: pa.RecordBatch, dotted: str, path: str) -> pa.Array:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mapping(PairSource):
-    """A JSON object from English to Chinese (or the other way round, with `flipped`), as prompt plug-ins ship."""
-
-    flipped: bool = False
-
-    def pairs(self, root: str, path: str) -> Iterator[Pair]:
-        """Yield one pair an entry; `line` counts entries."""
-        document = load_json(root, path, self.encoding)
-        if not isinstance(document, dict):
-            raise UserError(f"{path}: the top of the document is not a mapping; is this the right file?")
-        for number, (key, value) in enumerate(document.items(), 1):
-            yield self._pair(key, value, number)
-
-    def _pair(self, key: str, value: object, number: int) -> Pair:
-        if not isinstance(value, str):
-            return Pair(key, "", number, fault="keys")
-        return Pair(value, key, number) if self.flipped else Pair(key, value, number)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Hub(Source):
-    """A Hugging Face data set by id, streamed; `rows` bounds how much of it is read (0: all)."""
+    """A Hugging Face data set by id, streamed, or the folder of a local copy; `rows` bounds what is read (0: all)."""
 
     id: str
     split: str = "train"
@@ -93,11 +90,18 @@ class Hub(Source):
     zh: str = "translation.zh"
     image: str = ""
     rows: int = 0
+    files: tuple[str, ...] = ()  # filled in for a local copy, whose changes then show
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The data set, as one URL."""
-        return (f"hub://{self.id}",)
+        """The files of a local copy, or the data set as one URL."""
+        return self.files or (f"hub://{self.id}",)
+
+    def expanded(self, root: str) -> Self:
+        """The source with the files of its local copy, relative to the config's folder as every path."""
+        folder = Path(root, self.id)
+        files = tuple(str(path) for path in sorted(folder.rglob("*")) if path.is_file())
+        return replace(self, files=files, id=str(folder) if folder.is_dir() else self.id)
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield rows in the data set's order; `line` counts them."""
@@ -111,13 +115,5 @@ class Hub(Source):
         except Exception as error:  # the hub client raises its own kinds for absent, gated and unreachable sets
             raise UserError(f"source {self.name}: data set {self.id!r} cannot be opened: {error}") from error
         records = enumerate(itertools.islice(data, self.rows) if self.rows else data, 1)
-        yield from pair_batches((pair for number, record in records for pair in self._pairs(record, number)), 0)
-
-    def _pairs(self, record: object, number: int) -> Iterator[Pair]:
-        en, zh = string_list(value_at(record, self.en)), string_list(value_at(record, self.zh))
-        image = "".join(string_list(value_at(record, self.image))[:1]) if self.image else ""
-        if not en or len(en) != len(zh):
-            yield Pair(" ".join(en), " ".join(zh), number, image=image, fault="keys" if not en else "unaligned_lines")
-            return
-        for sub, (a, b) in enumerate(zip(en, zh, strict=True), 1):
-            yield Pair(a, b, number, sub=sub if len(en) > 1 else 0, image=image)
+        pairs = (pair for n, record in records for pair in record_pairs(record, self.en, self.zh, self.image, n))
+        yield from pair_batches(pairs, 0)

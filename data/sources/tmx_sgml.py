@@ -1,12 +1,8 @@
-"""WMT and AI-Challenger SGML: a source and a reference file whose segments share document and segment ids.
+"""Marked-up segments: WMT and AI-Challenger SGML in two files, and TMX translation units, streamed."""
 
-TMX: translation units of OPUS, the European institutions and translation memories, streamed.
-"""
-
-import gzip
 import html
 import re
-import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -18,10 +14,12 @@ from data.cli import UserError
 from data.sources.base import Pair, PairSource, Source, pair_batches
 from data.sources.io import STREAM_ERRORS, damaged_file_error, open_decompressed, read_text
 
-TOKEN = re.compile(
-    r"<doc\b[^<>]*?docid\s*=\s*[\"']?([^\"'\s<>]+)[^<>]*>|<seg\b[^<>]*?id\s*=\s*[\"']?([^\"'\s<>]+)[^<>]*>([^<]*)</seg>",
-    re.IGNORECASE,
+DOCUMENT_OR_SEGMENT = re.compile(
+    r"<doc\b(?P<document>[^<>]*)>|<seg\b(?P<segment>[^<>]*)>(?P<text>.*?)(?=</seg>|<seg\b|</?doc\b|\Z)",
+    re.IGNORECASE | re.DOTALL,
 )
+DOCUMENT_ID = re.compile(r"\bdocid\s*=\s*[\"']?([^\"'\s<>]+)", re.IGNORECASE)
+SEGMENT_ID = re.compile(r"\bid\s*=\s*[\"']?([^\"'\s<>]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,34 +41,40 @@ class Sgml(Source):
                 f"source {self.name}: en has {len(self.en)} files, zh {len(self.zh)}; they pair by position"
             )
         for index, (en, zh) in enumerate(zip(self.en, self.zh, strict=True)):
-            left, right = (segments(read_text(root, path, self.encoding), path) for path in (en, zh))
+            left, right = (parse_segments(read_text(root, path, self.encoding), path) for path in (en, zh))
             yield from pair_batches(_pair_segments(left, right), index)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment's text and where it stands."""
+    """One segment's text and the line where it starts."""
 
     text: str
     line: int
 
 
-def segments(text: str, path: str) -> dict[tuple[str, str], Segment]:
-    """Segments by (document id, segment id); repeated ids get a running number."""
-    found = dict[tuple[str, str], Segment]()
-    document, line, at = "", 1, 0
-    for match in TOKEN.finditer(text):
-        line, at = line + text.count("\n", at, match.start()), match.start()
-        if match.group(1):
-            document = match.group(1)
+def parse_segments(text: str, path: str) -> dict[tuple[str, str], Segment]:
+    """Every <seg> by (document id, segment id), closed or not; repeated ids get a running number.
+
+    A segment without an id counts within its document, and `<` in its text is text.
+    """
+    segments = dict[tuple[str, str], Segment]()
+    document, line, position = "", 1, 0
+    for match in DOCUMENT_OR_SEGMENT.finditer(text):
+        line, position = line + text.count("\n", position, match.start()), match.start()
+        if match["document"] is not None:
+            name = DOCUMENT_ID.search(match["document"])
+            document = name[1] if name else f"document {line}"
             continue
-        key, repeat = (document, match.group(2)), 2
-        while key in found:
-            key, repeat = (document, f"{match.group(2)}#{repeat}"), repeat + 1
-        found[key] = Segment(html.unescape(match.group(3)).strip(), line)
-    if not found:
+        name = SEGMENT_ID.search(match["segment"])
+        segment = name[1] if name else "#"
+        key, repeat = (document, segment), 2
+        while key in segments:
+            key, repeat = (document, f"{segment}#{repeat}"), repeat + 1
+        segments[key] = Segment(html.unescape(match["text"]).strip(), line)
+    if not segments:
         raise UserError(f"{path}: no <seg id=...> in it; is this SGML?")
-    return found
+    return segments
 
 
 def _pair_segments(en: dict[tuple[str, str], Segment], zh: dict[tuple[str, str], Segment]) -> Iterator[Pair]:
@@ -83,48 +87,98 @@ def _pair_segments(en: dict[tuple[str, str], Segment], zh: dict[tuple[str, str],
 
 
 LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
+LANGUAGE_CODES = {"eng": "en", "zho": "zh", "chi": "zh", "cmn": "zh"}
+CODE_TAGS = {"bpt", "ept", "ph", "it", "ut"}  # native code of the program that the text is from
+PLACEHOLDERS = {"ph", "it", "ut"}  # they stand between words, where bpt and ept stand around them
+GAP = re.compile(r"[\s\0]*\0[\s\0]*")
+CLOSING = ".,;:!?)]}，。；：！？）】」』"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tmx(PairSource):
-    """Units with a variant in each language; "zh" also means zh-CN, ZH_TW and the like."""
+    """Units with a variant in each language; "zh" also means zh-CN, ZH_TW, zho, cmn and the like."""
 
     en: str = "en"
     zh: str = "zh"
 
     def pairs(self, root: str, path: str) -> Iterator[Pair]:
         """Yield one pair a unit; `line` counts units."""
+        languages, paired = Counter[str](), False
         with open_decompressed(root, path) as stream:
-            yield from self._pairs(stream, path)
+            for number, unit in enumerate(_units(stream, path), 1):
+                pair = self._pair(unit, number, languages)
+                paired = paired or not pair.fault
+                yield pair
+        if not languages:
+            raise UserError(f"{path}: no <tu> with <tuv> in it; is this TMX?")
+        if not paired:
+            names = ", ".join(name or "no language" for name, _ in languages.most_common(9))
+            raise UserError(f"{path}: no unit has both {self.en!r} and {self.zh!r}; its languages are {names}")
 
-    def _pairs(self, stream: IO[bytes], path: str) -> Iterator[Pair]:
-        number = 0
-        parser = ElementTree.iterparse(stream, events=("start", "end"))
-        parents = list[ElementTree.Element]()
-        try:
-            for event, element in parser:
-                if event == "start":
-                    parents.append(element)
-                    continue
-                parents.pop()
-                if element.tag == "tu":
-                    number += 1
-                    yield self._pair(element, number)
-                    if parents:
-                        parents[-1].remove(element)  # what was read is freed: a TMX may be larger than memory
-        except ElementTree.ParseError as error:
-            raise UserError(f"{path}:{error.position[0]}: not well-formed TMX ({error}); fetch it again") from error
-        except (*STREAM_ERRORS, gzip.BadGzipFile, zlib.error) as error:
-            raise damaged_file_error(path, error) from error
-
-    def _pair(self, unit: ElementTree.Element, number: int) -> Pair:
+    def _pair(self, unit: ElementTree.Element, number: int, languages: Counter[str]) -> Pair:
         texts = dict[str, str]()
-        for variant in unit.iter("tuv"):
-            language = (variant.get(LANGUAGE) or variant.get("lang") or "").lower().replace("_", "-")
-            segment = variant.find("seg")
-            if segment is not None:
-                texts.setdefault(language.split("-")[0], "".join(segment.itertext()))
-        en, zh = texts.get(self.en), texts.get(self.zh)
-        if en is None or zh is None:
-            return Pair(en or "", zh or "", number, fault="languages")
-        return Pair(en, zh, number)
+        for variant in unit:
+            if _local_name(variant) == "tuv":
+                code = variant.get(LANGUAGE) or variant.get("lang") or ""
+                languages[code] += 1
+                segment = next((child for child in variant if _local_name(child) == "seg"), None)
+                if segment is not None:
+                    texts.setdefault(language_of(code), segment_text(segment))
+        en, zh = texts.get(language_of(self.en)), texts.get(language_of(self.zh))
+        missing = en is None or zh is None
+        return Pair(en or "", zh or "", number, fault="languages" if missing else "")
+
+
+def language_of(code: str) -> str:
+    """The two-letter language of a code as files have them: en-US, EN_us, eng, zh-CN, zh-Hant, zho, cmn."""
+    primary = code.lower().replace("_", "-").split("-")[0]
+    return LANGUAGE_CODES.get(primary, primary)
+
+
+def _units(stream: IO[bytes], path: str) -> Iterator[ElementTree.Element]:
+    """Every <tu>, freed after use: a TMX may be larger than memory."""
+    parents = list[ElementTree.Element]()
+    try:
+        for event, element in ElementTree.iterparse(stream, events=("start", "end")):
+            if event == "start":
+                parents.append(element)
+                continue
+            parents.pop()
+            if _local_name(element) == "tu":
+                yield element
+                if parents:
+                    parents[-1].remove(element)
+    except ElementTree.ParseError as error:
+        raise UserError(f"{path}:{error.position[0]}: not well-formed TMX ({error}); fetch it again") from error
+    except STREAM_ERRORS as error:
+        raise damaged_file_error(path, error) from error
+
+
+def _local_name(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def segment_text(segment: ElementTree.Element) -> str:
+    """The text of a segment without native code; where a placeholder stood, at most one space is left."""
+    return GAP.sub(_close_gap, "".join(_text_pieces(segment)))
+
+
+def _text_pieces(element: ElementTree.Element) -> Iterator[str]:
+    """Text below `element`, outside of code or in a <sub> of it; a NUL for each placeholder."""
+    is_code = _local_name(element) in CODE_TAGS
+    if not is_code:
+        yield element.text or ""
+    for child in element:
+        if not is_code or _local_name(child) == "sub":
+            yield from _text_pieces(child)
+        if not is_code:
+            yield "\0" if _local_name(child) in PLACEHOLDERS else ""
+            yield child.tail or ""
+
+
+def _close_gap(gap: re.Match[str]) -> str:
+    before, after = gap.string[: gap.start()][-1:], gap.string[gap.end() :][:1]
+    if not before or not after or after in CLOSING:
+        return ""
+    words = all(c.isascii() and c.isalnum() for c in before + after)
+    return " " if words or gap[0].strip("\0") else ""

@@ -19,7 +19,7 @@ PREFIX = re.compile(r"^(?:Wikipedia|维基百科|維基百科)[:：]\s*")
 
 @dataclass(frozen=True)
 class LinkedArticle:
-    """One article that both Wikipedias have."""
+    """An article that both Wikipedias have."""
 
     page: int  # its id in the English one
     en: str
@@ -41,12 +41,9 @@ class WikipediaTitles(Source):
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield one pair a linked article; `line` is its page id."""
+        articles = self.linked_articles(root)
         yield from pair_batches(
-            (
-                Pair(_strip_disambiguation(a.en), _strip_disambiguation(a.zh), a.page)
-                for a in self.linked_articles(root)
-            ),
-            0,
+            (Pair(_strip_disambiguation(a.en), _strip_disambiguation(a.zh), a.page) for a in articles), 0
         )
 
     def linked_articles(self, root: str) -> Iterator[LinkedArticle]:
@@ -72,7 +69,7 @@ class WikipediaTitles(Source):
 class WikipediaAbstracts(WikipediaTitles):
     """The abstracts dumps of both Wikipedias (`*-abstract.xml.gz`) under the same links.
 
-    Abstracts of one subject are written apart: they are comparable, not parallel; set `min_similarity` for the domain.
+    The two are written independently, so they are comparable, not parallel: set `min_similarity` for the domain.
     """
 
     en: str

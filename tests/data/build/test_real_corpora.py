@@ -11,7 +11,8 @@ import yaml
 
 from data.build.__main__ import build
 from data.build.config import load_corpus_config
-from data.clean.benchmarks import image_id, load_benchmark
+from data.clean.benchmarks import load_benchmark
+from data.sources.benchmark_rows import image_id
 from tests.data.corpora import rows
 
 REPOSITORY = Path(__file__).parents[3]

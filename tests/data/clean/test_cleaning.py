@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.clean.benchmarks import Benchmark, image_id
+from data.clean.benchmarks import Benchmark
 from data.clean.codepoints import TextColumn, decode, encode
 from data.clean.decontaminate import benchmark_overlap, build_index, build_indices
 from data.clean.dedup import first_n_per_key, minhash_signatures, near_duplicates, split_held_out
@@ -16,6 +16,7 @@ from data.clean.language import cantonese, foreign_word_share
 from data.clean.normalise import normalise_text, strip_speakers
 from data.clean.scores import han_share
 from data.schema import TEXT
+from data.sources.benchmark_rows import image_id
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 

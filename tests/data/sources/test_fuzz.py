@@ -122,7 +122,7 @@ def attacked(folder: Path, name: str, draw: random.Random) -> None:
         (folder / path).write_bytes(mutated(data, draw) if path == target else data)
     started = time.monotonic()
     try:
-        for batch in reader(name).read(str(folder)):
+        for batch in reader(name).batches(str(folder)):
             assert batch.schema == RAW
             batch.validate(full=True)
             assert not any(batch.column(n).null_count for n in RAW.names)

@@ -5,6 +5,7 @@ import io
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -18,7 +19,7 @@ from tests.data.sources.test_readers import pairs, read, source
 EN_ZH = [("one", "一"), ("two", "二")]
 
 
-def packed(members: dict[str, bytes], mode: str) -> bytes:
+def packed(members: dict[str, bytes], mode: Any) -> bytes:  # noqa: ANN401
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode) as archive:
         for name, data in members.items():

@@ -20,7 +20,7 @@ def source(kind: str, **fields: Any) -> Source:  # noqa: ANN401
 
 
 def read(made: Source, root: Path) -> list[dict[str, Any]]:
-    return list(pa.Table.from_batches(list(made.read(str(root)))).to_pylist())
+    return list(pa.Table.from_batches(list(made.batches(str(root)))).to_pylist())
 
 
 def pairs(made: Source, root: Path) -> list[tuple[str, str]]:
