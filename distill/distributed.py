@@ -1,6 +1,6 @@
 """The precision of a device; collectives over the ranks; parameters sharded over them (FSDP2)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 Precision = Literal["auto", "bf16", "fp32"]
+_BUCKET = 1 << 26  # gradients in one all-reduce: 256 MiB in float32
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:
@@ -29,85 +30,132 @@ def resolve_precision(precision: Precision, device: torch.device) -> Literal["bf
     return "bf16" if has_bf16 else "fp32"
 
 
+def world_size() -> int:
+    """Number of ranks; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's rank; 0 without a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, rows: torch.Tensor) -> torch.Tensor:
         ctx.rows = len(rows)  # type: ignore[attr-defined]
-        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
+        gathered = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(gathered, rows.contiguous())
+        return torch.cat(gathered)
 
     @staticmethod
     def backward(ctx: FunctionCtx, *gradients: torch.Tensor) -> torch.Tensor:
         total = gradients[0].contiguous()
         dist.all_reduce(total)
         rows: int = ctx.rows  # type: ignore[attr-defined]
-        start = dist.get_rank() * rows
-        return total[start : start + rows]
-
-
-def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
-    """The mean of every rank's `value`, the same on all of them; without a gradient."""
-    mean = value.detach().clone()
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(mean)
-        mean = mean / dist.get_world_size()
-    return mean
+        return total[rank() * rows : (rank() + 1) * rows]
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """`rows` [n, dim] of every rank, [ranks * n, dim] in rank order; a row's gradient is summed over all ranks.
 
-    With each rank's loss the mean over its own rows, the ranks' averaged gradients equal those of one process.
+    With each rank's loss the mean over its own rows, the ranks' averaged gradients equal those of one process
+    (`accelerator.gather` has no gradient).
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if world_size() == 1:
         return rows
     gathered: torch.Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
     return gathered
 
 
 def global_row_indices(rows: torch.Tensor) -> torch.Tensor:
-    """Where this rank's `rows` lie among those that `gather_rows` returns, int64 [n]."""
-    rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-    return torch.arange(len(rows), device=rows.device) + rank * len(rows)
+    """Indices of this rank's `rows` among those that `gather_rows` returns, int64 [n]."""
+    return torch.arange(len(rows), device=rows.device) + rank() * len(rows)
 
 
+def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """The mean of `value` over the ranks, without a gradient."""
+    mean = value.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(mean)
+        mean = mean / world_size()
+    return mean
+
+
+def broadcast_weights(weights: Iterable[nn.Parameter]) -> None:
+    """Copy rank 0's weights to all ranks, in place."""
+    if world_size() > 1:
+        for weight in weights:
+            dist.broadcast(weight.detach(), 0)
+
+
+@torch.no_grad()
 def average_gradients(weights: Iterable[nn.Parameter]) -> None:
-    """Average over the ranks, in place; what DDP does within a backward pass that belongs to its own forward pass."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    """Average the gradients over the ranks, in place; FSDP2 has averaged those of its weights already."""
+    if world_size() == 1:
         return
-    for weight in weights:
-        if weight.grad is not None and not isinstance(weight, DTensor):  # FSDP2 averages with every backward pass
-            dist.all_reduce(weight.grad)
-            weight.grad /= dist.get_world_size()
+    gradients = [weight.grad for weight in weights if weight.grad is not None and not isinstance(weight, DTensor)]
+    for bucket in _buckets(gradients):
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        averaged = torch.split(flat, [gradient.numel() for gradient in bucket])
+        torch._foreach_copy_(bucket, [a.view_as(g) for a, g in zip(averaged, bucket, strict=True)])
+
+
+def _buckets(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    bucket: list[torch.Tensor] = []
+    for tensor in tensors:
+        if bucket and sum(map(torch.numel, bucket)) + tensor.numel() > _BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+class AnyRank:
+    """Combines flags of the ranks on the CPU, so that no GPU has to wait for them."""
+
+    def __init__(self) -> None:
+        """Collective."""
+        self._group = dist.new_group(backend="gloo") if world_size() > 1 else None
+
+    def __call__(self, *flags: bool) -> list[bool]:
+        """Each flag: whether it is set on any rank; collective."""
+        if self._group is None:
+            return list(flags)
+        tensor = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self._group)
+        return [bool(flag) for flag in tensor.tolist()]
 
 
 def shard(student: nn.Module, layers: Iterable[nn.Module], decoder: nn.Module | None) -> None:
-    """Spread the weights over all processes, in place: each of the `layers` by itself, the rest of both towers.
+    """Shard the weights over all ranks, in place: each of the `layers` by itself, the rest of both modules.
 
-    What a process holds between two uses is its own share; the weights become DTensors under their old names.
+    The weights become DTensors under their old names.
     """
     for layer in layers:
         fully_shard(layer)
-    # The decoder reads the student's embeddings after its pass: they stay until the backward pass is done.
+    # The decoder uses the student's embeddings after its pass: they stay until the backward pass is done.
     fully_shard(student, reshard_after_forward=False)
     if decoder is not None:
         fully_shard(decoder)
 
 
 def reshard(student: nn.Module) -> None:
-    """Forget the whole weights that a pass left behind, so that the next one gathers what the shares are by then."""
+    """Free the gathered weights that a forward pass left, so that the next one gathers the updated shards."""
     if isinstance(student, FSDPModule):
         student.reshard()
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a tensor that may be spread; every process has to ask."""
+    """The whole of a tensor that may be sharded; collective."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def distribute_like(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """`value` as `weight` lies: on its device, and spread as it is if they have the same shape."""
+    """`value` on the device of `weight`, and sharded like it where they have the same shape."""
     if isinstance(weight, DTensor) and value.shape == weight.shape:
         return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
     return value.to(weight.device, copy=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -22,18 +22,17 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """One rank's share of a step; every tensor is int64 [pairs, slots], padded with the tower's padding id."""
+    """One rank's share of a step; every tensor is int64 [pairs, length], padded with the tower's padding id."""
 
     teacher_en: torch.Tensor
     student_en: torch.Tensor
     student_zh: torch.Tensor
     fixed_length: bool
-    """All the tower's slots, as a UNet reads them; otherwise tight, padded to the longest of the global batch."""
-
-    def to(self, device: torch.device) -> "TokenBatch":
-        """The batch on `device`."""
-        move = partial(torch.Tensor.to, device=device, non_blocking=True)
-        return TokenBatch(move(self.teacher_en), move(self.student_en), move(self.student_zh), self.fixed_length)
+    """Padded to the tower's maximum length, as for a UNet; otherwise to the longest text of the global batch."""
+    zh_length: int
+    """Longest `student_zh` text of the global batch, in tokens."""
+    en_length: int
+    """Longest `teacher_en` text of the global batch, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -86,18 +85,25 @@ class BatchDataset:
         # A run of rows, so that every n-th pair of a rank's share is every n-th of the batch, however many ranks.
         pairs_per_rank = self._schedule.batch_size // self._ranks
         rank_rows = slice(self._rank * pairs_per_rank, (self._rank + 1) * pairs_per_rank)
+        longest = {view: int(self._lengths(view, domain, row).max()) for view in VIEWS}
         views = []
         for view in VIEWS:
-            ids, vocabulary = self._gather(view, domain, row), self._vocabularies[view]
-            padded = ids.pad(vocabulary.pad_id, vocabulary.max_length if full else None)
-            views.append(torch.from_numpy(padded[rank_rows]))
+            ids, vocabulary = self._gather(view, domain[rank_rows], row[rank_rows]), self._vocabularies[view]
+            views.append(torch.from_numpy(ids.pad(vocabulary.pad_id, vocabulary.max_length if full else longest[view])))
         teacher_en, student_en, student_zh = views
-        return TokenBatch(teacher_en, student_en, student_zh, full)
+        return TokenBatch(teacher_en, student_en, student_zh, full, longest["student_zh"], longest["teacher_en"])
 
     def _is_full(self, step: int) -> bool:
         """Full steps lie evenly: the k-th comes where step * share first reaches k."""
         share = self._schedule.full_share
         return int((step + 1) * share) > int(step * share)
+
+    def _lengths(self, view: str, domain: np.ndarray, row: np.ndarray) -> np.ndarray:
+        lengths = np.empty(len(row), dtype=np.int64)
+        for code in np.unique(domain):
+            where = domain == code
+            lengths[where] = self._domains[code].lengths(view, row[where])
+        return lengths
 
     def _gather(self, view: str, domain: np.ndarray, row: np.ndarray) -> TokenIds:
         out: list[np.ndarray] = [np.empty(0, np.int32)] * len(row)
@@ -121,10 +127,7 @@ class BatchDataset:
         rng = np.random.default_rng([self._schedule.seed, window])
         shuffled = rng.permutation(len(row))  # ties in length fall at random, not by domain
         domain, row = domain[shuffled], row[shuffled]
-        length = np.empty((2, len(row)), dtype=np.int64)
-        for code, tokens in enumerate(self._domains):
-            where = np.flatnonzero(domain == code)
-            length[:, where] = [tokens.lengths(view, row[where]) for view in ("student_zh", "teacher_en")]
+        length = np.stack([self._lengths(view, domain, row) for view in ("student_zh", "teacher_en")])
         # By the longer side: measured on real pairs, a batch pads 21 % this way, 37 % when sorted by one side first.
         order = np.lexsort((length.sum(axis=0), length.max(axis=0)))
         cuts = order.reshape(self._schedule.window, self._schedule.batch_size)

@@ -1,7 +1,7 @@
-"""Checkpoints that a kill at any instant cannot break: written aside, renamed, then the oldest pruned.
+"""Checkpoints that a kill at any instant cannot break: written under a temporary name, renamed, the oldest pruned.
 
-safetensors only. A checkpoint holds the weights that train and the optimizer's moments by the weights' names; what is
-frozen comes from the teacher again, and data order and learning rate are functions of the step.
+safetensors only. A checkpoint holds the weights that train and the optimizer's moments by the weights' names; frozen
+weights come from the teacher again, and data order and learning rate are functions of the step.
 """
 
 import json
@@ -17,25 +17,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from data.cli import UserError
+from data.cli import UserError, one_line
 from distill.distributed import distribute_like, full_tensor
 
 DECODER = "decoder."
-"""Before the names of the auxiliary decoder's weights, which only training and eval.translation read."""
+"""Prefix of the auxiliary decoder's weights, which only training and eval.translation use."""
 _EMA_STEM = "average"
 _NAME = re.compile(r"step-(\d{8})")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come."""
+    """Progress of a run."""
 
     step: int
     pairs: int
     skipped: int = 0
-    """Steps whose gradient was a spike."""
+    """Steps whose gradient was not finite or a spike."""
     norms: tuple[float, ...] = ()
-    """Of the gradients of the last steps, where spikes are looked for."""
+    """Gradient norms of the last steps, for `train.spike`."""
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -44,12 +44,12 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def full_state(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The whole of every weight, for `save`; every process has to ask."""
+    """Every weight, gathered, for `save`; collective."""
     return {name: full_tensor(weight.detach()) for name, weight in weights.items()}
 
 
 def optimizer_state(weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The whole of the optimizer's moments by the names of the weights, for `save`; every process has to ask."""
+    """The optimizer's moments by the names of the weights, gathered, for `save`; collective."""
     return {
         f"{name}/{key}": full_tensor(value)
         for name, weight in weights.items()
@@ -65,22 +65,19 @@ def save(
     keep: int,
     ema: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write `folder/step-NNNNNNNN` whole or not at all, and keep the newest `keep`; the main process alone calls it.
+    """Write `folder/step-NNNNNNNN` atomically, and keep the newest `keep`; on the main process alone.
 
-    `average` is the running mean of the weights where the run keeps one.
+    `ema` holds the averaged weights where the run has them. A full disk is a UserError; older checkpoints stay whole.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    _save_file(weights, partial / "weights.safetensors")
-    if ema is not None:
-        _save_file(ema, partial / f"{_EMA_STEM}.safetensors")
-    _save_file(moments, partial / "optimizer.safetensors")
-    (partial / "progress.json").write_text(json.dumps(asdict(progress)))
-    for path in partial.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
+    try:
+        _write(partial, weights, moments, progress, ema)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(
+            f"{folder}: step {progress.step} could not be saved ({one_line(error)}); free the disk and start the same "
+            "command again: it goes on from the newest checkpoint"
+        ) from error
     partial.rename(folder / f"step-{progress.step:08d}")
     for step in saved_steps(folder)[:-keep]:
         # Renamed first: a half-deleted folder must never look like a checkpoint.
@@ -89,19 +86,37 @@ def save(
         shutil.rmtree(dying)
 
 
+def _write(
+    partial: Path,
+    weights: Mapping[str, torch.Tensor],
+    moments: Mapping[str, torch.Tensor],
+    progress: Progress,
+    ema: Mapping[str, torch.Tensor] | None,
+) -> None:
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _save_file(weights, partial / "weights.safetensors")
+    if ema is not None:
+        _save_file(ema, partial / f"{_EMA_STEM}.safetensors")
+    _save_file(moments, partial / "optimizer.safetensors")
+    (partial / "progress.json").write_text(json.dumps(asdict(progress)))
+    for path in partial.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
+
+
 def saved_steps(folder: Path) -> list[int]:
-    """The steps of the whole checkpoints in `folder`, oldest first."""
+    """The steps of the complete checkpoints in `folder`, oldest first."""
     if not folder.is_dir():
         return []
     return sorted(int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
 
 
 def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter], use_ema: bool = False) -> Progress:
-    """Copy a checkpoint's weights into `weights`, in place; UserError where they do not fit.
+    """Copy a checkpoint's weights into `weights`, in place; UserError where names or shapes differ.
 
-    Those that training goes on with or, where they are `to_use`, their running mean, if the run keeps one.
-
-    A decoder in the checkpoint that `weights` has not is left out.
+    With `use_ema` the EMA weights, if the run has them, else the raw weights, from which training resumes. A decoder is
+    loaded only where `weights` has one.
     """
     step_folder = folder / f"step-{step:08d}"
     average = step_folder / f"{_EMA_STEM}.safetensors"
@@ -132,7 +147,7 @@ def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter], u
 
 
 def load_ema(folder: Path, step: int, ema_weights: Mapping[str, torch.Tensor]) -> None:
-    """Copy a checkpoint's running mean into `mean`, in place."""
+    """Copy a checkpoint's EMA weights into `ema_weights`, in place."""
     stored = _load_file(folder / f"step-{step:08d}" / f"{_EMA_STEM}.safetensors")
     for name, tensor in ema_weights.items():
         tensor.copy_(distribute_like(stored[name], tensor))
@@ -145,7 +160,7 @@ def load_optimizer(
     stored = _load_file(folder / f"step-{step:08d}" / "optimizer.safetensors")
     for name, weight in weights.items():
         state = {key.removeprefix(f"{name}/"): value for key, value in stored.items() if key.rpartition("/")[0] == name}
-        # Fused AdamW wants all of it beside the weight, its step counter too.
+        # Fused AdamW needs its whole state on the weight's device, the step counter too.
         optimizer.state[weight] = {key: distribute_like(value, weight) for key, value in state.items()}
 
 

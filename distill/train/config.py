@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from data.cli import UserError, checked_config, load_yaml, merged, overridden
 from data.loader.mixture import MixtureConfig
+from distill.distributed import Precision
 from distill.losses import LossesConfig
 from distill.student.extended import ExtendedConfig
 from distill.student.multilingual import MultilingualConfig
@@ -22,52 +23,53 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """Which student; the key names the kind, `extended` where there is none."""
+    """The kind of student by its key; `extended` where there is none."""
 
     extended: ExtendedConfig | None = None
     multilingual: MultilingualConfig | None = None
     xlmr: XlmrConfig | None = None
 
     def __post_init__(self) -> None:
-        """Refuse two kinds at once."""
         if sum(kind is not None for kind in (self.extended, self.multilingual, self.xlmr)) > 1:
             raise ValueError("student: give one kind: extended, multilingual or xlmr")
 
     @property
     def kind(self) -> ExtendedConfig | MultilingualConfig | XlmrConfig:
-        """The one that is asked for."""
+        """The configured kind."""
         return self.multilingual or self.xlmr or self.extended or ExtendedConfig()
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What the student learns from."""
+    """The corpus and how it is sampled."""
 
     corpus: Path
     """A folder that `python -m data.build` wrote."""
     token_store: Path | None = None
-    """Where the tokenised corpus is kept; null: below `out_dir`. Runs on one corpus may share it."""
+    """Folder of the tokenised corpus; null: below `out_dir`. Runs on one corpus may share it."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     window: int = 32
-    """Steps whose pairs are drawn together and sorted by length."""
+    """Steps whose pairs are sampled together and sorted by length."""
 
     def __post_init__(self) -> None:
-        """Refuse a window without a step."""
         if self.window < 1:
             raise ValueError(f"data.window: {self.window} is below 1")
 
 
+_COUNTS = ("steps", "batch_size", "english_every", "tokens_at_once", "log_every", "eval_every", "save_every", "keep")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """The loop."""
+    """The training loop."""
 
     steps: int = 1000
     batch_size: int = 512
     """Pairs in a step, over all processes."""
     full_share: float = 0.25
-    """Share of steps on all 77 slots, as Stable Diffusion reads them; the others are tight."""
+    """Share of steps padded to the maximum length, as for Stable Diffusion; the others are padded dynamically."""
     english_every: int = 4
-    """The student reads the English of every n-th pair."""
+    """The student encodes the English of every n-th pair."""
     lr: float = 4e-4
     embedding_lr: float = 2e-3
     warmup: int = 50
@@ -75,18 +77,19 @@ class TrainConfig:
     """Where the cosine ends, as a share of the peak."""
     weight_decay: float = 0.0
     clip_norm: float = 1.0
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Precision = "auto"
+    """auto: bf16 where the device has products in bf16, else fp32; a run keeps what it started with."""
+    tokens_at_once: int | None = None
+    """Token positions, padding included, whose activations a process keeps at once; null: all of its share. A larger
+    step is computed in chunks: less memory, one forward pass more, the same gradients (gradient caching)."""
     recompute: bool = False
-    """Keep no activations of the student's layers, compute them again in the backward pass: less memory, more time."""
-    accumulate: int = 1
-    """Parts that a process computes its share of a step in, one after the other: less memory, one forward pass more,
-    the same gradients, those of the contrastive loss over the whole batch too."""
+    """Recompute the layers' activations in the backward pass instead of keeping them: less memory, more time."""
     compile: bool = False
-    """Let torch compile both towers: minutes at the start."""
+    """Compile both towers with torch.compile: minutes at the start."""
     shard: bool = False
-    """Spread weights, gradients and moments over the processes (FSDP2) instead of keeping all on each (DDP)."""
+    """Shard weights, gradients and moments over the processes (FSDP2) instead of keeping all on each."""
     ema: float | None = None
-    """Decay of a running mean of the weights, such as 0.999, which is then evaluated and exported; null: none."""
+    """Decay of an exponential mean of the weights, such as 0.999, which is then evaluated and exported; null: none."""
     spike: float | None = None
     """Skip steps whose gradient norm lies this many robust deviations above the last 128, such as 8; null: none."""
     seed: int = 0
@@ -94,24 +97,14 @@ class TrainConfig:
     eval_every: int = 200
     save_every: int = 200
     keep: int = 2
-    """Newest checkpoints that stay."""
+    """Number of newest checkpoints to keep."""
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = field(default_factory=list)
     """Of accelerate."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot run."""
-        for name in (
-            "steps",
-            "batch_size",
-            "english_every",
-            "accumulate",
-            "log_every",
-            "eval_every",
-            "save_every",
-            "keep",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name}: {getattr(self, name)} is below 1")
+        for name in _COUNTS:
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"train.{name}: {value} is below 1")
         for name in ("lr", "embedding_lr", "warmup", "final_lr", "weight_decay", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name}: {getattr(self, name)} is below 0")
@@ -134,24 +127,28 @@ class RunConfig:
     data: DataConfig
     out_dir: Path
     states: StateLayer = "last"
-    """Of the teacher, which a UNet reads: last (SD 1.x), penultimate_normed (SD 2.x), penultimate (SDXL)."""
+    """The teacher's states that a UNet reads: last (SD 1.x), penultimate_normed (SD 2.x), penultimate (SDXL)."""
     padding: str | None = None
-    """The token that fills a prompt's slots in the UNet's pipeline ('!' in SD 2.x); null: the teacher tokenizer's."""
+    """The padding token of the UNet's pipeline ('!' in SD 2.x); null: the teacher tokenizer's."""
     student: StudentConfig = field(default_factory=StudentConfig)
     losses: LossesConfig = field(default_factory=LossesConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def load_teacher(self) -> Pretrained:
-        """The teacher, as it is before anything is done with it."""
+        """The teacher, unchanged."""
         return load_pretrained(self.teacher, self.states, self.padding)
 
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """A parsed configuration and the YAML that gives it again."""
+    """A parsed configuration."""
 
     run: RunConfig
-    yaml: str
+
+    @property
+    def yaml(self) -> str:
+        """The YAML that parses to it."""
+        return yaml.safe_dump(_plain(asdict(self.run)), sort_keys=False)
 
 
 def parse_config(arguments: Sequence[str] | None = None) -> ResolvedConfig:
@@ -162,14 +159,24 @@ def parse_config(arguments: Sequence[str] | None = None) -> ResolvedConfig:
             tree = merged(tree, load_yaml(Path(value), "--config"), RunConfig)
         else:
             tree = overridden(tree, option, value)
-    run = checked_config(tree, RunConfig)
+    return ResolvedConfig(_with_absolute_paths(checked_config(tree, RunConfig)))
+
+
+def read_stored_config(path: Path) -> RunConfig:
+    """The config.yaml of a run's folder; keys of earlier releases that have no say in the weights are dropped."""
+    tree = load_yaml(path, "--config")
+    if isinstance(train := tree.get("train"), dict):
+        train.pop("accumulate", None)
+    return _with_absolute_paths(checked_config(tree, RunConfig))
+
+
+def _with_absolute_paths(run: RunConfig) -> RunConfig:
     # Absolute, so that the run's folder can be used from anywhere.
     if (teacher := Path(run.teacher).expanduser()).is_dir():
         run = replace(run, teacher=str(teacher.absolute()))
     data = replace(run.data, corpus=_absolute(run.data.corpus), token_store=_absolute(run.data.token_store))
     losses = replace(run.losses, unet_geometry=_absolute(run.losses.unet_geometry))
-    run = replace(run, data=data, losses=losses, out_dir=_absolute(run.out_dir))
-    return ResolvedConfig(run=run, yaml=yaml.safe_dump(_plain(asdict(run)), sort_keys=False))
+    return replace(run, data=data, losses=losses, out_dir=_absolute(run.out_dir))
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -1,17 +1,23 @@
 """`scripts/distill.py`: parse, prepare, train, close."""
 
-from contextlib import nullcontext
+import os
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list, set_seed
 
 from data.cli import UserError
 from data.files import file_lock
 from distill.train.config import ResolvedConfig, RunConfig, parse_config
-from distill.train.setup import build_setup, prepare_run
+from distill.train.run_folder import with_precision
+from distill.train.setup import PreparedRun, build_setup, prepare_run
 from distill.train.trainer import DivergedError, Trainer
 
 _TOKENIZE_TIMEOUT = timedelta(days=1)  # the other ranks wait while the main process tokenises, hours for a large corpus
@@ -19,53 +25,77 @@ _TOKENIZE_TIMEOUT = timedelta(days=1)  # the other ranks wait while the main pro
 
 def main() -> None:
     """Train the run of `--config FILE.yaml`; the same command resumes it."""
-    resolved = parse_config()
-    config = resolved.run
-    for tracker in config.train.trackers:
-        if find_spec(tracker) is None:
-            raise UserError(f"train.trackers: {tracker} is not installed; pip install {tracker}, or leave it out")
-    accelerator = make_accelerator(config)
-    folder = config.out_dir
-    busy = f"out_dir: another process trains in {folder}; wait for it, stop it, or name another folder"
-    with file_lock(folder, busy) if accelerator.is_main_process else nullcontext():
-        _run(resolved, accelerator)
+    try:
+        resolved = parse_config()
+        for tracker in resolved.run.train.trackers:
+            if find_spec(tracker) is None:
+                raise UserError(f"train.trackers: {tracker} is not installed; pip install {tracker}, or leave it out")
+    except UserError:
+        if os.environ.get("LOCAL_RANK", "0") != "0":  # every process parses; one prints
+            sys.exit(2)
+        raise
+    accelerator = make_accelerator(resolved.run)
+    with ExitStack() as lock:
+        _run(resolved, accelerator, lock)
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
-    """The run's precision and trackers on whatever was launched."""
-    # Where no loss looks at the pooled state, the projection has no gradient, and DDP must be told; xlmr's projection
-    # of the states has none on tight steps.
-    has_unused_parameters = not config.losses.uses_pooled or config.student.xlmr is not None
+    """The run's trackers on whatever was launched; the trainer itself casts, averages and accumulates gradients."""
     return Accelerator(
-        mixed_precision="bf16" if config.train.precision == "bf16" else "no",
+        mixed_precision="no",
         log_with=config.train.trackers or None,
         project_dir=config.out_dir,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=has_unused_parameters, gradient_as_bucket_view=True),
-            InitProcessGroupKwargs(timeout=_TOKENIZE_TIMEOUT),
-        ],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_TOKENIZE_TIMEOUT)],
     )
 
 
-def _run(resolved: ResolvedConfig, accelerator: Accelerator) -> None:
+def _run(resolved: ResolvedConfig, accelerator: Accelerator, lock: ExitStack) -> None:
     """Prepare on the main process, then train on all."""
-    config = resolved.run
-    set_seed(config.train.seed)
-    # The main process alone prepares; where that fails it exits, and the launcher ends the others.
-    prepared = prepare_run(resolved, accelerator.num_processes) if accelerator.is_main_process else None
-    store = [str(prepared.store) if prepared else ""]
-    broadcast_object_list(store)
-    pretrained = prepared.pretrained if prepared else config.load_teacher()
+    set_seed(resolved.run.train.seed)
+    config, prepared = _prepare(resolved.run, accelerator, lock)
     if config.train.trackers:
-        accelerator.init_trackers("yuqiao", config={"config": resolved.yaml})
-    setup = build_setup(config, accelerator, Path(store[0]), pretrained)
-    trainer = Trainer(setup, config.train, accelerator, config.out_dir)
+        accelerator.init_trackers("yuqiao", config={"config": ResolvedConfig(config).yaml})
     try:
-        progress = trainer.train()
+        setup = build_setup(config, accelerator, prepared.store, prepared.pretrained)
+        progress = Trainer(setup, config.train, accelerator, config.out_dir).train()
     except DivergedError as error:
         raise UserError(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        budget = config.train.tokens_at_once or "all"
+        raise UserError(
+            f"train.tokens_at_once: out of memory on {accelerator.device} with {budget} token positions at once; "
+            "set it to a smaller number, or train.recompute: true"
+        ) from error
     finally:
         accelerator.end_training()
     if accelerator.is_main_process:
         print(f"{config.out_dir}: step {progress.step} of {config.train.steps}, {progress.pairs} pairs")
         print(f"next: python scripts/export.py --run {config.out_dir} --out STUDENT")
+
+
+def _prepare(run: RunConfig, accelerator: Accelerator, lock: ExitStack) -> tuple[RunConfig, PreparedRun]:
+    """Prepare on the main process; where it finds a mistake, the others end without a word."""
+    verdict: list[str] = ["", "", ""]
+    prepared: PreparedRun | None = None
+    mistake: UserError | OSError | None = None
+    if accelerator.is_main_process:
+        try:
+            folder = run.out_dir
+            busy = f"out_dir: another process trains in {folder}; wait for it, stop it, or name another folder"
+            lock.enter_context(file_lock(folder, busy))
+            run = with_precision(run, accelerator.device)
+            prepared = prepare_run(ResolvedConfig(run), accelerator.num_processes)
+            verdict = ["", str(prepared.store), run.train.precision]
+        except (UserError, OSError) as error:
+            mistake, verdict[0] = error, str(error) or type(error).__name__
+    broadcast_object_list(verdict)
+    if mistake is not None:
+        raise mistake
+    message, store, precision = verdict
+    if message:
+        time.sleep(1)  # the launcher ends all processes when one has ended: the main one prints first
+        sys.exit(2)
+    run = replace(run, train=replace(run.train, precision=precision))  # type: ignore[arg-type]
+    if accelerator.is_main_process:
+        print(f"training on {accelerator.num_processes} x {accelerator.device.type} in {precision}", flush=True)
+    return run, prepared or PreparedRun(Path(store), run.load_teacher())

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line a logged step, in step with the checkpoint that a run resumes from."""
+"""metrics.jsonl, one line a logged step, consistent with the checkpoint that a run resumes from."""
 
 import json
 import time
@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from data.cli import UserError
+from data.files import write_text
 
 
 class MetricsFile:
-    """Appends records; opening it at a step forgets what was logged beyond that step before a kill."""
+    """Appends records; opening it at a step drops the records of later steps, logged before a kill."""
 
     def __init__(self, path: Path, step: int) -> None:
         """Open `path`, dropping records of later steps and a line that a kill cut short."""
         kept = [line for number, line in enumerate(_whole_lines(path), 1) if _step(path, number, line) <= step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        partial.replace(path)
+        write_text("".join(line + "\n" for line in kept), path)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -45,27 +45,38 @@ def _step(path: Path, number: int, line: str) -> int:
         raise UserError(f"{path}:{number}: not a record with a step; remove that line and start again") from error
 
 
+_STEPS = "steps"
+
+
 class TermAverages:
-    """Sums of the terms and the pairs since they were last read; nothing leaves the device before that."""
+    """Means of the terms since they were last read; nothing leaves the device before that."""
 
     def __init__(self) -> None:
         """Start counting."""
-        self._sums: dict[str, torch.Tensor] = {}
-        self._seen: dict[str, int] = {}  # steps that had the term; some losses count on full steps alone
-        self._steps, self._pairs, self._since = 0, 0, time.perf_counter()
+        self._names: list[str] = []
+        self._sums: torch.Tensor | None = None  # [2, names]: sums, and the number of steps that had the term
+        self._pairs, self._since = 0, time.perf_counter()
 
-    def add(self, terms: Mapping[str, torch.Tensor], pairs: int) -> None:
-        """Count one step."""
-        for name, term in terms.items():
-            self._sums[name] = self._sums[name] + term if name in self._sums else term
-            self._seen[name] = self._seen.get(name, 0) + 1
-        self._steps, self._pairs = self._steps + 1, self._pairs + pairs
+    def add(self, terms: Mapping[str, torch.Tensor], pairs: int, counted: torch.Tensor) -> None:
+        """Add the terms of one step, unless `counted`, a bool on the device, is false: its gradient was not finite."""
+        row = {**terms, _STEPS: counted}
+        new = [name for name in row if name not in self._names]
+        self._names += new
+        zero = torch.zeros_like(counted, dtype=torch.float32)
+        values = torch.stack([row.get(name, zero).float() for name in self._names])
+        present = torch.stack([zero + 1 if name in row else zero for name in self._names])
+        step = torch.where(counted, torch.stack([values, present]), 0.0)
+        self._sums = step if self._sums is None else step + F.pad(self._sums, (0, len(new)))
+        self._pairs += pairs
 
     def pop(self) -> dict[str, float]:
         """Means of the terms over the steps that had them, of `loss` over all, and `pairs_per_second`; starts anew."""
-        sums = {name: value.item() for name, value in self._sums.items()}
-        values = {name: value / self._seen[name] for name, value in sums.items()}
-        values["loss"] = sum(value for name, value in sums.items() if name != "grad_norm") / self._steps
+        assert self._sums is not None
+        sums, counts = (dict(zip(self._names, row, strict=True)) for row in self._sums.tolist())
+        steps = sums.pop(_STEPS)
+        values = {name: total / counts[name] for name, total in sums.items() if counts[name]}
+        if steps:
+            values["loss"] = sum(total for name, total in sums.items() if name != "grad_norm") / steps
         values["pairs_per_second"] = self._pairs / (time.perf_counter() - self._since)
-        self._sums, self._seen, self._steps, self._pairs, self._since = {}, {}, 0, 0, time.perf_counter()
+        self._names, self._sums, self._pairs, self._since = [], None, 0, time.perf_counter()
         return values

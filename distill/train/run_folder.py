@@ -1,44 +1,44 @@
-"""A run's folder belongs to one configuration, written into it first.
-
-The student of a run's folder.
-"""
+"""A run's folder: it belongs to one configuration, written first; and the student in it."""
 
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
+from data.files import write_text
+from distill.distributed import resolve_precision
 from distill.student.base import StudentEncoder
 from distill.student.extended import ExtendedConfig
 from distill.text_tower import StateLayer
 from distill.train import checkpoint
-from distill.train.config import ResolvedConfig, RunConfig, StudentConfig, TrainConfig, parse_config
+from distill.train.config import ResolvedConfig, RunConfig, StudentConfig, TrainConfig, read_stored_config
 
-# What may change when a run goes on.
+# Settings that do not affect the weights, and may change when a run is resumed.
 _CHANGEABLE = (
-    "recompute",
-    "accumulate",
-    "compile",
-    "shard",
-    "log_every",
-    "eval_every",
-    "save_every",
-    "keep",
-    "trackers",
-)
+    "recompute", "tokens_at_once", "compile", "shard", "log_every", "eval_every", "save_every", "keep", "trackers",
+)  # fmt: skip
+
+
+def with_precision(run: RunConfig, device: torch.device) -> RunConfig:
+    """`run` with `train.precision: auto` resolved: as its folder has it, where it is resumed, else for `device`."""
+    path, precision = run.out_dir / "config.yaml", run.train.precision
+    if precision == "auto" and path.is_file() and checkpoint.saved_steps(run.out_dir / "checkpoints"):
+        precision = read_stored_config(path).train.precision
+    return replace(run, train=replace(run.train, precision=resolve_precision(precision, device)))
 
 
 def claim_run_dir(folder: Path, resolved: ResolvedConfig) -> None:
-    """Write config.yaml into `folder`, or check that the one there asks for the same training.
+    """Write config.yaml into `folder`; UserError where the one there trains other weights.
 
-    A folder without a checkpoint is claimed anew, so that a mistake found after the claim can be mended in place.
+    A folder without a checkpoint is claimed anew, so that a mistake found after the claim can be fixed in place.
     """
     path = folder / "config.yaml"
     if path.is_file():
-        stored = _flattened(asdict(_weight_affecting(parse_config(["--config", str(path)]).run)))
+        stored = _flattened(asdict(_weight_affecting(read_stored_config(path))))
         requested = _flattened(asdict(_weight_affecting(resolved.run)))
         changed_keys = [
             key for key in {**requested, **stored} if requested.get(key, "absent") != stored.get(key, "absent")
@@ -49,22 +49,20 @@ def claim_run_dir(folder: Path, resolved: ResolvedConfig) -> None:
                 f"{key}: {requested.get(key, 'absent')!r} here, {stored.get(key, 'absent')!r} in {path}; "
                 "give the same, or another --out_dir"
             )
-        if changed_keys:  # nothing was trained yet: the mended configuration starts afresh
+        if changed_keys:  # nothing was trained yet
             shutil.rmtree(folder / "tokenizer", ignore_errors=True)
     elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"out_dir: {folder} holds other things and no config.yaml; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(resolved.yaml, encoding="utf-8")
-    partial.replace(path)
+    write_text(resolved.yaml, path)
 
 
 def _weight_affecting(run: RunConfig) -> RunConfig:
-    """`run` without what has no say in the weights."""
+    """`run` with defaults for everything that does not affect the weights."""
     default = TrainConfig()
-    free = {name: getattr(default, name) for name in _CHANGEABLE}
+    unused = {name: getattr(default, name) for name in _CHANGEABLE}
     kind = run.student if run.student != StudentConfig() else StudentConfig(extended=ExtendedConfig())
-    data, train = replace(run.data, token_store=None), replace(run.train, **free)
+    data, train = replace(run.data, token_store=None), replace(run.train, **unused)
     return replace(run, student=kind, out_dir=Path(), train=train, data=data)
 
 
@@ -82,12 +80,12 @@ class Student:
     model: CLIPTextModelWithProjection
     tokenizer: PreTrainedTokenizerFast
     state_layer: StateLayer = "last"
-    """Which of its states the UNet reads."""
+    """The layer whose states the UNet reads."""
 
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A run's configuration, and its student as it is trained, with the weights of checkpoint `step`."""
+    """A run's configuration, and its student with the weights of checkpoint `step`."""
 
     config: RunConfig
     step: int
@@ -105,11 +103,11 @@ def read_config(run: Path) -> RunConfig:
     """The configuration of `run`."""
     if not (run / "config.yaml").is_file():
         raise UserError(f"--run {run}: no config.yaml there; name the out_dir of a run")
-    return parse_config(["--config", str(run / "config.yaml")]).run
+    return read_stored_config(run / "config.yaml")
 
 
 def open_run(run: Path, step: int | None) -> OpenedRun:
-    """The student of `run` at `step`, or at its newest checkpoint, ready to be trained or asked."""
+    """The student of `run` at `step`, or at its newest checkpoint, as it is trained, with EMA weights if there are."""
     config = read_config(run)
     saved = checkpoint.saved_steps(run / "checkpoints")
     if not saved:
@@ -119,6 +117,6 @@ def open_run(run: Path, step: int | None) -> OpenedRun:
     kind = config.student.kind
     tokenizer = kind.load_tokenizer(run / "tokenizer", "--run")
     student = kind.build(config.load_teacher(), tokenizer, translations={}, on_cpu=True)
-    chosen = saved[-1] if step is None else step
-    checkpoint.load_weights(run / "checkpoints", chosen, checkpoint.trainable(student), use_ema=True)
-    return OpenedRun(config, chosen, student, tokenizer)
+    loaded_step = saved[-1] if step is None else step
+    checkpoint.load_weights(run / "checkpoints", loaded_step, checkpoint.trainable(student), use_ema=True)
+    return OpenedRun(config, loaded_step, student, tokenizer)

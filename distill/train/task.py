@@ -5,7 +5,7 @@ computes them once on all outputs and runs only the towers in chunks: without gr
 back-propagate each chunk's share of the outputs' gradient. One forward pass more; the gradients are exact.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -18,13 +18,15 @@ from distill.losses.base import scheduled_terms
 from distill.losses.translation import Decoder, Language
 from distill.student.base import StudentEncoder
 from distill.text_tower import EncoderOutput
-from distill.train.batch import Targets, Teacher, TrainBatch
+from distill.train.batch import Targets, TrainBatch, chunked, split_rows
 from distill.train.checkpoint import DECODER, trainable
+
+Autocast = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
 class EmptyPromptTarget:
-    """The empty prompt: the student's ids, int64 [1, slots], and the teacher's states of it."""
+    """The empty prompt: the student's ids, int64 [1, max_length], and the teacher's output for it."""
 
     ids: torch.Tensor
     target: EncoderOutput
@@ -32,7 +34,7 @@ class EmptyPromptTarget:
 
 @dataclass(frozen=True)
 class LossConstants:
-    """What some losses need besides a batch; on the training device."""
+    """Inputs of losses that are the same in every step; on the training device."""
 
     empty: EmptyPromptTarget | None = None
     geometry: Geometry | None = None
@@ -41,14 +43,14 @@ class LossConstants:
 
 
 class Task(nn.Module):
-    """The module that is trained; one forward per step, so that any wrapper sees every use of a weight."""
+    """The module that is trained."""
 
-    def __init__(self, student: StudentEncoder, losses: LossesConfig, extras: LossConstants | None = None) -> None:
-        """Train `student`, and the decoder where a loss wants one."""
+    def __init__(self, student: StudentEncoder, losses: LossesConfig, constants: LossConstants | None = None) -> None:
+        """Train `student`, and the decoder where a loss needs one."""
         super().__init__()
         self.student = student
         self._losses = losses
-        self._extras = extras or LossConstants()
+        self._constants = constants or LossConstants()
         self.decoder: Decoder | None = losses.translation.build_decoder(student) if losses.translation else None
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -56,26 +58,38 @@ class Task(nn.Module):
         decoder = trainable(self.decoder) if self.decoder else {}
         return {**trainable(self.student), **{DECODER + name: weight for name, weight in decoder.items()}}
 
+    def student_ids(self, batch: TrainBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Chinese and English ids of a step; on max-length steps the empty prompt is the last row of the English."""
+        empty = self._constants.empty
+        if empty is None or not batch.padded_to_max:
+            return batch.student_zh_ids, batch.student_en_ids
+        return batch.student_zh_ids, torch.cat([batch.student_en_ids, empty.ids])
+
     def forward(self, batch: TrainBatch, targets: Targets, progress: float = 0.0) -> LossTerms:
-        """Named loss terms, scalars; `done` is the share of the run that lies behind."""
-        return self.terms(
-            batch, self.student(batch.student_zh_ids), self.student(batch.student_en_ids), targets, progress
-        )
+        """Named loss terms, scalars; `progress` is the share of the run's steps that are done."""
+        chinese, english = map(self.student, self.student_ids(batch))
+        return self.terms(batch, chinese, english, targets, progress)
 
     def terms(
         self, batch: TrainBatch, chinese: EncoderOutput, english: EncoderOutput, targets: Targets, progress: float
     ) -> LossTerms:
-        """The same of the student's states."""
-        empty = self._extras.empty
+        """Named loss terms of the student's outputs for `student_ids`."""
+        empty, empty_states = self._constants.empty, None
+        if empty is not None:
+            if batch.padded_to_max:
+                empty_states = EmptyPromptStates(english.rows(slice(-1, None)), empty.target)
+                english = english.rows(slice(None, -1))
+            else:
+                empty_states = EmptyPromptStates(self.student(empty.ids), empty.target)
         step = LossInput(
             chinese=chinese,
             target=targets.pairs,
             english=english,
             english_target=targets.english,
             padded_to_max=batch.padded_to_max,
-            aligned=self._extras.aligned,
-            empty=EmptyPromptStates(self.student(empty.ids), empty.target) if empty else None,
-            geometry=self._extras.geometry,
+            aligned=self._constants.aligned,
+            empty=empty_states,
+            geometry=self._constants.geometry,
             translation_losses=self._translation_losses(batch, chinese, english),
             progress=progress,
         )
@@ -84,22 +98,21 @@ class Task(nn.Module):
             return scheduled_terms(self._losses.enabled, step)
 
     def _translation_losses(self, batch: TrainBatch, chinese: EncoderOutput, english: EncoderOutput) -> LossTerms:
-        """The decoder's cross-entropy by direction, on the pairs whose English the student read."""
-        if self.decoder is None or self._losses.translation is None:
+        """The decoder's cross-entropy by direction, on the pairs with student English."""
+        translation = self._losses.translation
+        if self.decoder is None or translation is None:
             return {}
-        decoder_rows = slice(None, None, self._losses.translation.decoder.every)
-        states = {"zh": chinese.rows(batch.english_rows).rows(decoder_rows), "en": english.rows(decoder_rows)}
+        rows = slice(None, None, translation.decoder.every)
+        states = {"zh": chinese.rows(batch.english_rows).rows(rows), "en": english.rows(rows)}
         ids: dict[Language, torch.Tensor] = {
-            "zh": batch.student_zh_ids[batch.english_rows][decoder_rows],
-            "en": batch.student_en_ids[decoder_rows],
+            "zh": batch.student_zh_ids[batch.english_rows][rows],
+            "en": batch.student_en_ids[rows],
         }
         return {
-            f"{output_language}_from_{input_language}": self.decoder(
-                self.student, states[input_language], ids[output_language], output_language
-            )
-            for output_language in ids
-            for input_language in states
-            if f"{output_language}_from_{input_language}" in self._losses.translation.weights
+            f"{output}_from_{source}": self.decoder(self.student, states[source], ids[output], output)
+            for output in ids
+            for source in states
+            if f"{output}_from_{source}" in translation.weights
         }
 
 
@@ -108,36 +121,32 @@ def total(terms: LossTerms) -> torch.Tensor:
     return torch.stack(list(terms.values())).sum()
 
 
-Autocast = Callable[[], AbstractContextManager[None]]
-
-
-def chunked_targets(teacher: Teacher, chunks: Sequence[TrainBatch]) -> Targets:
-    """The teacher's states of all parts."""
-    targets = [teacher.targets(part) for part in chunks]
-    return Targets(
-        EncoderOutput.cat([part.pairs for part in targets]), EncoderOutput.cat([part.english for part in targets])
-    )
-
-
-def cached_backward(
-    task: Task, batch: TrainBatch, targets: Targets, progress: float, num_chunks: int, autocast: Autocast
+def backward(
+    task: Task, batch: TrainBatch, targets: Targets, progress: float, tokens_at_once: int | None, autocast: Autocast
 ) -> LossTerms:
-    """Terms of the step, whose gradients are added to the weights of `task`; `count` parts."""
-    chunks = batch.chunks(num_chunks)
+    """Terms of a step, with their gradients added to the weights of `task`.
+
+    At most `tokens_at_once` token positions (None: all) keep their activations at the same time.
+    """
+    ids = task.student_ids(batch)
+    if tokens_at_once is None or sum(view.numel() for view in ids) <= tokens_at_once:
+        with autocast():
+            terms: LossTerms = task(batch, targets, progress)
+        total(terms).backward()  # type: ignore[no-untyped-call]
+        return terms
     with torch.no_grad(), autocast():
-        outputs = [(task.student(part.student_zh_ids), task.student(part.student_en_ids)) for part in chunks]
-    chinese, english = (EncoderOutput.cat([pair[side] for pair in outputs]).detached_leaf() for side in (0, 1))
+        outputs = [chunked(task.student, view, tokens_at_once).detached_leaf() for view in ids]
     with autocast():
-        terms = task.terms(batch, chinese, english, targets, progress)
+        terms = task.terms(batch, outputs[0], outputs[1], targets, progress)
     total(terms).backward()  # type: ignore[no-untyped-call]
-    for index, chunk in enumerate(chunks):
-        for ids, states in ((chunk.student_zh_ids, chinese), (chunk.student_en_ids, english)):
+    for view, output in zip(ids, outputs, strict=True):
+        start = 0
+        for chunk in split_rows(view, tokens_at_once):
             with autocast():
-                recomputed = task.student(ids)
-            rows = slice(index * len(ids), (index + 1) * len(ids))
-            output_pairs = ((recomputed.hidden_states, states.hidden_states), (recomputed.pooled, states.pooled))
-            with_gradient = [
-                (one, whole.grad[rows]) for one, whole in output_pairs if whole.grad is not None and one.requires_grad
-            ]
-            torch.autograd.backward([one for one, _ in with_gradient], [gradient for _, gradient in with_gradient])
+                recomputed: EncoderOutput = task.student(chunk)
+            rows, start = slice(start, start + len(chunk)), start + len(chunk)
+            pairs = ((recomputed.hidden_states, output.hidden_states.grad), (recomputed.pooled, output.pooled.grad))
+            # Where no loss looks at the pooled state, or a frozen tower has no gradient to pass on.
+            used = [(new, gradient[rows]) for new, gradient in pairs if gradient is not None and new.requires_grad]
+            torch.autograd.backward([new for new, _ in used], [gradient for _, gradient in used])
     return terms

@@ -1,14 +1,10 @@
-"""The loop: set the rate, step, count, log, evaluate, save.
+"""The training loop: set the learning rate, step, count, log, evaluate, save."""
 
-SIGTERM as a wish: a scheduler gives time to save.
-"""
-
-import math
 import signal
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -17,92 +13,112 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from distill.distributed import average_gradients, full_tensor, reshard, shard
+from distill.distributed import (
+    AnyRank,
+    average_gradients,
+    broadcast_weights,
+    full_tensor,
+    reshard,
+    resolve_precision,
+    shard,
+)
 from distill.losses import LossTerms
 from distill.train import checkpoint
-from distill.train.batch import BatchLoader, Prefetcher, TrainBatch
+from distill.train.batch import BatchLoader, Prefetcher
 from distill.train.checkpoint import Progress
 from distill.train.config import TrainConfig
 from distill.train.metrics import MetricsFile, TermAverages
-from distill.train.optim import EMA, SPIKE_WINDOW, is_spike, make_optimizer, set_lr
+from distill.train.optim import EMA, MAX_BAD_STEPS, SkippedSteps, make_optimizer, set_lr
 from distill.train.setup import TrainSetup
-from distill.train.task import cached_backward, chunked_targets, total
-from distill.train.validation import validate
+from distill.train.task import backward
+
+
+@dataclass
+class Signals:
+    """Signals received since the last save: `save` (SIGUSR1), `stop` (SIGTERM, SIGINT: save, then end)."""
+
+    save: bool = False
+    stop: bool = False
 
 
 @contextmanager
-def catch_sigterm() -> Iterator[list[int]]:
-    """While open, SIGTERM adds to the list instead of ending the process."""
-    received: list[int] = []
+def catch_signals() -> Iterator[Signals]:
+    """While open, signals set flags instead of ending the process; a second SIGINT raises KeyboardInterrupt."""
+    received = Signals()
 
-    def on_sigterm(number: int, _: FrameType | None) -> None:
-        received.append(number)
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if number == getattr(signal, "SIGUSR1", None):
+            received.save = True
+            return
+        if number == signal.SIGINT and received.stop:
+            signal.default_int_handler(number, frame)
+        received.stop = True
 
-    previous_handler = signal.signal(signal.SIGTERM, on_sigterm)
+    names = [name for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]  # Windows has no SIGUSR1
+    previous = {name: signal.signal(getattr(signal, name), on_signal) for name in names}
     try:
         yield received
     finally:
-        signal.signal(signal.SIGTERM, previous_handler)
-
-
-_VALIDATION_ROWS = 500  # a domain
+        for name, handler in previous.items():
+            signal.signal(getattr(signal, name), handler)
 
 
 class DivergedError(Exception):
-    """The gradients are not finite; no weight has moved since the last sound step."""
+    """Gradients stayed not finite; no weight has moved since the last sound step."""
 
 
 class Trainer:
-    """Trains `parts.task` in `folder`, from its newest checkpoint on, on every process of `accelerator`."""
+    """Trains `setup.task` in `folder`, from its newest checkpoint on, on every process of `accelerator`."""
 
     def __init__(self, setup: TrainSetup, config: TrainConfig, accelerator: Accelerator, folder: Path) -> None:
-        """Build the optimizer, wrap the task, and load the newest checkpoint where there is one."""
+        """Build the optimizer and load the newest checkpoint where there is one; collective."""
         self.setup, self._config, self._accelerator = setup, config, accelerator
         self._checkpoints = folder / "checkpoints"
+        device, precision = accelerator.device, resolve_precision(config.precision, accelerator.device)
+        self.autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16")
+        setup.task.to(device).train()  # recomputation needs train mode, and from_pretrained leaves evaluation mode
         self._weights = setup.task.trainable()
         self._progress = Progress(step=0, pairs=0)
-        # The step of a checkpoint is loaded before wrapping: DDP then sends rank 0's weights to all.
-        saved = checkpoint.saved_steps(self._checkpoints)
-        if saved:
+        if saved := checkpoint.saved_steps(self._checkpoints):
             self._progress = checkpoint.load_weights(self._checkpoints, saved[-1], self._weights)
-        self._norms = deque(self._progress.norms, maxlen=SPIKE_WINDOW)
+        broadcast_weights(self._weights.values())
         if config.shard and accelerator.num_processes > 1:
             shard(setup.task.student, setup.task.student.layers(), setup.task.decoder)
-            self._weights, self._model = setup.task.trainable(), setup.task
-        else:
-            self._model = accelerator.prepare_model(setup.task)
+            self._weights = setup.task.trainable()
         self._ema = EMA(self._weights, config.ema) if config.ema else None
+        self._optimizer = make_optimizer(self._weights, config)
         if saved and self._ema:
             checkpoint.load_ema(self._checkpoints, saved[-1], self._ema.ema_weights)
-        self._optimizer = make_optimizer(self._weights, config)
         if saved:
             checkpoint.load_optimizer(self._checkpoints, saved[-1], self._weights, self._optimizer)
+        self._skipped = SkippedSteps(self._progress.skipped, self._progress.norms, config.spike, device)
         self._metrics = (
             MetricsFile(folder / "metrics.jsonl", self._progress.step) if accelerator.is_main_process else None
         )
+        self._any_rank = AnyRank()
 
     def train(self) -> Progress:
-        """Run to the last step, or to a SIGTERM, which saves first.
+        """Run to the last step, or to SIGTERM or SIGINT, which save first.
 
-        Gradients that are not finite raise `DivergedError` on every rank.
+        Gradients that stay not finite raise `DivergedError` on every rank.
         """
         config, first, averages = self._config, self._progress.step, TermAverages()
         prefetcher = Prefetcher(self.setup.loader, first, config.steps)
-        with catch_sigterm() as signals, prefetcher as loader, self._progress_bar() as bar:
+        with catch_signals() as signals, prefetcher as loader, self._progress_bar() as bar:
             for step in range(first, config.steps):
                 terms = self.step(step, loader)
-                averages.add(terms, config.batch_size)
+                averages.add(terms, config.batch_size, terms["grad_norm"].isfinite())
                 bar.update(config.batch_size)
                 last = step + 1 == config.steps
-                logging = (step + 1) % config.log_every == 0
-                stopping = (
-                    self._any_rank_stopping(signals) if logging or self._accelerator.num_processes == 1 else False
-                )
-                if last or stopping or logging:
+                saving, stopping = self._any_rank(signals.save, signals.stop)
+                signals.save = False
+                if last or stopping or (step + 1) % config.log_every == 0:
+                    self._check_divergence()
                     self._log(averages.pop(), bar)
                 if last or (step + 1) % config.eval_every == 0:
                     self._evaluate(bar)
-                if last or stopping or (step + 1) % config.save_every == 0:
+                if last or stopping or saving or (step + 1) % config.save_every == 0:
+                    self._check_divergence()
                     self._save()
                 if stopping:
                     break
@@ -111,86 +127,59 @@ class Trainer:
         return self._progress
 
     def step(self, step: int, loader: Prefetcher | BatchLoader) -> LossTerms:
-        """One optimizer step; named terms, still on the device."""
-        set_lr(self._optimizer, step, self._config)
+        """One optimizer step; named terms and the gradient's norm, still on the device."""
+        config, task = self._config, self.setup.task
+        set_lr(self._optimizer, step, config)
         batch = loader[step].to(self._accelerator.device)
         self._optimizer.zero_grad(set_to_none=True)
-        terms = self._backward(batch, step / self._config.steps)
-        norm = full_tensor(torch.nn.utils.clip_grad_norm_(self._weights.values(), self._config.clip_norm))
-        # The gradients are averaged by now: every rank sees the same norm, and all stop before the optimizer moves.
-        if not math.isfinite(norm.item()):
-            raise DivergedError(
-                f"step {step + 1}: the gradients are not finite; lower train.lr, or train.precision: fp32"
-            )
-        self._optimizer_step(step, norm.item())
-        return {**{name: term.detach() for name, term in terms.items()}, "grad_norm": norm}
-
-    def _backward(self, batch: TrainBatch, progress: float) -> LossTerms:
-        """Leave the step's gradients, averaged over the ranks, in the weights."""
-        num_chunks, teacher, autocast = self._config.accumulate, self.setup.teacher, self._accelerator.autocast
-        if num_chunks == 1:
-            with autocast():
-                terms: LossTerms = self._model(batch, teacher.targets(batch), progress)
-            self._accelerator.backward(total(terms))
-            return terms
-        with autocast():
-            targets = chunked_targets(teacher, batch.chunks(num_chunks))
-        terms = cached_backward(self.setup.task, batch, targets, progress, num_chunks, autocast)
+        with self.autocast():
+            targets = self.setup.teacher.targets(batch, config.tokens_at_once)
+        terms = backward(task, batch, targets, step / config.steps, config.tokens_at_once, self.autocast)
         average_gradients(self._weights.values())
-        return terms
-
-    def _optimizer_step(self, step: int, norm: float) -> None:
-        """Move the weights, unless the step's gradient is a spike; every rank decides alike."""
-        skipped = self._progress.skipped
-        if self._config.spike and is_spike(norm, self._norms, self._config.spike):
-            skipped += 1
-        else:
-            self._optimizer.step()
-        if self._config.spike:
-            self._norms.append(norm)
+        norm = full_tensor(torch.nn.utils.clip_grad_norm_(self._weights.values(), config.clip_norm))
+        # The gradients are averaged: every rank has the same norm, and all skip the same steps.
+        self._optimizer.found_inf = self._skipped.add(norm)  # type: ignore[attr-defined]  # fused AdamW reads it
+        self._optimizer.step()
         if self._ema:
             self._ema.update(step)
-        pairs = self._progress.pairs + self._config.batch_size
-        self._progress = replace(self._progress, step=step + 1, pairs=pairs, skipped=skipped)
+        self._progress = replace(self._progress, step=step + 1, pairs=self._progress.pairs + config.batch_size)
+        return {**{name: term.detach() for name, term in terms.items()}, "grad_norm": norm}
+
+    def _check_divergence(self) -> None:
+        if self._skipped.has_diverged():
+            raise DivergedError(
+                f"step {self._progress.step}: {MAX_BAD_STEPS} gradients in a row were not finite; lower train.lr, or "
+                "train.precision: fp32"
+            )
 
     def _log(self, values: dict[str, float], bar: "tqdm[NoReturn]") -> None:
-        """Average over the ranks what each saw of its own rows; the main process writes."""
+        """Average over the ranks; the main process writes."""
         names = sorted(values)
         mean = self._accelerator.reduce(
             torch.tensor([values[n] for n in names], device=self._accelerator.device), "mean"
         )
         values = dict(zip(names, mean.tolist(), strict=True))
         values["lr"] = self._optimizer.param_groups[0]["lr"]
-        if self._config.spike:
-            values["skipped"] = self._progress.skipped
-        bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+        if self._config.spike or self._skipped.count():
+            values["skipped"] = self._skipped.count()
+        bar.set_postfix(loss=f"{values.get('loss', float('nan')):.4f}", refresh=False)
         self._record(values)
 
     def _evaluate(self, bar: "tqdm[NoReturn]") -> None:
-        """The main process encodes the held-out slice; the others wait, or join in where each has a share."""
-        if self._accelerator.is_main_process or self._config.shard:
+        """The main process encodes the held-out rows; the others wait, or take part where weights are sharded."""
+        main = self._accelerator.is_main_process
+        if main or self._config.shard:
             student = self.setup.task.student.eval()
-            weights_context = self._ema.swapped_in() if self._ema else nullcontext()
-            with weights_context, torch.no_grad(), self._accelerator.autocast():
-                result = validate(
-                    self.setup.valid,
-                    self.setup.teacher,
-                    student,
-                    self.setup.teacher_vocabulary.pad_id,
-                    student.vocabulary.pad_id,
-                    self._accelerator.device,
-                    _VALIDATION_ROWS,
-                )
+            with self._ema.swapped_in() if self._ema else nullcontext(), torch.no_grad(), self.autocast():
+                result = self.setup.validate()
                 reshard(student)
             student.train()
             self._record({f"valid/{name}": value for name, value in result.items()})
-            for name in ("caption", *self.setup.valid):
-                if f"{name}/zh2en" in result and self._accelerator.is_main_process:
-                    bar.write(
-                        f"step {self._progress.step}: {name} zh2en {result[f'{name}/zh2en']:.3f}, "
-                        f"en2zh {result[f'{name}/en2zh']:.3f}, cosine {result[f'{name}/cosine_zh']:.4f}"
-                    )
-                    break
+            domain = next((name for name in ("caption", *self.setup.valid) if f"{name}/zh2en" in result), None)
+            if domain and main:
+                zh2en, en2zh, cosine = (result[f"{domain}/{name}"] for name in ("zh2en", "en2zh", "cosine_zh"))
+                scores = f"{domain} zh2en {zh2en:.3f}, en2zh {en2zh:.3f}, cosine {cosine:.4f}"
+                bar.write(f"step {self._progress.step}: {scores}")
         self._accelerator.wait_for_everyone()
 
     def _record(self, values: dict[str, float]) -> None:
@@ -199,23 +188,13 @@ class Trainer:
         self._accelerator.log(values, step=self._progress.step)
 
     def _save(self) -> None:
-        progress = replace(self._progress, norms=tuple(self._norms))
-        weights, moments = (
-            checkpoint.full_state(self._weights),
-            checkpoint.optimizer_state(self._weights, self._optimizer),
-        )
+        progress = replace(self._progress, skipped=self._skipped.count(), norms=tuple(self._skipped.norms))
+        weights = checkpoint.full_state(self._weights)
+        moments = checkpoint.optimizer_state(self._weights, self._optimizer)
         ema = checkpoint.full_state(self._ema.ema_weights) if self._ema else None
         if self._accelerator.is_main_process:
             checkpoint.save(self._checkpoints, weights, moments, progress, self._config.keep, ema)
         self._accelerator.wait_for_everyone()
-
-    def _any_rank_stopping(self, signals: list[int]) -> bool:
-        """Whether any rank has been asked to stop: the signal reaches them at different steps, they stop at one.
-
-        Ranks talk of it when they log: asking at every step would make a GPU wait.
-        """
-        flag = torch.tensor([len(signals)], device=self._accelerator.device)
-        return bool(self._accelerator.reduce(flag, "sum").item())
 
     def _progress_bar(self) -> "tqdm[NoReturn]":
         pairs_done, total_pairs = self._progress.pairs, self._config.steps * self._config.batch_size

@@ -128,7 +128,7 @@ def _build_bench(resolved: ResolvedConfig, args: Namespace) -> TrainingBench:
     def loader_of(share: float, everything: bool) -> BatchLoader:
         schedule = BatchSchedule(0, config.train.batch_size, config.data.window, share)
         batches = BatchDataset(tokens, mixture, schedule, *vocabularies)
-        return BatchLoader(batches, *vocabularies, config.train.english_every, everything)
+        return BatchLoader(batches, config.train.english_every, everything)
 
     modes = {"tight": loader_of(0, False), "mix": loader_of(args.full_share, False), "padded": loader_of(1, True)}
     eos_ids = vocabularies[0].eos_id, vocabularies[1].eos_id
@@ -152,7 +152,7 @@ def _round(bench: TrainingBench, args: Namespace, number: int) -> Round:
         loader = bench.loaders[name]
         measured[f"{name} loader"] = timed(partial(_run_all, loader.__getitem__, steps))
         batches = [loader[step].to(setup.teacher.device) for step in steps]
-        with bench.accelerator.autocast():
+        with trainer.autocast():
             measured[f"{name} teacher"] = timed(lambda: [setup.teacher.targets(batch) for batch in batches])  # noqa: B023
     measured["pairs"] = args.steps * args.batch_size
     return measured

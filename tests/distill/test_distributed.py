@@ -23,15 +23,15 @@ def _options(teacher: Path, corpus: Path, out: Path, train: dict[str, Any]) -> d
     return tree
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("tokens", [None, 40])
 def test_two_shares_are_one_whole(
-    accumulate: int, teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tokens: int | None, teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Six steps with a decoder; then the last checkpoint is removed, and two shares go on from the third step's.
 
     Looking at held-out rows between the steps, with the mean in the weights' place, changes nothing.
     """
-    train = {"accumulate": accumulate, "ema": 0.5, "eval_every": 2}
+    train = {"tokens_at_once": tokens, "ema": 0.5, "eval_every": 2}
     _train(write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / "one", train)), monkeypatch)
 
     def checked(student: nn.Module, layers: Iterable[nn.Module], decoder: nn.Module) -> None:

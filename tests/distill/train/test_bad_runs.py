@@ -63,7 +63,7 @@ KEYS: list[tuple[str, object, str]] = [
     ("train.steps", 1.5, "train.steps: must be a whole number, not 1.5"),
     ("losses.hidden", {"l1": "much"}, "losses.hidden.l1: must be a number, not 'much'"),
     ("data.mixture", {"weights": 3}, "data.mixture.weights: must be a mapping or null, not 3"),
-    ("train.precision", "fp16", "train.precision: 'fp16' is none of 'bf16', 'fp32'"),
+    ("train.precision", "fp16", "train.precision: 'fp16' is none of 'auto', 'bf16', 'fp32'"),
     ("student.extended.freeze", "all", "student.extended.freeze: 'all' is none of 'none', 'embeddings', 'transformer'"),
     ("train.trackers", ["paper"], "train.trackers.0: 'paper' is none of 'tensorboard', 'trackio', 'wandb'"),
     ("losses", {"pooled": None, "hidden": None, "contrastive": None}, "losses: every loss is null; give at least one"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from data.loader.batches import TokenBatch, Vocabulary
+from data.loader.batches import TokenBatch
 from distill import text_tower
 from distill.losses import (
     Affinity,
@@ -21,7 +21,7 @@ from distill.losses import (
 )
 from distill.student.chinese_bpe import VocabularyConfig
 from distill.student.extended import ExtendedConfig
-from distill.text_tower import Pretrained, load_pretrained
+from distill.text_tower import Pretrained, load_pretrained, text_mask
 from distill.train.batch import BatchLoader, Teacher
 from distill.train.task import Task
 from tests.distill.tiny_clip import SLOTS
@@ -41,7 +41,8 @@ class _One:
 
     def __getitem__(self, step: int) -> TokenBatch:
         teacher_en, student_en, student_zh = self._views
-        return TokenBatch(teacher_en, student_en, student_zh, fixed_length=True)
+        longest = (int(text_mask(view, 521).sum(dim=1).max()) for view in (student_zh, teacher_en))
+        return TokenBatch(teacher_en, student_en, student_zh, True, *longest)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,7 @@ def test_slots_that_no_loss_looks_at_change_nothing(teacher: Path, words: PreTra
     for padding in (False, True):
         pretrained = load_pretrained(str(teacher))
         student = ExtendedConfig(VocabularyConfig(12, 1)).build(pretrained, words, {}, on_cpu=True)
-        vocabularies = Vocabulary(521, 521, SLOTS), student.vocabulary
-        readings = BatchLoader(_One(pretrained, words), *vocabularies, every, padding)  # type: ignore[arg-type]
+        readings = BatchLoader(_One(pretrained, words), every, padding)  # type: ignore[arg-type]
         torch.manual_seed(0)
         with torch.no_grad():  # else its English is the teacher's, and every slot is right
             for weight in student.parameters():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from distill.train import checkpoint, trainer
+from distill.train import checkpoint, optim, trainer
 from distill.train.optim import EMA, is_spike
 from distill.train.run_folder import load_run
 from tests.distill.forked import two_processes
@@ -98,7 +98,7 @@ def test_a_spike_moves_no_weight_and_is_counted(
     teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On one process and on two, which decide alike."""
-    monkeypatch.setattr(trainer, "is_spike", _skips_step_4)
+    monkeypatch.setattr(optim, "is_spike", _skips_step_4)
     for name in ("one", "two"):
         tree = run_options(teacher, corpus, tmp_path / name)
         tree["train"].update(spike=8.0, save_every=1, keep=6)

@@ -1,43 +1,43 @@
 """Recomputed activations: the same loss and gradient, fewer saved tensors; and the launch files shipped."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 
-from distill import text_tower
-from distill.student.chinese_bpe import VocabularyConfig
-from distill.student.extended import ExtendedConfig
-from distill.text_tower import load_pretrained
+from distill.train import trainer
 from tests.conftest import REPOSITORY
+from tests.distill.tiny_clip import run_options, write_config
+from tests.distill.train.test_training import _train, _weights
 
 
-def test_recomputing_changes_memory_alone(teacher: Path, corpus: Path, tmp_path: Path) -> None:
-    config = ExtendedConfig(VocabularyConfig(12, 1), "none")
-    config.build_tokenizer(load_pretrained(str(teacher)), corpus, tmp_path / "tokenizer")
-    words = text_tower.load_clip_tokenizer(str(tmp_path / "tokenizer"), "t")
-    ids = words(["草地上的一只红色的猫", "a cat"], padding=True, return_tensors="pt")["input_ids"]
-    gradients, kept = [], []
-    for recompute in (False, True):
-        student = config.build(load_pretrained(str(teacher)), words, {}, on_cpu=True).train()
-        if recompute:
-            student.enable_gradient_checkpointing()
-        sizes: list[int] = []
+def test_recomputing_changes_memory_alone(
+    teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the command, from its first step on: fewer bytes are kept for the backward pass, equal weights."""
+    kept: dict[bool, list[int]] = {False: [], True: []}
+    step = trainer.Trainer.step
+    for recompute, sizes in kept.items():
 
-        def keep(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
-            sizes.append(tensor.numel())
-            return tensor
+        def measured(self: trainer.Trainer, number: int, loader: Any, sizes: list[int] = sizes) -> Any:  # noqa: ANN401
+            def keep(tensor: torch.Tensor) -> torch.Tensor:
+                sizes[-1] += tensor.nbytes
+                return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = student(ids).hidden_states.pow(3).sum()
-        kept.append(sum(sizes))
-        loss.backward()
-        gradients.append({name: weight.grad for name, weight in student.named_parameters() if weight.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys()
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient)
-    assert kept[1] < kept[0] / 2
+            sizes.append(0)
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                return step(self, number, loader)
+
+        tree = run_options(teacher, corpus, tmp_path / str(recompute))
+        tree["train"] |= {"recompute": recompute, "eval_every": 6, "full_share": 1.0}
+        monkeypatch.setattr(trainer.Trainer, "step", measured)
+        _train(write_config(tmp_path / "c.yaml", tree), monkeypatch)
+    assert max(kept[True]) < min(kept[False]) / 2
+    one, other = (_weights(tmp_path / str(recompute), 6) for recompute in kept)
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "machines"), [("ddp", 1), ("multi-node", 2)])

@@ -50,15 +50,20 @@ def test_a_foreign_line_among_the_metrics_is_named(tmp_path: Path) -> None:
         MetricsFile(path, 5)
 
 
+SOUND = torch.tensor(True)
+
+
 def test_running_means() -> None:
     running = TermAverages()
     for value in (1.0, 3.0):
-        running.add({"a": torch.tensor(value), "b": torch.tensor(2.0), "grad_norm": torch.tensor(9.0)}, 8)
+        running.add({"a": torch.tensor(value), "b": torch.tensor(2.0), "grad_norm": torch.tensor(9.0)}, 8, SOUND)
     values = running.pop()
     assert values.pop("pairs_per_second") > 0
     assert values == {"a": 2, "b": 2, "grad_norm": 9, "loss": 4}
-    running.add({"a": torch.tensor(7.0)}, 8)
-    assert running.pop()["a"] == 7
+    running.add({"a": torch.tensor(7.0)}, 8, SOUND)
+    running.add({"a": torch.tensor(float("nan")), "b": torch.tensor(1.0)}, 8, ~SOUND)
+    values = running.pop()
+    assert (values["a"], values["loss"], "b" in values) == (7, 7, False), "a step that is skipped does not count"
 
 
 def test_bitext_accuracy_by_hand() -> None:

@@ -137,33 +137,117 @@ def test_sigterm_saves_and_the_run_goes_on(
     _same_run(tmp_path / "run", whole)
 
 
-def test_gradients_that_are_not_finite_stop_before_a_weight_moves(
-    teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
-    seen: dict[str, dict[str, torch.Tensor]] = {}
+def _spoil(bad: set[int], patch: pytest.MonkeyPatch) -> None:
+    """Makes the loss of the steps `bad`, counted from 0, infinite on every rank that computes it."""
     step, terms = trainer.Trainer.step, losses.Pooled.terms
 
-    def watched(self: trainer.Trainer, number: int, batches: Any) -> Any:  # noqa: ANN401
-        factor = float("inf") if number == 4 else 1
-        monkeypatch.setattr(
-            losses.Pooled, "terms", lambda loss, step: {n: t * factor for n, t in terms(loss, step).items()}
+    def spoiled(self: trainer.Trainer, number: int, batches: Any) -> Any:  # noqa: ANN401
+        factor = float("inf") if number in bad else 1
+        patch.setattr(
+            losses.Pooled, "terms", lambda loss, inputs: {n: t * factor for n, t in terms(loss, inputs).items()}
         )
-        if number == 4:
-            seen["before"] = {name: weight.detach().clone() for name, weight in self._weights.items()}
-            seen["after"] = {name: weight.detach() for name, weight in self._weights.items()}
         return step(self, number, batches)
 
-    monkeypatch.setattr(trainer.Trainer, "step", watched)
-    monkeypatch.setattr(sys, "argv", ["distill.py", *arguments])
+    patch.setattr(trainer.Trainer, "step", spoiled)
+
+
+def test_a_gradient_that_is_not_finite_skips_its_step(
+    teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one process and on two: the weights and moments after it are those before it, and it is counted."""
+    for out in ("one", "two"):
+        tree = run_options(teacher, corpus, tmp_path / out)
+        tree["train"] |= {"steps": 3, "save_every": 1, "keep": 3}
+        arguments = write_config(tmp_path / "c.yaml", tree)
+        with monkeypatch.context() as patch:
+            _spoil({1}, patch)
+            _train(arguments, patch) if out == "one" else two_processes(_step_gradients(arguments), tmp_path)
+        for name in ("weights", "optimizer"):
+            first, second, third = (_weights(tmp_path / out, step, name) for step in (1, 2, 3))
+            assert all(first[key].equal(second[key]) for key in first)
+            assert any(not third[key].equal(second[key]) for key in first)
+        logged = {line["step"]: line for line in _records(tmp_path / out) if "lr" in line}
+        assert [line.get("skipped") for line in logged.values()] == [None, 1, 1]
+        assert "pooled_zh" not in logged[2]
+        assert logged[3]["loss"] > 0
+
+
+def test_five_gradients_in_a_row_that_are_not_finite_end_the_run(
+    teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = run_options(teacher, corpus, tmp_path / "run")
+    tree["train"] |= {"steps": 20, "save_every": 4}
+    _spoil({1, *range(3, 9)}, monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["distill.py", *write_config(tmp_path / "c.yaml", tree)])
     with pytest.raises(SystemExit) as stop:
         run_cli(main.main)
     assert stop.value.code == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert errors == ["error: step 5: the gradients are not finite; lower train.lr, or train.precision: fp32"]
-    assert seen["before"].keys() == seen["after"].keys()
-    assert all(torch.equal(seen["before"][name], seen["after"][name]) for name in seen["before"])
-    assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [3]
+    advice = "5 gradients in a row were not finite; lower train.lr, or train.precision: fp32"
+    assert errors == [f"error: step 8: {advice}"]
+    assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [4]
+
+
+@pytest.mark.parametrize(("number", "steps"), [(signal.SIGUSR1, [2, 3, 6]), (signal.SIGINT, [2])])
+def test_signals_save_within_a_step_on_two_processes(
+    number: signal.Signals, steps: list[int], teacher: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """The signal reaches one process alone, between two logged steps."""
+    tree = run_options(teacher, corpus, tmp_path / "run")
+    tree["train"] |= {"log_every": 6, "keep": 9}
+    arguments = write_config(tmp_path / "c.yaml", tree)
+    step = trainer.Trainer.step
+
+    def asked(self: trainer.Trainer, at: int, readings: Any) -> Any:  # noqa: ANN401
+        if at == 1 and not self._accelerator.is_main_process:
+            os.kill(os.getpid(), number)
+        return step(self, at, readings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.Trainer, "step", asked)
+        two_processes(_step_gradients(arguments), tmp_path)
+    assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == steps
+
+
+def test_a_second_interrupt_ends_at_once() -> None:
+    with trainer.catch_signals() as received:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert received.stop
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_accelerates_environment_does_not_divide_the_loss(
+    whole: Path, teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    _train(write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run")), monkeypatch)
+    _same_run(tmp_path / "run", whole)
+
+
+def test_auto_precision_is_the_devices_and_stays_with_the_run(
+    teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that started on a CPU with bf16 goes on in bf16 on one without; a new run there is fp32."""
+    tree = run_options(teacher, corpus, tmp_path / "run")
+    tree["train"] |= {"precision": "auto", "steps": 2, "save_every": 1}
+    arguments = write_config(tmp_path / "c.yaml", tree)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    _train(arguments, monkeypatch)
+    assert "training on 1 x cpu in bf16" in capsys.readouterr().out
+    whole, last = _weights(tmp_path / "run", 2), tmp_path / "run" / "checkpoints" / "step-00000002"
+    for path in last.iterdir():
+        path.unlink()
+    last.rmdir()
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+    _train(arguments, monkeypatch)
+    assert all(weight.equal(whole[name]) for name, weight in _weights(tmp_path / "run", 2).items())
+    tree["out_dir"] = str(tmp_path / "fresh")
+    _train(write_config(tmp_path / "c.yaml", tree), monkeypatch)
+    assert "training on 1 x cpu in fp32" in capsys.readouterr().out
+    assert run_folder.read_config(tmp_path / "fresh").train.precision == "fp32"
 
 
 def _step_gradients(arguments: list[str]) -> Callable[[int], dict[str, torch.Tensor]]:
