@@ -67,7 +67,7 @@ def run_translation(arguments: list[str] | None = None) -> dict[str, Any]:
         if decoder is not None:
             translations += [
                 _translation_row(
-                    domain, "decoder", direction, decode(decoder, pairs, direction, args.batch_size), pairs
+                    domain, "decoder", direction, translate_pairs(decoder, pairs, direction, args.batch_size), pairs
                 )
                 for direction in decoder.translation.weights
             ]
@@ -95,7 +95,7 @@ def bitext(pairs: Pairs) -> RetrievalBenchmark:
     return RetrievalBenchmark(tuple(english), captions, None, ())
 
 
-def decode(decoder: DecoderTranslator, pairs: Pairs, direction: str, batch_size: int) -> list[str]:
+def translate_pairs(decoder: DecoderTranslator, pairs: Pairs, direction: str, batch_size: int) -> list[str]:
     """What the decoder generates for every pair; `direction` is such as `zh_from_en`."""
     texts = pairs.sentences(direction.rpartition("_")[2])
     return decoder.translate(texts, _language(direction), batch_size)

@@ -27,7 +27,7 @@ SAME_NAMES = {
     "parse_options": "the command line of a module of many options",
 }
 """Public names that several modules define, and what they mean in all of them."""
-TWO_MEANINGS = {"checked_config", "decode"}
+TWO_MEANINGS: set[str] = set()
 """Public names that stand for two things and wait for a better one: this list only shrinks."""
 
 

@@ -65,7 +65,7 @@ def export(
     replaced; any other folder there that is not empty raises UserError.
     """
     check_output_folder(out)
-    config = checked_config(model, tokenizer)
+    config = checked_clip_config(model, tokenizer)
     with atomic_folder(out) as folder:
         write_folder(model, config, tokenizer, folder, state_layer)
         for writer in writers:
@@ -82,7 +82,7 @@ def _is_export(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any((folder / name).is_file() for name in _EXPORT_MARKERS)
 
 
-def checked_config(model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> CLIPTextConfig:
+def checked_clip_config(model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> CLIPTextConfig:
     """The model's config with the token ids written out, or UserError where pooling would go wrong.
 
     Pooling reads `eos_token_id`: None crashes, and 2 is read as "the largest id", which new tokens above the

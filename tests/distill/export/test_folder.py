@@ -20,7 +20,7 @@ from transformers import (
 
 from data.cli import UserError
 from data.files import atomic_folder, replace_folder
-from distill.export.folder import TOKENIZER_PROBES, checked_config, export, write_tokenizer
+from distill.export.folder import TOKENIZER_PROBES, checked_clip_config, export, write_tokenizer
 from distill.export.main import main
 from distill.train.config import DataConfig, RunConfig
 from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
@@ -209,7 +209,7 @@ def test_a_student_that_would_load_wrongly_is_refused(
     model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="tokenizer has 523 tokens, the model rows for 520"):
-        checked_config(text_half(tiny_clip(tiny_tokenizer())), tokenizer)
+        checked_clip_config(text_half(tiny_clip(tiny_tokenizer())), tokenizer)
     with torch.no_grad():
         model.text_projection.weight[0, 0] = float("nan")
     with pytest.raises(UserError, match=r"text_projection\.weight holds numbers that are not finite.*--step"):
