@@ -44,21 +44,20 @@ def kv_quadratic_form(keys_and_values: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack(parts).mean(dim=0) * width
 
 
-def read_geometry(path: Path, device: torch.device) -> Geometry:
+def read_geometry(path: Path, device: torch.device, option: str = "losses.unet_geometry") -> Geometry:
     """The geometry that `python -m distill.unet_geometry` wrote to `path`, float32 on `device`."""
     if not path.is_file():
         raise UserError(
-            f"losses.unet_geometry: no file {path}; write it with "
-            f"python -m distill.unet_geometry --unet ID_OR_DIR --out {path}"
+            f"{option}: no file {path}; write it with python -m distill.unet_geometry --unet ID_OR_DIR --out {path}"
         )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(f"losses.unet_geometry: {path} is not readable ({error}); write it again") from error
+        raise UserError(f"{option}: {path} is not readable ({error}); write it again") from error
     if metadata.get("format") != FORMAT:
-        raise UserError(f"losses.unet_geometry: {path} is no UNet geometry; python -m distill.unet_geometry writes one")
+        raise UserError(f"{option}: {path} is no UNet geometry; python -m distill.unet_geometry writes one")
     layers = tuple(
         CrossAttention(**layer, **{part: tensors[f"{i}.{part}"] for part in ("query", "key", "value")})
         for i, layer in enumerate(json.loads(metadata["layers"]))

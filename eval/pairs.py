@@ -20,6 +20,7 @@ from data.cli import UserError, run_cli
 from data.files import check_writable, write_json
 from distill.api import TextEncoder, load_student
 from eval.held_out import Pairs, concat_pairs, load_held_out
+from eval.retrieval.options import DTYPES, add_device_options, resolve_device
 
 LENGTH_BOUNDS = (8, 16, 32, 64, 77)
 """Upper bounds of the length bands, in the teacher's English tokens."""
@@ -81,12 +82,12 @@ def cosine_by_position(
     cosines: dict[str, list[torch.Tensor]] = {"zh": [], "en": []}
     for start in tqdm(range(0, len(rows), 32), desc="states", unit="batch", leave=False, disable=None):
         batch = rows[start : start + 32]
-        target = teacher.states([pairs.en[row] for row in batch])
+        target = teacher.states([pairs.en[row] for row in batch]).float()
         for language in ("zh", "en"):
-            states = student.states([pairs.sentences(language)[row] for row in batch])
+            states = student.states([pairs.sentences(language)[row] for row in batch]).float()
             cosines[language].append(F.cosine_similarity(states, target, dim=-1))
     means = {language: torch.cat(batches).mean(dim=0) for language, batches in cosines.items()}
-    means["empty prompt"] = F.cosine_similarity(student.states([""]), teacher.states([""]), dim=-1)[0]
+    means["empty prompt"] = F.cosine_similarity(student.states([""]).float(), teacher.states([""]).float(), dim=-1)[0]
     return {name: [round(float(cosine), 4) for cosine in values] for name, values in means.items()}
 
 
@@ -98,16 +99,28 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="folder that python -m data.build wrote")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--per-domain", type=int, default=500, help="pairs of each domain")
+    add_device_options(parser)
     args = parser.parse_args(arguments)
     if args.per_domain < 1:
         raise UserError("--per-domain must be at least 1")
     check_writable(args.out)
     pairs = concat_pairs(load_held_out(args.corpus, args.per_domain))
-    student, teacher = load_student(args.student, key="--student"), load_student(args.clip, key="--clip")
+    device = resolve_device(args.device)
+    student, teacher = (
+        load_student(source, device, key) for source, key in ((args.student, "--student"), (args.clip, "--clip"))
+    )
+    for encoder in (student, teacher):
+        encoder.model.to(DTYPES[args.precision])
     if student.feature_dim != teacher.feature_dim:
         raise UserError(f"--student {args.student}: its features have another width than those of --clip")
     comparison = compare_pairs(student, teacher, pairs)
-    settings = {"student": args.student, "clip": args.clip, "corpus": str(args.corpus)}
+    settings = {
+        "student": args.student,
+        "clip": args.clip,
+        "corpus": str(args.corpus),
+        "precision": args.precision,
+        "device": str(device),
+    }
     write_json({**comparison, "settings": settings}, args.out)
     print(json.dumps(comparison["by_domain"], ensure_ascii=False, indent=2))
 

@@ -16,8 +16,8 @@ ORDER = {
     "data": "inspect augment translate vocab build loader miniature clean sources schema jit files cli",
     "distill": "export api long_prompts train losses student unet_geometry geometry distributed text_tower",
     "eval": (
-        "quickstart flickr30k_cn nouns translation pairs ablation demo report speed miniature generation retrieval "
-        "golden datasets held_out metrics"
+        "quickstart flickr30k_cn nouns translation pairs ablation demo report speed miniature generation prompts "
+        "retrieval golden datasets held_out metrics"
     ),
 }
 """The same inside a package: a module or sub-package imports those to its right."""

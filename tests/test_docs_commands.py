@@ -28,8 +28,8 @@ MAKING = (
     "distill.unet_geometry", "scripts/distill.py", "scripts/export.py",
 )  # fmt: skip
 LOOKING = (
-    "data.inspect", "eval.flickr30k_cn", "eval.translation", "eval.pairs", "eval.generation", "eval.report",
-    "eval.golden",
+    "data.inspect", "eval.flickr30k_cn", "eval.translation", "eval.pairs", "eval.prompts", "eval.generation",
+    "eval.report", "eval.golden",
 )  # fmt: skip
 """In the order of what a command reads that another one wrote, as are those above."""
 PAGES = ("README.md", "corpus.md", "students.md", "losses.md", "evaluation.md", "recipe.md", "use.md")

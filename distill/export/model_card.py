@@ -1,6 +1,7 @@
 """The model card of an exported student: what it is, how to use it, its scores, its recipe and its training data."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from typing_extensions import TypedDict
 from data.files import read_json, validated
 from distill.export.folder import Writer
 from distill.export.results import (
+    WEIGHTS_FILE,
     BenchmarkResult,
     model_index,
-    protocol_line,
+    ratio_title,
     retrieval_lines,
-    share_lines,
     translation_lines,
 )
 from distill.train.config import RunConfig
@@ -91,10 +92,10 @@ def _write_card(
         million_weights=sum(weight.numel() for weight in model.parameters()) / 1e6,
         num_tokens=len(tokenizer),
         contents={name: text for name, text in CONTENTS.items() if (folder / name).exists()},
-        shares=share_lines(info.results),
+        shares=_share_lines(info.results),
         retrieval=retrieval_lines(info.results),
         translation=translation_lines(info.results),
-        protocol=protocol_line(info.results),
+        protocol=_protocol_line(info.results),
         recipe=_recipe(info.config),
         report=info.report,
     )
@@ -114,6 +115,25 @@ def metadata(info: CardInfo) -> ModelCardData:
         model_name=info.name,
         eval_results=model_index(info.results) or None,
     )
+
+
+def _share_lines(results: Sequence[BenchmarkResult]) -> list[str]:
+    """List items of the card: the student's share of the teacher, each benchmark's fairest comparison first."""
+    return [
+        f"- {result.settings['benchmark']}: {ratio_title(name)}: {ratio['percent']:.2f} % "
+        f"[{ratio['ci95'][0]:.2f}, {ratio['ci95'][1]:.2f}]"
+        for result in results
+        if result.scored_file == WEIGHTS_FILE
+        for name, ratio in result.ratios.items()
+        if ": " not in name  # one domain of a corpus
+    ]
+
+
+def _protocol_line(results: Sequence[BenchmarkResult]) -> str:
+    """Protocol, length limit and precision of the results, each combination once."""
+    settings = [result.settings for result in results]
+    combinations = sorted({(each["protocol"], each["max_length"], each["precision"]) for each in settings})
+    return "; ".join(f"{name}, at most {length} tokens, {precision}" for name, length, precision in combinations)
 
 
 def _recipe(config: RunConfig) -> str:

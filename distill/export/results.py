@@ -223,18 +223,6 @@ def model_index(results: Sequence[BenchmarkResult]) -> list[EvalResult]:
     ]
 
 
-def share_lines(results: Sequence[BenchmarkResult]) -> list[str]:
-    """List items of the card: the student's share of the teacher, each benchmark's fairest comparison first."""
-    return [
-        f"- {result.settings['benchmark']}: {ratio_title(name)}: {ratio['percent']:.2f} % "
-        f"[{ratio['ci95'][0]:.2f}, {ratio['ci95'][1]:.2f}]"
-        for result in results
-        if result.scored_file == WEIGHTS_FILE
-        for name, ratio in result.ratios.items()
-        if ": " not in name  # one domain of a corpus
-    ]
-
-
 def retrieval_lines(results: Sequence[BenchmarkResult]) -> list[str]:
     """Table rows of the card: benchmark, model, captions, recalls in both directions, mean recall, its interval."""
     lines = []
@@ -263,10 +251,3 @@ def translation_lines(results: Sequence[BenchmarkResult]) -> list[str]:
         for row in result.translations
     ]
     return list(dict.fromkeys(lines))
-
-
-def protocol_line(results: Sequence[BenchmarkResult]) -> str:
-    """Protocol, length limit and precision of the results, each combination once."""
-    settings = [result.settings for result in results]
-    combinations = sorted({(each["protocol"], each["max_length"], each["precision"]) for each in settings})
-    return "; ".join(f"{name}, at most {length} tokens, {precision}" for name, length, precision in combinations)

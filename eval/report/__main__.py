@@ -54,6 +54,7 @@ def report_json(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
         "drawings": {name: run.result for name, run in inputs.generations.items()},
         "runs": {name: {k: v for row in rows for k, v in row.items()} for name, rows in inputs.curves.items()},
         "pairs": inputs.pairs,
+        "prompts": inputs.prompts,
     }
 
 

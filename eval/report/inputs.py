@@ -75,6 +75,52 @@ class PairsResult(TypedDict):
     worst: list[WorstPair]
 
 
+class PromptScoresJson(TypedDict):
+    """Scores over some prompts: R@1 of both directions and of each, in percent, and cosine; maybe read-out error."""
+
+    prompts: int
+    r1: float
+    to_en_r1: float
+    to_zh_r1: float
+    cosine: float
+    readout: NotRequired[float]
+    ci95: dict[str, Interval]
+
+
+class ModelPromptScores(PromptScoresJson):
+    """One model on one form of the prompts."""
+
+    model: str
+    form: str
+
+
+class WorstPrompt(TypedDict):
+    """A prompt whose right English ranks low, and the English that came first."""
+
+    zh: str
+    en: str
+    found: str
+    rank: int
+    cosine: float
+
+
+class PromptsSettings(TypedDict):
+    """Settings on which the scores depend."""
+
+    benchmark: str
+    sha256: dict[str, str]
+
+
+class PromptsResult(TypedDict):
+    """The JSON of eval.prompts; `groups` is scores by group and value, the worst first."""
+
+    scores: list[ModelPromptScores]
+    groups: dict[str, dict[str, PromptScoresJson]]
+    over_length: dict[str, float]
+    worst: list[WorstPrompt]
+    settings: PromptsSettings
+
+
 @dataclass(frozen=True)
 class GenerationRun:
     """A result of eval.generation, and the folder of its pictures."""
@@ -92,6 +138,7 @@ class ReportInputs:
     generations: dict[str, GenerationRun] = field(default_factory=dict)
     curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     pairs: dict[str, PairsResult] = field(default_factory=dict)
+    prompts: dict[str, PromptsResult] = field(default_factory=dict)
 
 
 def load_inputs(paths: Sequence[Path]) -> ReportInputs:
@@ -106,7 +153,9 @@ def load_inputs(paths: Sequence[Path]) -> ReportInputs:
         files = [path] if path.is_file() else sorted(path.glob("*.json"))
         known = [_add_file(inputs, file, name if path.is_file() else f"{name}/{file.stem}") for file in files]
         if not any(known) and not metrics.is_file():
-            raise UserError(f"{path}: no result of a benchmark, no drawings, no pairs and no metrics.jsonl in it")
+            raise UserError(
+                f"{path}: no result of a benchmark, no drawings, no pairs, no prompts and no metrics.jsonl in it"
+            )
     return inputs
 
 
@@ -132,6 +181,8 @@ def _add_file(inputs: ReportInputs, file: Path, name: str) -> bool:
         inputs.generations[name] = GenerationRun(result, file.parent / "pictures")
     elif value.get("kind") == "pairs":
         inputs.pairs[name] = validated(value, PairsResult, str(file), "write it again with python -m eval.pairs")
+    elif value.get("kind") == "prompts":
+        inputs.prompts[name] = validated(value, PromptsResult, str(file), "write it again with python -m eval.prompts")
     else:
         return False
     return True

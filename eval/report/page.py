@@ -81,7 +81,7 @@ def html_page(title: str, inputs: ReportInputs, read_image: OptionalImageReader)
         inputs=inputs,
         all_settings={
             name: result["settings"]
-            for name, result in {**inputs.results, **inputs.translations, **generations}.items()
+            for name, result in {**inputs.results, **inputs.translations, **generations, **inputs.prompts}.items()
         },
         roles=ROW_NOTES,
         ratio_title=ratio_title,

@@ -36,6 +36,21 @@ def test_cosines_by_domain_length_and_slot(corpus: Path, student: Path, teacher:
     assert {name: len(values) for name, values in found["by_slot"].items()} == {"zh": 77, "en": 77, "empty prompt": 77}
 
 
+def test_precision_and_device(corpus: Path, student: Path, teacher: Path, tmp_path: Path) -> None:
+    words = ["--student", str(student), "--clip", str(teacher), "--corpus", str(corpus)]
+    results = []
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / f"{precision}.json"
+        main([*words, "--out", str(out), "--precision", precision, "--device", "cpu"])
+        results.append(json.loads(out.read_text(encoding="utf-8")))
+    assert [result["settings"]["precision"] for result in results] == ["fp32", "bf16"]
+    exact, rounded = (result["by_domain"]["caption"]["zh"] for result in results)
+    assert exact != rounded
+    assert rounded == pytest.approx(exact, abs=0.02)
+    with pytest.raises(UserError, match="--device nothing: "):
+        main([*words, "--out", str(tmp_path / "x.json"), "--device", "nothing"])
+
+
 def test_the_teacher_is_itself_at_every_slot(corpus: Path, teacher: Path) -> None:
     encoder = load_student(teacher)
     slots = cosine_by_position(encoder, encoder, concat_pairs(load_held_out(corpus, 10)))

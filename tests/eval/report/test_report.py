@@ -139,7 +139,7 @@ def test_page_holds_everything_and_asks_for_nothing(made: Path) -> None:
 
 def test_json_beside_it(made: Path) -> None:
     value = json.loads(made.with_suffix(".json").read_text(encoding="utf-8"))
-    assert set(value) == {"results", "translations", "drawings", "runs", "pairs"}
+    assert set(value) == {"results", "translations", "drawings", "runs", "pairs", "prompts"}
     assert [row["domain"] for row in value["translations"]["translation"]["rows"]] == ["news"] * 4 + ["poetry"] * 4
     assert value["runs"]["run"]["valid/poetry/zh2en"] == 0.2
     result = value["results"]["result"]
@@ -221,7 +221,7 @@ def test_what_cannot_be_reported(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1\n{"step": 2}\n')
     for name, said in (
-        ("other.json", "no result of a benchmark, no drawings, no pairs and no metrics"),
+        ("other.json", "no result of a benchmark, no drawings, no pairs, no prompts and no metrics"),
         ("cut.json", "not JSON in UTF-8 .*cut short"),
         ("empty", "no result of a benchmark"),
         ("absent", "no such file or folder"),

@@ -1,0 +1,1 @@
+"""Aligned prompts: what a student understands, measured without pictures."""
