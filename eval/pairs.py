@@ -109,8 +109,8 @@ def main(arguments: list[str] | None = None) -> None:
     student, teacher = (
         load_student(source, device, key) for source, key in ((args.student, "--student"), (args.clip, "--clip"))
     )
-    for encoder in (student, teacher):
-        encoder.model.to(DTYPES[args.precision])
+    for model in (student.model, teacher.model):
+        torch.nn.Module.to(model, DTYPES[args.precision])
     if student.feature_dim != teacher.feature_dim:
         raise UserError(f"--student {args.student}: its features have another width than those of --clip")
     comparison = compare_pairs(student, teacher, pairs)
