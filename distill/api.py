@@ -1,6 +1,6 @@
 """The student in three lines of Python: as an encoder of captions and prompts, or inside a diffusers pipeline."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from data.cli import UserError
 from distill.student.tokenizer import load_fast_tokenizer
 from distill.text_tower import (
     component_source,
-    length_sorted_batches,
     load_any_tokenizer,
     load_pretrained_model,
     load_tower,
@@ -80,6 +79,26 @@ class TextEncoder:
             ).input_ids
             batches.append(self.model(input_ids=ids.to(device)).last_hidden_state)
         return torch.cat(batches)
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Texts `rows` [batch] of a list; `ids` [batch, length] are padded with end-of-text."""
+
+    rows: list[int]
+    ids: NDArray[np.int64]
+
+
+def length_sorted_batches(ids: Sequence[Sequence[int]], eos_id: int, batch_size: int) -> list[PaddedBatch]:
+    """All texts, shortest first, each batch padded to its longest text."""
+    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+    batches = []
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        longest = len(ids[rows[-1]])
+        padded = np.array([[*ids[row], *[eos_id] * (longest - len(ids[row]))] for row in rows])
+        batches.append(PaddedBatch(rows, padded))
+    return batches
 
 
 def _checked_texts(texts: Iterable[str]) -> list[str]:

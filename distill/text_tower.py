@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from tokenizers.models import BPE
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModelWithProjection, PreTrainedTokenizerFast
@@ -252,23 +250,3 @@ def load_pretrained(name: str, state_layer: StateLayer = "last", padding: str | 
         # Like the pipeline's own tokenizer, which parses this token in a text as a special one too.
         tokenizer = load_clip_tokenizer(name, "teacher", pad_token=padding)
     return Pretrained(load_tower(name, "teacher"), tokenizer, state_layer)
-
-
-@dataclass(frozen=True)
-class PaddedBatch:
-    """Texts `rows` [batch] of a list; `ids` [batch, length] are padded with end-of-text."""
-
-    rows: list[int]
-    ids: NDArray[np.int64]
-
-
-def length_sorted_batches(ids: Sequence[Sequence[int]], eos_id: int, batch_size: int) -> list[PaddedBatch]:
-    """All texts, shortest first, each batch padded to its longest text."""
-    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-    batches = []
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        longest = len(ids[rows[-1]])
-        padded = np.array([[*ids[row], *[eos_id] * (longest - len(ids[row]))] for row in rows])
-        batches.append(PaddedBatch(rows, padded))
-    return batches
