@@ -93,6 +93,7 @@ def _prompt(record: _Record, zh: str, en: str) -> AlignedPrompt:
         values = value if isinstance(value, list) else [value]
         groups += [(key, str(one)) for one in values if one not in (None, "")]
     forms = {form: text for form in FORMS if (text := record.first((form,))) is not None}
+    groups += [("with a form", form) for form in forms]  # their zh, to compare the forms with
     return AlignedPrompt(zh, en, forms, tuple(groups))
 
 

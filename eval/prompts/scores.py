@@ -156,7 +156,7 @@ def worst_prompts(prompts: Sequence[AlignedPrompt], row: PromptScores, count: in
             "found": prompts[row.found[i]].en,
             "rank": int(row.ranks[i]) + 1,
             "cosine": round(float(row.measures["cosine"][i]), 4),
-            "groups": dict(prompts[row.rows[i]].groups),
+            "groups": [f"{key}={value}" for key, value in prompts[row.rows[i]].groups if key != "with a form"],
         }
         for i in order.tolist()
     ]

@@ -102,6 +102,7 @@ class WorstPrompt(TypedDict):
     found: str
     rank: int
     cosine: float
+    groups: list[str]
 
 
 class PromptsSettings(TypedDict):
