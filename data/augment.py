@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
 from data.cli import UserError, run_cli
+from data.files import atomic_file
 from data.schema import CORPUS
 
 TO_HALF_WIDTH = str.maketrans("，。！？；：（）", ",.!?;:()")
@@ -55,7 +56,7 @@ def respaced(row: Row, draw: Draw) -> Row:
 
 
 def recased(row: Row, draw: Draw) -> Row:
-    """English in another case: a prompt's case says nothing."""
+    """English in another case: the case of a prompt carries no meaning."""
     return Row((str.lower, str.upper, str.title)[int(draw.integers(3))](row.en), row.zh)
 
 
@@ -69,19 +70,19 @@ def reordered(row: Row, draw: Draw) -> Row:
 
 
 def make_code_switcher(glosses: dict[str, str]) -> Callable[[Row, Draw], Row]:
-    """Code-switching: a Chinese word whose dictionary gloss stands in the English side becomes that English.
+    """Code-switching: a Chinese word whose dictionary gloss occurs in the English side becomes that English.
 
-    Words are the longest ones that the dictionary knows. Half of the rows have no spaces around the English: many type
-    none, and not every student's tokenizer reads both alike.
+    Words are the longest matches in the dictionary. Half of the rows get no spaces around the English, as many people
+    type none and a tokenizer may split the two differently.
     """
     longest = max(map(len, glosses), default=0)
 
     def switched(row: Row, draw: Draw) -> Row:
-        english, at, out, swaps = f" {row.en.lower()} ", 0, list[str](), 0
+        english, start, out, swaps = f" {row.en.lower()} ", 0, list[str](), 0
         space = " " if draw.random() < 0.5 else ""
-        while at < len(row.zh):
-            sizes = range(min(longest, len(row.zh) - at), 1, -1)
-            word = next((row.zh[at : at + size] for size in sizes if row.zh[at : at + size] in glosses), row.zh[at])
+        while start < len(row.zh):
+            prefixes = (row.zh[start : start + size] for size in range(min(longest, len(row.zh) - start), 1, -1))
+            word = next((prefix for prefix in prefixes if prefix in glosses), row.zh[start])
             gloss = glosses.get(word)
             if gloss and swaps < 2 and re.search(rf"\b{re.escape(gloss)}\b", english) and draw.random() < 0.5:
                 left = " " if out and out[-1].isascii() else space  # two English words never run together
@@ -89,7 +90,7 @@ def make_code_switcher(glosses: dict[str, str]) -> Callable[[Row, Draw], Row]:
                 swaps += 1
             else:
                 out.append(word)
-            at += len(word)
+            start += len(word)
         return Row(row.en, " ".join("".join(out).split())) if swaps else row
 
     return switched
@@ -108,7 +109,7 @@ def load_glosses(tables: Iterator[pa.Table]) -> dict[str, str]:
 
 
 def augmented_rows(table: pa.Table, augmentation: Augmentation, glosses: dict[str, str], draw: Draw) -> pa.Table:
-    """New rows made of `table`; `source` and `id` say what they are."""
+    """Variants of rows of `table`, marked in `source` and `id`."""
     transforms = (
         (augmentation.punctuation, half_width),
         (augmentation.spacing, respaced),
@@ -133,20 +134,18 @@ def augmented_rows(table: pa.Table, augmentation: Augmentation, glosses: dict[st
 
 
 def augment(corpus: Path, augmentation: Augmentation, seed: int) -> int:
-    """Write `train/augmented-NNNNN.parquet` beside each shard, replacing older ones; rows made."""
+    """Write `train/augmented-NNNNN.parquet` beside each shard, replacing older ones; returns the number of rows."""
     shards = sorted((corpus / "train").glob("part-*.parquet"))
     if not shards:
         raise UserError(f"{corpus}: no train/part-*.parquet in it; is this a folder that data.build wrote?")
-    if sum((augmentation.punctuation, augmentation.spacing, augmentation.case, augmentation.tags,
-            augmentation.switched)) > 1:  # fmt: skip
+    if sum(asdict(augmentation).values()) > 1:
         raise UserError("the shares of the variants add up to more than 1; lower them")
     glosses, total = load_glosses(pq.read_table(shard) for shard in shards), 0
     for number, shard in enumerate(tqdm(shards, desc="augment", unit=" shards")):
         table = augmented_rows(pq.read_table(shard), augmentation, glosses, np.random.default_rng([seed, number]))
         path = shard.with_name(shard.name.replace("part-", "augmented-"))
-        partial = path.with_suffix(".partial")
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(path)
+        with atomic_file(path) as partial:
+            pq.write_table(table, partial, compression="zstd")
         total += table.num_rows
     return total
 

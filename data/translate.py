@@ -10,9 +10,10 @@ from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
 from data.cli import UserError, run_cli
+from data.files import atomic_file
 from data.sources.lines import read_lines
 
-LINES_PER_PART = 16384  # lines a file of the output: what a killed run may lose
+LINES_PER_PART = 16384  # lines an output file, the most that a killed run loses
 Translate = Callable[[list[str]], list[str]]
 
 
@@ -35,7 +36,7 @@ def load_translator(model: str, device: str, max_tokens: int) -> Translate:
 
 
 def translate_lines(lines: list[str], translate: Translate, batch: int) -> list[str]:
-    """Translations in the order of `lines`; lines of like length go together, an empty one stays empty."""
+    """Translations in the order of `lines`; batches hold lines of similar length, a blank line stays empty."""
     order = sorted((n for n, line in enumerate(lines) if line.strip()), key=lambda n: (len(lines[n]), n))
     translations = [""] * len(lines)
     for start in range(0, len(order), batch):
@@ -48,9 +49,9 @@ def translate_lines(lines: list[str], translate: Translate, batch: int) -> list[
 def write_parts(
     text: Path, out: Path, side: Literal["en", "zh"], translate: Translate, batch: int = 32, part: int = LINES_PER_PART
 ) -> int:
-    """Translate the lines of `text`, whose language is `side`, into `out/part-NNNNN.parquet`; rows in `out`.
+    """Translate the lines of `text`, whose language is `side`, into `out/part-NNNNN.parquet`; returns their number.
 
-    Parts that are there already are not made again.
+    Parts that exist are kept, so a killed run goes on.
     """
     out.mkdir(parents=True, exist_ok=True)
     lines = [line for block in read_lines("", str(text)) for line in block.text.to_pylist()]
@@ -61,14 +62,13 @@ def write_parts(
             continue
         part_lines = lines[start : start + part]
         table = pa.table({side: part_lines, other: translate_lines(part_lines, translate, batch)}).select(["en", "zh"])
-        partial = path.with_suffix(".partial")
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(path)
+        with atomic_file(path) as partial:
+            pq.write_table(table, partial, compression="zstd")
     return len(lines)
 
 
 def main() -> None:
-    """Read the command line, translate, and say how a corpus config names the result."""
+    """Read the command line, translate, and print the entry of a corpus config."""
     parser = ArgumentParser(prog="data.translate", description=__doc__, exit_on_error=False)
     parser.add_argument("text", type=Path, help="one text a line, compressed or not")
     parser.add_argument("--model", type=str, required=True, help="folder or Hub id, such as Helsinki-NLP/opus-mt-en-zh")
@@ -78,9 +78,8 @@ def main() -> None:
     parser.add_argument("--device", type=str, default="cpu")
     parser.add_argument("--longest", type=int, default=128, help="tokens of a text, on either side")
     args = parser.parse_args()
-    rows = write_parts(
-        args.text, args.out, args.side, load_translator(args.model, args.device, args.longest), args.batch
-    )
+    translate = load_translator(args.model, args.device, args.longest)
+    rows = write_parts(args.text, args.out, args.side, translate, args.batch)
     example = f"{{format: parquet, machine: {args.model}, files: [{args.out}/part-00000.parquet, ...]}}"
     print(f"{rows:,} rows in {args.out}; in a corpus config: {example}")
 

@@ -5,9 +5,6 @@ Written as sentencepiece.model and as tokenizer.json with its config, which `tra
 """
 
 import io
-import json
-import os
-import shutil
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +17,20 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tqdm import tqdm
 
 from data.cli import UserError, run_cli
+from data.files import atomic_folder, write_json
 
 UNK_TOKEN, BOS_TOKEN, PAD_TOKEN, EOS_TOKEN = "<unk>", "<s>", "<pad>", "</s>"
 """Ids 0 to 3 in this order: transformers reads an end-of-text id of 2 as "pool at the largest id"."""
 MAX_LENGTH = 77
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_max_length": MAX_LENGTH,
+    "clean_up_tokenization_spaces": False,
+    "unk_token": UNK_TOKEN,
+    "bos_token": BOS_TOKEN,
+    "pad_token": PAD_TOKEN,
+    "eos_token": EOS_TOKEN,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,29 +50,22 @@ def main(arguments: list[str] | None = None) -> None:
     if not shards:
         raise UserError(f"--corpus {args.corpus}: no train/*.parquet there; build one with python -m data.build")
     model = train_unigram(corpus_sentences(shards), args.size, args.coverage, args.sentences)
-    partial = args.out.absolute().with_name(f".{args.out.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    (partial / "sentencepiece.model").write_bytes(model)
-    unigram_tokenizer(model).save(str(partial / "tokenizer.json"))
-    tokenizer_config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": MAX_LENGTH,
-        "clean_up_tokenization_spaces": False,
-    }
-    tokenizer_config |= {"unk_token": UNK_TOKEN, "bos_token": BOS_TOKEN, "pad_token": PAD_TOKEN, "eos_token": EOS_TOKEN}
-    (partial / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=2) + "\n", encoding="utf-8")
-    partial.rename(args.out)
-    print(f"{args.out}: {unigram_tokenizer(model).get_vocab_size()} pieces")
+    tokenizer = unigram_tokenizer(model)
+    with atomic_folder(args.out) as partial:
+        partial.mkdir()
+        (partial / "sentencepiece.model").write_bytes(model)
+        tokenizer.save(str(partial / "tokenizer.json"))
+        write_json(TOKENIZER_CONFIG, partial / "tokenizer_config.json")
+    print(f"{args.out}: {tokenizer.get_vocab_size()} pieces")
 
 
 def normalise_for_vocab(text: str) -> str:
-    """What the tokenizer makes of `text` before it splits it: compatibility forms, lower case, single spaces."""
+    """`text` as the tokenizer normalises it: compatibility forms, lower case, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
 
 
 def corpus_sentences(shards: list[Path]) -> Iterator[str]:
-    """Both sides of every pair, normalised; read as they are asked for."""
+    """Both sides of every pair, normalised, streamed from disk."""
     rows = pa.dataset.dataset(shards, format="parquet")
     with tqdm(total=rows.count_rows(), desc="read", unit=" pairs", unit_scale=True, leave=False) as bar:
         for batch in rows.to_batches(columns=["en", "zh"]):
@@ -85,7 +85,7 @@ def train_unigram(texts: Iterator[str], size: int, coverage: float, max_sentence
             model_type="unigram",
             character_coverage=coverage,
             byte_fallback=True,
-            normalization_rule_name="identity",  # `normalise` has done it
+            normalization_rule_name="identity",  # normalise_for_vocab has done it
             input_sentence_size=max_sentences,
             shuffle_input_sentence=True,
             unk_id=0,
@@ -96,7 +96,7 @@ def train_unigram(texts: Iterator[str], size: int, coverage: float, max_sentence
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise UserError(f"--size {size}: SentencePiece refuses it for this corpus ({error})") from error
+        raise UserError(f"--size {size}: does not fit this corpus ({error})") from error
     return model_file.getvalue()
 
 

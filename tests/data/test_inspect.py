@@ -33,7 +33,7 @@ def test_questions_that_have_no_answer(corpus: Path) -> None:
     for query, match in (
         (Query(score="length"), "no score 'length'; the scores are en_chars"),
         (Query(source="other"), "no source 'other'; it has pairs"),
-        (Query(reason="bogus"), "no row with reason 'bogus'"),
+        (Query(reason="bogus"), "no row with reason 'bogus' .* the reasons are bad_utf8, columns, duplicate, "),
     ):
         with pytest.raises(UserError, match=match):
             samples(corpus, query)
@@ -59,6 +59,7 @@ def test_the_page_is_whole_and_loads_nothing(
     assert {"svg", "table", "rect"} <= seen
     assert "script" not in seen
     assert "No Chinese at all" in text
+    assert text.count("<rect") > 60
 
 
 def test_the_data_card_names_sources_licences_and_rejects(corpus: Path) -> None:

@@ -62,6 +62,6 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
         vocab.main([*corpus, "--out", str(tmp_path / "a" / "b")])
     with pytest.raises(UserError, match=r"no train/\*.parquet there"):
         vocab.main(["--corpus", str(tmp_path), "--out", str(tmp_path / "v")])
-    with pytest.raises(UserError, match="--size 100000: SentencePiece refuses it"):
+    with pytest.raises(UserError, match="--size 100000: does not fit this corpus"):
         vocab.main([*corpus, "--out", str(tmp_path / "v"), "--size", "100000"])
     assert list(tmp_path.iterdir()) == []
