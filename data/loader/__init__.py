@@ -1,1 +1,1 @@
-"""TODO."""
+"""Training data: the token store, the mixture of domains and the batches of a step."""

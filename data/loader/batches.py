@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, step): resume is an integer, and any number of ranks see the same order."""
+"""Training batches as a pure function of (seed, step): a run resumes from an integer, on any number of ranks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class TokenBatch:
 
 @dataclass(frozen=True)
 class BatchSchedule:
-    """What a step draws, whoever draws it."""
+    """Size, order and padding of the global batches, the same on every rank."""
 
     seed: int
     batch_size: int
@@ -81,20 +81,24 @@ class BatchDataset:
         """The batch of `step`, counted from 0."""
         window, index = divmod(step, self._schedule.window)
         domain, row = self._window(window)[index]
-        full = self._is_full(step)
-        # A run of rows, so that every n-th pair of a rank's share is every n-th of the batch, however many ranks.
+        fixed_length = self._is_fixed_length(step)
+        # Consecutive rows, so that every n-th pair of a rank's share is every n-th of the batch.
         pairs_per_rank = self._schedule.batch_size // self._ranks
         rank_rows = slice(self._rank * pairs_per_rank, (self._rank + 1) * pairs_per_rank)
         longest = {view: int(self._lengths(view, domain, row).max()) for view in VIEWS}
         views = []
         for view in VIEWS:
             ids, vocabulary = self._gather(view, domain[rank_rows], row[rank_rows]), self._vocabularies[view]
-            views.append(torch.from_numpy(ids.pad(vocabulary.pad_id, vocabulary.max_length if full else longest[view])))
+            views.append(
+                torch.from_numpy(ids.pad(vocabulary.pad_id, vocabulary.max_length if fixed_length else longest[view]))
+            )
         teacher_en, student_en, student_zh = views
-        return TokenBatch(teacher_en, student_en, student_zh, full, longest["student_zh"], longest["teacher_en"])
+        return TokenBatch(
+            teacher_en, student_en, student_zh, fixed_length, longest["student_zh"], longest["teacher_en"]
+        )
 
-    def _is_full(self, step: int) -> bool:
-        """Full steps lie evenly: the k-th comes where step * share first reaches k."""
+    def _is_fixed_length(self, step: int) -> bool:
+        """Max-length steps are evenly spaced: the k-th comes where step * share first reaches k."""
         share = self._schedule.full_share
         return int((step + 1) * share) > int(step * share)
 
@@ -116,16 +120,16 @@ class BatchDataset:
     def _sample_window(self, window: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """The batches of a window: for each, the domain code and the row of every pair."""
         pairs = self._schedule.batch_size * self._schedule.window
-        taken, upto = self._domain_counts.first(pairs * window), self._domain_counts.first(pairs * (window + 1))
-        domain = np.repeat(np.arange(len(self._domains)), upto - taken)
+        starts, stops = self._domain_counts.first(pairs * window), self._domain_counts.first(pairs * (window + 1))
+        domain = np.repeat(np.arange(len(self._domains)), stops - starts)
         row = np.concatenate(
             [
                 permuted_rows(len(tokens), int(start), int(stop - start), key=self._schedule.seed * 1009 + code)
-                for code, (tokens, start, stop) in enumerate(zip(self._domains, taken, upto, strict=True))
+                for code, (tokens, start, stop) in enumerate(zip(self._domains, starts, stops, strict=True))
             ]
         )
         rng = np.random.default_rng([self._schedule.seed, window])
-        shuffled = rng.permutation(len(row))  # ties in length fall at random, not by domain
+        shuffled = rng.permutation(len(row))  # so that ties in length are not ordered by domain
         domain, row = domain[shuffled], row[shuffled]
         length = np.stack([self._lengths(view, domain, row) for view in ("student_zh", "teacher_en")])
         # By the longer side: measured on real pairs, a batch pads 21 % this way, 37 % when sorted by one side first.

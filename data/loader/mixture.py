@@ -1,4 +1,4 @@
-"""Which rows, in which order: an endless stream over domains that is a pure function of (seed, position)."""
+"""Sampling order: an endless stream of rows over domains, a pure function of (seed, position)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,13 @@ from data.cli import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """How often each domain is drawn from a step on; the fields are those of MixtureConfig."""
+    """The share of each domain from a step on; the fields are those of MixtureConfig."""
 
     from_step: int
     weights: dict[str, float] | None = None
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
-        """Refuse a mixture that draws nothing, or a stage where the run itself starts."""
         if self.from_step < 1:
             raise ValueError(f"data.mixture.stages: from_step {self.from_step} is not above 0")
         _check(self.weights, self.temperature, "data.mixture.stages")
@@ -27,7 +26,7 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """How often each domain is drawn."""
+    """The share of each domain in what is sampled."""
 
     weights: dict[str, float] | None = None
     """Share of each domain, normalised to one; None: by temperature over the domains' sizes."""
@@ -37,7 +36,6 @@ class MixtureConfig:
     """Other mixtures from later steps on, in the order of their steps."""
 
     def __post_init__(self) -> None:
-        """Refuse a mixture that draws nothing."""
         _check(self.weights, self.temperature, "data.mixture")
         steps = [stage.from_step for stage in self.stages]
         if any(late <= early for early, late in pairwise(steps)):
@@ -53,7 +51,7 @@ def _check(weights: dict[str, float] | None, temperature: float, where: str) -> 
 
 @dataclass(frozen=True)
 class MixtureStage:
-    """The shares that are drawn from `start`, a step, until the next stage."""
+    """Shares from step `start` until the next stage."""
 
     start: int
     shares: Mapping[str, float]
@@ -66,7 +64,7 @@ def mixture_stages(sizes: Mapping[str, int], config: MixtureConfig) -> list[Mixt
 
 
 def domain_shares(sizes: Mapping[str, int], config: MixtureConfig | StageConfig) -> dict[str, float]:
-    """The share of every domain that is drawn, summing to 1; `sizes` counts the rows of each domain."""
+    """The share of every sampled domain, summing to 1; `sizes` counts the rows of each domain."""
     if config.weights is None:
         weights = {domain: size ** (1 / config.temperature) for domain, size in sizes.items() if size}
     else:
@@ -81,15 +79,15 @@ def domain_shares(sizes: Mapping[str, int], config: MixtureConfig | StageConfig)
 
 
 _PERIOD = 1 << 20  # pairs after which the order of domains repeats; shares are exact to one in as many
-_BLOCK = 1 << 12  # pairs between places where the counts are known
+_BLOCK = 1 << 12  # pairs between stored cumulative counts
 _STRIDE = 648_055  # odd, and _PERIOD over the golden ratio: multiples of it fill the period evenly
 
 
 class DomainCounts:
-    """How many of the first pairs of the stream belong to each domain, a pure function of their number."""
+    """Pairs of each domain among the first n of the stream, a pure function of n."""
 
     def __init__(self, shares: Sequence[float]) -> None:
-        """Lay out one period; over any stretch every domain has its share to within a few pairs."""
+        """Lay out one period; in any stretch, every domain has its share to within a few pairs."""
         edges = np.round(np.cumsum(shares) * _PERIOD).astype(np.int64)
         edges[-1] = _PERIOD
         lattice = np.arange(_PERIOD, dtype=np.int64) * _STRIDE % _PERIOD
@@ -111,24 +109,24 @@ class DomainCounts:
 
 
 class StagedCounts:
-    """Quotas one after the other, each from its pair on; with one it is that one."""
+    """DomainCounts of the stages of a mixture, one after the other."""
 
-    def __init__(self, starts: Sequence[int], quotas: Sequence[DomainCounts]) -> None:
-        """Quota k counts the pairs from `starts[k]` to `starts[k + 1]`; the first start is 0."""
-        self._spans = list(zip(starts, [*starts[1:], None], quotas, strict=True))
+    def __init__(self, starts: Sequence[int], counts: Sequence[DomainCounts]) -> None:
+        """Stage k has the pairs from `starts[k]` to `starts[k + 1]`; the first start is 0."""
+        self._stages = list(zip(starts, [*starts[1:], None], counts, strict=True))
 
     def first(self, pairs: int) -> NDArray[np.int64]:
         """Pairs of each domain among the first `pairs`, int64 [domains]; never falls as `pairs` grows."""
-        inside = [(q, (pairs if end is None else min(pairs, end)) - start) for start, end, q in self._spans]
-        return np.asarray(np.sum([quota.first(count) for quota, count in inside if count >= 0], axis=0))
+        inside = [(counts, (pairs if end is None else min(pairs, end)) - start) for start, end, counts in self._stages]
+        return np.asarray(np.sum([counts.first(number) for counts, number in inside if number >= 0], axis=0))
 
 
 @np.errstate(over="ignore")
 def permuted_rows(size: int, start: int, count: int, key: int) -> NDArray[np.int64]:
     """Rows at positions start .. start+count of an endless stream of permutations of `size` rows, int64 [count].
 
-    Every epoch is a permutation of its own, found without being stored: a Feistel network over the smallest even
-    number of bits that holds `size`, walked until it falls inside (Black and Rogaway, 2002).
+    Every epoch has its own permutation, computed without storing it: a Feistel network over the smallest even number of
+    bits that holds `size`, applied until the value is below `size` (cycle walking; Black and Rogaway, 2002).
     """
     position = np.arange(start, start + count, dtype=np.int64)
     epoch, value = np.divmod(position, size)

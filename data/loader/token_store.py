@@ -1,9 +1,7 @@
-"""The token store: three tokenisations per pair, written once, read from the mapped file ever after.
+"""The token store: three tokenisations of every pair, written once and then memory-mapped.
 
-One Arrow stream a domain and split (`datasets.Dataset.from_file` reads it), so that a row of a domain is its number
-in that file and a mixture of domains needs no index.
-
-The corpus as a run meets it: looked at before anything is written.
+One Arrow stream a domain and split (`datasets.Dataset.from_file` reads it): a row of a domain is its number in that
+file, so a mixture of domains needs no index.
 """
 
 import hashlib
@@ -23,15 +21,17 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from data.cli import UserError
+from data.files import remove_abandoned
 
 VIEWS = ("teacher_en", "student_en", "student_zh")
-_CHUNK = 1 << 18  # rows a record batch
+_COLUMNS = ("en", "zh", "domain")
+_CHUNK_ROWS = 1 << 18  # rows a record batch
 _SCHEMA = pa.schema([(view, pa.large_list(pa.int32())) for view in VIEWS])
 
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Ragged token ids, gathered: `values` [tokens] int32, `lengths` [rows] int64."""
+    """Ragged token ids: `values` [tokens] int32, `lengths` [rows] int64."""
 
     values: np.ndarray
     lengths: np.ndarray
@@ -51,15 +51,16 @@ class DomainTokens:
         whole = pa.memory_map(str(path)).read_buffer()
         table = pa.ipc.open_stream(whole).read_all()
         self._starts = np.cumsum([0, *(len(chunk) for chunk in table.column(0).chunks)])
-        # The file as numbers of both sizes: rows of any chunks are then gathered at once, by their place in it.
+        # The file as integers of both sizes, so that rows of any chunks are gathered at once by their offsets in it.
         self._int64_words = np.frombuffer(whole, np.int64, whole.size // 8)
         self._int32_words = np.frombuffer(whole, np.int32, whole.size // 4)
-        places = {
-            view: np.array([_buffer_offsets(c, whole.address) for c in table[view].chunks], np.int64) for view in VIEWS
+        buffers = {
+            view: np.array([_buffer_offsets(c, whole.address) for c in table[view].chunks], np.int64).reshape(-1, 2)
+            for view in VIEWS
         }
-        self._offsets = {view: place.reshape(-1, 2)[:, 0] for view, place in places.items()}
-        self._values = {view: place.reshape(-1, 2)[:, 1] for view, place in places.items()}
-        with path.open("rb") as file:  # read, not mapped: every row's length is wanted, its page never again
+        self._offsets = {view: offsets[:, 0] for view, offsets in buffers.items()}
+        self._values = {view: offsets[:, 1] for view, offsets in buffers.items()}
+        with path.open("rb") as file:  # read, not mapped: these pages are needed once
             self._lengths = {view: self._read_lengths(file, self._offsets[view]) for view in VIEWS}
 
     def __len__(self) -> int:
@@ -73,17 +74,17 @@ class DomainTokens:
     def gather(self, view: str, rows: np.ndarray) -> list[np.ndarray]:
         """The ids of each of `rows`, views into the mapped file."""
         chunk = self._chunk_of(rows)
-        at = self._offsets[view][chunk] + rows - self._starts[chunk]
-        bounds = self._values[view][chunk] + np.stack([self._int64_words[at], self._int64_words[at + 1]])
+        index = self._offsets[view][chunk] + rows - self._starts[chunk]
+        bounds = self._values[view][chunk] + np.stack([self._int64_words[index], self._int64_words[index + 1]])
         return [self._int32_words[start:stop] for start, stop in bounds.T.tolist()]
 
     def _read_lengths(self, file: BinaryIO, offsets: np.ndarray) -> np.ndarray:
-        """Tokens in every row, in as few bytes as hold them: a window looks at thousands of rows all over the file."""
+        """Tokens in every row, in the smallest type: a window needs those of thousands of rows all over the file."""
         lengths = [np.empty(0, np.uint8)]
         for start, rows in zip(offsets.tolist(), np.diff(self._starts).tolist(), strict=True):
             file.seek(8 * start)
-            each = np.diff(np.fromfile(file, np.int64, rows + 1))
-            lengths.append(each.astype(np.min_scalar_type(each.max(initial=0))))
+            chunk = np.diff(np.fromfile(file, np.int64, rows + 1))
+            lengths.append(chunk.astype(np.min_scalar_type(chunk.max(initial=0))))
         return np.concatenate(lengths)
 
     def _chunk_of(self, rows: np.ndarray) -> np.ndarray:
@@ -100,15 +101,15 @@ class TokenStore:
     """The tokenised corpus: `train` and `valid` rows by domain, in the order of the domains' names."""
 
     def __init__(self, folder: Path) -> None:
-        """Map every domain of the store that `write_token_store` made."""
+        """Map every domain of the folder that `write_token_store` returned."""
         self.train = _open_split(folder / "train")
         self.valid = _open_split(folder / "valid")
 
 
 def write_token_store(corpus: Path, store: Path, teacher: Tokenizer, student: Tokenizer, max_length: int) -> Path:
-    """Tokenise `corpus` into a folder below `store` named by its content, or return the one that is there.
+    """Tokenise `corpus` into a folder below `store` named by a hash of the inputs, unless it exists; returns it.
 
-    Sequences longer than `slots` are cut and keep their end-of-text. Tokenising runs on all cores, in Rust.
+    Sequences over `max_length` tokens are cut and keep their end-of-text token. Tokenising runs on all cores.
     """
     teacher, student = _without_padding(teacher), _without_padding(student)
     shards = {split: sorted((corpus / split).glob("*.parquet")) for split in ("train", "valid")}
@@ -119,7 +120,7 @@ def write_token_store(corpus: Path, store: Path, teacher: Tokenizer, student: To
     folder = store / _fingerprint(shards["train"] + shards["valid"], teacher, student, max_length)
     if folder.is_dir():
         return folder
-    _remove_abandoned(store)
+    remove_abandoned(store)
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     for split, files in shards.items():
         (partial / split).mkdir(parents=True)
@@ -129,17 +130,6 @@ def write_token_store(corpus: Path, store: Path, teacher: Tokenizer, student: To
     except OSError:  # another run finished the same store first
         shutil.rmtree(partial)
     return folder
-
-
-def _remove_abandoned(store: Path) -> None:
-    """Free the disk that killed writers left taken: their process is gone, and its number is in the name."""
-    for partial in store.glob("*.partial-*"):
-        try:
-            os.kill(int(partial.name.rpartition("-")[2]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(partial, ignore_errors=True)
-        except PermissionError:  # alive, and somebody else's
-            continue
 
 
 def _open_split(folder: Path) -> dict[str, DomainTokens]:
@@ -156,31 +146,28 @@ def _fingerprint(shards: Sequence[Path], teacher: Tokenizer, student: Tokenizer,
 
 
 def _write_split(files: Sequence[Path], folder: Path, teacher: Tokenizer, student: Tokenizer, max_length: int) -> None:
+    """One Arrow stream a domain, its rows in the order of the corpus."""
     if not files:
         return
     rows = pa.dataset.dataset(files, format="parquet")
-    writers: dict[str, pa.RecordBatchStreamWriter] = {}
-    pending: dict[str, list[pa.RecordBatch]] = {}
+    writers = dict[str, pa.RecordBatchStreamWriter]()
+    pending = dict[str, list[pa.RecordBatch]]()
 
     def flush(domain: str) -> None:
         if domain not in writers:
             writers[domain] = pa.ipc.new_stream(str(folder / f"{domain}.arrow"), _SCHEMA)
-        table = pa.Table.from_batches(pending.pop(domain)).combine_chunks()
-        writers[domain].write_table(table)
+        writers[domain].write_table(pa.Table.from_batches(pending.pop(domain)).combine_chunks())
 
     with tqdm(total=rows.count_rows(), desc=f"tokenise {folder.name}", unit=" pairs", unit_scale=True) as bar:
-        for batch in rows.to_batches(columns=["en", "zh", "domain"], batch_size=1 << 14):
+        for batch in rows.to_batches(columns=list(_COLUMNS), batch_size=1 << 14):
             domains = batch["domain"].dictionary_encode()
             for code, domain in enumerate(domains.dictionary.to_pylist()):
-                some = batch.filter(pa.compute.equal(domains.indices, code))
-                en, zh = some["en"].to_pylist(), some["zh"].to_pylist()
-                columns = [
-                    _encode(teacher, en, max_length),
-                    _encode(student, en, max_length),
-                    _encode(student, zh, max_length),
-                ]
+                part = batch.filter(pa.compute.equal(domains.indices, code))
+                en, zh = part["en"].to_pylist(), part["zh"].to_pylist()
+                views = ((teacher, en), (student, en), (student, zh))
+                columns = [_encode(tokenizer, texts, max_length) for tokenizer, texts in views]
                 pending.setdefault(domain, []).append(pa.record_batch(columns, schema=_SCHEMA))
-                if sum(map(len, pending[domain])) >= _CHUNK:
+                if sum(map(len, pending[domain])) >= _CHUNK_ROWS:
                     flush(domain)
             bar.update(len(batch))
     for domain in list(pending):
@@ -190,7 +177,7 @@ def _write_split(files: Sequence[Path], folder: Path, teacher: Tokenizer, studen
 
 
 def _without_padding(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy without the padding and truncation that a tokenizer.json may ask for."""
+    """A copy without the padding and truncation that a tokenizer.json may set."""
     copy: Tokenizer = Tokenizer.from_str(tokenizer.to_str())
     copy.no_padding()
     copy.no_truncation()
@@ -203,11 +190,8 @@ def _encode(tokenizer: Tokenizer, texts: list[str], max_length: int) -> pa.Array
     return pa.array(cut, type=pa.large_list(pa.int32()))
 
 
-_COLUMNS = ("en", "zh", "domain")
-
-
 def check_corpus(corpus: Path) -> None:
-    """Refuse a folder that `python -m data.build` did not write whole, or one without a training row."""
+    """UserError unless `corpus` is a whole folder of `python -m data.build` with at least one training row."""
     shards = sorted((corpus / "train").glob("*.parquet"))
     if not shards:
         raise UserError(

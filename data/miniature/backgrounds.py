@@ -1,4 +1,4 @@
-"""The eight backgrounds: smooth fields over the whole picture, moved a little by each picture's own lots."""
+"""The eight backgrounds: smooth fields over the whole picture, varied by each picture's own noise."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import numpy as np
 from data.miniature.shapes import Field
 
 Colour = tuple[float, float, float]
-Paint = Callable[[Field, Field, Field], Field]  # (x [1, 1, s], y [1, s, 1], lots [n, 16]) -> [n, s, s, 3], 0..255
+Paint = Callable[[Field, Field, Field], Field]  # (x [1, 1, s], y [1, s, 1], noise [n, 16]) -> [n, s, s, 3], 0..255
 
 
 def _mix(low: Field, high: Colour, share: Field) -> Field:
@@ -16,91 +16,91 @@ def _mix(low: Field, high: Colour, share: Field) -> Field:
     return result
 
 
-def _fade(top: Colour, bottom: Colour, x: Field, y: Field, lots: Field) -> Field:
-    """A vertical gradient whose brightness the first lot moves by 4 %."""
-    share = np.broadcast_to(y, (len(lots), y.shape[1], x.shape[2]))
+def _fade(top: Colour, bottom: Colour, x: Field, y: Field, noise: Field) -> Field:
+    """A vertical gradient whose brightness varies by 4 % with the first noise value."""
+    share = np.broadcast_to(y, (len(noise), y.shape[1], x.shape[2]))
     base: Field = np.broadcast_to(np.asarray(top, np.float32), (*share.shape, 3))
-    return _mix(base, bottom, share) * (0.98 + 0.04 * lots[:, 0, None, None, None])
+    return _mix(base, bottom, share) * (0.98 + 0.04 * noise[:, 0, None, None, None])
 
 
-def _ground(x: Field, y: Field, lots: Field, level: float, height: float, waves: float) -> Field:
+def _ground(x: Field, y: Field, noise: Field, level: float, height: float, waves: float) -> Field:
     """How much of each pixel lies below a waving horizon, 0..1."""
-    phase = 6.28 * lots[:, 1, None, None]
-    horizon = level + 0.03 * (lots[:, 2, None, None] - 0.5) + height * np.sin(waves * x + phase)
+    phase = 6.28 * noise[:, 1, None, None]
+    horizon = level + 0.03 * (noise[:, 2, None, None] - 0.5) + height * np.sin(waves * x + phase)
     edge: Field = np.clip((y - horizon) * y.shape[1] + 0.5, 0, 1)
     return edge
 
 
-def night(x: Field, y: Field, lots: Field) -> Field:
+def night(x: Field, y: Field, noise: Field) -> Field:
     """A night sky with stars."""
-    sky = _fade((14, 18, 62), (52, 48, 110), x, y, lots)
+    sky = _fade((14, 18, 62), (52, 48, 110), x, y, noise)
     for index, (cx, cy) in enumerate(
         ((0.08, 0.1), (0.5, 0.07), (0.93, 0.14), (0.05, 0.52), (0.95, 0.55), (0.5, 0.94), (0.1, 0.92))
     ):
-        dx = x - cx - 0.05 * (lots[:, 3 + index, None, None] - 0.5)
-        dy = y - cy - 0.05 * (lots[:, 4 + index, None, None] - 0.5)
+        dx = x - cx - 0.05 * (noise[:, 3 + index, None, None] - 0.5)
+        dy = y - cy - 0.05 * (noise[:, 4 + index, None, None] - 0.5)
         sky = _mix(sky, (255, 250, 205), np.clip(1.6 - np.sqrt(dx * dx + dy * dy) * 64, 0, 1))
     return sky
 
 
-def sea(x: Field, y: Field, lots: Field) -> Field:
+def sea(x: Field, y: Field, noise: Field) -> Field:
     """Open water under a pale sky."""
-    sky = _fade((205, 232, 246), (165, 208, 236), x, y, lots)
-    water = _ground(x, y, lots, 0.5, 0.012, 14)
+    sky = _fade((205, 232, 246), (165, 208, 236), x, y, noise)
+    water = _ground(x, y, noise, 0.5, 0.012, 14)
     picture = _mix(sky, (40, 128, 178), water)
-    swell = np.sin(22 * y - 6.28 * lots[:, 3, None, None] + 2 * np.sin(6 * x + 6.28 * lots[:, 4, None, None]))
+    swell = np.sin(22 * y - 6.28 * noise[:, 3, None, None] + 2 * np.sin(6 * x + 6.28 * noise[:, 4, None, None]))
     return _mix(picture, (96, 176, 214), water * np.clip(swell * 2 - 1, 0, 1) * 0.7)
 
 
-def grassland(x: Field, y: Field, lots: Field) -> Field:
+def grassland(x: Field, y: Field, noise: Field) -> Field:
     """Rolling grass under a clear sky."""
-    sky = _fade((150, 206, 250), (214, 236, 250), x, y, lots)
-    far = _mix(sky, (150, 205, 110), _ground(x, y, lots, 0.52, 0.05, 4))
-    return _mix(far, (112, 178, 72), _ground(x, y, 1 - lots, 0.7, 0.04, 5))
+    sky = _fade((150, 206, 250), (214, 236, 250), x, y, noise)
+    far = _mix(sky, (150, 205, 110), _ground(x, y, noise, 0.52, 0.05, 4))
+    return _mix(far, (112, 178, 72), _ground(x, y, 1 - noise, 0.7, 0.04, 5))
 
 
-def snow(x: Field, y: Field, lots: Field) -> Field:
+def snow(x: Field, y: Field, noise: Field) -> Field:
     """A field of snow under a grey sky."""
-    sky = _fade((150, 162, 182), (196, 205, 218), x, y, lots)
-    far = _mix(sky, (226, 233, 242), _ground(x, y, lots, 0.48, 0.035, 5))
-    return _mix(far, (246, 249, 253), _ground(x, y, 1 - lots, 0.72, 0.03, 4))
+    sky = _fade((150, 162, 182), (196, 205, 218), x, y, noise)
+    far = _mix(sky, (226, 233, 242), _ground(x, y, noise, 0.48, 0.035, 5))
+    return _mix(far, (246, 249, 253), _ground(x, y, 1 - noise, 0.72, 0.03, 4))
 
 
-def desert(x: Field, y: Field, lots: Field) -> Field:
+def desert(x: Field, y: Field, noise: Field) -> Field:
     """Dunes under a hazy sky."""
-    sky = _fade((250, 232, 190), (252, 216, 158), x, y, lots)
-    far = _mix(sky, (226, 176, 104), _ground(x, y, lots, 0.5, 0.06, 5))
-    return _mix(far, (206, 150, 82), _ground(x, y, 1 - lots, 0.72, 0.05, 4))
+    sky = _fade((250, 232, 190), (252, 216, 158), x, y, noise)
+    far = _mix(sky, (226, 176, 104), _ground(x, y, noise, 0.5, 0.06, 5))
+    return _mix(far, (206, 150, 82), _ground(x, y, 1 - noise, 0.72, 0.05, 4))
 
 
-def forest(x: Field, y: Field, lots: Field) -> Field:
+def forest(x: Field, y: Field, noise: Field) -> Field:
     """Trunks in green shade."""
-    shade = _fade((58, 108, 76), (34, 76, 52), x, y, lots)
+    shade = _fade((58, 108, 76), (34, 76, 52), x, y, noise)
     for index in range(4):
-        centre = 0.12 + 0.253 * index + 0.04 * (lots[:, 3 + index, None, None] - 0.5)
+        centre = 0.12 + 0.253 * index + 0.04 * (noise[:, 3 + index, None, None] - 0.5)
         shade = _mix(
             shade,
             (66, 52, 40),
             np.clip((0.035 - np.abs(x - centre)) * 64 + 0.5, 0, 1) * np.clip((y < 0.86) * 1.0, 0, 1),
         )
-    return _mix(shade, (40, 62, 34), _ground(x, y, lots, 0.84, 0.012, 9))
+    return _mix(shade, (40, 62, 34), _ground(x, y, noise, 0.84, 0.012, 9))
 
 
-def sunset(x: Field, y: Field, lots: Field) -> Field:
+def sunset(x: Field, y: Field, noise: Field) -> Field:
     """A glowing evening sky over dark land."""
-    sky = _fade((122, 66, 128), (255, 158, 84), x, y, lots)
-    return _mix(sky, (74, 44, 66), _ground(x, y, lots, 0.82, 0.025, 5))
+    sky = _fade((122, 66, 128), (255, 158, 84), x, y, noise)
+    return _mix(sky, (74, 44, 66), _ground(x, y, noise, 0.82, 0.025, 5))
 
 
-def city(x: Field, y: Field, lots: Field) -> Field:
+def city(x: Field, y: Field, noise: Field) -> Field:
     """A skyline with lit windows."""
-    sky = _fade((186, 190, 202), (224, 220, 216), x, y, lots)
+    sky = _fade((186, 190, 202), (224, 220, 216), x, y, noise)
     column = np.floor(x * 5).astype(np.intp)
     heights = (
-        np.float32(0.42) + np.float32(0.16) * lots[:, 3:8] + np.float32(0.1) * (np.arange(5) % 2).astype(np.float32)
+        np.float32(0.42) + np.float32(0.16) * noise[:, 3:8] + np.float32(0.1) * (np.arange(5) % 2).astype(np.float32)
     )
     tower = np.clip(
-        (y - np.take_along_axis(heights, np.broadcast_to(column[0], (len(lots), x.shape[2])), 1)[:, None]) * y.shape[1]
+        (y - np.take_along_axis(heights, np.broadcast_to(column[0], (len(noise), x.shape[2])), 1)[:, None]) * y.shape[1]
         + 0.5,
         0,
         1,

@@ -46,7 +46,7 @@ CHINESE_WITHOUT_PLACE = {
 
 
 def chinese_noun_phrase(thing: Thing, register: str, random: Random, wording: Wording, mixed: bool = False) -> str:
-    """A thing with number, measure word, size and colour; `mixed` says the noun in English."""
+    """A thing with number, measure word, size and colour; with `mixed`, the noun is English."""
     noun = NOUNS[thing.kind].en.sample(random, wording) if mixed else NOUNS[thing.kind].zh.sample(random, wording)
     number = NUMBERS[thing.count] + random.choice(NOUNS[thing.kind].measures)
     colour, short = CHINESE_COLOURS[thing.colour].sample(random, wording), SHORT_COLOURS[thing.colour]
@@ -57,13 +57,13 @@ def chinese_noun_phrase(thing: Thing, register: str, random: Random, wording: Wo
         return f"{noun}{number}（{inside}）"
     if register == "verse" and not mixed and random.random() < 0.5:  # 小红鱼两尾: the number follows, as in old verse
         return {"small": "小", "medium": "", "large": "巨"}[thing.size] + short + noun + number
-    lot = random.random()
-    if thing.size != "medium" and lot < 0.4:
+    draw = random.random()
+    if thing.size != "medium" and draw < 0.4:
         described = f"{colour}的{SIZE_CHARACTERS[thing.size]}{noun}"
-    elif not mixed and lot < 0.65 and wording != "fresh":
+    elif not mixed and draw < 0.65 and wording != "fresh":
         described = f"{size}{short}{noun}"
     else:
-        described = f"{size}{colour}{'的' if lot < 0.88 else ''}{noun}"
+        described = f"{size}{colour}{'的' if draw < 0.88 else ''}{noun}"
     if register == "prompt" and thing.count == 1 and random.random() < 0.4:
         return described
     if register == "subtitle" and thing.count == 1 and random.random() < 0.5:

@@ -1,7 +1,4 @@
-"""Files of the miniature: training pairs by register for `data.build`, and the two test sets.
-
-Sentence pairs: the same scene said in English and in Chinese, in one register.
-"""
+"""Files of the miniature: captions of scenes in both languages as training pairs by register, and two test sets."""
 
 import json
 from collections.abc import Iterable
@@ -12,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data.files import atomic_file
 from data.miniature.chinese import chinese_caption
 from data.miniature.english import english_caption
 from data.miniature.scene import Scene, sample_scenes, scene_json
@@ -32,7 +30,7 @@ class CaptionPair:
 def caption_pair(
     scene: Scene, register: str, seed: int, wording: Wording, complete: bool = True, mixed: bool | None = None
 ) -> CaptionPair:
-    """A pair that says the scene: a pure function of its arguments.
+    """A pair of captions of the scene, a pure function of its arguments.
 
     `complete=False` leaves the background out of one pair in ten. `mixed=None` mixes one prompt in six.
     """
@@ -46,7 +44,7 @@ def caption_pair(
 
 
 TRAIN_SEED, TEST_SEED = 1, 2  # of the scenes: the models of the miniature and the student see the same training scenes
-TEST_CAPTION_SEED = 10**9  # test sentences draw other lots than any training sentence
+TEST_CAPTION_SEED = 10**9  # no seed of a training sentence is as large
 
 
 def sample_test_scenes(number: int = 1000) -> list[Scene]:
@@ -55,12 +53,10 @@ def sample_test_scenes(number: int = 1000) -> list[Scene]:
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """JSON lines, the old file or the whole new one."""
+    """Write JSON lines, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    partial.replace(path)
 
 
 def write_pairs(folder: Path, number: int, seed: int) -> list[Path]:
@@ -86,7 +82,7 @@ def write_pairs(folder: Path, number: int, seed: int) -> list[Path]:
 
 
 def write_test(folder: Path, number: int = 1000) -> None:
-    """Retrieval captions (five registers a scene) in known and in fresh wording, and prompts to draw.
+    """Retrieval captions (five registers a scene) in training and in fresh wording, and prompts for image generation.
 
     `captions.jsonl` and `captions.fresh.jsonl`: {"image": "000.png", "en": [5], "zh": [5]}. `prompts.jsonl` and
     `prompts.fresh.jsonl`: {"en", "zh", "mixed", "scene"}, of which `mixed` is the Chinese prompt with English words.
@@ -109,7 +105,7 @@ def write_test(folder: Path, number: int = 1000) -> None:
 
 
 def _prompt(scene: Scene, seed: int, wording: Wording) -> dict[str, Any]:
-    """Captions and prompts take turns, so that both full sentences and tag lists are drawn."""
+    """Captions and prompts in turn, so that images are generated from full sentences and from tag lists."""
     register = ("caption", "prompt")[seed % 2]
     pair = caption_pair(scene, register, seed, wording, mixed=False)
     mixed = caption_pair(scene, "prompt", seed, wording, mixed=True)

@@ -1,4 +1,4 @@
-"""The English half of the grammar: how a scene is said in each of the five registers."""
+"""The English half of the grammar: captions of a scene in each of the five registers."""
 
 from random import Random
 

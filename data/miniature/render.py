@@ -67,14 +67,14 @@ def render_batch(
     """Pictures [n, width, width, 3]; picture i depends on scenes[i], seeds[i] and width alone."""
     number, keys = len(scenes), np.asarray(seeds, np.uint64)
     x = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, None, :]
-    lots = uniform_noise(keys, NOISE_DIM * 5)
+    noise = uniform_noise(keys, NOISE_DIM * 5)
     margin = width // 8  # objects near the edge may reach over it
     canvas = np.zeros((number, width + 2 * margin, width + 2 * margin, 3), np.float32)
     middle = slice(margin, margin + width)
     for name, painter in PAINTERS.items():
         which = np.flatnonzero([scene.background == name for scene in scenes])
         if len(which):
-            canvas[which, middle, middle] = painter(x, x.transpose(0, 2, 1), lots[which, :NOISE_DIM])
+            canvas[which, middle, middle] = painter(x, x.transpose(0, 2, 1), noise[which, :NOISE_DIM])
     placed = [place_objects(scene) for scene in scenes]
     for depth in range(4):
         groups: dict[str, list[int]] = {}
@@ -82,23 +82,23 @@ def render_batch(
             if depth < len(items):
                 groups.setdefault(scenes[picture].things[items[depth].thing].kind, []).append(picture)
         for kind, pictures in groups.items():
-            _draw(canvas, width, kind, np.asarray(pictures), scenes, placed, lots, depth)
+            _draw(canvas, width, kind, np.asarray(pictures), scenes, placed, noise, depth)
     images: NDArray[np.uint8] = np.clip(canvas[:, middle, middle] + np.float32(0.5), 0, 255).astype(np.uint8)
     return images
 
 
 def _draw(
     canvas: Field, width: int, kind: str, pictures: NDArray[np.intp], scenes: Sequence[Scene],
-    placed: list[list[PlacedObject]], lots: Field, depth: int,
+    placed: list[list[PlacedObject]], noise: Field, depth: int,
 ) -> None:  # fmt: skip
     """Draw the object at this depth in every picture where it is of this kind."""
     items = [placed[picture][depth] for picture in pictures]
     colours = [scenes[picture].things[item.thing].colour for picture, item in zip(pictures, items, strict=True)]
     on = np.asarray([scenes[picture].relations[:1] == ("on",) for picture in pictures])
-    lot = lots[pictures, NOISE_DIM * (1 + depth) : NOISE_DIM * (2 + depth)] - np.float32(0.5)
-    shared = lots[pictures, NOISE_DIM : 2 * NOISE_DIM] - np.float32(0.5)  # what stands on something moves with it
-    shift = np.where(on[:, None], shared[:, :2], lot[:, :2]) * np.float32(0.045)
-    half = np.array([item.half for item in items], np.float32) * (1 + 0.08 * lot[:, 2])
+    jitter = noise[pictures, NOISE_DIM * (1 + depth) : NOISE_DIM * (2 + depth)] - np.float32(0.5)
+    shared = noise[pictures, NOISE_DIM : 2 * NOISE_DIM] - np.float32(0.5)  # what stands on something moves with it
+    shift = np.where(on[:, None], shared[:, :2], jitter[:, :2]) * np.float32(0.045)
+    half = np.array([item.half for item in items], np.float32) * (1 + 0.08 * jitter[:, 2])
     cx = (np.array([item.x for item in items], np.float32) + shift[:, 0]) * width
     cy = (np.array([item.y for item in items], np.float32) + shift[:, 1]) * width
     side = int(width * 0.56) + 2
@@ -107,10 +107,10 @@ def _draw(
     steps = np.arange(side, dtype=np.float32) + np.float32(0.5)
     dx = ((steps[None] + x0[:, None] - cx[:, None]) * scale[:, None])[:, None, :]
     dy = ((steps[None] + y0[:, None] - cy[:, None]) * scale[:, None])[:, :, None]
-    angle = (0.16 * lot[:, 3])[:, None, None]
+    angle = (0.16 * jitter[:, 3])[:, None, None]
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
     layers = ICONS[kind](cos * dx + sin * dy, cos * dy - sin * dx)
-    palette = np.stack([thing_palette(colour) for colour in colours]) * (1 + 0.1 * lot[:, 4])[:, None, None]
+    palette = np.stack([thing_palette(colour) for colour in colours]) * (1 + 0.1 * jitter[:, 4])[:, None, None]
     outline = np.stack([PALE if colour == "black" else INK for colour in colours])
     margin = width // 8
     _stamp(canvas, pictures, layers, x0 + margin, y0 + margin, scale[:, None, None], palette, outline)

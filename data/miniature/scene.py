@@ -1,9 +1,4 @@
-"""What a picture of the miniature holds: the truth of a scene, and how scenes are drawn by lot and split.
-
-Where the objects of a scene stand: a coarse, nearly fixed placement, so that position carries meaning.
-
-Scenes as JSON values and back.
-"""
+"""Scenes of the miniature: their content, sampling, split, placement of objects, and JSON form."""
 
 import zlib
 from dataclasses import dataclass
@@ -49,7 +44,6 @@ class Scene:
     relations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn or told apart."""
         kinds = [thing.kind for thing in self.things]
         if not 1 <= len(kinds) <= 3 or len(set(kinds)) != len(kinds):
             raise ValueError(f"a scene holds one to three things of different kinds, not {kinds}")
@@ -78,9 +72,9 @@ def split_of(scene: Scene) -> Split:
 
 
 def sample_scene(random: Random) -> Scene:
-    """A scene by lot, of either split: 40 % of one thing, 45 % of two, 15 % of three."""
-    lot = random.random()
-    number = 1 if lot < 0.4 else 2 if lot < 0.85 else 3
+    """A random scene of either split: 40 % of one thing, 45 % of two, 15 % of three."""
+    draw = random.random()
+    number = 1 if draw < 0.4 else 2 if draw < 0.85 else 3
     background, kinds = random.choice(BACKGROUNDS), random.sample(KINDS, number)
     relations: tuple[str, ...] = ()
     top = (4, 2, 1)[number - 1]
@@ -131,7 +125,7 @@ class PlacedObject:
 
 
 def _centres(scene: Scene) -> list[tuple[tuple[float, float], ...]]:
-    """The centres of every thing's objects, a tuple of (x, y) for each thing."""
+    """The centres of every thing's objects, (x, y) for each; placement is coarse, so that it carries meaning."""
     counts = [thing.count for thing in scene.things]
     if not scene.relations:
         return [SOLO[counts[0]]]
@@ -153,7 +147,7 @@ def _centres(scene: Scene) -> list[tuple[tuple[float, float], ...]]:
 
 
 def place_objects(scene: Scene) -> list[PlacedObject]:
-    """The scene's objects in drawing order (what bears comes before what stands on it)."""
+    """The scene's objects in drawing order (a carrier before what stands on it)."""
     items = [
         PlacedObject(index, x, y, HALF_EXTENT[thing.size])
         for index, (thing, centres) in enumerate(zip(scene.things, _centres(scene), strict=True))
@@ -171,7 +165,7 @@ def scene_json(scene: Scene) -> dict[str, Any]:
 
 
 def scene_from_json(value: dict[str, Any]) -> Scene:
-    """The scene of a JSON value; what is no scene raises ValueError."""
+    """The scene of a JSON value; ValueError for anything else."""
     try:
         things = tuple(
             Thing(each["kind"], each["colour"], each["size"], int(each["count"])) for each in value["things"]

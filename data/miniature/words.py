@@ -17,7 +17,7 @@ class Choices:
     fresh: tuple[str, ...] = ()
 
     def sample(self, random: Random, wording: Wording) -> str:
-        """One of them by lot; `fresh` takes a fresh one in three draws of four, where there is one."""
+        """A random one; with `fresh`, a fresh one in three draws of four, where there is one."""
         if self.fresh and wording != "train" and random.random() < (0.75 if wording == "fresh" else 0.3):
             return random.choice(self.fresh)
         return random.choice(self.common)

@@ -79,7 +79,7 @@ def test_gather_over_many_record_batches(
     """Chunks of one row each read like one chunk of all."""
     for number, (pair, domain) in enumerate(zip(captions()[:9], "abaabbaab", strict=True)):
         write_shard(tmp_path / f"c/train/{number}.parquet", [pair], [domain])
-    monkeypatch.setattr(tokens_module, "_CHUNK", 1)
+    monkeypatch.setattr(tokens_module, "_CHUNK_ROWS", 1)
     some = TokenStore(write_token_store(tmp_path / "c", tmp_path, words, words, SLOTS)).train["a"]
     rows = np.array([4, 1, 3, 0, 2, 4])
     wanted = [_cut(words.encode(captions()[place][0]).ids) for place in (7, 2, 6, 0, 3, 7)]
