@@ -41,7 +41,7 @@ def count_source_rows(
     number: int, scored_source: ScoredSource, selection: Selection, written: WrittenCorpus
 ) -> Account:
     """Count one source's verdicts, and assert that no row was lost between reading and writing."""
-    codes = selection.codes[selection.starts[number] : selection.starts[number + 1]]
+    codes = selection.codes[selection.spans[number]]
     reasons = selection.reject_log.reasons
     counts = Counter({reasons[c]: int(n) for c, n in zip(*np.unique(codes, return_counts=True), strict=True)})
     rejected = {reason: count for reason, count in sorted(counts.items()) if reason not in (KEPT, VALID)}

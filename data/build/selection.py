@@ -53,10 +53,10 @@ class RejectLog:
 
 @dataclass(frozen=True)
 class Selection:
-    """The verdicts; rows `starts[i]` to `starts[i + 1]` are those of source i."""
+    """The verdicts; `spans[i]` are the rows of source i."""
 
     reject_log: RejectLog
-    starts: npt.NDArray[np.int64]
+    spans: tuple[slice, ...]
 
     @property
     def codes(self) -> ReasonCodes:
@@ -74,16 +74,24 @@ class RowColumns:
     record: RowHashes  # of source, file and line: rows cut from one record
     log_ratio: npt.NDArray[np.float32]
 
+    @property
+    def pair(self) -> RowHashes:
+        """A key of both sides."""
+        return splitmix64(self.en ^ splitmix64(self.zh + np.uint64(1)))
+
 
 def select_rows(resolved: ResolvedCorpus, scored_sources: list[ScoredSource], exclusions: Exclusions) -> Selection:
-    """Reject by rules, fitted length ratios, benchmarks and duplicates, and hold out; in this order."""
-    starts = np.concatenate([[0], np.cumsum([s.num_rows for s in scored_sources])]).astype(np.int64)
-    total, domains, limits = int(starts[-1]), list(resolved.limits), list(resolved.limits.values())
+    """Reject by rules, fitted length ratios, benchmarks and duplicates, and hold out; in this order.
+
+    Of rows that repeat each other the first stays: people's before a machine's, then in the order of the config.
+    """
+    spans = _source_spans(scored_sources)
+    total, domains, limits = max(span.stop for span in spans), list(resolved.limits), list(resolved.limits.values())
     en, zh, record = (np.zeros(total, np.uint64) for _ in range(3))
     rows = RowColumns(np.zeros(total, np.int16), en, zh, record, np.zeros(total, np.float32))
     log = RejectLog(np.zeros(total, np.int8))
     for number, scored_source in enumerate(scored_sources):
-        row, domain = int(starts[number]), domains.index(scored_source.source.domain)
+        row, domain = spans[number].start, domains.index(scored_source.source.domain)
         for batch in scored_source.iter_columns(ROW_COLUMNS):
             span = slice(row, row + batch.num_rows)
             rows.domain[span] = domain
@@ -93,14 +101,23 @@ def select_rows(resolved: ResolvedCorpus, scored_sources: list[ScoredSource], ex
             _reject_by_rules(batch, row, limits[domain], exclusions, log)
             row += batch.num_rows
     _reject_length_ratios(rows, limits, log)
-    _reject_duplicates(rows, limits, log)
-    _reject_near_duplicates(rows.domain, scored_sources, limits, log)
+    _reject_duplicates(rows, spans, scored_sources, resolved, log)
+    _reject_near_duplicates(rows.domain, spans, scored_sources, limits, log)
     if any(domain_limits.needs_similarity for domain_limits in limits):
-        _reject_dissimilar(scored_sources, starts, resolved, log)
+        _reject_dissimilar(scored_sources, spans, resolved, log)
     split = split_held_out(rows.en, rows.zh, rows.record, rows.domain, log.codes == 0, resolved.config.valid_per_domain)
     log.codes[split.valid] = log.code(VALID)
     log.reject(split.shared, "shares_valid")
-    return Selection(log, starts)
+    return Selection(log, spans)
+
+
+def _source_spans(scored_sources: list[ScoredSource]) -> tuple[slice, ...]:
+    """Consecutive rows for every source, those that people wrote before those that a machine made."""
+    starts, row = dict[int, int](), 0
+    for number in sorted(range(len(scored_sources)), key=lambda n: bool(scored_sources[n].source.machine)):
+        starts[number] = row
+        row += scored_sources[number].num_rows
+    return tuple(slice(starts[n], starts[n] + source.num_rows) for n, source in enumerate(scored_sources))
 
 
 def _record_hashes(number: int, batch: pa.RecordBatch) -> RowHashes:
@@ -169,11 +186,12 @@ def _benchmark_hits(batch: pa.RecordBatch, exclusions: Exclusions) -> Iterator[t
 
 
 def _reject_length_ratios(rows: RowColumns, limits: list[Limits], log: RejectLog) -> None:
-    """Length ratios too far from the median of their domain, in robust deviations (1.4826 MAD)."""
+    """Length ratios too far from the median of their domain's distinct pairs, in robust deviations (1.4826 MAD)."""
     severity, mask = np.zeros(len(rows.domain), np.float32), np.zeros(len(rows.domain), bool)
+    distinct = (log.codes == 0) & first_n_per_key(rows.pair, log.codes == 0, np.ones(len(log.codes), np.int64))
     for code, domain_limits in enumerate(limits):
         inside = rows.domain == code
-        ratios = rows.log_ratio[inside & (log.codes == 0)]
+        ratios = rows.log_ratio[inside & distinct]
         if len(ratios) >= MIN_RATIOS:
             median = np.median(ratios)
             deviation = max(1.4826 * float(np.median(np.abs(ratios - median))), MIN_RATIO_DEVIATION)
@@ -182,24 +200,36 @@ def _reject_length_ratios(rows: RowColumns, limits: list[Limits], log: RejectLog
     log.reject(mask, "length_ratio", severity)
 
 
-def _reject_duplicates(rows: RowColumns, limits: list[Limits], log: RejectLog) -> None:
+def _reject_duplicates(
+    rows: RowColumns,
+    spans: tuple[slice, ...],
+    scored_sources: list[ScoredSource],
+    resolved: ResolvedCorpus,
+    log: RejectLog,
+) -> None:
     """The first row of every pair stays; of rows that share one side, as many as their domain allows."""
-    pair = splitmix64(rows.en ^ splitmix64(rows.zh + np.uint64(1)))
-    log.reject(~first_n_per_key(pair, log.codes == 0, np.ones(len(pair), np.int64)), "duplicate")
-    max_same_en, max_same_zh = (
-        np.array(n) for n in zip(*((x.max_same_en, x.max_same_zh) for x in limits), strict=True)
-    )
-    log.reject(~first_n_per_key(rows.en, log.codes == 0, max_same_en[rows.domain]), "same_en")
-    log.reject(~first_n_per_key(rows.zh, log.codes == 0, max_same_zh[rows.domain]), "same_zh")
+    max_rows = np.ones(len(log.codes), np.int64)
+    log.reject(~first_n_per_key(rows.pair, log.codes == 0, max_rows), "duplicate")
+    sources = [scored_source.source for scored_source in scored_sources]
+    for span, source in zip(spans, sources, strict=True):
+        max_rows[span] = resolved.limits[source.domain].max_same_en
+    log.reject(~first_n_per_key(rows.en, log.codes == 0, max_rows), "same_en")
+    for span, source in zip(spans, sources, strict=True):
+        max_rows[span] = max(resolved.limits[source.domain].max_same_zh, source.senses_per_entry)
+    log.reject(~first_n_per_key(rows.zh, log.codes == 0, max_rows), "same_zh")
 
 
 def _reject_near_duplicates(
-    domain: npt.NDArray[np.int16], scored_sources: list[ScoredSource], limits: list[Limits], log: RejectLog
+    domain: npt.NDArray[np.int16],
+    spans: tuple[slice, ...],
+    scored_sources: list[ScoredSource],
+    limits: list[Limits],
+    log: RejectLog,
 ) -> None:
     """Pairs that nearly repeat an earlier one, by their domain's threshold; short rows are left alone."""
-    signatures = np.empty((len(domain), NUM_HASHES), np.uint8)
-    long_enough, row = np.zeros(len(domain), bool), 0
-    for scored_source in scored_sources:
+    signatures, long_enough = np.empty((len(domain), NUM_HASHES), np.uint8), np.zeros(len(domain), bool)
+    for source_span, scored_source in zip(spans, scored_sources, strict=True):
+        row = source_span.start
         for batch in scored_source.iter_columns(["en_chars", "zh_chars", "signature"]):
             span, column = slice(row, row + batch.num_rows), batch["signature"]
             flat = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * NUM_HASHES :]
@@ -214,16 +244,15 @@ def _reject_near_duplicates(
 
 
 def _reject_dissimilar(
-    scored_sources: list[ScoredSource], starts: npt.NDArray[np.int64], resolved: ResolvedCorpus, log: RejectLog
+    scored_sources: list[ScoredSource], spans: tuple[slice, ...], resolved: ResolvedCorpus, log: RejectLog
 ) -> None:
     """Pairs whose sides do not mean the same, or whose neighbour's Chinese fits better (subtitles shifted by one)."""
     from data.build.similarity import source_similarities  # few corpora measure it
 
     dissimilarity, shift = (np.full(len(log.codes), -1, np.float32) for _ in range(2))
-    for number, scored_source in enumerate(scored_sources):
+    for span, scored_source in zip(spans, scored_sources, strict=True):
         limits = resolved.limits[scored_source.source.domain]
         if limits.needs_similarity:
-            span = slice(int(starts[number]), int(starts[number + 1]))
             table = source_similarities(scored_source, log.codes[span] == 0)
             own, neighbour = table["own"].to_numpy(), table["rival"].to_numpy()
             dissimilarity[span] = np.nan_to_num(limits.min_similarity - own, nan=-1)

@@ -88,7 +88,7 @@ def _write_source(
     valid: ShardWriter,
 ) -> dict[int, dict[str, Any]]:
     """Write source `number`; return the texts of those of its rows that are `examples`."""
-    texts, row = dict[int, dict[str, Any]](), int(selection.starts[number])
+    texts, row = dict[int, dict[str, Any]](), selection.spans[number].start
     with ThreadPoolExecutor(1) as pool:  # compresses one batch while the next is read and cut
         pending = pool.submit(_write_verdicts, scored_source, selection, number)
         for batch in scored_source.iter_columns(SOURCE_COLUMNS):
@@ -141,7 +141,7 @@ def _example_text(row: dict[str, Any], scored_source: ScoredSource) -> dict[str,
 
 def _write_verdicts(scored_source: ScoredSource, selection: Selection, number: int) -> None:
     """One column beside the scores: the reason of every row ("" kept, "valid" held out)."""
-    codes = selection.codes[selection.starts[number] : selection.starts[number + 1]]
+    codes = selection.codes[selection.spans[number]]
     column = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(selection.reject_log.reasons))
     path = scored_source.rows_path.with_name("verdicts.parquet")
     pq.write_table(pa.table({"reason": column}), path, compression="zstd")

@@ -1,5 +1,6 @@
 """Heuristics of quality: character counts, sentence endings that differ, numbers that disagree, repetition."""
 
+import unicodedata
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -42,7 +43,8 @@ class CharCounts:
 def _brackets() -> npt.NDArray[np.int8]:
     """n for the opening and -n for the closing bracket of pair n, from 1; 0 elsewhere, [UNICODE + 1]."""
     table = np.zeros(UNICODE + 1, np.int8)
-    for number, (left, right) in enumerate(zip(OPENING, CLOSING, strict=True), 1):
+    for left, right in zip(OPENING, CLOSING, strict=True):
+        number = OPENING.index(unicodedata.normalize("NFKC", left).replace("【", "[")) + 1  # （ closes with ) too
         table[ord(left)], table[ord(right)] = number, -number
     return table
 

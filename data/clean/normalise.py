@@ -51,6 +51,7 @@ def normalise_text(text: TextColumn, chinese: bool, simplify: bool, spaces: str)
     """`text` in its normal form; a row may come out empty, never lost."""
     text = edit_rows(text, has_mojibake(text), fix_mojibake)
     text = collapse_spaces(edit_rows(text, has_markup(text), strip_markup), normalisation_table(chinese))
+    text = edit_rows(text, is_tokenised(text), detokenise)
     if not chinese:
         return strip_space_before_punctuation(text)
     if simplify:
@@ -70,11 +71,15 @@ def edit_rows(text: TextColumn, rows: Mask, edit: Callable[[str], str]) -> TextC
     return replace_rows(text, chosen, decode(pa.array(changed, TEXT)))
 
 
-TAGS = re.compile(r"<[^<>\n]{1,120}>|\{\\[^{}\n]{0,200}(?:\}|$)|'{2,5}|\{[yY]:[a-z]{1,9}\}", re.MULTILINE)
+TAGS = re.compile(  # with a name and attributes, so that "a < b and c > d" stays; subtitle codes; wiki quotes
+    r"</?[A-Za-z][\w:.-]{0,30}(?:\s+[\w:-]+\s*=[^<>\n]{1,110}|\s*/?)>|<[!?/][^<>\n]{0,118}>|<\d[\d:.,]{0,20}>|"
+    r"\{\\[^{}\n]{0,200}(?:\}|$)|'{2,5}|\{[yY]:[a-z]{1,9}\}",
+    re.MULTILINE,
+)
+PENN_QUOTES = re.compile(r"`` ?(.*?) ?''")
 ENTITY = re.compile(r"&(?:amp;)?(#?[0-9A-Za-z]{2,10};)")
 BREAKS = re.compile(r"\\[Nnh]|<br ?/?>", re.IGNORECASE)
 MARKUP_SIGNS = "<&{\\"  # a row with none of these, nor two apostrophes together, has no mark-up
-QUOTE = ord("'")
 
 
 def has_markup(text: TextColumn) -> Mask:
@@ -89,19 +94,63 @@ def _mark_markup(points: CodePoints, starts: Ints, signs: Mask, mask: Mask) -> N
     for row in range(len(mask)):
         quoted = False
         for point in points[starts[row] : starts[row + 1]]:
-            mask[row] |= signs[point] or (quoted and point == QUOTE)
-            quoted = point == QUOTE
+            mask[row] |= signs[point] or (quoted and point == APOSTROPHE)
+            quoted = point == APOSTROPHE
 
 
 def strip_markup(lines: str) -> str:
     """HTML entities resolved (also twice-escaped ones), tags and subtitle codes removed."""
-    lines = ENTITY.sub(_resolve_entity, lines)
+    lines = PENN_QUOTES.sub(r'"\1"', ENTITY.sub(_resolve_entity, lines))
     return TAGS.sub("", BREAKS.sub(" ", lines))
 
 
 def _resolve_entity(match: re.Match[str]) -> str:
     plain = html.unescape("&" + match.group(1))
     return match.group(0) if plain.startswith("&") and len(plain) > 1 else plain.replace("\n", " ").replace("\r", " ")
+
+
+APOSTROPHE, SPACE, AT, DASH, COMMA, DOT, COLON, ZERO, NINE, B, L, N, R = (ord(c) for c in "' @-,.:09blnr")
+PENN_BRACKETS = {"LR": "(", "RR": ")", "LS": "[", "RS": "]", "LC": "{", "RC": "}"}
+DETOKENISED: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"(?<=\d) , (?=\d{3}(?!\d))|(?<=\d) ([.:]) (?=\d)"), lambda match: match[1] or ","),
+    (re.compile(r" (n't|'(?:s|m|re|ve|ll|d))(?![\w'])", re.IGNORECASE), r"\1"),
+    (re.compile(r"(?<=[a-z]) ' (s|t|m|re|ve|ll|d)(?![\w'])", re.IGNORECASE), r"'\1"),
+    (re.compile(r" ?@([-,.:/])@ ?"), r"\1"),
+    (re.compile(r"-([LR][RSC])B-", re.IGNORECASE), lambda match: PENN_BRACKETS[match[1].upper()]),
+    (re.compile(r"(?<=[(\[{]) | (?=[)\]}])"), ""),
+)  # what the tokenisers of Penn Treebank and Moses write, and the text that it was
+
+
+def is_tokenised(text: TextColumn) -> Mask:
+    """True for the rows that show signs of a tokeniser: "do n't", "@-@", "-LRB-", "1 , 000", [rows]."""
+    mask = np.zeros(text.rows, bool)
+    _mark_tokenised(text.points, text.starts, mask)
+    return mask
+
+
+@njit
+def _mark_tokenised(points: CodePoints, starts: Ints, mask: Mask) -> None:
+    for row in range(len(mask)):
+        for i in range(starts[row], starts[row + 1] - 2):
+            first = points[i]
+            if first > AT:  # most characters, and none of the signs
+                continue
+            second, third = points[i + 1], points[i + 2]
+            if first == SPACE:
+                mask[row] |= second == APOSTROPHE or (second | 32 == N and third == APOSTROPHE)
+            elif second == SPACE:
+                mask[row] |= ZERO <= first <= NINE and third in (COMMA, DOT, COLON)
+            elif first == AT:
+                mask[row] |= third == AT
+            elif first == DASH and i + 3 < starts[row + 1]:
+                mask[row] |= (second | 32 in (L, R)) and points[i + 3] | 32 == B
+
+
+def detokenise(lines: str) -> str:
+    """The text that a tokeniser took apart, as far as its signs tell."""
+    for pattern, replacement in DETOKENISED:
+        lines = pattern.sub(replacement, lines)
+    return lines
 
 
 FIRST_LEAD, LAST_LEAD = 0xC2, 0xF4  # the letters that the first byte of a UTF-8 character is misread as
@@ -158,6 +207,13 @@ SPEAKER_TUPLE = r"^\('\d[^']{0,8}', ?'[^']{0,40}'\) ?"  # a speaker mark that so
 SPEAKER_NAME = r"^(\[[^\]]{1,30}\]|\([A-Z][^)]{0,30}\)|[A-Z][A-Z.' ]{1,23}:|[A-Z][a-z]{2,11}:) ?"
 SPEAKER_NAME_ZH = r"^[\p{Han}·]{1,6}[:：] ?"
 DIALOGUE_DASH = r"(^|[.?!…,，。？！] ?| )[-–—]+ ?"  # at the start, after a sentence's end, after a space
+SOUND_NOTE = (  # of both languages, anywhere
+    r"(?i)[(\[](?:laugh|applau|music|cheer|sigh|gasp|cough|chuckl|clap|sob|cry|scream|gunshot|thunder|bell|phone ring|"
+    r"door)[^()\[\]]{0,30}[)\]] ?|\[[^\[\]]{1,40}\] ?"
+)
+SOUND_NOTE_ZH = (
+    r"[(（\[【][^()（）\[\]【】]{0,6}(?:声|笑|鼓掌|掌声|音乐|哭|叹气|咳嗽|尖叫)[^()（）\[\]【】]{0,4}[)）\]】] ?"
+)
 LANGUAGE_NOTE = r"^[\[【][^\]】]{1,12}[\]】] ?"  # [韩语] before a translated line
 SONG_MARKS = r"^[*#♪♫~ ]+|[*#♪♫~ ]+$"
 TRANSLATOR_NOTE = r"[(（\[【][^()（）\[\]【】]{1,40}[)）\]】]"  # an explanation that the English does not have
@@ -181,6 +237,7 @@ def strip_speakers(en: pa.Array, zh: pa.Array) -> tuple[pa.Array, pa.Array]:
     named = pc.match_substring_regex(en, SPEAKER_NAME)
     en = pc.replace_substring_regex(pc.replace_substring_regex(en, SPEAKER_NAME, ""), SONG_MARKS, "")
     zh = pc.if_else(named, pc.replace_substring_regex(zh, SPEAKER_NAME_ZH, ""), zh)
+    en, zh = pc.replace_substring_regex(en, SOUND_NOTE, ""), pc.replace_substring_regex(zh, SOUND_NOTE_ZH, "")
     for note, sign_in_en in ((LANGUAGE_NOTE, r"\["), (TRANSLATOR_NOTE, r"[(\[]")):
         without = pc.replace_substring_regex(zh, note, "")
         zh = pc.if_else(pc.or_(pc.match_substring_regex(en, sign_in_en), pc.equal(without, "")), zh, without)

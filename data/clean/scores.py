@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from data.clean.codepoints import TextColumn, encode
+from data.clean.characters import char_mask
+from data.clean.codepoints import TextColumn, encode, take_rows
 from data.clean.decontaminate import BenchmarkIndex, Overlap, benchmark_overlap
 from data.clean.dedup import NUM_HASHES, minhash_signatures
 from data.clean.hashing import casefolded, hash_rows
@@ -62,6 +63,33 @@ def contains_banned(en: TextColumn, zh: TextColumn, words: BannedWords) -> npt.N
         for pattern in patterns:
             hits |= np.asarray(pc.match_substring_regex(column, pattern))
     return hits.astype(np.float32)
+
+
+# What spreadsheets and data frames write for an empty cell.
+NULL_WORD = r"(?i)^\s*(?:none|nan|null|n/a|#n/a|undefined|\(null\)|<(?:unk|na|nan|null|none)>|\[unk\]|\\n)\s*$"
+NULL_LENGTH, NULL_STARTS = 16, "nNuU#(<[\\ "  # characters at most, and the first of them
+NULL_TRANSLATION = (  # of a null word that is meant as a word
+    r"^\s*(?:一个也没有|一个都没有|一点也没有|没有一个|没有人|没人|没有|无|毫无|空|空的|空值|零|未定义|不适用|不详|非数字|馕|奶奶|外婆)[。！]?\s*$"
+)
+
+
+def is_null(en: TextColumn, zh: TextColumn) -> npt.NDArray[np.bool_]:
+    """True where a side of the raw pair is no text but the mark of an empty cell, [rows]."""
+    mask = np.zeros(en.rows, bool)
+    rows = np.flatnonzero(_may_be_null(en) | _may_be_null(zh))
+    if len(rows):
+        left, right = encode(take_rows(en, rows)), encode(take_rows(zh, rows))
+        null_en, null_zh = (pc.match_substring_regex(side, NULL_WORD) for side in (left, right))
+        translated = pc.match_substring_regex(right, NULL_TRANSLATION)
+        mask[rows] = np.asarray(pc.or_(null_zh, pc.and_not(null_en, translated)))
+    return mask
+
+
+def _may_be_null(text: TextColumn) -> npt.NDArray[np.bool_]:
+    lengths = text.lengths
+    mask = (lengths > 0) & (lengths <= NULL_LENGTH)
+    mask[mask] = char_mask(NULL_STARTS)[text.points[text.starts[:-1][mask]]]
+    return mask
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from data.clean.codepoints import UNICODE, CodePoints, Ints, Mask, TextColumn
 from data.jit import njit
 
 Kinds = npt.NDArray[np.uint8]
-SPACE, DOT, FULL_STOP, COMMA, PAUSE, ZERO, NINE = (ord(c) for c in " .。,，09")
+SPACE, DOT, FULL_STOP, COMMA, PAUSE, ZERO, NINE, A, Z = (ord(c) for c in " .。,，09az")
+PERCENT, COLON, SEMICOLON, EXCLAMATION, EQUALS, QUOTE, APOSTROPHE = (ord(c) for c in "%:;!=\"'")
+QUESTION, WIDE_EXCLAMATION, WIDE_QUESTION = (ord(c) for c in "?！？")
 BESIDE_HAN, BESIDE_WIDE, BEFORE_STOP = 1, 2, 4
 NO_SPACE_BEFORE = ",.!?;:)%]"  # English: no space before these
 WIDE_PUNCTUATION = dict(zip(",;:?!", "，；：？！", strict=True))  # Chinese: after a Han character
@@ -58,7 +60,7 @@ def _settle(source: CodePoints, heads: Ints, table: CodePoints, points: CodePoin
 
 
 def strip_space_before_punctuation(text: TextColumn) -> TextColumn:
-    """English: "high , wide !" becomes "high, wide!", but not before an ellipsis or ".5"."""
+    """English: "high , wide !" becomes "high, wide!", but not before an ellipsis, ".5", ":)", "%s" and "!="."""
     points, starts = np.empty(len(text.points), np.uint32), np.zeros(text.rows + 1, np.int64)
     _unspace(text.points, text.starts, char_mask(NO_SPACE_BEFORE), points, starts)
     return TextColumn(points[: starts[-1]], starts)
@@ -71,12 +73,23 @@ def _unspace(source: CodePoints, heads: Ints, closing: Mask, points: CodePoints,
         end = heads[row + 1]
         for place in range(heads[row], end):
             if source[place] == SPACE and place + 1 < end and closing[source[place + 1]]:
-                dotted = place + 2 < end and source[place + 2] == DOT
-                if not dotted:
+                before = source[place - 1] if place > heads[row] else np.uint32(SPACE)
+                after = source[place + 2] if place + 2 < end else np.uint32(SPACE)
+                if not _is_sign(before, source[place + 1], after):
                     continue
             points[at] = source[place]
             at += 1
         starts[row + 1] = at
+
+
+@njit
+def _is_sign(before: np.uint32, point: np.uint32, after: np.uint32) -> bool:
+    """Whether a mark after a space is no punctuation: "...", ".5", ":)", "%s", "!="."""
+    if point == PERCENT:
+        return bool(not _is_digit(before) or A <= (after | 32) <= Z)
+    if point in (COLON, SEMICOLON):
+        return after not in (SPACE, QUOTE, APOSTROPHE)
+    return bool(after == DOT or (point == DOT and _is_digit(after)) or (point == EXCLAMATION and after == EQUALS))
 
 
 def remove_han_spaces(text: TextColumn, pauses: bool) -> TextColumn:
@@ -121,6 +134,9 @@ def _punctuate(points: CodePoints, starts: Ints, kinds: Kinds, full: CodePoints)
             before = np.uint32(SPACE) if place == starts[row] else points[place - 1]
             if points[place] == PAUSE and _is_digit(before) and _is_digit(after):
                 points[place] = COMMA  # a thousands separator
+            elif before in (WIDE_QUESTION, WIDE_EXCLAMATION):  # 什么?!
+                if points[place] in (QUESTION, EXCLAMATION):
+                    points[place] = full[points[place]]
             elif kinds[before] & BEFORE_STOP:
                 points[place] = full[points[place]]
                 if points[place] == DOT and (last or kinds[after] & BESIDE_HAN):

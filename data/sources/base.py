@@ -43,6 +43,11 @@ class Source(CellOptions, ABC):
         return f"machine:{self.name}" if self.machine else self.name
 
     @property
+    def senses_per_entry(self) -> int:
+        """Pairs that one entry of a dictionary may give with the same Chinese; `max_same_zh` never takes from them."""
+        return 1
+
+    @property
     @abstractmethod
     def paths(self) -> tuple[str, ...]:
         """Every file that is read, as the config names it; `file` of a raw row is an index into them."""

@@ -32,6 +32,11 @@ class Cedict(PairSource):
     senses: int = 12  # of an entry; later ones are the reject `rare_sense`
     longest: int = 80  # characters of a gloss
 
+    @property
+    def senses_per_entry(self) -> int:
+        """As many as the config takes of an entry."""
+        return self.senses
+
     def pairs(self, root: str, path: str) -> Iterator[Pair]:
         """Yield one pair a gloss; comments are the reject `comment`."""
         for lines in read_lines(root, path, self.encoding):

@@ -218,3 +218,41 @@ def test_length_ratio_is_fitted_to_the_domain(tmp_path: Path) -> None:
     worst: list[dict[str, Any]] = told["rejects"]["length_ratio"]["worst"]
     assert worst[0]["place"] == "pairs.tsv:301"
     assert told["rejects"]["length_ratio"]["rows"] <= 4
+
+
+def test_repeats_and_null_words_teach_no_length_ratio(tmp_path: Path) -> None:
+    """Of 1,110 rows 960 are a stock phrase of an odd ratio or an empty cell; the 150 good ones stay."""
+    draw = np.random.default_rng(0)
+    good = [("word " * n + f"x{k}", "字" * int(n * 1.5) + str(k)) for k, n in enumerate(draw.integers(4, 30, 150))]
+    odd = [("Yes.", "是的，我完全同意你刚才所说的每一句话。")] * 480
+    null = [(word, f"第{n}句话说得不短也不长。") for n in range(160) for word in ("None", "NaN", "<unk>")]
+    limits = {"max_period": 2.0, "max_run": 999, "near_duplicate": 2.0, "max_same_zh": 9}
+    report = built(tsv_config(tmp_path, odd + null + good, limits=limits, valid_per_domain=0))
+    assert {reason: entry["rows"] for reason, entry in report["rejects"].items()} == {"null": 480, "length_ratio": 480}
+    assert report["rows_kept"] == 150
+
+
+def test_people_win_over_a_machine_whatever_the_order(tmp_path: Path) -> None:
+    """Near duplicates, repeats and rows of one side: the human source stays, though it is listed last."""
+    machine = [("Two men are riding their bicycles down a street.", "两个男人骑着自行车在街上走。"), PAIRS[0], PAIRS[3]]
+    human = [("Two men are riding their bicycles down the street.", "两个男人骑着自行车在街上走。"), PAIRS[0]]
+    write_tsv(tmp_path / "machine.tsv", machine)
+    write_tsv(tmp_path / "human.tsv", human)
+    sources = [
+        {"name": "a", "format": "tsv", "files": ["machine.tsv"], "machine": "opus"},
+        {"name": "b", "format": "tsv", "files": ["human.tsv"]},
+    ]
+    config = write_config(tmp_path, sources, valid_per_domain=0, limits={"near_duplicate": 0.7})
+    report = built(config)
+    assert [source["rejected"] for source in report["sources"]] == [{"duplicate": 1, "near_duplicate": 1}, {}]
+    assert report["rejects"]["near_duplicate"]["worst"][0]["place"] == "machine.tsv:1"
+    assert [row["source"] for row in rows(tmp_path / "corpus")] == ["machine:a", "b", "b"]
+
+
+def test_the_same_zh_limit_leaves_a_dictionary_its_senses(tmp_path: Path) -> None:
+    words = ["strike", "hit", "beat", "break", "type", "mix", "build", "fight", "fetch", "make", "play", "draw"]
+    (tmp_path / "d.u8").write_text(f"打 打 [da3] /{'/'.join(words)}/\n", encoding="utf-8")
+    source = {"name": "d", "format": "cedict", "files": ["d.u8"], "domain": "dictionary", "senses": 11}
+    report = built(write_config(tmp_path, [source], valid_per_domain=0, limits={"min_en_chars": 2}))
+    assert report["rows_kept"] == 11
+    assert {reason: entry["rows"] for reason, entry in report["rejects"].items()} == {"rare_sense": 1}

@@ -14,7 +14,7 @@ from data.clean.hashing import casefolded, hash_rows, ngram_hashes
 from data.clean.heuristics import count_characters, numbers_disagree, periodicity
 from data.clean.language import cantonese, foreign_word_share
 from data.clean.normalise import normalise_text, strip_speakers
-from data.clean.scores import han_share
+from data.clean.scores import han_share, is_null
 from data.schema import TEXT
 from data.sources.benchmark_rows import image_id
 
@@ -60,6 +60,20 @@ def test_code_points_of_a_slice() -> None:
         ("wait ... what", "wait ... what"),
         ("ctrl\x07 and \ufeffbom", "ctrl and bom"),
         ("''italic'' wiki", "italic wiki"),
+        ("If a < b and c > d then stop", "If a < b and c > d then stop"),
+        ('<font color="red">Red</font> <br/>line<!-- note -->', "Red line"),
+        ("Welcome to %s", "Welcome to %s"),
+        ("50 % of it", "50% of it"),
+        ("He smiled :) and she ;-) too", "He smiled :) and she ;-) too"),
+        ("One thing : a dog ; a cat", "One thing: a dog; a cat"),
+        ("if a != b , .5 or 1 !", "if a != b, .5 or 1!"),
+        ("1 , 000 people at 10 : 30 for 1 . 5 km", "1,000 people at 10:30 for 1.5 km"),
+        ("I do n't know , it 's his , they 're CA N'T", "I don't know, it's his, they're CAN'T"),
+        ("it ' s we don &apos; t", "it's we don't"),
+        ("a well @-@ known man", "a well-known man"),
+        ("-LRB- a note -RRB- -lsb- b -rsb-", "(a note) [b]"),
+        ("He said `` hello '' to us", 'He said "hello" to us'),
+        ("the dogs ' bowl and 'quoted' words", "the dogs ' bowl and 'quoted' words"),
     ],
 )
 def test_english_normal_form(before: str, after: str) -> None:
@@ -81,6 +95,8 @@ def test_english_normal_form(before: str, after: str) -> None:
         ("（全角）保留。", "（全角）保留。"),
         ("3.5米", "3.5米"),
         ("⾦属", "金属"),
+        ("什么?!你说什么!?", "什么？！你说什么！？"),
+        ("共1 , 000人", "共1,000人"),
     ],
 )
 def test_chinese_normal_form(before: str, after: str) -> None:
@@ -118,6 +134,8 @@ def test_a_row_never_depends_on_its_neighbours() -> None:
         ("Rachel.", "('3-8', 'PHOEBE')瑞秋", ("Rachel.", "瑞秋")),
         ("♪ How much ♪", "♪ 多爱我 ♪", ("How much", "多爱我")),
         ("Sir, are you okay?", "[韩语] 先生，你还好吧？", ("Sir, are you okay?", "先生，你还好吧？")),
+        ("Stop! [gunshot] (Laughter) Go.", "停！【枪声】（笑声）走。", ("Stop! Go.", "停！走。")),
+        ("I (really) mean it.", "我（真的）是认真的。", ("I (really) mean it.", "我（真的）是认真的。")),
         ("So it is ttp.", "所以就是ttp (血栓性紫斑症)", ("So it is ttp.", "所以就是ttp")),
     ],
 )
@@ -140,6 +158,17 @@ def test_scores_by_hand() -> None:
     )
     assert periodicity(text("abcabcabcabcabcabcabcabcabc", "a normal sentence without such")).tolist()[0] == 1
     assert periodicity(text("no pain no gain")).tolist() == [0]
+
+
+def test_wide_and_narrow_brackets_close_each_other() -> None:
+    rows = text("榛名（泳装)", "(a】", "[b】", "（（c)", "“quoted”", "smiled :)")
+    assert count_characters(rows).unbalanced_brackets.tolist() == [0, 2, 0, 1, 0, 1]
+
+
+def test_null_words_of_either_side() -> None:
+    en = ["None", "nan", "NaN", "N/A", "<unk>", "A red dog", "A red dog", "None", "nan", "Nanny", "\\N"]
+    zh = ["一只红色的狗", "红裙子", "没有钱", "好", "好的", "null", "#N/A", "没有", "馕", "保姆", "空房间"]
+    assert is_null(text(*en), text(*zh)).tolist() == [True] * 7 + [False] * 3 + [True]
 
 
 def test_numbers_disagree_only_where_nothing_explains_it() -> None:
