@@ -14,11 +14,11 @@ IMAGE_KEYS = (
 )
 """Keys and columns of image ids, the most telling first: a row's own id is under the first that it has."""
 _TEXT_KEYS = {
-    "zh": "zh caption_zh zh_caption captions_zh zh_captions chinese chCap",
-    "en": "en caption_en en_caption captions_en en_captions english enCap",
+    "zh": "zh caption_zh zh_caption captions_zh zh_captions chinese chCap prompt_zh prompt_cn",
+    "en": "en caption_en en_caption captions_en en_captions english enCap prompt_en",
     "en_all": "en_all",
     "zh_en": "zh_en",  # translations of the captions under zh, index by index
-    "": "caption captions sentence sentences text texts raw query_text comment",
+    "": "caption captions sentence sentences text texts raw query_text comment prompt",
 }
 TEXT_KEYS = {key: language for language, keys in _TEXT_KEYS.items() for key in keys.split()}
 """Keys and columns of captions, and their language; "" where the layout does not say it."""

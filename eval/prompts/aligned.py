@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from data.cli import UserError, one_line
+from data.sources.benchmark_rows import TEXT_KEYS
 
-ZH_KEYS = ("zh", "prompt_zh", "prompt_cn", "chinese")
-EN_KEYS = ("en", "prompt_en", "english")
+ZH_KEYS, EN_KEYS = (
+    tuple(key for key, key_language in TEXT_KEYS.items() if key_language == language) for language in ("zh", "en")
+)
 PLAIN_KEYS = ("prompt",)
 ID_KEYS = ("id", "prompt_id", "index")
 GROUP_KEYS = ("kind", "category", "length", "prompt_length", "tags")

@@ -35,7 +35,9 @@ def placed(value: Any, real: Path) -> Any:  # noqa: ANN401
         return {key: placed(v, real) for key, v in value.items()}
     if isinstance(value, list):
         return [placed(v, real) for v in value]
-    return value.replace("../../../shared/real", str(real)) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return value.replace("../../../shared/real", str(real)).replace("../../eval", str(REPOSITORY / "eval"))
+    return value
 
 
 def written(name: str, real: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from data.clean.benchmarks import load_benchmark
 from data.cli import UserError
 from eval.prompts.aligned import read_aligned_prompts
 
@@ -65,6 +66,8 @@ def test_layouts(layout: str, tmp_path: Path) -> None:
     assert [(prompt.zh, prompt.en) for prompt in prompts] == list(zip(ZH, EN, strict=True))
     if layout in GROUPS:
         assert prompts[0].groups == (GROUPS[layout],)
+    kept_out = {text for name in files for text in load_benchmark(str(tmp_path), name).texts}
+    assert kept_out >= {*ZH, *EN}  # what is scored, the cleaning of a corpus removes
 
 
 def test_a_line_without_a_counterpart_is_left_out(tmp_path: Path) -> None:
