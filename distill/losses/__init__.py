@@ -30,15 +30,14 @@ class LossesConfig:
     readout: Readout | None = None
     translation: Translation | None = None
     unet_geometry: Path | None = None
-    """For kv_metric and readout: a UNet's maps and queries, a file that `python -m distill.unet_geometry` wrote."""
+    """For readout and kv_metric: a UNet's maps and queries, a file that `python -m distill.unet_geometry` wrote."""
 
     def __post_init__(self) -> None:
         if not self.enabled:
             raise ValueError("losses: every loss is null; give at least one")
-        if self.unet_geometry is None and (self.kv_metric or self.readout):
-            name = "kv_metric" if self.kv_metric else "readout"
+        if self.unet_geometry is None and self.readout:
             raise ValueError(
-                f"losses.{name}: needs losses.unet_geometry, a file that "
+                "losses.readout: needs losses.unet_geometry, a file that "
                 "`python -m distill.unet_geometry --unet ID_OR_DIR --out FILE.safetensors` writes"
             )
 
@@ -50,11 +49,6 @@ class LossesConfig:
             self.kv_metric, self.readout, self.translation,
         )  # fmt: skip
         return [loss for loss in every if loss is not None]
-
-    @property
-    def uses_pooled(self) -> bool:
-        """Whether the projection of the pooled state has a gradient."""
-        return any(isinstance(loss, Pooled | Contrastive | Affinity) for loss in self.enabled)
 
     @property
     def uses_zh_padding(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
+from distill.distributed import mean_over_ranks
 from distill.losses.base import (
     LossInput,
     LossSchedule,
@@ -74,6 +75,8 @@ class Alignment:
     """
 
     weight: float = 0.5
+    norm: float = 0.1
+    """Weight of the squared difference of the norms of aligned states, relative to the teacher's squared norms."""
     smoothing: float = 0.05
     """Weight of the entropy, in units of the cost; towards 0 the alignment is hard."""
     rounds: int = 20
@@ -84,12 +87,20 @@ class Alignment:
             raise ValueError("losses.alignment: smoothing must be above 0 and rounds at least 1")
 
     def terms(self, step: LossInput) -> LossTerms:
-        """`alignment`, the mean cost over the pairs."""
+        """`alignment`, the mean cost over the pairs, and `alignment_norm`."""
         student, student_mask = _without_start_token(step.chinese)
         teacher, teacher_mask = _without_start_token(step.target)
         cost = 1 - F.normalize(student, dim=-1) @ F.normalize(teacher, dim=-1).mT
         plan = transport(cost.detach(), student_mask, teacher_mask, self.smoothing, self.rounds)
-        return {"alignment": self.weight * (plan * cost).sum(dim=(1, 2)).mean()}
+        terms = {"alignment": self.weight * (plan * cost).sum(dim=(1, 2)).mean()}
+        if self.norm:
+            # sum P (|s| - |t|)^2, by the marginals of P: no matrix of its size is kept for it.
+            student_norm, teacher_norm = student.norm(dim=-1), teacher.norm(dim=-1)
+            expected = (plan @ teacher_norm[..., None])[..., 0]
+            squared = (plan.sum(dim=1) * teacher_norm.square()).sum()
+            error = (plan.sum(dim=2) * student_norm.square()).sum() - 2 * (student_norm * expected).sum() + squared
+            terms["alignment_norm"] = self.norm * error / mean_over_ranks(squared)
+        return terms
 
 
 def _without_start_token(states: EncoderOutput) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,9 +1,11 @@
 """Losses in a UNet's geometry: attention outputs for its stored queries, and the error of its keys and values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from distill.distributed import mean_over_ranks
 from distill.geometry import CrossAttention
@@ -14,7 +16,6 @@ from distill.losses.base import (
     Positions,
     by_language,
     cropped_states,
-    masked_mean,
     position_mask,
 )
 from distill.text_tower import EncoderOutput
@@ -52,15 +53,44 @@ class Readout:
         terms = {}
         for language, (weight, student, teacher) in by_language(step, self.chinese, self.english).items():
             if weight:
-                errors = [
-                    self._error(layer, student.hidden_states, teacher.hidden_states) for layer in step.geometry.layers
-                ]
-                terms[f"readout_{language}"] = weight * torch.stack(errors).mean()
+                states = student.hidden_states, teacher.hidden_states
+                errors, norms = readout_sums(step.geometry.layers, *states, self.queries)
+                terms[f"readout_{language}"] = weight * (errors / mean_over_ranks(norms)).mean()
         return terms
 
-    def _error(self, layer: CrossAttention, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        student_readout, teacher_readout = attend(layer, student, self.queries), attend(layer, teacher, self.queries)
-        return (student_readout - teacher_readout).square().mean() / mean_over_ranks(teacher_readout.square().mean())
+
+READOUT_BYTES = 1 << 29
+"""Activations of the read-out at once: rows are computed in chunks, and again in the backward pass."""
+
+
+def readout_sums(
+    layers: Sequence[CrossAttention], student: torch.Tensor, teacher: torch.Tensor, max_queries: int
+) -> torch.Tensor:
+    """Sums of the squared error and of the teacher's squared read-out by cross-attention, [2, layers].
+
+    `student` and `teacher` are states [batch, length, width] of the same texts.
+    """
+    inner = sum(len(layer.key) for layer in layers)
+    length = max(student.shape[1], teacher.shape[1])
+    rows = max(1, READOUT_BYTES // (4 * inner * (2 * length + 3 * max_queries)))
+    if len(student) <= rows:
+        return _chunk_sums(layers, student, teacher, max_queries)
+    sums = [
+        checkpoint(_chunk_sums, layers, *states, max_queries, use_reentrant=False)
+        for states in zip(torch.split(student, rows), torch.split(teacher, rows), strict=True)
+    ]
+    return torch.stack(sums).sum(dim=0)
+
+
+def _chunk_sums(
+    layers: Sequence[CrossAttention], student: torch.Tensor, teacher: torch.Tensor, max_queries: int
+) -> torch.Tensor:
+    errors, norms = [], []
+    for layer in layers:
+        target = attend(layer, teacher, max_queries)
+        errors.append((attend(layer, student, max_queries) - target).square().sum())
+        norms.append(target.square().sum())
+    return torch.stack([torch.stack(errors), torch.stack(norms)])
 
 
 def attend(layer: CrossAttention, states: torch.Tensor, max_queries: int) -> torch.Tensor:
@@ -79,7 +109,8 @@ class KvMetric:
     """(h_s - h_t)^T G (h_s - h_t) over t^T G t: the squared error of all keys and values at once.
 
     G sums to_k^T to_k and to_v^T to_v over the UNet's cross-attentions, each scaled to trace 1, and is scaled to trace
-    `width`, so that G = identity is the plain relative squared error. Position by position, so for English and padding.
+    `width`; without a file of them it is the identity: the relative squared error. Position by position, so for English
+    and padding.
     """
 
     english: float = 1.0
@@ -94,8 +125,7 @@ class KvMetric:
 
     def terms(self, step: LossInput) -> LossTerms:
         """`kv_metric_en`, over text or, on max-length steps, all positions; `kv_metric_zh` on max-length steps."""
-        assert step.geometry is not None
-        metric, terms = step.geometry.metric, {}
+        metric, terms = None if step.geometry is None else step.geometry.metric, {}
         if self.english and (step.padded_to_max or step.aligned):
             distance = _kv_distance(step.english, step.english_target, metric, step.padded_to_max, "all")
             terms["kv_metric_en"] = self.english * distance
@@ -106,11 +136,15 @@ class KvMetric:
 
 
 def _kv_distance(
-    student: EncoderOutput, teacher: EncoderOutput, metric: torch.Tensor, padded_to_max: bool, positions: Positions
+    student: EncoderOutput, teacher: EncoderOutput, metric: torch.Tensor | None, padded_to_max: bool, where: Positions
 ) -> torch.Tensor:
-    mask = position_mask(student, teacher, padded_to_max, positions)
+    mask = position_mask(student, teacher, padded_to_max, where)
     student_states, teacher_states = cropped_states(student, teacher)
-    diff = student_states - teacher_states
-    scale = mean_over_ranks(masked_mean(((teacher_states @ metric) * teacher_states).sum(dim=-1), mask))
-    error = masked_mean(((diff @ metric) * diff).sum(dim=-1), mask)
-    return error / scale.clamp(min=torch.finfo(torch.float32).tiny)
+    norm = mean_over_ranks((_quadratic(teacher_states, metric) * mask).sum())
+    error = (_quadratic(student_states - teacher_states, metric) * mask).sum()
+    return error / norm.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _quadratic(states: torch.Tensor, metric: torch.Tensor | None) -> torch.Tensor:
+    """h^T G h for every state of [batch, length, width]; G is the identity where `metric` is None."""
+    return ((states if metric is None else states @ metric) * states).sum(dim=-1)

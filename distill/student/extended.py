@@ -43,7 +43,10 @@ class SplitEmbedding(nn.Module):
 
 
 class ExtendedStudent(ClipStudent):
-    """A CLIP text tower whose vocabulary has grown; before training its English output is bit-exactly the teacher's."""
+    """A CLIP text tower whose vocabulary has grown; before training its English output is bit-exactly the teacher's.
+
+    The teacher's projection stays frozen.
+    """
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class ExtendedStudent(ClipStudent):
         tied[list(tied_ids)] = True
         self.register_buffer("_tied_rows", tied, persistent=False)
         self._tied_rows: torch.Tensor
+        self.text.text_projection.requires_grad_(False)  # image features and SDXL's pooled input are in its space
         if freeze == "transformer":
             self.text.requires_grad_(False)
             self.embedding.new.requires_grad_(True)

@@ -123,6 +123,7 @@ class Teacher:
         model.eval()  # type: ignore[no-untyped-call]
         model.requires_grad_(False).to(device=device)  # type: ignore[call-arg]
         self._model, self._state_layer, self.device = model, pretrained.state_layer, device
+        self.num_weights = sum(weight.numel() for weight in model.parameters())
 
     @torch.no_grad()
     def __call__(self, ids: torch.Tensor) -> EncoderOutput:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -110,6 +110,16 @@ def saved_steps(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+
+
+def weight_names(folder: Path, step: int) -> set[str]:
+    """The names of a checkpoint's weights; earlier releases trained some that are frozen now."""
+    path = folder / f"step-{step:08d}" / "weights.safetensors"
+    try:
+        with safe_open(path, "pt") as file:
+            return set(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
 
 
 def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter], use_ema: bool = False) -> Progress:

@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from data.cli import UserError
 from data.files import file_lock
 from distill.train.config import ResolvedConfig, RunConfig, parse_config
+from distill.train.memory import memory_line
 from distill.train.run_folder import with_precision
 from distill.train.setup import PreparedRun, build_setup, prepare_run
 from distill.train.trainer import DivergedError, Trainer
@@ -57,6 +58,8 @@ def _run(resolved: ResolvedConfig, accelerator: Accelerator, lock: ExitStack) ->
         accelerator.init_trackers("yuqiao", config={"config": ResolvedConfig(config).yaml})
     try:
         setup = build_setup(config, accelerator, prepared.store, prepared.pretrained)
+        if accelerator.is_main_process and (expected := setup.expected_memory(config, accelerator.num_processes)):
+            print(memory_line(expected, config.train.tokens_at_once), flush=True)
         progress = Trainer(setup, config.train, accelerator, config.out_dir).train()
     except DivergedError as error:
         raise UserError(str(error)) from error

@@ -16,12 +16,13 @@ from data.loader.mixture import mixture_stages
 from data.loader.token_store import DomainTokens, TokenStore, check_corpus, write_token_store
 from distill.geometry import read_geometry
 from distill.losses import Hidden, KvMetric, LossesConfig, Readout
-from distill.student.base import StudentEncoder, vocabulary_of
+from distill.student.base import ClipStudent, StudentEncoder, vocabulary_of
 from distill.student.init_embeddings import fertility, read_dictionary
 from distill.text_tower import Pretrained
 from distill.train import checkpoint
 from distill.train.batch import BatchLoader, Teacher
 from distill.train.config import ResolvedConfig, RunConfig
+from distill.train.memory import expected_memory, tower_shape
 from distill.train.run_folder import claim_run_dir
 from distill.train.task import EmptyPromptTarget, LossConstants, Task
 from distill.train.validation import validate
@@ -53,6 +54,22 @@ def validate_losses(config: RunConfig, width: int) -> None:
         raise UserError(f"losses.translation.decoder.heads: {heads} heads do not divide the width {width}")
     if losses.unet_geometry is not None:
         _check_geometry(losses, losses.unet_geometry, width)
+    if config.states == "penultimate":
+        _check_norms(losses)
+
+
+def _check_norms(losses: LossesConfig) -> None:
+    """UserError where only cosines look at the states of a language: without a final norm their length is then free."""
+    hidden, alignment, readout, kv_metric = losses.hidden, losses.alignment, losses.readout, losses.kv_metric
+    squared = bool(hidden and (hidden.l1 or hidden.l2))
+    english = [hidden and squared and hidden.english, kv_metric and kv_metric.english, readout and readout.english]
+    chinese = [hidden and squared and hidden.chinese, alignment and alignment.norm, readout and readout.chinese]
+    for language, weights, fix in (("English", english, "kv_metric"), ("Chinese", chinese, "alignment")):
+        if not any(weights):
+            raise UserError(
+                f"losses.{fix}: states: penultimate have no final norm, and no loss looks at the length of the "
+                f"{language} ones, which a UNet reads; add losses.{fix}: {{}}"
+            )
 
 
 def _check_geometry(losses: LossesConfig, path: Path, width: int) -> None:
@@ -136,10 +153,20 @@ class TrainSetup:
     teacher_vocabulary: Vocabulary
 
     def validate(self) -> dict[str, float]:
-        """Metrics of the student as it is; see `validation.validate`."""
+        """Validation metrics of the student; see `validation.validate`."""
         student = self.task.student
         pad_ids = self.teacher_vocabulary.pad_id, student.vocabulary.pad_id
         return validate(self.valid, self.teacher, student, *pad_ids, self.teacher.device, _VALIDATION_ROWS)
+
+    def expected_memory(self, config: RunConfig, processes: int) -> dict[str, int]:
+        """Expected bytes of a process by what they hold; empty for a student that is no CLIP text tower."""
+        student = self.task.student
+        if not isinstance(student, ClipStudent):
+            return {}
+        weights = [*student.parameters()]
+        trained = sum(weight.numel() for weight in self.task.trainable().values())
+        counts = self.teacher.num_weights, sum(weight.numel() for weight in weights), trained
+        return expected_memory(tower_shape(student.text.config, *counts), config, processes)
 
 
 def build_setup(config: RunConfig, accelerator: Accelerator, store: Path, pretrained: Pretrained) -> TrainSetup:

@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from distill.distributed import gather_rows, mean_over_ranks
-from distill.losses import Contrastive, Hidden, LossesConfig, LossInput, Pooled
+from distill.losses import Alignment, Contrastive, EmptyPrompt, Hidden, LossesConfig, LossInput, Pooled
 from distill.losses.base import scheduled_terms
 from distill.text_tower import EncoderOutput, text_mask
 from distill.train.batch import Targets, TrainBatch
+from distill.train.config import parse_config
 from distill.train.task import Task, total
+from tests.conftest import REPOSITORY
 from tests.distill.forked import two_processes
 
 
@@ -187,3 +189,32 @@ def test_losses_are_exact_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = task(reading, Targets(states, states))["contrastive"]
     assert torch.equal(plain, half)
+
+
+@pytest.mark.parametrize("name", ["sdxl-l", "sdxl-g"])
+@pytest.mark.parametrize("language", ["chinese", "english"])
+def test_states_without_a_final_norm_are_taught_their_length(name: str, language: str) -> None:
+    """With the losses of the configurations, states that are right but for their length cost something."""
+    config = parse_config(["--config", str(REPOSITORY / "configs" / f"{name}.yaml")]).run
+    random = torch.Generator().manual_seed(0)
+    states = torch.randn(2, 4, 3, generator=random)
+    right = EncoderOutput(states, states[:, 0], torch.ones(2, 4).bool())
+    losses = [loss for loss in config.losses.enabled if not isinstance(loss, EmptyPrompt)]
+    found = {}
+    for factor in (0.5, 1.0, 3.0):
+        scaled = EncoderOutput(factor * states, states[:, 0], right.text_mask)
+        outputs = {"chinese": right, "english": right, language: scaled}
+        step = LossInput(outputs["chinese"], right, outputs["english"], right, padded_to_max=True)
+        found[factor] = total(scheduled_terms(losses, step)).item()
+    assert found[0.5] > found[1.0] + 0.02
+    assert found[3.0] > found[1.0] + 0.3
+
+
+def test_the_norm_term_of_an_alignment_by_hand() -> None:
+    """One state after the start token, twice as long as the teacher's: 0.1 (2 - 1)^2 / 1^2; its direction is right."""
+    teacher = torch.tensor([[[9.0, 9.0], [0.0, 1.0]]])
+    mask = torch.ones(1, 2).bool()
+    ours, theirs = EncoderOutput(2 * teacher, teacher[:, 0], mask), EncoderOutput(teacher, teacher[:, 0], mask)
+    terms = Alignment().terms(LossInput(ours, theirs, ours, theirs, padded_to_max=False))
+    assert terms["alignment"].item() == pytest.approx(0, abs=1e-6)
+    assert terms["alignment_norm"].item() == pytest.approx(0.1)

@@ -51,7 +51,8 @@ def test_a_run_with_every_loss(
     main.main()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     logged = [line for line in map(json.loads, lines) if "loss" in line]
-    every = {"pooled_zh", "pooled_en", "hidden_en", "contrastive", "affinity", "alignment", "empty_prompt"}
+    every = {"pooled_zh", "pooled_en", "hidden_en", "contrastive", "affinity", "alignment", "alignment_norm",
+             "empty_prompt"}  # fmt: skip
     on_full = {"kv_metric_zh", "readout_zh", "readout_en"}
     for line, full in zip(logged, (False, False, True), strict=True):
         terms = every | {"kv_metric_en"} | (on_full if full else set())
@@ -67,7 +68,6 @@ def test_a_run_with_every_loss(
     ("losses", "share", "message"),
     [
         ({"readout": {}}, 0.5, "losses.readout: needs losses.unet_geometry, a file that "),
-        ({"kv_metric": {}}, 0.5, "losses.kv_metric: needs losses.unet_geometry"),
         ({"readout": {}, "unet_geometry": "FILE"}, 0, "losses.readout: counts on full steps alone"),
         ({"kv_metric": {"chinese_padding": 1}, "unet_geometry": "FILE"}, 0, "losses.kv_metric.chinese_padding: there"),
         (
@@ -91,6 +91,33 @@ def test_what_cannot_be_given_is_refused(
     tree["train"]["full_share"] = share
     with pytest.raises(UserError) as refused:
         validate_losses(parse_config(write_config(tmp_path / "c.yaml", tree)).run, width=32)
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        (
+            {},
+            "losses.kv_metric: states: penultimate have no final norm, and no loss looks at the length of the ",
+        ),
+        ({"kv_metric": {}}, "losses.alignment: states: penultimate have no final norm"),
+        ({"kv_metric": {}, "alignment": {"norm": 0}}, "losses.alignment: states: penultimate"),
+        ({"hidden": {"chinese": 1}, "alignment": {}}, "losses.kv_metric: states: penultimate"),
+        ({"hidden": {"chinese": 1, "l2": 1}}, ""),
+        ({"kv_metric": {}, "alignment": {}}, ""),
+    ],
+)
+def test_cosines_alone_do_not_serve_states_without_a_final_norm(
+    losses: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    tree = {**run_options(tmp_path, tmp_path, tmp_path / "run"), "states": "penultimate", "losses": losses}
+    run = parse_config(write_config(tmp_path / "c.yaml", tree)).run
+    if not message:
+        validate_losses(run, width=32)
+        return
+    with pytest.raises(UserError) as refused:
+        validate_losses(run, width=32)
     assert str(refused.value).startswith(message)
 
 

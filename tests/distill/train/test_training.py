@@ -325,7 +325,7 @@ def test_the_teacher_is_read_once(teacher: Path, corpus: Path, tmp_path: Path, m
     assert read == [str(teacher)]
 
 
-def test_the_student_of_a_run_folder(whole: Path) -> None:
+def test_the_student_of_a_run_folder(whole: Path, teacher: Path) -> None:
     """Newest or named; the frozen rows come from the teacher again."""
     newest, third = run_folder.load_run(whole), run_folder.load_run(whole, 3)
     table = newest.model.text_model.embeddings.token_embedding.weight
@@ -333,7 +333,10 @@ def test_the_student_of_a_run_folder(whole: Path) -> None:
     rows = _weights(whole, 6)["text.text_model.embeddings.token_embedding.new"]
     cat = newest.tokenizer.get_vocab()["çĮ«"]
     assert (rows == table[cat]).all(dim=1).any()
-    assert not torch.equal(third.model.text_projection.weight, newest.model.text_projection.weight)
+    early, late = (student.model.text_model.final_layer_norm.weight for student in (third, newest))
+    assert not torch.equal(early, late)
+    original = text_tower.load_tower(str(teacher), "t").text_projection.weight
+    assert torch.equal(newest.model.text_projection.weight, original), "frozen"
     with pytest.raises(UserError, match=r"--step 5: .* has checkpoints 3, 6"):
         run_folder.load_run(whole, 5)
     with pytest.raises(UserError, match=r"no config\.yaml"):
