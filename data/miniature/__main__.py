@@ -10,7 +10,7 @@ from data.miniature.corpus import sample_test_scenes, write_pairs, write_test
 from data.miniature.render import render_batch
 
 
-def write_miniature(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Write `pairs/REGISTER.jsonl` and `test/`; with --pictures also `test/images/NNNN.png`."""
     parser = ArgumentParser(prog="python -m data.miniature", description=__doc__, exit_on_error=False)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
@@ -31,17 +31,10 @@ def write_miniature(arguments: list[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         scenes = sample_test_scenes(args.scenes)
         for start in range(0, len(scenes), 256):
-            scene_batch = scenes[start : start + 256]
-            for index, picture in enumerate(
-                render_batch(scene_batch, range(start, start + len(scene_batch)), args.width), start
-            ):
-                Image.fromarray(picture).save(folder / f"{index:04d}.png")
+            seeds = range(start, min(start + 256, len(scenes)))
+            for seed, picture in zip(seeds, render_batch(scenes[start : start + 256], seeds, args.width), strict=True):
+                Image.fromarray(picture).save(folder / f"{seed:04d}.png")
     print(f"{args.out}: {args.pairs} pairs in five registers, {args.scenes} test scenes")
-
-
-def main() -> None:
-    """Write the miniature's corpus."""
-    write_miniature()
 
 
 if __name__ == "__main__":

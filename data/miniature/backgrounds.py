@@ -7,6 +7,7 @@ import numpy as np
 from data.miniature.shapes import Field
 
 Colour = tuple[float, float, float]
+Horizon = tuple[float, float, float]  # level, height, waves
 Paint = Callable[[Field, Field, Field], Field]  # (x [1, 1, s], y [1, s, 1], noise [n, 16]) -> [n, s, s, 3], 0..255
 
 
@@ -31,12 +32,22 @@ def _ground(x: Field, y: Field, noise: Field, level: float, height: float, waves
     return edge
 
 
+def _land(top: Colour, bottom: Colour, far: Colour, near: Colour, horizons: tuple[Horizon, Horizon]) -> Paint:
+    """Far and near ground, with their horizons, under a sky from `top` to `bottom`."""
+
+    def paint(x: Field, y: Field, noise: Field) -> Field:
+        sky = _fade(top, bottom, x, y, noise)
+        behind = _mix(sky, far, _ground(x, y, noise, *horizons[0]))
+        return _mix(behind, near, _ground(x, y, 1 - noise, *horizons[1]))
+
+    return paint
+
+
 def night(x: Field, y: Field, noise: Field) -> Field:
     """A night sky with stars."""
     sky = _fade((14, 18, 62), (52, 48, 110), x, y, noise)
-    for index, (cx, cy) in enumerate(
-        ((0.08, 0.1), (0.5, 0.07), (0.93, 0.14), (0.05, 0.52), (0.95, 0.55), (0.5, 0.94), (0.1, 0.92))
-    ):
+    stars = ((0.08, 0.1), (0.5, 0.07), (0.93, 0.14), (0.05, 0.52), (0.95, 0.55), (0.5, 0.94), (0.1, 0.92))
+    for index, (cx, cy) in enumerate(stars):
         dx = x - cx - 0.05 * (noise[:, 3 + index, None, None] - 0.5)
         dy = y - cy - 0.05 * (noise[:, 4 + index, None, None] - 0.5)
         sky = _mix(sky, (255, 250, 205), np.clip(1.6 - np.sqrt(dx * dx + dy * dy) * 64, 0, 1))
@@ -52,37 +63,13 @@ def sea(x: Field, y: Field, noise: Field) -> Field:
     return _mix(picture, (96, 176, 214), water * np.clip(swell * 2 - 1, 0, 1) * 0.7)
 
 
-def grassland(x: Field, y: Field, noise: Field) -> Field:
-    """Rolling grass under a clear sky."""
-    sky = _fade((150, 206, 250), (214, 236, 250), x, y, noise)
-    far = _mix(sky, (150, 205, 110), _ground(x, y, noise, 0.52, 0.05, 4))
-    return _mix(far, (112, 178, 72), _ground(x, y, 1 - noise, 0.7, 0.04, 5))
-
-
-def snow(x: Field, y: Field, noise: Field) -> Field:
-    """A field of snow under a grey sky."""
-    sky = _fade((150, 162, 182), (196, 205, 218), x, y, noise)
-    far = _mix(sky, (226, 233, 242), _ground(x, y, noise, 0.48, 0.035, 5))
-    return _mix(far, (246, 249, 253), _ground(x, y, 1 - noise, 0.72, 0.03, 4))
-
-
-def desert(x: Field, y: Field, noise: Field) -> Field:
-    """Dunes under a hazy sky."""
-    sky = _fade((250, 232, 190), (252, 216, 158), x, y, noise)
-    far = _mix(sky, (226, 176, 104), _ground(x, y, noise, 0.5, 0.06, 5))
-    return _mix(far, (206, 150, 82), _ground(x, y, 1 - noise, 0.72, 0.05, 4))
-
-
 def forest(x: Field, y: Field, noise: Field) -> Field:
     """Trunks in green shade."""
     shade = _fade((58, 108, 76), (34, 76, 52), x, y, noise)
     for index in range(4):
         centre = 0.12 + 0.253 * index + 0.04 * (noise[:, 3 + index, None, None] - 0.5)
-        shade = _mix(
-            shade,
-            (66, 52, 40),
-            np.clip((0.035 - np.abs(x - centre)) * 64 + 0.5, 0, 1) * np.clip((y < 0.86) * 1.0, 0, 1),
-        )
+        trunk = np.clip((0.035 - np.abs(x - centre)) * 64 + 0.5, 0, 1) * (1.0 * (y < 0.86))
+        shade = _mix(shade, (66, 52, 40), trunk)
     return _mix(shade, (40, 62, 34), _ground(x, y, noise, 0.84, 0.012, 9))
 
 
@@ -95,22 +82,25 @@ def sunset(x: Field, y: Field, noise: Field) -> Field:
 def city(x: Field, y: Field, noise: Field) -> Field:
     """A skyline with lit windows."""
     sky = _fade((186, 190, 202), (224, 220, 216), x, y, noise)
-    column = np.floor(x * 5).astype(np.intp)
-    heights = (
-        np.float32(0.42) + np.float32(0.16) * noise[:, 3:8] + np.float32(0.1) * (np.arange(5) % 2).astype(np.float32)
-    )
-    tower = np.clip(
-        (y - np.take_along_axis(heights, np.broadcast_to(column[0], (len(noise), x.shape[2])), 1)[:, None]) * y.shape[1]
-        + 0.5,
-        0,
-        1,
-    )
+    steps = np.float32(0.1) * (np.arange(5) % 2).astype(np.float32)
+    heights = np.float32(0.42) + np.float32(0.16) * noise[:, 3:8] + steps
+    roof = heights[:, np.floor(x[0, 0] * 5).astype(np.intp)]
+    tower = np.clip((y - roof[:, None]) * y.shape[1] + 0.5, 0, 1)
     gap = np.clip((0.46 - np.abs(x * 5 - np.floor(x * 5) - 0.5)) * 14, 0, 1)
     picture = _mix(sky, (104, 112, 132), tower * gap)
     window = (np.abs((x * 10) % 1 - 0.5) < 0.2) & (np.abs((y * 8) % 1 - 0.5) < 0.2) & (y > 0.62)
     return _mix(picture, (236, 214, 140), tower * gap * window * np.float32(0.55))
 
 
+grassland = _land(
+    (150, 206, 250), (214, 236, 250), (150, 205, 110), (112, 178, 72), ((0.52, 0.05, 4), (0.7, 0.04, 5))
+)  # fmt: skip
+snow = _land(
+    (150, 162, 182), (196, 205, 218), (226, 233, 242), (246, 249, 253), ((0.48, 0.035, 5), (0.72, 0.03, 4))
+)  # fmt: skip
+desert = _land(
+    (250, 232, 190), (252, 216, 158), (226, 176, 104), (206, 150, 82), ((0.5, 0.06, 5), (0.72, 0.05, 4))
+)  # fmt: skip
 PAINTERS: dict[str, Paint] = {
     "night": night, "sea": sea, "grassland": grassland, "snow": snow,
     "desert": desert, "forest": forest, "sunset": sunset, "city": city,

@@ -47,8 +47,9 @@ CHINESE_WITHOUT_PLACE = {
 
 def chinese_noun_phrase(thing: Thing, register: str, random: Random, wording: Wording, mixed: bool = False) -> str:
     """A thing with number, measure word, size and colour; with `mixed`, the noun is English."""
-    noun = NOUNS[thing.kind].en.sample(random, wording) if mixed else NOUNS[thing.kind].zh.sample(random, wording)
-    number = NUMBERS[thing.count] + random.choice(NOUNS[thing.kind].measures)
+    names = NOUNS[thing.kind]
+    noun = (names.en if mixed else names.zh).sample(random, wording)
+    number = NUMBERS[thing.count] + random.choice(names.measures)
     colour, short = CHINESE_COLOURS[thing.colour].sample(random, wording), SHORT_COLOURS[thing.colour]
     size_stated = thing.size != "medium" or random.random() < 0.25
     size = CHINESE_SIZES[thing.size].sample(random, wording) if size_stated else ""
@@ -73,59 +74,43 @@ def chinese_noun_phrase(thing: Thing, register: str, random: Random, wording: Wo
 
 def _clauses(scene: Scene, register: str, random: Random, wording: Wording, mixed: bool) -> dict[str, str]:
     """`core` (…在…的左边) and `there` (…的左边有…), with the same phrases."""
-    landmark = (
-        "prompt" if register == "prompt" else "caption"
-    )  # 在小红鱼两尾的左边 would jar: what is stood by is said plainly
-    subject = "caption" if register == "subtitle" else register  # 条鱼在… would be wrong: before 在, 一 stays
+    # 在小红鱼两尾的左边 would jar: what is stood by is said plainly; 条鱼在… would be wrong: before 在, 一 stays.
+    landmark = "prompt" if register == "prompt" else "caption"
+    subject = "caption" if register == "subtitle" else register
+    registers = (register, landmark, landmark)
     phrases = [
-        chinese_noun_phrase(
-            thing, register if index == 0 else landmark, random, wording, mixed and random.random() < 0.6
-        )
+        chinese_noun_phrase(thing, registers[index], random, wording, mixed and random.random() < 0.6)
         for index, thing in enumerate(scene.things)
     ]
     if not scene.relations:
         return {"core": phrases[0], "there": "有" + phrases[0]}
     side = ("的" if random.random() < 0.5 else "") + CHINESE_RELATIONS[scene.relations[0]].sample(random, wording)
     subject_phrase = chinese_noun_phrase(scene.things[0], subject, random, wording, mixed and random.random() < 0.3)
-    core = random.choice(
-        (
-            f"{subject_phrase}在{phrases[1]}{side}",
-            f"{phrases[1]}{side}有{subject_phrase}",
-            f"{phrases[1]}{side}是{subject_phrase}",
-        )
-    )
-    there = (
-        f"有{phrases[1]}，{side.removeprefix('的')}有{phrases[0]}"
-        if random.random() < 0.4
-        else (f"{phrases[1]}{side}有{phrases[0]}")
-    )
-    if not there.startswith("有"):
-        there = "，" + there  # 星空下，两条鱼的左边有…
+    place = phrases[1] + side
+    core = random.choice((f"{subject_phrase}在{place}", f"{place}有{subject_phrase}", f"{place}是{subject_phrase}"))
+    there = f"，{place}有{phrases[0]}"  # 星空下，两条鱼的左边有…
+    if random.random() < 0.4:
+        there = f"有{phrases[1]}，{side.removeprefix('的')}有{phrases[0]}"
     if len(phrases) == 3:
-        third = CHINESE_RELATIONS[scene.relations[1]].sample(random, wording)
-        last = random.choice(
-            (f"，它们{third}还有{phrases[2]}", f"，它们的{third}是{phrases[2]}", f"，{phrases[2]}在它们的{third}")
-        )
+        third, other = CHINESE_RELATIONS[scene.relations[1]].sample(random, wording), phrases[2]
+        last = random.choice((f"，它们{third}还有{other}", f"，它们的{third}是{other}", f"，{other}在它们的{third}"))
         core, there = core + last, there + last
     return {"core": core, "there": there}
 
 
 def chinese_caption(
-    scene: Scene, register: str, random: Random, wording: Wording, qualities: tuple[str, ...] = (),
-    with_place: bool = True, mixed: bool = False,
+    scene: Scene, register: str, random: Random, wording: Wording, qualities: tuple[str, ...],
+    with_place: bool, mixed: bool,
 ) -> str:  # fmt: skip
     """The scene as one Chinese sentence or prompt of the register; `mixed` puts English words into it."""
     here, setting = (choices.sample(random, wording) for choices in PLACES[scene.background][2:])
     if mixed and random.random() < 0.4:
         setting = PLACES[scene.background][1].sample(random, wording)
-    template = CHINESE_TEMPLATES[register]
-    text = (
-        random.choice(template.fresh if wording == "fresh" else template.common)
-        if with_place
-        else CHINESE_WITHOUT_PLACE[register]
-    )
-    clauses = _clauses(scene, register, random, wording, mixed)
-    text = text.format(here=here, setting=setting, **clauses)
+    text = CHINESE_WITHOUT_PLACE[register]
+    if with_place:
+        templates = CHINESE_TEMPLATES[register]
+        text = random.choice(templates.fresh if wording == "fresh" else templates.common)
+    text = text.format(here=here, setting=setting, **_clauses(scene, register, random, wording, mixed))
     text = text.replace("，，", "，").replace("竟然，", "竟然")
     if register != "prompt":
         return text

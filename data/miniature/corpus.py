@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.files import atomic_file
+from data.files import write_text
 from data.miniature.chinese import chinese_caption
 from data.miniature.english import english_caption
 from data.miniature.scene import Scene, sample_scenes, scene_json
@@ -24,7 +24,6 @@ class CaptionPair:
 
     en: str
     zh: str
-    register: str
 
 
 def caption_pair(
@@ -40,7 +39,7 @@ def caption_pair(
     tags = random.sample(QUALITIES, random.randint(0, 2)) if register == "prompt" else []
     english = english_caption(scene, register, random, wording, tuple(en for en, _ in tags), place)
     chinese = chinese_caption(scene, register, random, wording, tuple(zh for _, zh in tags), place, mix)
-    return CaptionPair(english, chinese, register)
+    return CaptionPair(english, chinese)
 
 
 TRAIN_SEED, TEST_SEED = 1, 2  # of the scenes: the models of the miniature and the student see the same training scenes
@@ -53,10 +52,9 @@ def sample_test_scenes(number: int = 1000) -> list[Scene]:
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write JSON lines, atomically."""
+    """Write `rows` as JSON lines, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), path)
 
 
 def write_pairs(folder: Path, number: int, seed: int) -> list[Path]:
@@ -66,14 +64,9 @@ def write_pairs(folder: Path, number: int, seed: int) -> list[Path]:
     paths = []
     for register_index, register in enumerate(tqdm(REGISTERS, desc="pairs")):
         count = min(pairs_per_register, number - register_index * pairs_per_register)
+        first_seed = (seed * 1000 + register_index) * 10**7
         pairs = (
-            caption_pair(
-                scenes[index % len(scenes)],
-                register,
-                (seed * 1000 + register_index) * 10**7 + index,
-                "train",
-                complete=False,
-            )
+            caption_pair(scenes[index % len(scenes)], register, first_seed + index, "train", complete=False)
             for index in range(count)
         )
         paths.append(folder / f"{register}.jsonl")
@@ -90,18 +83,15 @@ def write_test(folder: Path, number: int = 1000) -> None:
     scenes = sample_test_scenes(number)
     wordings: dict[str, Wording] = {"": "train", ".fresh": "fresh"}
     for suffix, wording in wordings.items():
-        captions = [[caption_pair(scene, register, TEST_CAPTION_SEED + index, wording, mixed=False)
-            for register in REGISTERS]
-                for index, scene in enumerate(scenes)]  # fmt: skip
-        write_lines(
-            folder / f"captions{suffix}.jsonl",
-            ({"image": f"{index:04d}.png", "en": [pair.en for pair in pairs], "zh": [pair.zh for pair in pairs]}
-             for index, pairs in enumerate(captions)),
-        )  # fmt: skip
-        write_lines(
-            folder / f"prompts{suffix}.jsonl",
-            (_prompt(scene, TEST_CAPTION_SEED + index, wording) for index, scene in enumerate(scenes)),
-        )
+        captions, prompts = [], []
+        for index, scene in enumerate(scenes):
+            seed = TEST_CAPTION_SEED + index
+            pairs = [caption_pair(scene, register, seed, wording, mixed=False) for register in REGISTERS]
+            sides = {"en": [pair.en for pair in pairs], "zh": [pair.zh for pair in pairs]}
+            captions.append({"image": f"{index:04d}.png", **sides})
+            prompts.append(_prompt(scene, seed, wording))
+        write_lines(folder / f"captions{suffix}.jsonl", captions)
+        write_lines(folder / f"prompts{suffix}.jsonl", prompts)
 
 
 def _prompt(scene: Scene, seed: int, wording: Wording) -> dict[str, Any]:

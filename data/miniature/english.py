@@ -62,14 +62,11 @@ def english_noun_phrase(thing: Thing, register: str, random: Random, wording: Wo
     """A thing with number, size and colour; medium size is mostly left unsaid, a prompt may drop the article."""
     noun = NOUNS[thing.kind].en.sample(random, wording)
     colour = ENGLISH_COLOURS[thing.colour].sample(random, wording)
-    size = (
-        "" if thing.size == "medium" and random.random() < 0.75 else ENGLISH_SIZES[thing.size].sample(random, wording)
-    )
+    size_stated = thing.size != "medium" or random.random() >= 0.75
+    size = ENGLISH_SIZES[thing.size].sample(random, wording) if size_stated else ""
     name = noun if thing.count == 1 else plural(noun)
     if register == "encyclopedia" and random.random() < 0.3:
-        inside = ", ".join(part for part in (size, colour) if part)
-        number = ENGLISH_NUMBERS[thing.count]
-        return f"{number} {name} ({inside})"
+        return f"{ENGLISH_NUMBERS[thing.count]} {name} ({', '.join(part for part in (size, colour) if part)})"
     described = " ".join(part for part in (size, colour, name) if part)
     if thing.count > 1:
         digits = register == "prompt" and random.random() < 0.3
@@ -87,28 +84,20 @@ def _core(scene: Scene, register: str, random: Random, wording: Wording) -> str:
     if len(phrases) == 2:
         return f"{phrases[0]} {relation} {phrases[1]}"
     third = ENGLISH_RELATIONS[scene.relations[1]].sample(random, wording)
-    if register == "prompt":
-        return f"{phrases[0]} {relation} {phrases[1]}, {phrases[2]} {third} them"
-    return f"{phrases[0]} {relation} {phrases[1]}, and {phrases[2]} {third} them"
+    joint = "," if register == "prompt" else ", and"
+    return f"{phrases[0]} {relation} {phrases[1]}{joint} {phrases[2]} {third} them"
 
 
 def english_caption(
-    scene: Scene,
-    register: str,
-    random: Random,
-    wording: Wording,
-    qualities: tuple[str, ...] = (),
-    with_place: bool = True,
+    scene: Scene, register: str, random: Random, wording: Wording, qualities: tuple[str, ...], with_place: bool
 ) -> str:
-    """The scene as one English sentence or prompt of the register; `place=False` leaves the background out."""
+    """The scene as one English sentence or prompt of the register, the background left out without `with_place`."""
     phrase, setting = (choices.sample(random, wording) for choices in PLACES[scene.background][:2])
-    template = ENGLISH_TEMPLATES[register]
+    templates = ENGLISH_TEMPLATES[register]
     held_out = wording == "fresh" or (wording == "any" and random.random() < 0.25)
-    text = (
-        random.choice(template.fresh if held_out else template.common)
-        if with_place
-        else ENGLISH_WITHOUT_PLACE[register]
-    )
+    text = ENGLISH_WITHOUT_PLACE[register]
+    if with_place:
+        text = random.choice(templates.fresh if held_out else templates.common)
     be = "is" if scene.things[0].count == 1 else "are"
     text = text.format(core=_core(scene, register, random, wording), place=phrase, setting=setting, be=be)
     if register == "prompt":

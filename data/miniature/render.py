@@ -1,32 +1,29 @@
 """Drawing: a pure function of (scene, seed), vectorised over a batch of pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.miniature import creatures, objects
 from data.miniature.backgrounds import PAINTERS
-from data.miniature.creatures import BODY, DARK, LIGHT, SHADE, Layer
-from data.miniature.scene import KINDS, PlacedObject, Scene, place_objects
-from data.miniature.shapes import Field, union
+from data.miniature.icons import BODY, DARK, ICONS, LIGHT, SHADE
+from data.miniature.scene import PlacedObject, Scene, place_objects
+from data.miniature.shapes import Field
 
 RGB = {
     "red": (222, 38, 38), "yellow": (250, 212, 30), "green": (38, 160, 60), "blue": (36, 84, 226),
     "purple": (146, 56, 190), "pink": (252, 148, 190), "white": (250, 250, 250), "black": (30, 28, 34),
 }  # fmt: skip
 INK, PALE = np.array((26, 22, 30), np.float32), np.array((252, 252, 244), np.float32)
-Icon = Callable[[Field, Field], list[Layer]]
-ICONS: dict[str, Icon] = {kind: getattr(creatures, kind, None) or getattr(objects, kind) for kind in KINDS}
 NOISE_DIM = 16  # random numbers a picture's background uses; each object uses as many again
 OUTLINE = 0.95  # pixels at a width of 64
 
 
 def uniform_noise(seeds: NDArray[np.uint64], number: int) -> Field:
     """[len(seeds), number] numbers in [0, 1), a pure function of each seed (splitmix64)."""
-    state = seeds[:, None] * np.uint64(0x2545F4914F6CDD1D) + np.arange(1, number + 1, dtype=np.uint64) * np.uint64(
-        0x9E3779B97F4A7C15
-    )
+    steps = np.arange(1, number + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state = seeds[:, None] * np.uint64(0x2545F4914F6CDD1D) + steps
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     state ^= state >> np.uint64(31)
@@ -36,24 +33,26 @@ def uniform_noise(seeds: NDArray[np.uint64], number: int) -> Field:
 
 def thing_palette(colour: str) -> Field:
     """The four paints of a thing of this colour, [4, 3], indexed by BODY, SHADE, DARK, LIGHT."""
-    body = np.array(RGB[colour], np.float32)
-    result = np.empty((4, 3), np.float32)
-    result[BODY] = body
-    result[SHADE] = body * 0.74 if colour != "black" else body + 38
-    result[DARK] = INK if colour != "black" else np.array((128, 126, 134), np.float32)
-    result[LIGHT] = PALE if colour != "white" else np.array((188, 200, 214), np.float32)
-    return result
+    body, paints = np.array(RGB[colour], np.float32), np.empty((4, 3), np.float32)
+    paints[[BODY, SHADE, DARK, LIGHT]] = body, body * 0.74, INK, PALE
+    if colour == "black":
+        paints[SHADE], paints[DARK] = body + 38, (128, 126, 134)
+    if colour == "white":
+        paints[LIGHT] = (188, 200, 214)
+    return paints
 
 
-def _stamp(canvas: Field, pictures: NDArray[np.intp], layers: list[Layer], x0: NDArray[np.intp], y0: NDArray[np.intp],
-           pixel: Field, palette: Field, outline: Field) -> None:  # fmt: skip
+def _stamp(
+    canvas: Field, pictures: NDArray[np.intp], layers: list[tuple[Field, int]], x0: NDArray[np.intp],
+    y0: NDArray[np.intp], pixel: Field, palette: Field, outline: Field,
+) -> None:  # fmt: skip
     """Blend one kind's layers onto the padded canvases, back to front, with one pixel of soft edge."""
     side = layers[0][0].shape[1]
     rows = (y0[:, None] + np.arange(side))[:, :, None]
     columns = (x0[:, None] + np.arange(side))[:, None, :]
     index = (pictures[:, None, None], rows, columns)
     patch = canvas[index]
-    edge = union(*(field for field, _ in layers)) - OUTLINE * (canvas.shape[1] / 80) * pixel
+    edge = reduce(np.minimum, [field for field, _ in layers]) - OUTLINE * (canvas.shape[1] / 80) * pixel
     for field, paint in [(edge, -1), *layers]:
         cover = np.clip(np.float32(0.5) - field / pixel, 0, 1)[..., None]
         tone = outline if paint < 0 else palette[:, paint]
@@ -109,7 +108,8 @@ def _draw(
     dy = ((steps[None] + y0[:, None] - cy[:, None]) * scale[:, None])[:, :, None]
     angle = (0.16 * jitter[:, 3])[:, None, None]
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-    layers = ICONS[kind](cos * dx + sin * dy, cos * dy - sin * dx)
+    x, y = cos * dx + sin * dy, cos * dy - sin * dx
+    layers = [(shape(x, y), paint) for shape, paint in ICONS[kind]]
     palette = np.stack([thing_palette(colour) for colour in colours]) * (1 + 0.1 * jitter[:, 4])[:, None, None]
     outline = np.stack([PALE if colour == "black" else INK for colour in colours])
     margin = width // 8

@@ -1,7 +1,7 @@
 """Scenes of the miniature: their content, sampling, split, placement of objects, and JSON form."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any, Literal
 
@@ -132,18 +132,18 @@ def _centres(scene: Scene) -> list[tuple[tuple[float, float], ...]]:
     relation = scene.relations[0]
     if relation == "on":
         lower, upper = (HALF_EXTENT[thing.size] for thing in reversed(scene.things))
-        bearer = 0.72
-        return [((0.5, bearer - 0.86 * (lower + upper)),), ((0.5, bearer),)]
+        return [((0.5, 0.72 - 0.86 * (lower + upper)),), ((0.5, 0.72),)]
     first = NEAR if relation in ("left", "above") else FAR
     sides = (first, NEAR + FAR - first)
     if len(counts) == 3:
         third = NEAR if scene.relations[1] == "above" else FAR
         row = NEAR + FAR - third
         return [((sides[0], row),), ((sides[1], row),), ((0.5, third),)]
-    along = [ROW[count] for count in counts]
-    if relation in ("left", "right"):
-        return [tuple((side, other) for other in row) for side, row in zip(sides, along, strict=True)]
-    return [tuple((other, side) for other in row) for side, row in zip(sides, along, strict=True)]
+    level = relation in ("left", "right")
+    return [
+        tuple((side, other) if level else (other, side) for other in ROW[count])
+        for side, count in zip(sides, counts, strict=True)
+    ]
 
 
 def place_objects(scene: Scene) -> list[PlacedObject]:
@@ -158,9 +158,7 @@ def place_objects(scene: Scene) -> list[PlacedObject]:
 
 def scene_json(scene: Scene) -> dict[str, Any]:
     """A scene as plain JSON values."""
-    things = [
-        {"kind": each.kind, "colour": each.colour, "size": each.size, "count": each.count} for each in scene.things
-    ]
+    things = [asdict(thing) for thing in scene.things]
     return {"things": things, "background": scene.background, "relations": list(scene.relations)}
 
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-Wording = Literal[
-    "train", "fresh", "any"
-]  # `any` draws from both: the English of a teacher that knows all of its words
+Wording = Literal["train", "fresh", "any"]
+"""`any` draws from both: the English of a teacher that knows all of its words."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,17 @@ class Noun:
 
 
 def _noun(en: str, zh: str, measures: str) -> Noun:
-    """Names are parted by commas; those after a bar are fresh."""
     return Noun(_choices(en), _choices(zh), measures)
 
 
 def _choices(text: str) -> Choices:
+    """Ways to say a thing are parted by commas; those after a bar are fresh."""
     common, _, fresh = text.partition("|")
     return Choices(tuple(common.split(",")), tuple(fresh.split(",")) if fresh else ())
+
+
+def _table(**texts: str) -> dict[str, Choices]:
+    return {name: _choices(text) for name, text in texts.items()}
 
 
 NOUNS = {
@@ -77,90 +80,59 @@ NOUNS = {
     "apple": _noun("apple", "苹果", "个只"),
 }
 
-ENGLISH_COLOURS = {
-    "red": _choices("red,crimson|scarlet"), "yellow": _choices("yellow,golden|lemon-yellow"),
-    "green": _choices("green,emerald|jade-green"), "blue": _choices("blue,azure|sapphire"),
-    "purple": _choices("purple,violet|lilac"), "pink": _choices("pink,rosy|rose-pink"),
-    "white": _choices("white,pure white|ivory"), "black": _choices("black,jet-black|ink-black"),
-}  # fmt: skip
-# The first set goes before 的 or a noun (红色, 朱红色), the second is one character that clings to the noun (红猫).
-CHINESE_COLOURS = {
-    "red": _choices("红色,朱红色|鲜红色"), "yellow": _choices("黄色,金黄色|明黄色"),
-    "green": _choices("绿色,翠绿色|碧绿色"), "blue": _choices("蓝色,天蓝色|湛蓝色"),
-    "purple": _choices("紫色,紫罗兰色|淡紫色"), "pink": _choices("粉色,粉红色|浅粉色"),
-    "white": _choices("白色,纯白色|洁白色"), "black": _choices("黑色,漆黑色|乌黑色"),
-}  # fmt: skip
-SHORT_COLOURS = {
-    "red": "红", "yellow": "黄", "green": "绿", "blue": "蓝", "purple": "紫", "pink": "粉",
-    "white": "白", "black": "黑",
-}  # fmt: skip
+ENGLISH_COLOURS = _table(
+    red="red,crimson|scarlet", yellow="yellow,golden|lemon-yellow", green="green,emerald|jade-green",
+    blue="blue,azure|sapphire", purple="purple,violet|lilac", pink="pink,rosy|rose-pink",
+    white="white,pure white|ivory", black="black,jet-black|ink-black",
+)  # fmt: skip
+# They go before 的 or a noun (红色的猫, 朱红色); the short one clings to the noun (红猫).
+CHINESE_COLOURS = _table(
+    red="红色,朱红色|鲜红色", yellow="黄色,金黄色|明黄色", green="绿色,翠绿色|碧绿色",
+    blue="蓝色,天蓝色|湛蓝色", purple="紫色,紫罗兰色|淡紫色", pink="粉色,粉红色|浅粉色",
+    white="白色,纯白色|洁白色", black="黑色,漆黑色|乌黑色",
+)  # fmt: skip
+SHORT_COLOURS = {name: choices.common[0][0] for name, choices in CHINESE_COLOURS.items()}
 
-ENGLISH_SIZES = {
-    "small": _choices("small,little,tiny|mini"), "medium": _choices("medium-sized|mid-sized"),
-    "large": _choices("large,big,huge|giant"),
-}  # fmt: skip
-CHINESE_SIZES = {
-    "small": _choices("很小的,小小的,小巧的|微小的"), "medium": _choices("中等大小的,不大不小的|中号的"),
-    "large": _choices("很大的,巨大的,大大的|庞大的"),
-}  # fmt: skip
+ENGLISH_SIZES = _table(
+    small="small,little,tiny|mini", medium="medium-sized|mid-sized", large="large,big,huge|giant",
+)  # fmt: skip
+CHINESE_SIZES = _table(
+    small="很小的,小小的,小巧的|微小的", medium="中等大小的,不大不小的|中号的",
+    large="很大的,巨大的,大大的|庞大的",
+)  # fmt: skip
 SIZE_CHARACTERS = {"small": "小", "medium": "中", "large": "大"}
 NUMBERS = {1: "一", 2: "两", 3: "三", 4: "四"}
 ENGLISH_NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 
-# name: English phrase of place, English noun, Chinese phrase of place, Chinese noun
-PLACES = {
-    "night": (
-        _choices("under a starry night sky,in the night sky|beneath the stars of the night"),
-        _choices("starry night sky,night sky|starlit night"),
-        _choices("星空下,夜空中|星夜里"), _choices("星空,夜空|星夜"),
-    ),
-    "sea": (
-        _choices("at sea,on the open sea,over the ocean|upon the waves of the sea"),
-        _choices("open sea,ocean|sea waves"),
-        _choices("海上,大海上,海面上|海洋上"), _choices("大海,海面|海洋"),
-    ),
-    "grassland": (
-        _choices("on a grassland,in a meadow|on the grassy plain"),
-        _choices("grassland,meadow|grassy plain"),
-        _choices("草原上,草地上|草野上"), _choices("草原,草地|草野"),
-    ),
-    "snow": (
-        _choices("on a snow field,in the snow|on the snowy ground"),
-        _choices("snow field,snowy land|snowy ground"),
-        _choices("雪地里,雪原上|雪野中"), _choices("雪地,雪原|雪野"),
-    ),
-    "desert": (
-        _choices("in the desert,among sand dunes|in a sandy desert"),
-        _choices("desert,sand dunes|sandy desert"),
-        _choices("沙漠里,大漠中|大沙漠中"), _choices("沙漠,大漠|大沙漠"),
-    ),
-    "forest": (
-        _choices("in the forest,in the woods|deep in the woodland"),
-        _choices("forest,woods|woodland"),
-        _choices("森林里,树林里|密林里"), _choices("森林,树林|密林"),
-    ),
-    "sunset": (
-        _choices("at sunset,in the evening glow|in the glow of dusk"),
-        _choices("sunset sky,evening glow|dusk"),
-        _choices("夕阳下,晚霞中|霞光里"), _choices("夕阳,晚霞|霞光"),
-    ),
-    "city": (
-        _choices("in the city,before a city skyline|among the city towers"),
-        _choices("city skyline,city|city towers"),
-        _choices("城市里,都市里|城里"), _choices("城市,都市|城区"),
-    ),
-}  # fmt: skip
+# English phrase of place, English noun, Chinese phrase of place, Chinese noun
+PLACES = {name: [_choices(text) for text in texts] for name, texts in {
+    "night": ("under a starry night sky,in the night sky|beneath the stars of the night",
+              "starry night sky,night sky|starlit night", "星空下,夜空中|星夜里", "星空,夜空|星夜"),
+    "sea": ("at sea,on the open sea,over the ocean|upon the waves of the sea", "open sea,ocean|sea waves",
+              "海上,大海上,海面上|海洋上", "大海,海面|海洋"),
+    "grassland": ("on a grassland,in a meadow|on the grassy plain", "grassland,meadow|grassy plain",
+              "草原上,草地上|草野上", "草原,草地|草野"),
+    "snow": ("on a snow field,in the snow|on the snowy ground", "snow field,snowy land|snowy ground",
+              "雪地里,雪原上|雪野中", "雪地,雪原|雪野"),
+    "desert": ("in the desert,among sand dunes|in a sandy desert", "desert,sand dunes|sandy desert",
+              "沙漠里,大漠中|大沙漠中", "沙漠,大漠|大沙漠"),
+    "forest": ("in the forest,in the woods|deep in the woodland", "forest,woods|woodland",
+              "森林里,树林里|密林里", "森林,树林|密林"),
+    "sunset": ("at sunset,in the evening glow|in the glow of dusk", "sunset sky,evening glow|dusk",
+              "夕阳下,晚霞中|霞光里", "夕阳,晚霞|霞光"),
+    "city": ("in the city,before a city skyline|among the city towers", "city skyline,city|city towers",
+              "城市里,都市里|城里", "城市,都市|城区"),
+}.items()}  # fmt: skip
 
-ENGLISH_RELATIONS = {
-    "left": _choices("to the left of,on the left of,left of|on the left-hand side of"),
-    "right": _choices("to the right of,on the right of,right of|on the right-hand side of"),
-    "above": _choices("above,over|high above"), "below": _choices("below,under,beneath|underneath"),
-    "on": _choices("on,on top of|atop"),
-}  # fmt: skip
-CHINESE_RELATIONS = {
-    "left": _choices("左边,左侧,左面|左方"), "right": _choices("右边,右侧,右面|右方"),
-    "above": _choices("上方,上空|正上方"), "below": _choices("下方,下面|正下方"), "on": _choices("顶上,上面|顶部"),
-}  # fmt: skip
+ENGLISH_RELATIONS = _table(
+    left="to the left of,on the left of,left of|on the left-hand side of",
+    right="to the right of,on the right of,right of|on the right-hand side of", above="above,over|high above",
+    below="below,under,beneath|underneath", on="on,on top of|atop",
+)  # fmt: skip
+CHINESE_RELATIONS = _table(
+    left="左边,左侧,左面|左方", right="右边,右侧,右面|右方", above="上方,上空|正上方", below="下方,下面|正下方",
+    on="顶上,上面|顶部",
+)  # fmt: skip
 
 QUALITIES = (
     ("highly detailed", "细节丰富"), ("4k", "4k"), ("masterpiece", "杰作"), ("flat illustration", "扁平插画"),

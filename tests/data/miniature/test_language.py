@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.cli import UserError
-from data.miniature.__main__ import write_miniature
+from data.miniature.__main__ import main
 from data.miniature.chinese import CHINESE_TEMPLATES as CHINESE
 from data.miniature.corpus import REGISTERS, caption_pair
 from data.miniature.english import ENGLISH_TEMPLATES as ENGLISH
@@ -147,7 +147,7 @@ def test_no_two_kinds_share_a_name() -> None:
 
 
 def test_the_command_writes_pairs_and_tests(tmp_path: Path) -> None:
-    write_miniature(["--out", str(tmp_path), "--pairs", "23", "--scenes", "6", "--pictures", "true"])
+    main(["--out", str(tmp_path), "--pairs", "23", "--scenes", "6", "--pictures", "true"])
     rows = {r: (tmp_path / "pairs" / f"{r}.jsonl").read_text(encoding="utf-8").splitlines() for r in REGISTERS}
     assert [len(rows[r]) for r in REGISTERS] == [5, 5, 5, 5, 3]
     assert set(json.loads(rows["verse"][0])) == {"en", "zh"}
@@ -163,7 +163,7 @@ def test_the_command_writes_pairs_and_tests(tmp_path: Path) -> None:
 
 def test_a_senseless_number_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 5 pairs"):
-        write_miniature(["--out", str(tmp_path), "--pairs", "0"])
+        main(["--out", str(tmp_path), "--pairs", "0"])
 
 
 def test_what_is_no_scene_is_said_so() -> None:
