@@ -82,6 +82,12 @@ def test_links_lead_somewhere() -> None:
             assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+def test_the_files_that_pages_name_exist() -> None:
+    own = re.compile(r"`((?:data|distill|eval|scripts|tests|configs|docs)/[\w./-]+)`")
+    named = [(page.name, path) for page in PAGES for path in own.findall(page.read_text(encoding="utf-8"))]
+    assert [(page, path) for page, path in named if page != "CHANGELOG.md" and not (ROOT / path).exists()] == []
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline and a student for it, under the names that the pages give them."""
