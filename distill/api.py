@@ -14,14 +14,9 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from data.cli import UserError
+from distill.loading import component_source, load_any_tokenizer, load_pretrained_model, resolve_source
 from distill.student.tokenizer import load_fast_tokenizer
-from distill.text_tower import (
-    component_source,
-    load_any_tokenizer,
-    load_pretrained_model,
-    load_tower,
-    resolve_source,
-)
+from distill.text_tower import load_tower
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,7 @@ def load_student(source: str | Path, device: str | torch.device = "cpu", key: st
 
     Of a folder without projection, as a pipeline is, it gives states alone.
     """
-    if Path(component_source(str(source), key, "text_encoder")).name == "text_encoder":
+    if component_source(str(source), key, "text_encoder").subfolder:
         return load_text_encoder(source, key, device=device)
     tokenizer = load_fast_tokenizer(str(source), key)
     model: Any = load_tower(str(source), key)

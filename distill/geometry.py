@@ -1,4 +1,4 @@
-"""What a UNet's cross-attentions see of a prompt's states: fixed matrices, computed once for all training steps."""
+"""Geometry of a UNet's cross-attentions: key and value maps and stored queries, computed once for all steps."""
 
 import json
 from dataclasses import dataclass

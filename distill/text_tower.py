@@ -1,24 +1,22 @@
-"""CLIP text towers: guarded loading, the fastest form for a device, and their output on a batch of ids.
+"""CLIP text towers: loading, the fastest form for a device, and their output on a batch of ids.
 
 A causal tower needs no padding mask: it pools at the first end-of-text token and does not attend to what follows.
 """
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from tokenizers.models import BPE
 from torch import nn
-from transformers import AutoTokenizer, CLIPTextModelWithProjection, PreTrainedTokenizerFast
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 from transformers.activations import QuickGELUActivation
 from transformers.models.clip.modeling_clip import CLIPMLP
-from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from data.cli import UserError, one_line, panics_as_errors
+from data.cli import UserError
+from distill.loading import check_weights, component_source, load_clip_tokenizer, load_with_missing
 
 StateLayer = Literal["last", "penultimate", "penultimate_normed"]
 """Hidden states that a UNet attends to: the last ones (SD 1.x), those before the last layer (SDXL), or the latter
@@ -62,82 +60,11 @@ def text_mask(ids: torch.Tensor, eos_id: int) -> torch.Tensor:
     return ends.cumsum(dim=1) - ends.int() == 0
 
 
-def load_pretrained_model(
-    cls: Any,  # noqa: ANN401  # a model class of transformers or diffusers
-    source: str,
-    option: str,
-    what: str,
-    **kwargs: Any,  # noqa: ANN401
-) -> Any:  # noqa: ANN401
-    """`cls.from_pretrained(source, **kwargs)` from safetensors: every weight there and finite; else UserError.
-
-    `source` is a local folder or a Hub id, `option` names the command-line option or key that gave it, `what` the model
-    ("CLIP text tower").
-    """
-    model, missing = _load_with_missing(cls, source, option, what, **kwargs)
-    check_weights(model, missing, f"{option}: {source!r}")
-    return model
-
-
-def _load_with_missing(
-    cls: Any,  # noqa: ANN401
-    source: str,
-    option: str,
-    what: str,
-    **kwargs: Any,  # noqa: ANN401
-) -> tuple[Any, set[str]]:
-    folder = (
-        resolve_source(source, option) if "subfolder" in kwargs else component_source(source, option, "text_encoder")
-    )
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    set_verbosity_error()  # type: ignore[no-untyped-call]  # missing weights are one line of ours
-    try:
-        model, info = cls.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **kwargs)
-    except Exception as error:  # damaged files raise whatever their reader meets
-        raise UserError(f"{option}: {source!r} holds no {what} in safetensors ({one_line(error)})") from error
-    return model, set(info["missing_keys"])
-
-
-def check_weights(model: nn.Module, missing: Collection[str], where: str) -> None:
-    """UserError for a missing weight, or one that is not finite: a diverged training, or an overflow in fp16."""
-    if missing:
-        raise UserError(f"{where} has no weight {min(missing)}; its files are incomplete or of another kind of model")
-    if broken := next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None):
-        raise UserError(f"{where}: the weight {broken} is not finite; take an earlier checkpoint or another download")
-
-
-def resolve_source(name: str, option: str) -> str:
-    """The folder or Hub id `name` with `~` expanded; of a `text_encoder/` or `tokenizer/`, the folder around both.
-
-    The path of a local folder that does not exist raises UserError.
-    """
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if name.startswith((".", "/", "~")):
-            raise UserError(f"{option}: no folder {name!r} (looked in {Path.cwd()})")
-        return name
-    siblings = [folder.absolute().parent / sibling for sibling in _COMPONENTS]
-    has_siblings = folder.name in _COMPONENTS and all(sibling.is_dir() for sibling in siblings)
-    return str(folder.parent if has_siblings else folder)
-
-
-_COMPONENTS = {"text_encoder": "config.json", "tokenizer": "tokenizer_config.json"}
-"""Folders of a pipeline, and of an exported student, with the file by which each is known."""
-
-
-def component_source(name: str, option: str, component: str) -> str:
-    """The same, or the `component` inside where the folder is a pipeline's and has none at its root."""
-    source = resolve_source(name, option)
-    inside, marker = Path(source) / component, _COMPONENTS[component]
-    return str(inside) if (inside / marker).is_file() and not (Path(source) / marker).is_file() else source
-
-
 def load_tower(name: str, option: str) -> CLIPTextModelWithProjection:
     """A CLIP text tower with its projection, float32; text encoders of SD 2.x pipelines get the identity for one."""
+    settings = {"dtype": torch.float32, "attention_dropout": 0.0, **_projection_dim(name, option)}
     model: CLIPTextModelWithProjection
-    model, missing = _load_with_missing(
-        CLIPTextModelWithProjection, name, option, "CLIP text tower", dtype=torch.float32, attention_dropout=0.0
-    )
+    model, missing = load_with_missing(CLIPTextModelWithProjection, name, option, "CLIP text tower", **settings)
     if missing == {"text_projection.weight"}:
         missing = set()
         width = model.config.hidden_size
@@ -152,28 +79,14 @@ def load_tower(name: str, option: str) -> CLIPTextModelWithProjection:
     return model
 
 
-def load_any_tokenizer(name: str, option: str, **settings: str) -> Any:  # noqa: ANN401  # the class that the folder names
-    """The tokenizer of a local folder or a Hub id."""
-    folder = component_source(name, option, "tokenizer")
+def _projection_dim(name: str, option: str) -> dict[str, int]:
+    """The projection's width where a whole CLIP model says it; OpenCLIP's leave the text tower's own at its default."""
+    source = component_source(name, option, "text_encoder")
     try:
-        with panics_as_errors():
-            return AutoTokenizer.from_pretrained(folder, **settings)
-    except Exception as error:  # as above
-        raise UserError(f"{option}: {name!r} holds no tokenizer ({one_line(error)})") from error
-
-
-def load_clip_tokenizer(name: str, option: str, **settings: str) -> PreTrainedTokenizerFast:
-    """The CLIP tokenizer of a local folder or a Hub id, or one that spells as it does (`extended`'s)."""
-    tokenizer = load_any_tokenizer(name, option, **settings)
-    if not isinstance(tokenizer, PreTrainedTokenizerFast) or not is_clip_bpe(tokenizer):
-        raise UserError(f"{option}: {name!r} has a {type(tokenizer).__name__}; a CLIPTokenizer is needed")
-    return tokenizer
-
-
-def is_clip_bpe(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether words are spelled by merges of bytes, the last piece with `</w>`."""
-    model = tokenizer.backend_tokenizer.model
-    return isinstance(model, BPE) and model.end_of_word_suffix == "</w>"
+        config = CLIPTextConfig.get_config_dict(source.name, subfolder=source.subfolder)[0]
+    except OSError:
+        return {}  # loading the model names what is missing
+    return {"projection_dim": config["projection_dim"]} if {"text_config", "projection_dim"} <= config.keys() else {}
 
 
 class QuickMlp(nn.Module):

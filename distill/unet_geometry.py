@@ -1,11 +1,10 @@
-"""`python -m distill.unet_geometry --unet ID_OR_DIR --out FILE.safetensors`: what a UNet's cross-attentions see.
+"""Write the geometry of a UNet's cross-attentions: `python -m distill.unet_geometry --unet ID_OR_DIR --out FILE`.
 
-The losses kv_metric and readout need no UNet pass while training: its key and value maps are fixed, and a bank of its
-own queries, collected here once on random latents, the teacher's prompts and several timesteps, stands in for it.
+The losses kv_metric and readout need no UNet pass while training: its key and value maps are fixed, and its queries are
+collected here once, on random latents, prompts of the teacher and several timesteps.
 """
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +17,12 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
-from transformers import AutoTokenizer, CLIPTextModel
+from transformers import CLIPTextModel
 
 from data.cli import UserError, run_cli
+from data.files import atomic_file
 from distill.geometry import FORMAT, CrossAttention, Geometry, kv_quadratic_form
+from distill.loading import load_any_tokenizer, load_pretrained_model
 
 GEOMETRY_PROMPTS = (
     "",
@@ -33,11 +34,11 @@ GEOMETRY_PROMPTS = (
     "an old fisherman alone in a boat on a cold river, ink painting",
     "low quality, blurry, bad hands",
 )
-"""The empty prompt, captions and prompts as people write them."""
+"""The empty prompt, captions and prompts as people write them; an export's golden prompts are others."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compute the geometry of a UNet and write it, whole or not at all."""
+    """Compute the geometry of a UNet and write it atomically."""
     parser = ArgumentParser(prog="python -m distill.unet_geometry", exit_on_error=False, description=__doc__)
     parser.add_argument("--unet", type=str, required=True, help="folder or Hub id of a pipeline, or of a UNet alone")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
@@ -62,7 +63,10 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{args.out}: the metric of the columns {args.columns}; it serves losses.kv_metric")
         return
     check_single_encoder(unet, args.unet)
-    states = teacher_states(args.teacher or args.unet, "text_encoder" if args.teacher is None else None)
+    try:
+        states = teacher_states(args.teacher or args.unet, "--teacher")
+    except UserError as error:
+        raise error if args.teacher else UserError(f"{error}; name its text encoder with --teacher") from error
     collected = collect_geometry(unet, states, args.timesteps, args.queries, args.seed)
     source = {"unet": args.unet, "teacher": args.teacher or args.unet, "seed": args.seed}
     write_geometry(collected, args.out, {**source, "timesteps": args.timesteps, "prompts": GEOMETRY_PROMPTS})
@@ -74,17 +78,11 @@ def main(arguments: list[str] | None = None) -> None:
 def load_unet(name: str) -> nn.Module:
     """The UNet of a pipeline's or its own folder, or Hub id, float32."""
     folder = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) and not folder.is_dir():
-        raise UserError(f"--unet: no folder {name!r} (looked in {Path.cwd()})")
-    alone = folder.is_dir() and not (folder / "unet").is_dir()
-    try:
-        unet: Any = UNet2DConditionModel.from_pretrained(  # type: ignore[no-untyped-call]
-            name, subfolder=None if alone else "unet", use_safetensors=True, torch_dtype=torch.float32
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"--unet: {name!r} holds no UNet2DConditionModel in safetensors ({error})") from error
-    found: nn.Module = unet.eval().requires_grad_(False)
-    return found
+    subfolder = "" if folder.is_dir() and not (folder / "unet").is_dir() else "unet"
+    unet: nn.Module = load_pretrained_model(
+        UNet2DConditionModel, name, "--unet", "UNet2DConditionModel", subfolder=subfolder, torch_dtype=torch.float32
+    )
+    return unet.eval().requires_grad_(False)
 
 
 def check_single_encoder(unet: Any, name: str) -> None:  # noqa: ANN401  # diffusers has no types
@@ -97,9 +95,9 @@ def check_single_encoder(unet: Any, name: str) -> None:  # noqa: ANN401  # diffu
 
 
 def metric_of_columns(unet: nn.Module, columns: str) -> Geometry:
-    """What the keys and values of `unet` see of one of the encoders whose states stand side by side; no queries.
+    """The quadratic form of the keys and values on one encoder's columns of the states; no queries.
 
-    What is read depends on both encoders at once, so that there is a metric of each and no read-out.
+    SDXL's attention depends on both encoders at once, so each has a metric, and neither a read-out.
     """
     weights = [
         linear.weight.detach() for module in cross_attentions(unet).values() for linear in (module.to_k, module.to_v)
@@ -112,20 +110,14 @@ def metric_of_columns(unet: nn.Module, columns: str) -> Geometry:
 
 
 @torch.no_grad()
-def teacher_states(name: str, subfolder: str | None) -> torch.Tensor:
-    """States [prompts, slots, width] of PROMPTS by the text encoder of a folder or Hub id."""
-    tokens = "tokenizer" if subfolder else None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, subfolder=tokens or "")
-        model: Any = CLIPTextModel.from_pretrained(name, subfolder=subfolder or "", use_safetensors=True)
-    except (OSError, ValueError) as error:
-        fix = "name its text encoder with --teacher" if subfolder else "it needs tokenizer and safetensors"
-        raise UserError(f"--teacher: {name!r} holds no CLIP text encoder; {fix}") from error
-    slots = model.config.max_position_embeddings
-    ids = tokenizer(
-        list(GEOMETRY_PROMPTS), padding="max_length", truncation=True, max_length=slots, return_tensors="pt"
+def teacher_states(name: str, option: str) -> torch.Tensor:
+    """States [prompts, length, width] of GEOMETRY_PROMPTS by the text encoder of a pipeline, or of its own folder."""
+    model = load_pretrained_model(CLIPTextModel, name, option, "CLIP text encoder", dtype=torch.float32).eval()
+    length = model.config.max_position_embeddings
+    ids = load_any_tokenizer(name, option)(
+        list(GEOMETRY_PROMPTS), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
     )
-    states: torch.Tensor = model.float().eval()(input_ids=ids.input_ids).last_hidden_state
+    states: torch.Tensor = model(input_ids=ids.input_ids).last_hidden_state
     return states
 
 
@@ -133,9 +125,9 @@ def teacher_states(name: str, subfolder: str | None) -> torch.Tensor:
 def collect_geometry(
     unet: nn.Module, states: torch.Tensor, timesteps: Sequence[int], num_queries: int, seed: int
 ) -> Geometry:
-    """The key and value maps of `unet`, and queries that it asks of `states` [prompts, slots, width].
+    """The key and value maps of `unet`, and `num_queries` of its queries for `states` [prompts, length, width].
 
-    Each timestep sees every prompt with a latent of its own; of all queries of a cross-attention, `queries` are drawn.
+    Each timestep has every prompt with a latent of its own; queries are sampled from all of a cross-attention.
     """
     modules = cross_attentions(unet)
     if states.shape[2] != modules[next(iter(modules))].to_k.in_features:
@@ -152,10 +144,10 @@ def collect_geometry(
                 unet(latent, timestep, encoder_hidden_states=row[None])
     layers = []
     for name, module in modules.items():
-        every = torch.cat(queries_by_layer[name])
-        chosen = torch.randperm(len(every), generator=generator)[:num_queries]
+        queries = torch.cat(queries_by_layer[name])
+        sample = torch.randperm(len(queries), generator=generator)[:num_queries]
         key, value = module.to_k.weight, module.to_v.weight
-        layers.append(CrossAttention(name, module.heads, module.scale, every[chosen], key.detach(), value.detach()))
+        layers.append(CrossAttention(name, module.heads, module.scale, queries[sample], key.detach(), value.detach()))
     return Geometry(
         kv_quadratic_form([weight for layer in layers for weight in (layer.key, layer.value)]), tuple(layers)
     )
@@ -174,11 +166,11 @@ def cross_attentions(unet: nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def _recording_queries(modules: dict[str, Any]) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """While open, the queries [tokens, inner] of every module are kept by its name."""
+    """While open, records the queries [tokens, inner] of every module by its name."""
     queries_by_layer: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
 
     def keep(name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
-        return lambda _module, _given, query: queries_by_layer[name].append(query.flatten(0, -2).clone())
+        return lambda _module, _inputs, query: queries_by_layer[name].append(query.flatten(0, -2).clone())
 
     hooks = [module.to_q.register_forward_hook(keep(name)) for name, module in modules.items()]
     try:
@@ -189,18 +181,14 @@ def _recording_queries(modules: dict[str, Any]) -> Iterator[dict[str, list[torch
 
 
 def write_geometry(geometry: Geometry, path: Path, source: dict[str, Any]) -> None:
-    """Write `found` as safetensors with `source` in its metadata, whole or not at all."""
+    """Write `geometry` as safetensors with `source` in its metadata, atomically."""
     tensors = {"metric": geometry.metric}
     for i, layer in enumerate(geometry.layers):
         tensors.update({f"{i}.query": layer.query, f"{i}.key": layer.key, f"{i}.value": layer.value})
     layers = [{"name": layer.name, "heads": layer.heads, "scale": layer.scale} for layer in geometry.layers]
     metadata = {"format": FORMAT, "layers": json.dumps(layers), "source": json.dumps(source)}
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
+    with atomic_file(path) as partial:
         save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, partial, metadata)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

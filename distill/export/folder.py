@@ -25,7 +25,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from data.cli import UserError
 from data.files import atomic_folder, check_out, read_json
-from distill.text_tower import StateLayer, is_clip_bpe
+from distill.loading import is_clip_bpe
+from distill.text_tower import StateLayer
 
 _EXPORT_MARKERS = ("text_encoder/config.json", "states.safetensors")
 """Files of an export beside its config.json, which a pipeline has not; the second is of an `xlmr` student."""

@@ -12,10 +12,11 @@ from torch import nn
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.loader.batches import Vocabulary
+from distill.loading import load_clip_tokenizer
 from distill.student.base import ClipStudent, StudentKind, vocabulary_of
 from distill.student.chinese_bpe import VocabularyConfig, extend_tokenizer, new_token_texts, tied_embeddings
 from distill.student.init_embeddings import chinese_texts, embeddings_from_translations, is_word, training_rows
-from distill.text_tower import Pretrained, load_clip_tokenizer
+from distill.text_tower import Pretrained
 
 Freeze = Literal["none", "embeddings", "transformer"]
 

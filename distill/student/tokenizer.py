@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data.clean.characters import opencc_single_chars
 from data.cli import UserError
-from distill.text_tower import load_any_tokenizer
+from distill.loading import load_any_tokenizer
 
 _COMPATIBILITY = 0xF900  # from here on NFC, which runs first, leaves none, or they lie beyond the basic plane
 _ALSO_SIMPLIFIED = "么"  # traditional to OpenCC, and yet the simplified character of 什么

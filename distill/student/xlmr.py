@@ -11,9 +11,10 @@ from transformers import AutoModel, CLIPTextModelWithProjection, PreTrainedToken
 
 from data.cli import UserError
 from data.loader.batches import Vocabulary
+from distill.loading import load_pretrained_model
 from distill.student.base import StudentEncoder, StudentKind, vocabulary_of
 from distill.student.tokenizer import load_fast_tokenizer
-from distill.text_tower import EncoderOutput, Pretrained, load_pretrained_model, text_mask
+from distill.text_tower import EncoderOutput, Pretrained, text_mask
 
 Pooling = Literal["first", "mean"]
 

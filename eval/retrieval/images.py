@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPVisionModelWithProjection, PretrainedCo
 from transformers.image_processing_base import ImageProcessingMixin
 
 from data.cli import UserError, one_line
-from distill.text_tower import load_pretrained_model
+from distill.loading import load_pretrained_model
 from eval.datasets.benchmark import ImageReader
 from eval.metrics import l2_normalise
 from eval.retrieval.models import check_safetensors

@@ -20,7 +20,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from data.cli import UserError, one_line
 from distill.api import length_sorted_batches
-from distill.text_tower import load_any_tokenizer, load_pretrained_model
+from distill.loading import load_any_tokenizer, load_pretrained_model
 from eval.metrics import l2_normalise
 from eval.retrieval.options import Protocol, normalise_caption
 

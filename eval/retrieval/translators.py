@@ -9,8 +9,9 @@ from tqdm import tqdm
 from transformers import AutoModelForSeq2SeqLM
 
 from data.cli import UserError
+from distill.loading import load_any_tokenizer, load_pretrained_model
 from distill.losses.translation import Language
-from distill.text_tower import EncoderOutput, load_any_tokenizer, load_pretrained_model
+from distill.text_tower import EncoderOutput
 from distill.train import checkpoint
 from distill.train.run_folder import open_run
 from eval.retrieval.models import check_safetensors

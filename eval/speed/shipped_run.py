@@ -23,7 +23,7 @@ from tqdm import trange
 from data.cli import UserError
 from distill.distributed import resolve_precision
 from distill.geometry import CrossAttention, Geometry, kv_quadratic_form
-from distill.text_tower import load_clip_tokenizer
+from distill.loading import load_clip_tokenizer
 from distill.train.config import ResolvedConfig, parse_config
 from distill.train.main import make_accelerator
 from distill.train.setup import build_setup, prepare_run

@@ -25,7 +25,7 @@ from data.cli import UserError
 from data.loader.batches import BatchDataset, BatchSchedule
 from data.loader.mixture import mixture_stages
 from data.loader.token_store import TokenStore
-from distill import text_tower
+from distill import loading
 from distill.train.batch import BatchLoader
 from distill.train.config import ResolvedConfig, parse_config
 from distill.train.main import make_accelerator
@@ -104,7 +104,7 @@ def _config(args: Namespace) -> ResolvedConfig:
         pq.write_table(rows, path)
     teacher = args.teacher
     if args.shape is not None:
-        tokenizer = text_tower.load_clip_tokenizer(teacher, "--teacher")
+        tokenizer = loading.load_clip_tokenizer(teacher, "--teacher")
         teacher = str(random_teacher(args.shape, tokenizer, args.work / args.shape))
     options = {
         "teacher": teacher, "out_dir": args.work / f"run-{args.shape or 'given'}",

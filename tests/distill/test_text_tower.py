@@ -1,18 +1,24 @@
 """Which states of a tower a UNet reads: SD 1.x, SD 2.x, SDXL; towers without projection; the padding token."""
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPTextModel, PreTrainedTokenizerFast
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
-from distill import text_tower
+from distill import loading, text_tower
 from distill.export.folder import export
 from distill.student.chinese_bpe import VocabularyConfig
 from distill.student.extended import ExtendedConfig
 from distill.text_tower import StateLayer, load_pretrained
 from distill.train.batch import Teacher
+from tests.conftest import REPOSITORY
 from tests.distill.tiny_clip import SLOTS, teacher_model, teacher_tokenizer
 
 TEXTS = ["a red cat", "", "a dog on the grass!"]
@@ -49,7 +55,7 @@ def test_a_student_starts_as_its_teacher_and_is_exported_for_its_pipeline(
     pretrained = load_pretrained(str(teacher), layer, padding="!")
     config = ExtendedConfig(VocabularyConfig(12, 1))
     config.build_tokenizer(pretrained, corpus, tmp_path / "tokenizer")
-    words = text_tower.load_clip_tokenizer(str(tmp_path / "tokenizer"), "t")
+    words = loading.load_clip_tokenizer(str(tmp_path / "tokenizer"), "t")
     ids = _ids(pretrained.tokenizer)
     assert torch.equal(_ids(words), ids)
     assert ids[1, 2:].eq(words.get_vocab()["!"]).all()
@@ -84,3 +90,66 @@ def test_a_tower_without_projection_pools_the_state_itself(tmp_path: Path) -> No
 def test_a_padding_that_is_no_token(teacher: Path) -> None:
     with pytest.raises(UserError, match=r"padding: 'nil' is no token"):
         load_pretrained(str(teacher), padding="nil")
+
+
+def _open_clip(folder: Path, model: CLIPTextModelWithProjection) -> list[str]:
+    """A whole CLIP model whose text config leaves `projection_dim` at its default."""
+    model.save_pretrained(folder)
+    text = {**model.config.to_dict(), "projection_dim": 512}
+    config = {"model_type": "clip", "projection_dim": 16, "text_config": text, "vision_config": {}}
+    (folder / "config.json").write_text(json.dumps(config))
+    teacher_tokenizer().save_pretrained(folder)
+    return [str(folder)]
+
+
+def _half(folder: Path, model: CLIPTextModelWithProjection) -> list[str]:
+    model.half().save_pretrained(folder, variant="fp16")  # type: ignore[no-untyped-call]
+    assert (folder / "model.fp16.safetensors").is_file()
+    teacher_tokenizer().save_pretrained(folder)
+    return [str(folder)]
+
+
+def _sharded(folder: Path, model: CLIPTextModelWithProjection) -> list[str]:
+    model.save_pretrained(folder, max_shard_size="30KB")
+    assert (folder / "model.safetensors.index.json").is_file()
+    teacher_tokenizer().save_pretrained(folder)
+    return [str(folder)]
+
+
+def _pipeline(folder: Path, model: CLIPTextModelWithProjection) -> list[str]:
+    """By the pipeline's folder and by either encoder's; one of them in half precision alone."""
+    (folder / "model_index.json").parent.mkdir(exist_ok=True)
+    (folder / "model_index.json").write_text("{}")
+    for number in ("", "_2"):
+        model.save_pretrained(folder / f"text_encoder{number}", variant="fp16" if number else None)
+        teacher_tokenizer().save_pretrained(folder / f"tokenizer{number}")
+    return [str(folder), str(folder / "text_encoder"), str(folder / "text_encoder_2")]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", [_open_clip, _half, _sharded, _pipeline])
+def test_teachers_as_the_hub_has_them(
+    layout: Callable[[Path, CLIPTextModelWithProjection], list[str]], tmp_path: Path
+) -> None:
+    ids = _ids(teacher_tokenizer())
+    wanted = text_tower.encode_ids(teacher_model(522), ids)
+    exact = layout is not _half
+    for name in layout(tmp_path / "model", teacher_model(522)):
+        found = load_pretrained(name)
+        assert found.model.dtype == torch.float32
+        ours = text_tower.encode_ids(found.model, _ids(found.tokenizer))
+        torch.testing.assert_close(ours.pooled, wanted.pooled, atol=1e-6 if exact else 0.05, rtol=1e-4)
+
+
+def test_a_pipeline_of_the_hub_is_a_teacher(tmp_path: Path) -> None:
+    """From the cache of a machine without a network: by its id, and by the id with the folder."""
+    snapshot = tmp_path / "hub" / "models--org--pipe" / "snapshots" / "1234"
+    snapshot.mkdir(parents=True)
+    _pipeline(snapshot, teacher_model(522))
+    (tmp_path / "hub" / "models--org--pipe" / "refs").mkdir()
+    (tmp_path / "hub" / "models--org--pipe" / "refs" / "main").write_text("1234")
+    code = "from distill.text_tower import load_pretrained as l; import sys; [print(l(n).width) for n in sys.argv[1:]]"
+    command = [sys.executable, "-c", code, "org/pipe", "org/pipe/text_encoder", "org/pipe/text_encoder_2"]
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["32"] * 3, done.stderr[-2000:]

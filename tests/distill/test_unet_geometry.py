@@ -79,7 +79,7 @@ def test_reading_is_the_unets_own_attention(written: tuple[Any, Path], teacher: 
     """Our read-out, through to_out, is what diffusers' attention gives for the input that makes that query."""
     unet, path = written
     found = read_geometry(path, torch.device("cpu"))
-    states = teacher_states(str(teacher), None)
+    states = teacher_states(str(teacher), "--teacher")
     for layer in found.layers:
         module = cross_attentions(unet)[layer.name]
         pixels = torch.randn(1, 6, module.to_q.in_features, generator=torch.Generator().manual_seed(2))
@@ -93,7 +93,7 @@ def test_queries_are_the_unets_own(written: tuple[Any, Path], teacher: Path) -> 
     """Each stored query is one that the first cross-attention asks in a plain pass, with the latents of the seed."""
     unet, path = written
     found = read_geometry(path, torch.device("cpu"))
-    states, random, asked = teacher_states(str(teacher), None), torch.Generator().manual_seed(0), []
+    states, random, asked = teacher_states(str(teacher), "--teacher"), torch.Generator().manual_seed(0), []
     first = cross_attentions(unet)[found.layers[0].name]
     hook = first.to_q.register_forward_hook(lambda _m, _i, query: asked.append(query[0]))
     with torch.no_grad():

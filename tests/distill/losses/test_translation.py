@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill import text_tower
+from distill import loading
 from distill.losses.translation import Decoder, DecoderConfig
 from distill.student.chinese_bpe import VocabularyConfig, spell
 from distill.student.extended import ExtendedConfig, ExtendedStudent
@@ -30,7 +30,7 @@ def tokens(teacher: Path, corpus: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def student(teacher: Path, tokens: Path) -> ExtendedStudent:
-    words = text_tower.load_clip_tokenizer(str(tokens), "t")
+    words = loading.load_clip_tokenizer(str(tokens), "t")
     made = KIND.build(load_pretrained(str(teacher)), words, {}, on_cpu=True)
     with torch.no_grad():
         made.embedding.new.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
@@ -39,7 +39,7 @@ def student(teacher: Path, tokens: Path) -> ExtendedStudent:
 
 @pytest.fixture
 def ids(tokens: Path) -> torch.Tensor:
-    words = text_tower.load_clip_tokenizer(str(tokens), "t")
+    words = loading.load_clip_tokenizer(str(tokens), "t")
     found: torch.Tensor = words(CHINESE, padding=True, return_tensors="pt")["input_ids"]
     return found
 
@@ -75,7 +75,7 @@ def test_the_loss_is_the_mean_over_asked_tokens(student: ExtendedStudent, ids: t
 
 
 def test_twins_share_a_row_and_are_told_apart(student: ExtendedStudent, tokens: Path) -> None:
-    vocab = text_tower.load_clip_tokenizer(str(tokens), "t").get_vocab()
+    vocab = loading.load_clip_tokenizer(str(tokens), "t").get_vocab()
     wide, narrow, inside, at_end = vocab[spell("，")], vocab[","], vocab[spell("猫")], vocab[spell("猫") + "</w>"]
     assert student.tied_rows()[[wide, narrow, inside, at_end]].tolist() == [True, False, False, True]
     assert student.output_table().equal(student.output_table().detach())
@@ -120,7 +120,7 @@ def test_it_learns_to_say_it(student: ExtendedStudent, ids: torch.Tensor) -> Non
 
 
 def _step(folder: Path, tokens: Path, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    words = text_tower.load_clip_tokenizer(str(tokens), "t")
+    words = loading.load_clip_tokenizer(str(tokens), "t")
     texts = [*CHINESE, "猫"]
     ids: torch.Tensor = words(texts, padding=True, return_tensors="pt")["input_ids"]
     student = KIND.build(load_pretrained(str(folder)), words, {}, on_cpu=True)

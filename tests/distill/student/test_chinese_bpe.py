@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, CLIPTokenizer, PreTrainedTokenizerFast
 
 from data.cli import UserError
+from distill.loading import load_clip_tokenizer
 from distill.student.chinese_bpe import (
     FULLWIDTH_TO_ASCII,
     HAN_WORD,
@@ -27,7 +28,6 @@ from distill.student.chinese_bpe import (
     tied_embeddings,
 )
 from distill.student.tokenizer import normalization_map
-from distill.text_tower import load_clip_tokenizer
 from tests.distill.tiny_clip import captions, teacher_tokenizer
 
 # Han, and what shares its first two bytes: CJK punctuation (E3 80), full-width ASCII (EF BC), hexagrams; and full-width

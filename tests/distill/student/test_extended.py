@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill import text_tower
+from distill import loading, text_tower
 from distill.student.chinese_bpe import VocabularyConfig, spell
 from distill.student.extended import ExtendedConfig, ExtendedStudent, Freeze
 from distill.student.init_embeddings import embeddings_from_translations, read_dictionary
@@ -26,13 +26,13 @@ def tokens(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory
 
 def _student(teacher: Path, tokens: Path, corpus: Path | None = None, freeze: Freeze = "embeddings") -> ExtendedStudent:
     senses = read_dictionary(corpus) if corpus else {}
-    words = text_tower.load_clip_tokenizer(str(tokens), "out_dir")
+    words = loading.load_clip_tokenizer(str(tokens), "out_dir")
     config = ExtendedConfig(VocabularyConfig(12, 1), freeze)
     return config.build(load_pretrained(str(teacher)), words, senses, on_cpu=True)
 
 
 def _ids(folder: Path, texts: list[str]) -> torch.Tensor:
-    words = text_tower.load_clip_tokenizer(str(folder), "teacher")
+    words = loading.load_clip_tokenizer(str(folder), "teacher")
     ids: torch.Tensor = words(texts, padding="max_length", max_length=SLOTS, return_tensors="pt")["input_ids"]
     return ids
 
@@ -67,7 +67,7 @@ def test_stock_equals_the_student(teacher: Path, tokens: Path, corpus: Path, tmp
     student.to_clip().save_pretrained(tmp_path)
     stock = text_tower.load_tower(str(tmp_path), "student")
     assert stock.config.eos_token_id == len(teacher_tokenizer()) - 1
-    assert stock.config.vocab_size == len(text_tower.load_clip_tokenizer(str(tokens), "t")) > len(teacher_tokenizer())
+    assert stock.config.vocab_size == len(loading.load_clip_tokenizer(str(tokens), "t")) > len(teacher_tokenizer())
     for texts in (ENGLISH, CHINESE):
         ids = _ids(tokens, texts)
         ours, theirs = student(ids), stock(input_ids=ids)
@@ -77,7 +77,7 @@ def test_stock_equals_the_student(teacher: Path, tokens: Path, corpus: Path, tmp
 
 @torch.no_grad()
 def test_twins_read_the_same(teacher: Path, tokens: Path) -> None:
-    student, ids = _student(teacher, tokens), text_tower.load_clip_tokenizer(str(tokens), "t").get_vocab()
+    student, ids = _student(teacher, tokens), loading.load_clip_tokenizer(str(tokens), "t").get_vocab()
     student.embedding.new.normal_()
     table = student.output_table().detach()
     assert torch.equal(table[ids[spell("，")]], student.embedding.teacher[ids[","]])
@@ -151,7 +151,7 @@ def test_glosses_are_the_pairs_that_stand_alone(tmp_path: Path) -> None:
 
 
 def test_new_rows_start_at_their_gloss(teacher: Path, tokens: Path, corpus: Path) -> None:
-    student, ids = _student(teacher, tokens, corpus), text_tower.load_clip_tokenizer(str(tokens), "t").get_vocab()
+    student, ids = _student(teacher, tokens, corpus), loading.load_clip_tokenizer(str(tokens), "t").get_vocab()
     table = student.output_table().detach()
     assert torch.allclose(table[ids[spell("猫")]], table[ids["cat</w>"]])
     half = table[ids[spell("猫")[:2]]]

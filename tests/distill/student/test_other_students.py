@@ -14,7 +14,7 @@ from transformers import XLMRobertaModel as Encoder
 
 from data import vocab
 from data.cli import UserError
-from distill import text_tower
+from distill import loading, text_tower
 from distill.export.folder import export
 from distill.export.main import main as export_main
 from distill.student.multilingual import MultilingualConfig, MultilingualStudent, teacher_layer_indices
@@ -98,7 +98,7 @@ def test_wordpiece_starts_from_the_teacher(teacher: Path, bert: Path) -> None:
     for name, weight in student.text.state_dict().items():
         if "token_embedding" not in name:
             assert weight.equal(theirs[name]), name
-    vocab_of = text_tower.load_clip_tokenizer(str(teacher), "t").get_vocab()
+    vocab_of = loading.load_clip_tokenizer(str(teacher), "t").get_vocab()
     old, row = original.text_model.embeddings.token_embedding.weight, student.embedding.weight
     for word in ("cat", "red", "the"):
         torch.testing.assert_close(row[WORDS.index(word)], old[vocab_of[f"{word}</w>"]])

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from data.loader.batches import TokenBatch
-from distill import text_tower
+from distill import loading
 from distill.losses import (
     Affinity,
     Alignment,
@@ -50,7 +50,7 @@ def words(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("words") / "tokenizer"
     config = ExtendedConfig(VocabularyConfig(12, 1))
     config.build_tokenizer(load_pretrained(str(teacher)), corpus, folder)
-    return text_tower.load_clip_tokenizer(str(folder), "t")
+    return loading.load_clip_tokenizer(str(folder), "t")
 
 
 @pytest.mark.parametrize("every", [1, 2])

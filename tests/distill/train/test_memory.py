@@ -105,7 +105,7 @@ def test_the_readout_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
         with _saved(known) as count:
             sums = unet_losses.readout_sums(layers, student, teacher, 8)
             kept = count()
-        (sums[0] / sums[1]).mean().backward()
+        (sums[0] / sums[1]).mean().backward()  # type: ignore[no-untyped-call]
         found.append((kept, sums.detach(), student.grad))
     (whole, sums, gradient), (chunked, chunked_sums, chunked_gradient) = found
     torch.testing.assert_close(chunked_sums, sums)
