@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 
 from data.build.cache import SourceFile, describe_file, score_source
 from data.build.config import ResolvedCorpus, load_corpus_config
+from data.build.dry_run import dry_run
 from data.build.report import build_report, data_card, kept_samples, report_summary
 from data.build.selection import KEPT, VALID, select_rows
 from data.build.shards import write_corpus
@@ -58,6 +59,14 @@ def build(config_path: Path, out: Path, overwrite: bool = False) -> None:
         replace_folder(partial, out)
     print(report_summary(report))
     print(f"wrote {out} in {report['seconds']} s")
+
+
+def try_build(config_path: Path) -> None:
+    """Print what the first rows of every source show; nothing is written."""
+    resolved = load_corpus_config(config_path)
+    benchmarks = _load_benchmarks(resolved)
+    exclusions = build_exclusions([b for b, _ in benchmarks]) if benchmarks else Exclusions()
+    print(dry_run(resolved, _load_references(resolved, benchmarks), exclusions))
 
 
 def _describe_config(resolved: ResolvedCorpus, config_path: Path) -> SourceFile:
@@ -118,10 +127,17 @@ def main() -> None:
     """Read the command line and build."""
     parser = ArgumentParser(prog="data.build", description=__doc__, exit_on_error=False)
     parser.add_argument("config", type=Path, help="corpus config (YAML)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the corpus; absent or whole at any moment")
+    parser.add_argument("--out", type=Path | None, help="folder of the corpus; absent or whole at any moment")
+    parser.add_argument(
+        "--dry_run", type=bool, default=False, help="look at the first rows of every source, write nothing"
+    )
     parser.add_argument("--overwrite", type=bool, default=False, help="replace a corpus of another config")
     parser.add_argument("--runner", type=str, default="native", help="native: this machine; ray: a Ray cluster")
     args = parser.parse_args()
+    if args.dry_run:
+        return try_build(args.config)
+    if args.out is None:
+        raise UserError("--out: missing; name the folder of the corpus, or look first with --dry_run true")
     if args.runner not in ("native", "ray"):
         raise UserError(f"--runner {args.runner!r} is not native or ray")
     if args.runner == "ray":

@@ -25,7 +25,13 @@ from data.sources.base import Source
 from data.sources.io import resolve_path
 
 ROW_GROUP_SIZE = 65536  # rows
-CACHE_DICTIONARY_COLUMNS = ["image", "fault"]
+CACHE_PARQUET: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 1,
+    "use_dictionary": ["image", "fault"],
+    "write_statistics": ["image", "fault"],  # of texts they only cost
+}
+MIN_SIDES, SWAPPED_SHARE = 20, 0.8  # rows with text, and the share of them, that show swapped columns
 SIMILARITY_FOLDER = "similarity"  # of sentence similarities, beside the rows
 
 
@@ -63,6 +69,7 @@ def score_source(source: Source, root: str, folder: Path, references: References
         with atomic_folder(done) as partial:
             partial.mkdir(parents=True)
             count = _write_rows(source, root, partial / "rows.parquet", references)
+            check_sides(source, partial / "rows.parquet")
             inputs = [asdict(describe_file(root, path)) for path in source.paths]
             seconds = round(time.monotonic() - started, 3)
             manifest = {"key": key, "count": count, "seconds": seconds, "inputs": inputs}
@@ -87,11 +94,7 @@ def _write_rows(source: Source, root: str, path: Path, references: References) -
     with tqdm(desc=source.name, unit=" rows", unit_scale=True, leave=False, mininterval=0.5) as bar:
         try:
             for batch in scored_batches(source, root, references):
-                writer = writer or pq.ParquetWriter(
-                    path, batch.schema, compression="zstd", compression_level=1,
-                    use_dictionary=CACHE_DICTIONARY_COLUMNS,
-                    write_statistics=CACHE_DICTIONARY_COLUMNS,  # of texts they only cost
-                )  # fmt: skip
+                writer = writer or pq.ParquetWriter(path, batch.schema, **CACHE_PARQUET)
                 pending.append(batch)
                 count += batch.num_rows
                 bar.update(batch.num_rows)
@@ -114,6 +117,18 @@ def _write_full_groups(writer: pq.ParquetWriter, pending: list[pa.RecordBatch]) 
     writer.write_table(table.slice(0, ready), row_group_size=ROW_GROUP_SIZE)
     rest: list[pa.RecordBatch] = table.slice(ready).to_batches()
     return rest
+
+
+def check_sides(source: Source, rows_path: Path) -> None:
+    """Raise UserError where the first rows have Chinese on the English side and English on the Chinese side."""
+    with pq.ParquetFile(rows_path) as file:
+        batch = next(file.iter_batches(ROW_GROUP_SIZE, columns=["en_chars", "zh_chars", "en_latin", "zh_han"]))
+    column = {name: batch[name].to_numpy() for name in batch.schema.names}
+    has_text = (column["en_chars"] > 0) & (column["zh_chars"] > 0)
+    swapped = has_text & (column["en_latin"] < 0.5) & (column["zh_han"] < 0.1)
+    if has_text.sum() >= MIN_SIDES and swapped.sum() > SWAPPED_SHARE * has_text.sum():
+        share = f"{swapped.sum() / has_text.sum():.0%} of its rows"
+        raise UserError(f"source {source.name}: {share} have no English as en and no Chinese as zh; are they swapped?")
 
 
 def _cache_key(source: Source, root: str, references: References) -> str:

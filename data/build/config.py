@@ -5,6 +5,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from data.cli import UserError, checked_config, read_yaml
 from data.sources.aligned import Captions, Moses
 from data.sources.base import Source
@@ -16,6 +19,8 @@ from data.sources.subtitles import Srt, Subtitles
 from data.sources.tables import Hub, Parquet
 from data.sources.tmx_sgml import Sgml, Tmx
 from data.sources.wikipedia import WikipediaAbstracts, WikipediaTitles
+
+Floats = npt.NDArray[np.float32]
 
 # The formats by the name that `format:` of a source gives.
 FORMATS: dict[str, type[Source]] = {
@@ -77,6 +82,40 @@ class Limits:
     def needs_similarity(self) -> bool:
         """Whether these limits need sentence vectors."""
         return self.min_similarity > -1 or self.max_shift < 2
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One reject reason: rows where `severity` exceeds `limit`."""
+
+    reason: str
+    severity: Floats  # [rows]
+    limit: float
+
+
+def reject_rules(score: dict[str, Floats], limits: Limits) -> list[Rule]:
+    """The rules in the order in which they are checked; the first that a row breaks is its reason."""
+    return [
+        Rule("en_empty", -score["en_chars"], -limits.min_en_chars + 0.5),
+        Rule("zh_empty", -score["zh_chars"], -limits.min_zh_chars + 0.5),
+        Rule("identical", score["identical"], 0.5),
+        Rule("zh_script", -score["zh_han"], -limits.min_zh_han),
+        Rule("zh_kana", score["zh_kana"], limits.max_zh_kana),
+        Rule("en_script", -score["en_latin"], -limits.min_en_latin),
+        Rule("marks", score["marks"], limits.max_marks),
+        Rule("en_long", score["en_chars"], limits.max_en_chars),
+        Rule("zh_long", score["zh_chars"], limits.max_zh_chars),
+        Rule("run", score["run"], limits.max_run),
+        Rule("repetition", score["period"], limits.max_period),
+        Rule("brackets", score["brackets"], limits.max_brackets),
+        Rule("en_language", score["foreign"], limits.max_foreign),
+        Rule("zh_language", score["cantonese"], limits.max_cantonese),
+        Rule("numbers", score["numbers"], 0.5 if limits.numbers else 2.0),
+        Rule("banned_word", score["banned"], limits.max_banned + 0.5),
+        Rule("ending", score["ending"], limits.max_ending),
+        Rule("benchmark_overlap", np.maximum(score["en_held"], score["zh_held"]), limits.max_benchmark_held),
+        Rule("benchmark_near", np.maximum(score["en_alike"], score["zh_alike"]), limits.max_benchmark_alike),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

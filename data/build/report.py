@@ -26,6 +26,7 @@ CELL_LENGTH = 160  # characters of a text on the data card
 class Account:
     """Rows of one source, by verdict."""
 
+    name: str
     rows_in: int
     train: int
     valid: int
@@ -46,12 +47,37 @@ def count_source_rows(
     counts = Counter({reasons[c]: int(n) for c, n in zip(*np.unique(codes, return_counts=True), strict=True)})
     rejected = {reason: count for reason, count in sorted(counts.items()) if reason not in (KEPT, VALID)}
     name = scored_source.source.name
-    account = Account(scored_source.num_rows, written.train[name], written.valid[name], rejected)
+    account = Account(name, scored_source.num_rows, written.train[name], written.valid[name], rejected)
     if (counts[KEPT], counts[VALID]) != (account.train, account.valid):
         raise AssertionError(f"{name}: wrote {account.train} + {account.valid} rows, the verdicts are {counts}")
     if account.rows_in != account.train + account.valid + account.rows_rejected:
         raise AssertionError(f"{name}: {account.rows_in} rows in, but {account}")
     return account
+
+
+# What it may mean that most rows of a source are rejected for one reason.
+HINTS = {
+    "zh_script": "is its `zh` Chinese?",
+    "zh_kana": "is its `zh` Japanese?",
+    "zh_language": "its `zh` is Cantonese; allow it with limits_by_domain and max_cantonese",
+    "en_script": "is its `en` English?",
+    "en_language": "is its `en` another language than English?",
+    "identical": "are `en` and `zh` the same column or file?",
+    "columns": "do its lines have the columns that the config names?",
+    "keys": "do its records have the keys that the config names?",
+    "bad_utf8": "which `encoding` does it have?",
+    "null": "is one side mostly empty?",
+}
+MIN_HINT_ROWS, HINT_SHARE = 20, 0.5
+
+
+def source_hint(account: Account) -> str:
+    """A line for the user where one reason takes most rows of a source, else ""."""
+    reason, count = max(account.rejected.items(), key=lambda item: item[1], default=("", 0))
+    if account.rows_in < MIN_HINT_ROWS or count <= HINT_SHARE * account.rows_in or reason not in HINTS:
+        return ""
+    share = f"{count / account.rows_in:.0%}"
+    return f"warning: {account.name}: {share} of its rows are rejected as {reason}: {HINTS[reason]}"
 
 
 def build_report(
@@ -119,7 +145,7 @@ def _examples(reason: str, selection: Selection, written: WrittenCorpus) -> list
 
 
 def report_summary(report: dict[str, Any]) -> str:
-    """A few lines for the terminal."""
+    """A few lines for the terminal, with hints at sources that may be misread."""
     lines = [f"{'source':28} {'rows in':>10} {'train':>10} {'valid':>7} {'rejected':>9}"]
     lines += [
         f"{s['name']:28} {s['rows_in']:>10,} {s['train']:>10,} {s['valid']:>7,} {sum(s['rejected'].values()):>9,}"
@@ -128,7 +154,8 @@ def report_summary(report: dict[str, Any]) -> str:
     totals = f"{report['train_rows']:>10,} {report['valid_rows']:>7,} {report['rows_rejected']:>9,}"
     lines.append(f"{'all':28} {report['rows_in']:>10,} {totals}")
     top = ", ".join(f"{reason} {entry['rows']:,}" for reason, entry in list(report["rejects"].items())[:12])
-    return "\n".join([*lines, f"rejects: {top}"])
+    accounts = [Account(s["name"], s["rows_in"], s["train"], s["valid"], s["rejected"]) for s in report["sources"]]
+    return "\n".join([*lines, f"rejects: {top}", *filter(None, map(source_hint, accounts))])
 
 
 def data_card(report: dict[str, Any], samples: dict[str, list[dict[str, str]]]) -> str:

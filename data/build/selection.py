@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.build.cache import ScoredSource
-from data.build.config import Limits, ResolvedCorpus
+from data.build.config import Limits, ResolvedCorpus, reject_rules
 from data.clean.benchmarks import Exclusions
 from data.clean.codepoints import Mask
 from data.clean.dedup import NUM_HASHES, ReasonCodes, first_n_per_key, near_duplicates, split_held_out
 from data.clean.hashing import RowHashes, splitmix64
-from data.clean.scores import SCORES, Floats
+from data.clean.scores import SCORES
 from data.sources.benchmark_rows import image_id
 
 KEPT, VALID = "", "valid"  # verdicts of rows that stay
@@ -136,40 +136,6 @@ def _reject_by_rules(batch: pa.RecordBatch, start: int, limits: Limits, exclusio
         log.reject(mask, reason, start=start)
     for rule in reject_rules({name: batch[name].to_numpy() for name in SCORES}, limits):
         log.reject(rule.severity > rule.limit, rule.reason, rule.severity, start)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One reject reason: rows where `severity` exceeds `limit`."""
-
-    reason: str
-    severity: Floats  # [rows]
-    limit: float
-
-
-def reject_rules(score: dict[str, Floats], limits: Limits) -> list[Rule]:
-    """The rules in the order in which they are checked; the first that a row breaks is its reason."""
-    return [
-        Rule("en_empty", -score["en_chars"], -limits.min_en_chars + 0.5),
-        Rule("zh_empty", -score["zh_chars"], -limits.min_zh_chars + 0.5),
-        Rule("identical", score["identical"], 0.5),
-        Rule("zh_script", -score["zh_han"], -limits.min_zh_han),
-        Rule("zh_kana", score["zh_kana"], limits.max_zh_kana),
-        Rule("en_script", -score["en_latin"], -limits.min_en_latin),
-        Rule("marks", score["marks"], limits.max_marks),
-        Rule("en_long", score["en_chars"], limits.max_en_chars),
-        Rule("zh_long", score["zh_chars"], limits.max_zh_chars),
-        Rule("run", score["run"], limits.max_run),
-        Rule("repetition", score["period"], limits.max_period),
-        Rule("brackets", score["brackets"], limits.max_brackets),
-        Rule("en_language", score["foreign"], limits.max_foreign),
-        Rule("zh_language", score["cantonese"], limits.max_cantonese),
-        Rule("numbers", score["numbers"], 0.5 if limits.numbers else 2.0),
-        Rule("banned_word", score["banned"], limits.max_banned + 0.5),
-        Rule("ending", score["ending"], limits.max_ending),
-        Rule("benchmark_overlap", np.maximum(score["en_held"], score["zh_held"]), limits.max_benchmark_held),
-        Rule("benchmark_near", np.maximum(score["en_alike"], score["zh_alike"]), limits.max_benchmark_alike),
-    ]
 
 
 def _benchmark_hits(batch: pa.RecordBatch, exclusions: Exclusions) -> Iterator[tuple[str, Mask]]:

@@ -9,6 +9,7 @@ import re
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import IO, cast
 
 import fsspec  # type: ignore[import-untyped]
 import pyarrow as pa
+from typing_extensions import Buffer
 
 from data.cli import UserError
 
@@ -64,11 +66,30 @@ def open_decompressed(root: str, path: str) -> Iterator[IO[bytes]]:
         yield stream
 
 
+bytes_read = Counter[str]()  # of each local file, in this process: how far a reader has come
+
+
+class _CountedFile(io.FileIO):
+    """A file for reading that adds to `bytes_read`."""
+
+    def readinto(self, buffer: Buffer) -> int | None:
+        """As FileIO."""
+        count = super().readinto(buffer)
+        bytes_read[str(self.name)] += count or 0
+        return count
+
+    def readall(self) -> bytes:
+        """As FileIO."""
+        data = super().readall()
+        bytes_read[str(self.name)] += len(data)
+        return data
+
+
 @contextmanager
 def _open_raw(target: str, path: str) -> Iterator[IO[bytes]]:
     try:
         if "://" not in target and "::" not in target:
-            stream: IO[bytes] = Path(target).open("rb")  # noqa: SIM115  # closed below, after the errors of opening
+            stream: IO[bytes] = io.BufferedReader(_CountedFile(target))  # closed below, after the errors of opening
         else:
             stream = fsspec.open(target, "rb").open()
     except FileNotFoundError:
