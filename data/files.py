@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +119,9 @@ def file_lock(folder: Path, message: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(message) from error
+        except OSError as error:
+            reason = f"its file system has no locks ({error.strerror})"
+            print(f"warning: {folder} is not locked, {reason}; let nothing else write there", file=sys.stderr)
         yield
 
 

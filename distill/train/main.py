@@ -1,6 +1,8 @@
 """`scripts/distill.py`: parse, prepare, train, close."""
 
+import json
 import os
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -92,13 +94,20 @@ def _prepare(run: RunConfig, accelerator: Accelerator, lock: ExitStack) -> tuple
         except (UserError, OSError) as error:
             mistake, verdict[0] = error, str(error) or type(error).__name__
     broadcast_object_list(verdict)
-    if mistake is not None:
-        raise mistake
     message, store, precision = verdict
     if message:
-        time.sleep(1)  # the launcher ends all processes when one has ended: the main one prints first
-        sys.exit(2)
+        _tell_launcher(message)
+        raise mistake or SystemExit(2)
     run = replace(run, train=replace(run.train, precision=precision))  # type: ignore[arg-type]
     if accelerator.is_main_process:
         print(f"training on {accelerator.num_processes} x {accelerator.device.type} in {precision}", flush=True)
     return run, prepared or PreparedRun(Path(store), run.load_teacher())
+
+
+def _tell_launcher(message: str) -> None:
+    """Make `message` the last lines of torchrun's report; every process then ends by itself, with exit code 2."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's, as soon as one process has ended
+        line = "error: " + " ".join(message.split())
+        details = {"py_callstack": line, "timestamp": str(int(time.time()))}
+        Path(path).write_text(json.dumps({"message": {"message": line, "extraInfo": details}}), encoding="utf-8")

@@ -1,5 +1,7 @@
 """What a user can get wrong before a step is taken: one line that names the key and the fix, and exit code 2."""
 
+import errno
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,9 +15,10 @@ import torch
 
 from data.cli import run_cli
 from data.files import file_lock
-from distill.train import checkpoint, main, setup
+from distill.train import checkpoint, main, setup, trainer
 from distill.train.config import parse_config
 from tests.conftest import REPOSITORY
+from tests.distill.forked import two_processes
 from tests.distill.tiny_clip import run_options, teacher_model, teacher_tokenizer, write_config, write_corpus
 
 Refused = Callable[[list[str]], str]
@@ -231,6 +234,20 @@ def test_a_folder_in_which_another_process_trains(tree: dict[str, Any], refused:
     assert line.startswith(f"error: out_dir: another process trains in {tmp_path / 'run'}")
 
 
+def test_a_file_system_without_locks_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with file_lock(tmp_path / "run", "busy"):
+        line = capsys.readouterr().err
+    assert line.startswith(
+        f"warning: {tmp_path / 'run'} is not locked, its file system has no locks (No locks available)"
+    )
+
+
 def test_a_folder_below_a_file(tree: dict[str, Any], refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     line = refused([*write_config(tmp_path / "c.yaml", tree), "--out_dir", str(tmp_path / "file" / "run")])
@@ -296,6 +313,75 @@ def test_a_corrupted_checkpoint(
     line = refused(config)
     assert line.startswith(f"error: {path}: not readable (")
     assert f"remove {path.parent} to go on from the checkpoint before it" in line
+
+
+def test_a_mistake_on_two_processes_is_one_line_and_both_end_with_2(tree: dict[str, Any], tmp_path: Path) -> None:
+    """Rank 0 finds it; the other ends without a word, and the launcher's report has the line."""
+    arguments = write_config(tmp_path / "c.yaml", _changed(tree, "data.corpus", "/nowhere"))
+
+    def work(rank: int) -> dict[str, torch.Tensor]:
+        report = tmp_path / f"report-{rank}.json"
+        patch = pytest.MonkeyPatch()
+        patch.setenv("TORCHELASTIC_ERROR_FILE", str(report))
+        patch.setattr(sys, "argv", ["distill.py", *arguments])
+        with (tmp_path / f"stderr-{rank}").open("w") as stderr:
+            patch.setattr(sys, "stderr", stderr)
+            with pytest.raises(SystemExit) as stop:
+                run_cli(main.main)
+        return {"code": torch.tensor(stop.value.code)}
+
+    results: list[Any] = two_processes(work, tmp_path)
+    assert [result["code"].item() for result in results] == [2, 2]
+    line = (tmp_path / "stderr-0").read_text()
+    assert line.startswith("error: data.corpus: /nowhere is no corpus")
+    assert line.count("\n") == 1
+    assert (tmp_path / "stderr-1").read_text() == ""
+    for rank in range(2):
+        message = json.loads((tmp_path / f"report-{rank}.json").read_text())["message"]["message"]
+        assert message == line.strip()
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_stays(
+    tree: dict[str, Any], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: object
+) -> None:
+    tree = _changed(tree, "train.save_every", 2)
+    save, saved = checkpoint.save_file, list[Path]()
+
+    def full(tensors: Any, path: Path) -> None:  # noqa: ANN401
+        saved.append(path)
+        if len(saved) > 3:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(sys, "argv", ["distill.py", *write_config(tmp_path / "c.yaml", tree)])
+    with pytest.raises(SystemExit) as stop:
+        run_cli(main.main)
+    assert stop.value.code == 2
+    line = capfd.readouterr().err.splitlines()[-1]  # type: ignore[attr-defined]
+    folder = tmp_path / "run" / "checkpoints"
+    assert line.startswith(f"error: {folder}: step 4 could not be saved (")
+    assert "No space left on device" in line
+    assert [path.name for path in folder.iterdir()] == ["step-00000002"]
+
+
+def test_out_of_memory_names_the_setting(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: object
+) -> None:
+    def step(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(trainer.Trainer, "step", step)
+    tree = _changed(tree, "train.tokens_at_once", 4096)
+    monkeypatch.setattr(sys, "argv", ["distill.py", *write_config(tmp_path / "c.yaml", tree)])
+    with pytest.raises(SystemExit) as stop:
+        run_cli(main.main)
+    assert stop.value.code == 2
+    line = capfd.readouterr().err.splitlines()[-1]  # type: ignore[attr-defined]
+    assert line.startswith(
+        "error: train.tokens_at_once: out of memory on cpu with 4096 token positions at once; set it to"
+    )
 
 
 def test_the_script_itself(tmp_path: Path) -> None:
