@@ -9,15 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from data.cli import UserError, checked_config, read_yaml
-from data.sources.aligned import Captions, Moses
+from data.sources.aligned import Captions, Interleaved, Moses
 from data.sources.base import Source
-from data.sources.delimited import Csv, Tsv
+from data.sources.delimited import Csv, Markdown, Tsv
 from data.sources.dictionaries import Cedict, Omw
 from data.sources.documents import Mapping, Poems, PromptList, Squad, Tags
 from data.sources.jsonl import Jsonl, JsonRecords
+from data.sources.localisation import ByKey
 from data.sources.subtitles import Srt, Subtitles
 from data.sources.tables import Hub, Parquet
-from data.sources.tmx_sgml import Sgml, Tmx
+from data.sources.tmx_sgml import Sgml, Tmx, WmtXml
 from data.sources.wikipedia import WikipediaAbstracts, WikipediaTitles
 
 Floats = npt.NDArray[np.float32]
@@ -33,6 +34,10 @@ FORMATS: dict[str, type[Source]] = {
     "hub": Hub,
     "tmx": Tmx,
     "sgml": Sgml,
+    "wmt_xml": WmtXml,
+    "by_key": ByKey,
+    "interleaved": Interleaved,
+    "markdown": Markdown,
     "srt": Srt,
     "subtitles": Subtitles,
     "captions": Captions,

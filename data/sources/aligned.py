@@ -1,4 +1,4 @@
-"""Two one-sided files: captions that share an image, and lines that share a number (Moses)."""
+"""Texts that belong together by place: captions of an image, lines of two files (Moses), turns of lines in one file."""
 
 import re
 from collections import defaultdict
@@ -9,12 +9,13 @@ import pyarrow as pa
 
 from data.cli import UserError
 from data.schema import raw_batch
-from data.sources.base import Pair, Source, TwoFiles, pair_batches
+from data.sources.base import Pair, PairSource, Source, TwoFiles, pair_batches
 from data.sources.benchmark_files import read_benchmark_rows
 from data.sources.benchmark_rows import image_id
 from data.sources.io import COMPRESSED
 from data.sources.lines import Lines, read_lines
 
+HAN = re.compile(r"[\u3400-\u9fff]")
 CAPTION = re.compile(r"^(?P<image>[^\t,#]+?)(?:#(?:(?:zh|en)[a-z]*#)?(?P<index>\d+))?(?:\t|,| (?=\S))(?P<text>.*)$")
 
 
@@ -142,3 +143,34 @@ def align_lines(root: str, paths: list[str], encoding: str) -> Iterator[tuple[in
         raise UserError(
             f"{line_counts}; they must be equally long: line {done + 1} has no partner, fetch the files again"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interleaved(PairSource):
+    """A line of English, then a line of Chinese, or the other way round; blank lines between them do not count.
+
+    A line with Han characters is Chinese; one without a partner of the other language is the reject `one_sided`.
+    """
+
+    def pairs(self, root: str, path: str) -> Iterator[Pair]:
+        """Yield one pair of lines; `line` is the first line of the two."""
+        waiting: tuple[str, int] | None = None
+        for lines in read_lines(root, path, self.encoding):
+            for number, line in enumerate(map(str.strip, lines.text.to_pylist()), lines.first):
+                if not line:
+                    continue
+                if waiting and bool(HAN.search(waiting[0])) != bool(HAN.search(line)):
+                    en, zh = sorted((waiting[0], line), key=lambda text: bool(HAN.search(text)))
+                    yield Pair(en, zh, waiting[1])
+                    waiting = None
+                    continue
+                if waiting:
+                    yield _lone_line(*waiting)
+                waiting = (line, number)
+        if waiting:
+            yield _lone_line(*waiting)
+
+
+def _lone_line(text: str, line: int) -> Pair:
+    is_chinese = HAN.search(text) is not None
+    return Pair("" if is_chinese else text, text if is_chinese else "", line, fault="one_sided")

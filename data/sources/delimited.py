@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from data.sources.lines import Bytes, Lines, Offsets, read_lines
 
 MAX_CELL_LINES = 20  # more lines in a quoted cell: its closing quote is missing
 FEW_RECORDS = 10  # as many times more lines than records: probably a stray quote
+TABLE_RULE = re.compile(r"^\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
+CELL_EDGE = re.compile(r"(?<!\\)\|")
+TABLE_MARKS = re.compile(r"!?\[([^\]]*)\]\([^)]*\)|[`*]+|\\(?=\|)|<br\s*/?>")
 FAULTS = ("", "blank", "columns", "score")
 
 
@@ -190,6 +194,33 @@ def _csv_rows(
             )
         if row is None or row:
             yield line, row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Markdown(PairSource):
+    """Tables of Markdown files: columns by header name or 1-based number; marks, links and code signs are dropped."""
+
+    en: str | int = 1
+    zh: str | int = 2
+
+    def pairs(self, root: str, path: str) -> Iterator[Pair]:
+        """Yield one pair a table row; a table without the columns is skipped, a short row is the reject `columns`."""
+        lines, columns, any_table = read_text(root, path, self.encoding).split("\n"), list[int](), False
+        for number, (line, after) in enumerate(zip(lines, [*lines[1:], ""], strict=True), 1):
+            cells = [TABLE_MARKS.sub(r"\1", cell).strip() for cell in CELL_EDGE.split(line.strip().strip("|"))]
+            if "|" not in line:
+                columns = []
+            elif TABLE_RULE.match(after):
+                names = (self.en, self.zh)
+                columns = [int(n) - 1 if str(n).isdecimal() else cells.index(str(n)) for n in names
+                           if str(n).isdecimal() or n in cells]  # fmt: skip
+                any_table = any_table or len(columns) == len(names)
+            elif len(columns) == 2 and not TABLE_RULE.match(line):
+                short = len(cells) <= max(columns)
+                yield Pair("" if short else cells[columns[0]], "" if short else cells[columns[1]], number,
+                           fault="columns" if short else "")  # fmt: skip
+        if not any_table:
+            raise UserError(f"{path}: no Markdown table with the columns {self.en!r} and {self.zh!r}")
 
 
 def verse_pairs(en: list[str], zh: list[str], line: int) -> Iterator[Pair]:

@@ -1,6 +1,7 @@
-"""Subtitles in SRT, WebVTT, ASS or SSA: both languages in one file, or two files aligned by time."""
+"""Subtitles in SRT, WebVTT, ASS, SSA or LRC: both languages in one file, or two files aligned by time."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,6 +15,7 @@ from data.sources.io import read_text
 
 HAN_PATTERN = re.compile(r"[\u3400-\u9fff]")
 STYLE_TAGS = re.compile(r"<[^<>]{0,120}>|\{\\[^{}]{0,120}\}")
+LRC_LINE = re.compile(r"^((?:\[\d+:\d{2}(?:[.:]\d{1,3})?\])+)(.*)$", re.MULTILINE)
 TIMED_FORMATS = {"srt": pysubs2.formats.subrip.SubripFormat, "vtt": pysubs2.formats.webvtt.WebVTTFormat}
 MAX_GROUP = 4  # cues of both sides that make one pair: three to one at most
 
@@ -74,12 +76,16 @@ class Subtitles(Source):
 def parse_cues(text: str, path: str) -> list[Cue]:
     """The cues of one file in file order; a cue whose times are unreadable has the fault `times`."""
     if re.search(r"^Dialogue:", text, re.MULTILINE):
-        return [_ass_cue(line, n) for n, line in enumerate(text.split("\n"), 1) if line.startswith("Dialogue:")]
+        with warnings.catch_warnings():  # of layers and margins, which have no meaning here
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return [_ass_cue(line, n) for n, line in enumerate(text.split("\n"), 1) if line.startswith("Dialogue:")]
+    if LRC_LINE.search(text) and "-->" not in text:
+        return _lrc_cues(text)
     format_name = "vtt" if text.lstrip().startswith("WEBVTT") else "srt"
     timestamp = TIMED_FORMATS[format_name].TIMESTAMP  # pysubs2 makes one event of each line that holds two
     numbers = [n for n, line in enumerate(text.split("\n"), 1) if len(timestamp.findall(line)) == 2]
     if not numbers and text.strip():
-        raise UserError(f"{path}: no cue times (00:00:01,000 --> 00:00:02,000); is this SRT, WebVTT, ASS or SSA?")
+        raise UserError(f"{path}: no cue times (00:00:01,000 --> 00:00:02,000); is this SRT, WebVTT, ASS, SSA or LRC?")
     events = pysubs2.SSAFile.from_string(text, format_name, keep_html_tags=True)
     return [
         Cue(event.start, event.end, _plain(event.text.replace("\\N", "\n")), number)
@@ -93,6 +99,20 @@ def _ass_cue(line: str, number: int) -> Cue:
     except ValueError:
         return Cue(0, 0, line, number, fault="times")
     return Cue(event.start, event.end, _plain(event.plaintext), number)
+
+
+def _lrc_cues(text: str) -> list[Cue]:
+    """Lines of lyrics, each until the next time; a line may have several times."""
+    starts = list[tuple[int, str, int]]()
+    for number, line in enumerate(text.split("\n"), 1):
+        if match := LRC_LINE.match(line):
+            for minutes, seconds in re.findall(r"\[(\d+):(\d+(?:[.:]\d+)?)\]", match[1]):
+                starts.append(
+                    (round(60_000 * int(minutes) + 1000 * float(seconds.replace(":", "."))), match[2], number)
+                )
+    times = sorted({start for start, _, _ in starts})
+    ends = dict(zip(times, [*times[1:], times[-1] + 1000], strict=True))
+    return [Cue(start, ends[start], _plain(words), number) for start, words, number in starts if words.strip()]
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Marked-up segments: WMT and AI-Challenger SGML in two files, and TMX translation units, streamed."""
+"""Marked-up segments: WMT's SGML in two files and XML in one, and TMX translation units, streamed."""
 
 import html
 import re
@@ -86,10 +86,48 @@ def _pair_segments(en: dict[tuple[str, str], Segment], zh: dict[tuple[str, str],
             yield Pair("", segment.text, segment.line, fault="one_sided")
 
 
+@dataclass(frozen=True, kw_only=True)
+class WmtXml(PairSource):
+    """WMT since 2021: <doc> with <src lang> and <ref lang>, whose <seg> share ids; every reference gives pairs."""
+
+    def pairs(self, root: str, path: str) -> Iterator[Pair]:
+        """Yield one pair a segment and reference (`sub` numbers the references); `line` counts segments."""
+        number = 0
+        with open_decompressed(root, path) as stream:
+            for document in iter_elements(stream, path, "doc"):
+                references = [_segments_by_id(side) for side in document if local_name(side) == "ref"]
+                for source in (side for side in document if local_name(side) == "src"):
+                    is_chinese = language_of(source.get("lang", "")) == "zh"
+                    for number, (key, text) in enumerate(_segments_by_id(source).items(), number + 1):  # noqa: B020
+                        for sub, reference in enumerate(references or [{}], 1):
+                            other = reference.get(key)
+                            en, zh = (other or "", text) if is_chinese else (text, other or "")
+                            fault = "one_sided" if other is None else ""
+                            yield Pair(en, zh, number, sub=sub if len(references) > 1 else 0, fault=fault)
+        if not number:
+            raise UserError(f"{path}: no <doc> with <src> and <seg> in it; is this WMT's XML?")
+
+
+def _segments_by_id(side: ElementTree.Element) -> dict[str, str]:
+    segments = [element for element in side.iter() if local_name(element) == "seg"]
+    return {seg.get("id", f"#{n}"): segment_text(seg).strip() for n, seg in enumerate(segments)}
+
+
 LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 LANGUAGE_CODES = {"eng": "en", "zho": "zh", "chi": "zh", "cmn": "zh"}
-CODE_TAGS = {"bpt", "ept", "ph", "it", "ut"}  # native code of the program that the text is from
-PLACEHOLDERS = {"ph", "it", "ut"}  # they stand between words, where bpt and ept stand around them
+CODE_TAGS = {
+    "bpt",
+    "ept",
+    "ph",
+    "it",
+    "ut",
+    "x",
+    "bx",
+    "ex",
+    "sc",
+    "ec",
+}  # of the program that a text is from
+PLACEHOLDERS = {"ph", "it", "ut", "x"}  # they stand between words, where bpt and ept stand around them
 GAP = re.compile(r"[\s\0]*\0[\s\0]*")
 CLOSING = ".,;:!?)]}，。；：！？）】」』"
 
@@ -105,7 +143,7 @@ class Tmx(PairSource):
         """Yield one pair a unit; `line` counts units."""
         languages, paired = Counter[str](), False
         with open_decompressed(root, path) as stream:
-            for number, unit in enumerate(_units(stream, path), 1):
+            for number, unit in enumerate(iter_elements(stream, path, "tu"), 1):
                 pair = self._pair(unit, number, languages)
                 paired = paired or not pair.fault
                 yield pair
@@ -118,10 +156,10 @@ class Tmx(PairSource):
     def _pair(self, unit: ElementTree.Element, number: int, languages: Counter[str]) -> Pair:
         texts = dict[str, str]()
         for variant in unit:
-            if _local_name(variant) == "tuv":
+            if local_name(variant) == "tuv":
                 code = variant.get(LANGUAGE) or variant.get("lang") or ""
                 languages[code] += 1
-                segment = next((child for child in variant if _local_name(child) == "seg"), None)
+                segment = next((child for child in variant if local_name(child) == "seg"), None)
                 if segment is not None:
                     texts.setdefault(language_of(code), segment_text(segment))
         en, zh = texts.get(language_of(self.en)), texts.get(language_of(self.zh))
@@ -135,8 +173,8 @@ def language_of(code: str) -> str:
     return LANGUAGE_CODES.get(primary, primary)
 
 
-def _units(stream: IO[bytes], path: str) -> Iterator[ElementTree.Element]:
-    """Every <tu>, freed after use: a TMX may be larger than memory."""
+def iter_elements(stream: IO[bytes], path: str, name: str) -> Iterator[ElementTree.Element]:
+    """Every element of this name, freed after use: a file may be larger than memory."""
     parents = list[ElementTree.Element]()
     try:
         for event, element in ElementTree.iterparse(stream, events=("start", "end")):
@@ -144,17 +182,18 @@ def _units(stream: IO[bytes], path: str) -> Iterator[ElementTree.Element]:
                 parents.append(element)
                 continue
             parents.pop()
-            if _local_name(element) == "tu":
+            if local_name(element) == name:
                 yield element
                 if parents:
                     parents[-1].remove(element)
     except ElementTree.ParseError as error:
-        raise UserError(f"{path}:{error.position[0]}: not well-formed TMX ({error}); fetch it again") from error
+        raise UserError(f"{path}:{error.position[0]}: not well-formed XML ({error}); fetch it again") from error
     except STREAM_ERRORS as error:
         raise damaged_file_error(path, error) from error
 
 
-def _local_name(element: ElementTree.Element) -> str:
+def local_name(element: ElementTree.Element) -> str:
+    """The tag of `element` without its namespace."""
     return element.tag.rpartition("}")[2]
 
 
@@ -165,14 +204,14 @@ def segment_text(segment: ElementTree.Element) -> str:
 
 def _text_pieces(element: ElementTree.Element) -> Iterator[str]:
     """Text below `element`, outside of code or in a <sub> of it; a NUL for each placeholder."""
-    is_code = _local_name(element) in CODE_TAGS
+    is_code = local_name(element) in CODE_TAGS
     if not is_code:
         yield element.text or ""
     for child in element:
-        if not is_code or _local_name(child) == "sub":
+        if not is_code or local_name(child) == "sub":
             yield from _text_pieces(child)
         if not is_code:
-            yield "\0" if _local_name(child) in PLACEHOLDERS else ""
+            yield "\0" if local_name(child) in PLACEHOLDERS else ""
             yield child.tail or ""
 
 

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import random
+import tarfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -35,6 +36,19 @@ def _zip() -> bytes:
     return out.getvalue()
 
 
+def _tar() -> bytes:
+    out, entry = io.BytesIO(), tarfile.TarInfo("a")
+    entry.size = len(TSV)
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        archive.addfile(entry, io.BytesIO(TSV))
+    return out.getvalue()
+
+
+TSV = "one\t一\ntwo\t二\nthree\t三\r\n".encode()
+WMT = b"<d><doc id='x'><src lang='en'><seg id='1'>a</seg></src><ref lang='zh'><seg id='1'>b</seg></ref></doc></d>"
+XLIFF = b"<xliff><trans-unit id='1'><source>a<x/>b</source><target>c</target></trans-unit></xliff>"
+QT = b"<TS><context><name>n</name><message><source>a</source><translation>b</translation></message></context></TS>"
+COCO = b'{"images":[{"id":1,"file_name":"1.jpg"}],"annotations":[{"image_id":1,"caption":"A"}]}'
 POEM = json.dumps([{"English": {"content": ["a", "b"]}, "Chinese": {"content": ["一", "二"]}}]).encode()
 SQUAD = json.dumps({"data": [{"paragraphs": [{"context": "c", "qas": [{"question": "q"}]}]}]}).encode()
 LIST = json.dumps([{"displayName": "a", "langName": "cat"}]).encode()
@@ -52,7 +66,6 @@ ABSTRACTS = (
 ).encode()
 SQL = "INSERT INTO `langlinks` VALUES (12,'zh','無');INSERT INTO `page` VALUES (12,0,'A','');\n".encode()
 OMW = "01-n\tlemma\tdog\n01-n\tcmn:lemma\t狗\n".encode()
-TSV = "one\t一\ntwo\t二\nthree\t三\r\n".encode()
 
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, bytes]]] = {
     "tsv": ("tsv", {"files": ["a"]}, {"a": TSV}),
@@ -70,6 +83,43 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, bytes]]] = {
     "prompt_list": ("prompt_list", {"en": "a", "zh": "b"}, {"a": LIST, "b": LIST}),
     "tags": ("tags", {"files": ["a"]}, {"a": b"- name: x\n  groups:\n    - tags:\n        a_b: c\n"}),
     "mapping": ("mapping", {"files": ["a"]}, {"a": b'{"a":"b","c":1}'}),
+    "json": ("json", {"files": ["a"]}, {"a": b'{"d":[{"en":"a","zh":["b"]},{"en":["x","y"],"zh":["c","d"]}]}'}),
+    "yaml": ("mapping", {"files": ["a.yaml"]}, {"a.yaml": b"k:\n  a: b\n  c: [d, e]\n&x f: *x\n"}),
+    "cells": (
+        "tsv",
+        {"files": ["a"], "split": "|", "underscores": "spaces", "weights": "strip", "part_of_speech": "strip"},
+        {"a": "a_b|((c))\tn. 一|二\n(x:1.1)\t三|四\n".encode()},
+    ),
+    "csv numbers": ("csv", {"files": ["a"], "header": False, "en": 1, "zh": 2}, {"a": b'a,"b\nc"\nd,e\n'}),
+    "markdown": ("markdown", {"files": ["a"]}, {"a": b"| a | b |\n|---|:-:|\n| `c` | [d](e) |\n| f |\n"}),
+    "interleaved": ("interleaved", {"files": ["a"]}, {"a": "one\n一\n\n二\ntwo\nthree\n".encode()}),
+    "wmt_xml": ("wmt_xml", {"files": ["a"]}, {"a": WMT}),
+    "po": (
+        "by_key",
+        {"files": ["a.po"]},
+        {"a.po": 'msgid ""\nmsgstr ""\n\n#, fuzzy\nmsgid "a"\nmsgstr "一"\n'.encode()},
+    ),
+    "xliff": ("by_key", {"files": ["a.xlf"]}, {"a.xlf": XLIFF}),
+    "qt": ("by_key", {"files": ["a.ts"]}, {"a.ts": QT}),
+    "android": (
+        "by_key",
+        {"en": ["a.xml"], "zh": ["a.xml"]},
+        {"a.xml": b"<r><string name='a'>\\u4e00 b\\'</string></r>"},
+    ),
+    "strings": ("by_key", {"en": ["a.strings"], "zh": ["a.strings"]}, {"a.strings": b'/* c */ "a" = "b\\"";\n'}),
+    "properties": (
+        "by_key",
+        {"en": ["a.properties"], "zh": ["a.properties"]},
+        {"a.properties": b"a.b = c\\\n d\n# e\n"},
+    ),
+    "locales": (
+        "by_key",
+        {"en": ["a.json"], "zh": ["b.yml"]},
+        {"a.json": b'{"a":{"b":"c"}}', "b.yml": b"zh:\n  a: {b: d}\n"},
+    ),
+    "lrc": ("subtitles", {"files": ["a"]}, {"a": "[00:01.0]a\n[00:01.0][01:02]一\n".encode()}),
+    "tar": ("tsv", {"files": ["a.tgz!a"]}, {"a.tgz": _tar()}),
+    "coco": ("captions", {"en": "a.json", "zh": "b"}, {"a.json": COCO, "b": b"1.jpg#0\tB\n"}),
     "cedict": ("cedict", {"files": ["a"]}, {"a": CEDICT}),
     "srt": ("srt", {"files": ["a"]}, {"a": SRT}),
     "subtitles": ("subtitles", {"en": ["a"], "zh": ["b"], "files": ["c"]}, {"a": SRT, "b": SRT, "c": ASS}),

@@ -28,7 +28,7 @@ def test_tmx_units(tmp_path: Path) -> None:
     assert pairs(made, tmp_path) == [("A bold move.", "大胆之举。"), ("Hello.", "你好。")]
     assert [r["fault"] for r in read(made, tmp_path)] == ["", "languages", ""]
     (tmp_path / "a.tmx").write_text(text[:200], encoding="utf-8")
-    with pytest.raises(UserError, match=r"a\.tmx:3: not well-formed TMX"):
+    with pytest.raises(UserError, match=r"a\.tmx:3: not well-formed XML"):
         read(made, tmp_path)
 
 

@@ -1,0 +1,212 @@
+"""Localisation files: gettext, XLIFF and Qt with both languages, or two files of one language joined by key."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from xml.etree import ElementTree
+
+import polib  # type: ignore[import-untyped]
+import pyarrow as pa
+import yaml
+
+from data.cli import UserError
+from data.sources.base import Json, Pair, Source, pair_batches
+from data.sources.documents import compose_yaml, load_json
+from data.sources.io import COMPRESSED, read_text
+from data.sources.tmx_sgml import local_name, segment_text
+
+STRINGS_ENTRY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*=\s*"((?:[^"\\]|\\.)*)"\s*;|(/\*.*?\*/)', re.DOTALL)
+PROPERTY = re.compile(r"^[ \t]*([^#!\s:=][^:=\n]*?)[ \t]*[:=][ \t]*(.*)$", re.MULTILINE)
+ESCAPE = re.compile(r"\\(?:[uU]([0-9a-fA-F]{4})|(.))", re.DOTALL)
+ESCAPED = {"n": "\n", "t": "\t", "r": ""}
+UNTRANSLATED = ("needs-translation", "new", "initial")  # states of XLIFF
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One entry: its text in the language of the file, or source and target of a file with both."""
+
+    key: str
+    source: str
+    target: str
+    line: int
+    fault: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByKey(Source):
+    """`files` hold both languages (.po, .xlf, .ts); `en` and `zh` hold one each and pair by position, entries by key.
+
+    Those may be .strings, .properties, .json, .yml, Android's strings.xml, or a .po, .xlf or .ts with keys for texts.
+    """
+
+    files: tuple[str, ...] = ()
+    en: tuple[str, ...] = ()
+    zh: tuple[str, ...] = ()
+    flipped: bool = False  # `files`: the source language is Chinese
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """English files, Chinese files, bilingual files."""
+        return self.en + self.zh + self.files
+
+    def read(self, root: str) -> Iterator[pa.RecordBatch]:
+        """Yield one pair an entry; `line` counts entries, or is the line where the format has lines."""
+        if len(self.en) != len(self.zh):
+            raise UserError(
+                f"source {self.name}: en has {len(self.en)} files, zh {len(self.zh)}; they pair by position"
+            )
+        for index, (en, zh) in enumerate(zip(self.en, self.zh, strict=True)):
+            yield from pair_batches(_joined(self._units(root, en), self._units(root, zh)), index)
+        for index, path in enumerate(self.files, len(self.en) + len(self.zh)):
+            yield from pair_batches(map(self._bilingual, self._units(root, path)), index)
+
+    def _units(self, root: str, path: str) -> list[Unit]:
+        suffix = PurePosixPath(COMPRESSED.sub("", path.lower().rpartition("!")[2])).suffix
+        if suffix in (".json", ".arb"):
+            units = list(_nested_json(load_json(root, path, self.encoding), ""))
+        elif suffix in (".yml", ".yaml"):
+            units = list(_nested_yaml(compose_yaml(root, path, self.encoding), ""))
+        elif suffix in PARSERS:
+            units = PARSERS[suffix](read_text(root, path, self.encoding), path)
+        else:
+            raise UserError(f"{path}: {suffix or 'no suffix'} is not one of {', '.join(PARSERS)}, .json, .yml")
+        if not units:
+            raise UserError(f"{path}: no entry in it; is this a {suffix} file of texts?")
+        return units
+
+    def _bilingual(self, unit: Unit) -> Pair:
+        en, zh = (unit.target, unit.source) if self.flipped else (unit.source, unit.target)
+        return Pair(en, zh, unit.line, fault=unit.fault or ("" if unit.target else "one_sided"))
+
+
+def _joined(en: list[Unit], zh: list[Unit]) -> Iterator[Pair]:
+    """Entries of the same key; a key that only one file has is the reject `one_sided`."""
+    chinese = {unit.key: unit for unit in zh}
+    for unit in en:
+        other = chinese.get(unit.key)
+        fault = "one_sided" if other is None else unit.fault or other.fault
+        yield Pair(unit.target or unit.source, other.target or other.source if other else "", unit.line, fault=fault)
+    keys = {unit.key for unit in en}
+    for unit in zh:
+        if unit.key not in keys or chinese[unit.key] is not unit:
+            yield Pair("", unit.target or unit.source, unit.line, fault="one_sided")
+
+
+def _po(text: str, path: str) -> list[Unit]:
+    try:
+        entries = polib.pofile("\n" + text)  # never a name of a file, as a text without line end could be
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise UserError(f"{path}: not gettext ({error}); fetch the file again") from error
+    return [
+        Unit(
+            f"{entry.msgctxt or ''}\4{entry.msgid}",
+            entry.msgid_plural or entry.msgid,
+            entry.msgstr_plural.get(0, "") if entry.msgid_plural else entry.msgstr,
+            entry.linenum - 1,
+            "fuzzy" if entry.fuzzy or entry.obsolete else "",
+        )
+        for entry in entries
+    ]
+
+
+def _tree(text: str, path: str) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text))  # its encoding is that of the source
+    except ElementTree.ParseError as error:
+        raise UserError(f"{path}:{error.position[0]}: not well-formed XML ({error}); fetch the file again") from error
+
+
+def _xliff(text: str, path: str) -> list[Unit]:
+    """<trans-unit> of XLIFF 1 and <segment> of XLIFF 2, source and target without inline code."""
+    units = list[Unit]()
+    for element in (e for e in _tree(text, path).iter() if local_name(e) in ("trans-unit", "segment")):
+        sides = {local_name(child): child for child in element}
+        source, target = (segment_text(sides[side]) if side in sides else "" for side in ("source", "target"))
+        state = sides["target"].get("state", "") if "target" in sides else ""
+        fault = "fuzzy" if state in UNTRANSLATED or element.get("state") in UNTRANSLATED else ""
+        key = element.get("resname") or element.get("id") or source
+        units.append(Unit(key, source, target, len(units) + 1, fault))
+    return units
+
+
+def _qt(text: str, path: str) -> list[Unit]:
+    units = list[Unit]()
+    for context in _tree(text, path).iter("context"):
+        for message in context.iter("message"):
+            source, translation = message.findtext("source") or "", message.find("translation")
+            forms = [] if translation is None else [form.text or "" for form in translation.iter("numerusform")]
+            target = forms[0] if forms else "" if translation is None else translation.text or ""
+            is_draft = translation is not None and translation.get("type") in ("unfinished", "vanished", "obsolete")
+            key = f"{context.findtext('name')}\4{message.get('id') or source}"
+            units.append(Unit(key, source, target, len(units) + 1, "fuzzy" if is_draft else ""))
+    return units
+
+
+def _android(text: str, path: str) -> list[Unit]:
+    """<string>, and the items of <string-array> and <plurals>; escapes resolved, white space collapsed."""
+    units = list[Unit]()
+    for element in _tree(text, path):
+        items = [element] if element.tag == "string" else list(element.iter("item"))
+        for number, item in enumerate(items):
+            key = f"{element.get('name')}/{item.get('quantity', number) if item is not element else ''}"
+            text = " ".join("".join(item.itertext()).split()).strip('"')
+            units.append(Unit(key, _unescaped(text), "", len(units) + 1))
+    return units
+
+
+def _strings(text: str, path: str) -> list[Unit]:
+    del path
+    return [
+        Unit(match[1], _unescaped(match[2]), "", text.count("\n", 0, match.start()) + 1)
+        for match in STRINGS_ENTRY.finditer(text)
+        if match[3] is None
+    ]
+
+
+def _properties(text: str, path: str) -> list[Unit]:
+    del path
+    joined = re.sub(r"\\\n[ \t]*", "", text)
+    return [
+        Unit(match[1], _unescaped(match[2]), "", number) for number, match in enumerate(PROPERTY.finditer(joined), 1)
+    ]
+
+
+def _unescaped(text: str) -> str:
+    return ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else ESCAPED.get(m[2], m[2]), text)
+
+
+def _nested_json(node: Json, key: str) -> Iterator[Unit]:
+    """Texts of nested objects and arrays by their path; the top key may be the name of the language."""
+    stack, number = [(key, node)], 0
+    while stack:
+        key, node = stack.pop()
+        if isinstance(node, (dict, list)):
+            entries = list(node.items()) if isinstance(node, dict) else list(enumerate(node))
+            stack += [(f"{key}/{name}" if key else str(name), value) for name, value in reversed(entries)]
+        elif isinstance(node, str) and not key.startswith("@"):
+            number += 1
+            yield Unit(key, node, "", number)
+
+
+def _nested_yaml(node: Json, key: str) -> Iterator[Unit]:
+    """The same of a YAML node tree, with lines; Rails' top key, the language, is left out."""
+    stack, seen = [(key, node)], set[int]()
+    if isinstance(node, yaml.MappingNode) and len(node.value) == 1:
+        stack = [("", node.value[0][1])]
+    while stack:
+        key, node = stack.pop()
+        if isinstance(node, yaml.ScalarNode):
+            yield Unit(key, node.value, "", node.start_mark.line + 1)
+        elif node is not None and id(node) not in seen:
+            seen.add(id(node))
+            pairs = node.value if isinstance(node, yaml.MappingNode) else enumerate(node.value)
+            names = [(name.value if isinstance(name, yaml.Node) else name, value) for name, value in pairs]
+            stack += [(f"{key}/{name}" if key else str(name), value) for name, value in reversed(names)]
+
+
+PARSERS: dict[str, Callable[[str, str], list[Unit]]] = {
+    ".po": _po, ".xlf": _xliff, ".xliff": _xliff, ".ts": _qt, ".xml": _android, ".strings": _strings,
+    ".properties": _properties,
+}  # fmt: skip
