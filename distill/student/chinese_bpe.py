@@ -19,14 +19,14 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from distill.student.tokenizer import normalization_map, script_normalizer
+from distill.student.tokenizer import invisible_normalizer, normalization_map, script_normalizer
 
 WORD_END = "</w>"
 LONGEST_WORD = 8
 """Characters of a dictionary word, and of a token."""
 HAN_RUN = regex.compile(r"\p{Han}+")
-HAN_WORD = "[\u3005\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufa6d\ufa70-\ufad9]+"
-"""Han of the basic plane as ranges, which every library of regular expressions parses alike; HAN_RUN has all planes."""
+HAN_WORD = "[\u3005\u3007\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufa6d\ufa70-\ufad9]+"
+"""Han of the basic plane, with 々〇〻, as ranges, which every library parses alike; HAN_RUN has all planes."""
 # Full-width forms that prompts use, with the ASCII characters whose meaning they share.
 FULLWIDTH_TO_ASCII = {"，": ",", "。": ".", "、": ",", "！": "!", "？": "?", "：": ":", "；": ";", "（": "(", "）": ")"}
 _LEAD_BYTES = range(0xE3, 0xEA)  # U+3000 to U+9FFF: radicals, compatibility forms and Extension B on stay in bytes
@@ -83,8 +83,13 @@ def split_at_chinese(clip_tokenizer: CLIPTokenizer) -> PreTrainedTokenizerFast:
     No longer a `CLIPTokenizer`, which makes its rules from code; loaded as one, it gives the same ids for simplified
     Chinese that does not touch other letters.
     """
-    cut = Tokenizer.from_str(clip_tokenizer.backend_tokenizer.to_str())
-    cut.normalizer = normalizers.Sequence([cut.normalizer, script_normalizer()])
+    rules = json.loads(clip_tokenizer.backend_tokenizer.to_str())
+    words, byte_level = rules["pre_tokenizer"]["pretokenizers"]
+    # 〇 is a number to Unicode, at which CLIP's rule, and that of ByteLevel after it, would split 二〇二四年.
+    words["pattern"]["Regex"] = f"{HAN_WORD}|{words['pattern']['Regex']}"
+    byte_level["use_regex"] = False
+    cut = Tokenizer.from_str(json.dumps(rules))
+    cut.normalizer = normalizers.Sequence([cut.normalizer, script_normalizer(), invisible_normalizer()])
     cut.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(HAN_WORD), behavior="isolated"), cut.pre_tokenizer]
     )

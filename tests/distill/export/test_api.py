@@ -87,7 +87,7 @@ def test_plug_into_takes_the_precision_and_refuses_misfits(student: Path, teache
 
 
 def test_texts_of_any_kind_and_rows_that_are_none(student: Path) -> None:
-    import pandas as pd
+    pd: Any = pytest.importorskip("pandas", reason="a package of other packages of ours")
     import pyarrow as pa
 
     encoder, texts = load_student(student), ["戴帽子拿剑的猫", "", "the cat"]
@@ -96,6 +96,7 @@ def test_texts_of_any_kind_and_rows_that_are_none(student: Path) -> None:
         assert np.array_equal(encoder.encode(kind(texts)), wanted)
         assert torch.equal(encoder.states(kind(texts)), encoder.states(texts))
     for read in (encoder.encode, encoder.states):
+        wrong: Any
         for wrong in (None, float("nan"), 3, b"cat"):
             with pytest.raises(TypeError, match=r"row 1 is .*, no text; leave it out"):
                 read(["猫", wrong])

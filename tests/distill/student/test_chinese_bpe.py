@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, CLIPTokenizer, PreTrainedTokenizerFast
 
+from data.clean.characters import DELETE, normalisation_table
 from data.cli import UserError
 from distill.loading import load_clip_tokenizer
 from distill.student.chinese_bpe import (
@@ -27,12 +29,14 @@ from distill.student.chinese_bpe import (
     split_at_chinese,
     tied_embeddings,
 )
-from distill.student.tokenizer import normalization_map
+from distill.student.tokenizer import invisible_characters, normalization_map
 from tests.distill.tiny_clip import captions, teacher_tokenizer
 
-# Han, and what shares its first two bytes: CJK punctuation (E3 80), full-width ASCII (EF BC), hexagrams; and full-width
-# letters, which are read as ASCII.
-_CHINESE = regex.compile(r"[\p{Han}　-〿\uff00-\uff5a\u4dc0-\u4dff]")
+# Han, and what shares its first two bytes: CJK punctuation (E3 80), full-width ASCII (EF BC), hexagrams; and forms of
+# Chinese that are folded: full-width letters, vertical and small punctuation, squared characters.
+_CHINESE = regex.compile(
+    r"[\p{Han}\u2e80-\u303f\uff00-\uff65\u4dc0-\u4dff\ufe10-\ufe1f\ufe30-\ufe6f\uffe0-\uffe6\u3190-\u319f\U0001f200-\U0001f2ff]"
+)
 _CODE = "def f(x): return x[1:] != {'a': 0} # TODO\n\t<div class=\"x\">&amp;</div> SELECT * FROM t WHERE a >= 1e-5;"
 
 
@@ -46,8 +50,14 @@ def student_words(teacher_words: PreTrainedTokenizerFast) -> PreTrainedTokenizer
     return extend_tokenizer(teacher_words, [zh for _, zh in captions()] * 2, ["草地", "红色"], VocabularyConfig(20, 1))
 
 
-def _same(teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast, texts: list[str]) -> None:
-    ours, theirs = (tokenizer.backend_tokenizer.encode_batch_fast(texts) for tokenizer in (student, teacher))
+def _same(
+    teacher: PreTrainedTokenizerFast,
+    student: PreTrainedTokenizerFast,
+    texts: list[str],
+    others: list[str] | None = None,
+) -> None:
+    ours = student.backend_tokenizer.encode_batch_fast(texts)
+    theirs = teacher.backend_tokenizer.encode_batch_fast(others or texts)
     for text, mine, yours in zip(texts, ours, theirs, strict=True):
         assert mine.ids == yours.ids, text
 
@@ -137,6 +147,45 @@ def test_what_is_read_is_read_as_itself() -> None:
     assert max(table.values()) <= 0xFFFF
 
 
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [("⼀只⽩⽺", "一只白羊"), ("戴帽\u200b子", "戴帽子"), ("\ufeff猫，\u2060狗", "猫，狗"), ("猫 \u200e", "猫"),
+     ("猫\x00狗", "猫狗"), ("葛\U000e0100", "葛"), ("８０％", "80%"), ("﹁猫﹂﹐", "「猫」，"), ("㆒🈶", "一有"),
+     ("猫\ue000 狗", "猫 狗")],
+)  # fmt: skip
+def test_forms_from_a_pdf_or_a_web_page(typed: str, read: str, student_words: PreTrainedTokenizerFast) -> None:
+    assert student_words(typed).input_ids == student_words(read).input_ids
+
+
+def test_every_code_point_is_read_as_the_cleaning_folds_it(
+    teacher_words: PreTrainedTokenizerFast, student_words: PreTrainedTokenizerFast
+) -> None:
+    """All of Unicode, between two Chinese characters and between two English words.
+
+    What the cleaning deletes falls away beside Chinese alone; forms of Chinese are folded everywhere; all others keep
+    the teacher's ids, also where the cleaning folds them (µ, 𝐀, ﾊ).
+    """
+    table, dropped, folded = normalisation_table(chinese=True), set(invisible_characters()), normalization_map()
+    points = [point for point in range(0xF0000) if unicodedata.category(chr(point)) not in ("Cn", "Cs")]
+    changed = [p for p in points if p in dropped or p in folded or not unicodedata.is_normalized("NFC", chr(p))]
+    typed = [f"猫{chr(point)}色" for point in changed]
+    cleaned = ["猫" + ("" if table[point] == DELETE else chr(int(table[point]))) + "色" for point in changed]
+    _same(student_words, student_words, typed, cleaned)
+    others = [chr(point) for point in points if point not in folded]
+    _same(
+        teacher_words,
+        student_words,
+        [f"cat {letter} dog" for letter in others if not _CHINESE.match(unicodedata.normalize("NFC", letter))],
+    )
+    assert len(dropped) > 400
+    assert {ord(letter) for letter in "⼀⽺％﹐㆒🈶ａ"} <= folded.keys()
+
+
+def test_a_year_with_its_zero_is_one_word(teacher_words: PreTrainedTokenizerFast) -> None:
+    student = extend_tokenizer(teacher_words, ["二〇二四年"] * 9, [], VocabularyConfig(20, 1))
+    assert len(student("二〇二四年").input_ids) == 3
+
+
 def test_learned_words_are_of_that_form(teacher_words: PreTrainedTokenizerFast) -> None:
     """A corpus that kept its traditional lines, and a dictionary with 著名, which is read as 着名."""
     student = extend_tokenizer(teacher_words, ["機械狗著名"] * 9, ["著名", "機械"], VocabularyConfig(4, 1))
@@ -148,8 +197,8 @@ def test_learned_words_are_of_that_form(teacher_words: PreTrainedTokenizerFast) 
 def test_chinese_letters_are_those_of_unicode() -> None:
     """Kana, Hangul and Yi stay with their neighbours."""
     letter, ours = regex.compile(r"[\p{Han}&&\p{L}]", regex.V1), re.compile(HAN_WORD)
-    found = ["".join(filter(rule.match, map(chr, range(0x10000)))) for rule in (letter, ours)]
-    assert found[0] == found[1]
+    found = [set(filter(rule.match, map(chr, range(0x10000)))) for rule in (letter, ours)]
+    assert found[0] | {"〇"} == found[1]  # a number to Unicode
 
 
 def test_no_token_straddles_two_words_of_the_dictionary(teacher_words: PreTrainedTokenizerFast) -> None:
