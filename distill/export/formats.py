@@ -50,7 +50,7 @@ MODULES = (
     ("2_Dense", "sentence_transformers.models.Dense"),
     ("3_Normalize", "sentence_transformers.models.Normalize"),
 )
-COMFYUI_NODE = Path(__file__).with_name("comfyui_node.py")
+COMFYUI_PACKAGE = Path(__file__).with_name("comfyui")
 
 
 def write_golden(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -109,9 +109,9 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def write_comfyui_node(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write the node for ComfyUI, which stands alone, to `comfyui/` in `folder`."""
-    (folder / "comfyui").mkdir()
-    shutil.copyfile(COMFYUI_NODE, folder / "comfyui" / COMFYUI_NODE.name)
+    """Write the custom-node package for ComfyUI to `comfyui/ComfyUI-Yuqiao/` in `folder`."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(COMFYUI_PACKAGE, folder / "comfyui" / "ComfyUI-Yuqiao", ignore=ignored)
 
 
 def export_sentence_encoder(student: XlmrStudent, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:

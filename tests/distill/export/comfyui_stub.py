@@ -5,7 +5,9 @@ Written from the signatures in comfy/sd.py and comfy/sd1_clip.py: rows fixed at 
 its own by default, state dictionaries loaded without strictness, prompts as (id, weight) in chunks of 77.
 """
 
+import re
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -62,8 +64,19 @@ class SDTokenizer:
         self.start, self.end = self.tokenizer("")["input_ids"]
 
     def tokenize_with_weights(self, text: str) -> list[list[tuple[int, float]]]:
-        ids = [self.start, *self.tokenizer(text)["input_ids"][1:-1], self.end]
-        return [[(number, 1.0) for number in [*ids, *([self.end] * (77 - len(ids)))]]]
+        raise NotImplementedError("the node has its own")
+
+    def _try_get_embedding(self, name: str) -> tuple[Any, str]:
+        return (torch.ones(2, self.embedding_size), "") if name == "风格" else (None, "")
+
+
+def token_weights(text: str, weight: float) -> list[tuple[str, float]]:
+    """`(text:weight)` without nesting."""
+    found = []
+    for part in re.split(r"(\([^()]*\))", text):
+        inner, _, number = part[1:-1].rpartition(":") if part.startswith("(") else (part, "", "")
+        found.append((inner, float(number)) if number else (part, weight))
+    return found
 
 
 class SD1Tokenizer:
@@ -88,14 +101,16 @@ class CLIP:
         return found
 
 
-def install(monkeypatch: pytest.MonkeyPatch) -> None:
+def install(monkeypatch: pytest.MonkeyPatch, models: Path) -> None:
     """Put the stub where `import comfy.sd` finds it, for one test."""
     contents: dict[str, dict[str, Any]] = {
         "comfy": {}, "comfy.sd": {"CLIP": CLIP},
         "comfy.sd1_clip": {"SDClipModel": SDClipModel, "SD1ClipModel": SD1ClipModel, "SDTokenizer": SDTokenizer,
-                           "SD1Tokenizer": SD1Tokenizer},
+                           "SD1Tokenizer": SD1Tokenizer, "token_weights": token_weights,
+                           "escape_important": str, "unescape_important": str},
         "comfy.utils": {"load_torch_file": lambda path, safe_load: load_file(path)},
-        "folder_paths": {"get_folder_paths": lambda kind: [kind]},
+        "folder_paths": {"get_folder_paths": lambda kind: [str(models / kind)], "models_dir": str(models),
+                         "add_model_folder_path": lambda kind, path: None},
     }  # fmt: skip
     for name, values in contents.items():
         module = ModuleType(name)
