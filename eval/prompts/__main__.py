@@ -92,7 +92,7 @@ def select_group(prompts: list[AlignedPrompt], only: str | None) -> list[Aligned
 
 
 def prompts_table(result: dict[str, Any]) -> str:
-    """Scores of every model and form, the ten worst values of each group, and the share of long prompts."""
+    """Scores of every model and form, the ten worst values of each group, the worst prompts, the share of long ones."""
     head = f"{'':24}{'prompts':>8} | {'to English':^17} | {'to Chinese':^17} |{'R@1':>6}  {'95 %':14} cosine  readout"
     lines = [head, "-" * len(head)]
     lines += [_terminal_line(f"{row['model']} {row['form']}", row) for row in result["scores"]]
@@ -100,7 +100,10 @@ def prompts_table(result: dict[str, Any]) -> str:
         lines += ["", f"student zh by {name}, the worst first:"]
         lines += [_terminal_line(f"  {value}"[:24], scores) for value, scores in list(values.items())[:10]]
     over = result["over_length"]
-    lines += ["", f"over {over['tokens']} tokens: {over['zh']:.1f} % in Chinese, {over['en']:.1f} % in English"]
+    lines += ["", "worst prompts, and the English that came first:"]
+    lines += [f"  rank {row['rank']}: {row['zh']} -> {row['found']}"[:110] for row in result["worst"][:5]]
+    shares = f"{over['zh']:.1f} % in Chinese, {over['en']:.1f} % in English, {over['either']:.1f} % in either"
+    lines += ["", f"over {over['tokens']} tokens: {shares}"]
     return "\n".join(lines)
 
 
