@@ -88,6 +88,15 @@ def test_the_files_that_pages_name_exist() -> None:
     assert [(page, path) for page, path in named if page != "CHANGELOG.md" and not (ROOT / path).exists()] == []
 
 
+def test_the_steps_of_architecture_name_what_their_files_hold() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for step in re.findall(r"^\d\. (?:.*\n)(?:   .*\n)*", page, re.MULTILINE):
+        files = [ROOT / path for path in re.findall(r"`((?:data|distill|eval)/[\w/]+\.py)`", step)]
+        code = "".join(path.read_text(encoding="utf-8") for path in files)
+        names = [name for name in re.findall(r"`([A-Za-z_]\w*)(?:\([^`]*)?`", step) if files]
+        assert [name for name in names if not re.search(rf"\b{name}\b", code)] == [], step
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline and a student for it, under the names that the pages give them."""
