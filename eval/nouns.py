@@ -13,7 +13,6 @@ import numpy as np
 from data.cli import UserError, run_cli
 from data.files import read_json
 from eval.datasets.benchmark import IMAGE_SUFFIXES, CaptionSet, RetrievalBenchmark, text_lines
-from eval.retrieval.__main__ import publish
 from eval.retrieval.options import parse_options
 from eval.retrieval.result import RetrievalResult
 from eval.retrieval.score import score_benchmark
@@ -74,7 +73,7 @@ def run_nouns(arguments: list[str] | None = None) -> RetrievalResult:
     title = "nouns"
     if options.images is not None:
         benchmark, title = picture_benchmark(benchmark, options.images), "nouns as labels of pictures"
-    return publish(score_benchmark(options.title or title, benchmark, options), options.out)
+    return score_benchmark(options.title or title, benchmark, options).publish(options.out)
 
 
 def main() -> None:

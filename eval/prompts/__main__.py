@@ -13,13 +13,22 @@ from typing import Any
 from jsonargparse import Namespace
 
 from data.cli import UserError, command_line, run_cli
-from data.files import write_json
+from data.files import read_json, validated, write_json
 from distill.text_tower import StateLayer
 from eval.datasets.benchmark import RetrievalBenchmark
 from eval.metrics import BOOTSTRAP_SEED, CUTOFFS, DRAWS
 from eval.prompts.aligned import AlignedPrompt, read_aligned_prompts
 from eval.prompts.readout import UnetReadout
-from eval.prompts.scores import add_readout, group_scores, over_length, score_prompts, worst_prompts
+from eval.prompts.scores import (
+    Baseline,
+    add_readout,
+    group_scores,
+    over_length,
+    paired_differences,
+    prompts_sha256,
+    score_prompts,
+    worst_prompts,
+)
 from eval.retrieval.options import OPENAI, Options, common_options, make_parser
 from eval.retrieval.score import load_models, score_settings
 
@@ -36,6 +45,9 @@ def parse_args(arguments: list[str] | None) -> tuple[Namespace, Options]:
     parser.add_argument("--only", type=str | None, help="KEY=VALUE, prompts of one group, such as length=short")
     parser.add_argument("--geometry", type=Path | None, help="of a UNet, as python -m distill.unet_geometry writes it")
     parser.add_argument("--state-layer", type=StateLayer, default="last", help="states that the UNet reads")
+    parser.add_argument(
+        "--baseline", type=Path | None, help="result of another student on the same prompts, to compare"
+    )
     parser.add_argument("--worst", type=int, default=30, help="prompts to list, the worst first")
     args = parser.parse_args(arguments)
     return args, common_options(args, OPENAI, command_line(_MODULE, arguments))
@@ -47,6 +59,8 @@ def run_prompts(arguments: list[str] | None = None) -> dict[str, Any]:
     args, options = parse_args(arguments)
     data = Path(options.data)
     prompts = select_group(read_aligned_prompts(data, args.english), args.only)
+    digest = prompts_sha256(prompts)
+    baseline = None if args.baseline is None else read_baseline(args.baseline, digest)
     models = load_models(options)
     readout = None
     if args.geometry is not None:
@@ -60,15 +74,20 @@ def run_prompts(arguments: list[str] | None = None) -> dict[str, Any]:
     settings |= {
         "bootstrap": {"over": "prompts", "draws": DRAWS, "seed": BOOTSTRAP_SEED},
         "only": args.only,
+        "baseline": str(args.baseline) if args.baseline else None,
         "geometry": str(args.geometry) if args.geometry else None,
         "state_layer": args.state_layer,
     }
+    by_prompt = {name: [round(v, 4) for v in rows[0].measures[name].tolist()] for name in ("r1", "cosine")}
     result = {
         "kind": "prompts",
         "scores": [row.to_json() for row in rows],
         "groups": group_scores(prompts, rows[0]),
         "over_length": over_length(prompts, models, options.max_length),
         "worst": worst_prompts(prompts, rows[0], args.worst),
+        **({} if baseline is None else {"difference": paired_differences(by_prompt, baseline["by_prompt"])}),
+        "by_prompt": by_prompt,
+        "prompts_sha256": digest,
         "settings": settings,
     }
     print(prompts_table(result))
@@ -91,6 +110,15 @@ def select_group(prompts: list[AlignedPrompt], only: str | None) -> list[Aligned
     return selected
 
 
+def read_baseline(path: Path, digest: str) -> Baseline:
+    """An earlier result; UserError where it is none, or of other prompts than those of `digest`."""
+    where = f"--baseline {path}"
+    baseline = validated(read_json(path), Baseline, where, "give a result of python -m eval.prompts")
+    if baseline["prompts_sha256"] != digest:
+        raise UserError(f"{where}: of other prompts; score the other student on these")
+    return baseline
+
+
 def prompts_table(result: dict[str, Any]) -> str:
     """Scores of every model and form, the ten worst values of each group, the worst prompts, the share of long ones."""
     head = f"{'':24}{'prompts':>8} | {'to English':^17} | {'to Chinese':^17} |{'R@1':>6}  {'95 %':14} cosine  readout"
@@ -99,6 +127,13 @@ def prompts_table(result: dict[str, Any]) -> str:
     for name, values in result["groups"].items():
         lines += ["", f"student zh by {name}, the worst first:"]
         lines += [_terminal_line(f"  {value}"[:24], scores) for value, scores in list(values.items())[:10]]
+    if "difference" in result:
+        difference = result["difference"]
+        low, high = difference["ci95"]["r1"]
+        lines += [
+            "",
+            f"R@1 less that of {result['settings']['baseline']}: {difference['r1']:+.2f} [{low:.2f}, {high:.2f}]",
+        ]
     over = result["over_length"]
     lines += ["", "worst prompts, and the English that came first:"]
     lines += [f"  rank {row['rank']}: {row['zh']} -> {row['found']}"[:110] for row in result["worst"][:5]]

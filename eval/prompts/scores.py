@@ -1,5 +1,6 @@
 """Scores of aligned prompts: retrieval in both directions, cosine, read-out error; by group, and the worst prompts."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from eval.metrics import CUTOFFS, Values, hits, mean_interval, positive_ranks
 from eval.prompts.aligned import FORMS, AlignedPrompt
@@ -119,6 +121,25 @@ def _score(
     measures["cosine"] = (features[rows] * english[rows]).sum(axis=1).astype(np.float64)
     found = (features[rows] @ english.T).argmax(axis=1)
     return PromptScores(model, form, rows, to_english, found, measures)
+
+
+class Baseline(TypedDict):
+    """The entries of an earlier result that another student is compared with."""
+
+    by_prompt: dict[str, list[float]]
+    prompts_sha256: str
+
+
+def prompts_sha256(prompts: Sequence[AlignedPrompt]) -> str:
+    """SHA-256 of the texts in both languages, in order."""
+    texts = "\n".join(f"{prompt.zh}\t{prompt.en}" for prompt in prompts)
+    return hashlib.sha256(texts.encode()).hexdigest()
+
+
+def paired_differences(by_prompt: dict[str, list[float]], baseline: dict[str, list[float]]) -> dict[str, Any]:
+    """Mean of each measure less that of the baseline on the same prompts, with its interval by paired bootstrap."""
+    differences = {name: np.array(values) - baseline[name] for name, values in by_prompt.items() if name in baseline}
+    return summary(differences)
 
 
 def group_scores(prompts: Sequence[AlignedPrompt], row: PromptScores) -> dict[str, dict[str, Any]]:

@@ -2,13 +2,12 @@
 
 import dataclasses
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import opencc
 
 from data.cli import UserError, run_cli
-from data.files import write_json
 from eval.datasets.benchmark import BENCHMARKS, CaptionSet, PublishedBenchmark, RetrievalBenchmark, read_benchmark
 from eval.retrieval.options import Options, parse_options
 from eval.retrieval.result import RetrievalResult
@@ -29,15 +28,7 @@ def run_benchmark(
     _check_published_size(published, benchmark, options)
     if options.traditional:
         benchmark = with_traditional(benchmark, options.data)
-    return publish(score_benchmark(options.title or published.title, benchmark, options), options.out)
-
-
-def publish(result: RetrievalResult, out: Path | None) -> RetrievalResult:
-    """Print the table and write the JSON to `out`."""
-    print(result.to_table())
-    if out is not None:
-        write_json(result.to_json(), out)
-    return result
+    return score_benchmark(options.title or published.title, benchmark, options).publish(options.out)
 
 
 def _check_published_size(published: PublishedBenchmark, benchmark: RetrievalBenchmark, options: Options) -> None:

@@ -2,10 +2,12 @@
 
 import itertools
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data.files import write_json
 from distill.export.results import MEAN_RECALL, METRICS, RECALLS, ROW_NOTES, ratio_title
 from eval.metrics import Values, percentile_interval
 
@@ -134,6 +136,13 @@ class RetrievalResult:
     def examples(self) -> tuple[Example, ...]:
         """Of all rows."""
         return tuple(example for row in self.rows for example in row.examples)
+
+    def publish(self, out: Path | None) -> "RetrievalResult":
+        """Print the table, write the JSON to `out`, and return the result itself."""
+        print(self.to_table())
+        if out is not None:
+            write_json(self.to_json(), out)
+        return self
 
     def to_json(self) -> dict[str, Any]:
         """The result file."""

@@ -141,6 +141,22 @@ def test_only_one_group(student: Path, teacher: Path, data: Path) -> None:
         run(student, teacher, data, "--only", "kind=plants")
 
 
+def test_a_difference_is_paired(student: Path, teacher: Path, data: Path, tmp_path: Path) -> None:
+    first = run(student, teacher, data, "--out", tmp_path / "student.json")
+    again = run(student, teacher, data, "--baseline", tmp_path / "student.json")["difference"]
+    assert (again["r1"], again["ci95"]["r1"], again["cosine"]) == (0, [0, 0], 0)
+    own = run(teacher, teacher, data, "--baseline", tmp_path / "student.json")
+    gains = np.array(own["by_prompt"]["cosine"]) - first["by_prompt"]["cosine"]
+    assert own["difference"]["cosine"] == pytest.approx(gains.mean(), abs=1e-4)
+    low, high = own["difference"]["ci95"]["cosine"]
+    assert gains.min() <= low <= own["difference"]["cosine"] <= high <= gains.max()
+    with pytest.raises(UserError, match=r"--baseline .*student\.json: of other prompts"):
+        run(student, teacher, data, "--only", "kind=animals", "--baseline", tmp_path / "student.json")
+    (tmp_path / "no.json").write_text("{}")
+    with pytest.raises(UserError, match=r"--baseline .*no\.json: by_prompt: Field required; give a result of"):
+        run(student, teacher, data, "--baseline", tmp_path / "no.json")
+
+
 def test_the_report_shows_where_the_student_loses(student: Path, teacher: Path, data: Path, tmp_path: Path) -> None:
     run(student, teacher, data, "--out", tmp_path / "result.json")
     report([str(tmp_path / "result.json"), "--out", str(tmp_path / "report.html")])
