@@ -18,7 +18,7 @@ from data.sources.base import FileSource, Pair, PairSource
 from data.sources.io import read_text
 from data.sources.lines import Bytes, Lines, Offsets, read_lines
 
-MAX_CELL_LINES = 20  # more lines in a quoted cell: its closing quote is missing
+MAX_CELL_LINES = 20  # a record of more lines is looked at: its closing quote may be missing
 FEW_RECORDS = 10  # as many times more lines than records: probably a stray quote
 TABLE_RULE = re.compile(r"^\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
 CELL_EDGE = re.compile(r"(?<!\\)\|")
@@ -157,7 +157,7 @@ class Csv(PairSource):
     def _records(self, text: str, path: str) -> Iterator[tuple[int, list[str] | None]]:
         """(line where the record starts, cells of en, zh and image); None where the record has too few cells."""
         names = [name for name in (self.en, self.zh, self.image) if name]
-        rows = _csv_rows(text, path, self.delimiter, self.quotes, 1000 if self.split_lines else MAX_CELL_LINES)
+        rows = _csv_rows(text, path, self.delimiter, self.quotes)
         if self.header:
             _, header = next(rows, (1, []))
             missing = [name for name in names if name not in (header or [])]
@@ -172,13 +172,12 @@ class Csv(PairSource):
             yield line, [row[index] for index in indices] if row and len(row) > max(indices) else None
 
 
-def _csv_rows(
-    text: str, path: str, delimiter: str, quotes: bool, max_lines: int
-) -> Iterator[tuple[int, list[str] | None]]:
+def _csv_rows(text: str, path: str, delimiter: str, quotes: bool) -> Iterator[tuple[int, list[str] | None]]:
     """Yield (first line, cells) of every record that is not blank; None where a cell is longer than csv's limit."""
     if len(delimiter) != 1:
         raise UserError(f"{path}: delimiter {delimiter!r} is not one character")
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
+    width = 0
     while True:
         line, row = reader.line_num + 1, None
         try:
@@ -187,13 +186,24 @@ def _csv_rows(
             return
         except csv.Error:
             pass
-        if reader.line_num - line >= max_lines:
+        width = width or len(row or [])
+        if reader.line_num - line >= MAX_CELL_LINES and _holds_rows(text, line, reader.line_num, delimiter, width):
             raise UserError(
-                f"{path}:{line}: a quoted cell runs over more than {max_lines} lines; close its quote, or set "
+                f"{path}:{line}: a quoted cell runs over {reader.line_num - line + 1} lines; close its quote, or set "
                 "`quotes: false` where quotes are text"
             )
         if row is None or row:
             yield line, row
+
+
+def _holds_rows(text: str, first: int, last: int, delimiter: str, width: int) -> bool:
+    """Whether lines `first` to `last` are rows that a stray quote made one record, and not a long poem."""
+    lines = text.split("\n")[first - 1 : last]
+    try:
+        list(csv.reader(lines, delimiter=delimiter, strict=True))
+    except csv.Error:  # text after the closing quote, or none
+        return True
+    return width > 1 and 2 * sum(line.count(delimiter) == width - 1 for line in lines) > len(lines)
 
 
 @dataclass(frozen=True, kw_only=True)

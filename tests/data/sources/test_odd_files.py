@@ -115,9 +115,16 @@ def test_a_stray_quote_of_csv_is_named_by_its_line(tmp_path: Path, capsys: pytes
     rows = [f"row {n},第{n}行" for n in range(300)]
     rows[7] = '"row 7,第7行'
     (tmp_path / "a.csv").write_text("en,zh\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"a\.csv:9: a quoted cell runs over more than 20 lines; .*quotes: false"):
+    with pytest.raises(UserError, match=r"a\.csv:9: a quoted cell runs over 293 lines; .*quotes: false"):
         read(source("csv", files=["a.csv"]), tmp_path)
     assert len(pairs(source("csv", files=["a.csv"], quotes=False), tmp_path)) == 300
+    rows[107] = 'row 107,第107行"'
+    (tmp_path / "a.csv").write_text("en,zh\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.csv:9: a quoted cell runs over 101 lines"):  # closed by another stray one
+        read(source("csv", files=["a.csv"]), tmp_path)
+    poem = "\n".join(f"Line {n} of it," for n in range(120))
+    (tmp_path / "a.csv").write_text(f'title,en,zh\nT,"{poem}",一\n', encoding="utf-8")
+    assert len(pairs(source("csv", files=["a.csv"]), tmp_path)) == 1
     cells = ['"' + "x\n" * 15 + '",一'] * 20
     (tmp_path / "a.csv").write_text("en,zh\n" + "\n".join(cells) + "\n", encoding="utf-8")
     assert len(pairs(source("csv", files=["a.csv"]), tmp_path)) == 20
