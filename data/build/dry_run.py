@@ -24,7 +24,7 @@ from data.sources.io import bytes_read, resolve_path
 NUM_ROWS = 10_000  # of a source
 READ_SECONDS = 2.0  # of reading a source
 NUM_REASONS, NUM_EXAMPLES = 4, 2
-JUDGING_BYTES = 170  # of memory a row, measured on 10 million rows
+JUDGING_BYTES, JUDGING_BASE = 100, 700 << 20  # of memory: a row (its keys and signature), and for any number of rows
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _table(samples: list[SampledSource], accounts: list[Account], kept_bytes: fl
         lines.append(f"{name:28} {count:>14} {kept:>6.1%} {_duration(seconds):>9} {_size(size):>9}  {reasons}")
     lines.append(f"{'all':28} {_round(total_rows):>14,} {'':6} {_duration(total_seconds):>9} {_size(total_bytes):>9}")
     lines += [hint for account in accounts if (hint := source_hint(account))]
-    memory = _size(total_rows * JUDGING_BYTES)
+    memory = _size(JUDGING_BASE + total_rows * JUDGING_BYTES)
     return [*lines, f"Judging and writing come on top of the scoring; the judging takes about {memory} of memory."]
 
 

@@ -73,6 +73,7 @@ class RowColumns:
     zh: RowHashes
     record: RowHashes  # of source, file and line: rows cut from one record
     log_ratio: npt.NDArray[np.float32]
+    is_long: Mask  # whether the row has n-grams enough to be compared with others
 
     @property
     def pair(self) -> RowHashes:
@@ -88,7 +89,7 @@ def select_rows(resolved: ResolvedCorpus, scored_sources: list[ScoredSource], ex
     spans = _source_spans(scored_sources)
     total, domains, limits = max(span.stop for span in spans), list(resolved.limits), list(resolved.limits.values())
     en, zh, record = (np.zeros(total, np.uint64) for _ in range(3))
-    rows = RowColumns(np.zeros(total, np.int16), en, zh, record, np.zeros(total, np.float32))
+    rows = RowColumns(np.zeros(total, np.int16), en, zh, record, np.zeros(total, np.float32), np.zeros(total, bool))
     log = RejectLog(np.zeros(total, np.int8))
     for number, scored_source in enumerate(scored_sources):
         row, domain = spans[number].start, domains.index(scored_source.source.domain)
@@ -98,11 +99,13 @@ def select_rows(resolved: ResolvedCorpus, scored_sources: list[ScoredSource], ex
             rows.en[span], rows.zh[span] = batch["en_key"].to_numpy(), batch["zh_key"].to_numpy()
             rows.record[span] = _record_hashes(number, batch)
             rows.log_ratio[span] = batch["log_ratio"].to_numpy()
+            en_chars, zh_chars = batch["en_chars"].to_numpy(), batch["zh_chars"].to_numpy()
+            rows.is_long[span] = (en_chars >= NEAR_MIN_EN_CHARS) & (zh_chars >= NEAR_MIN_ZH_CHARS)
             _reject_by_rules(batch, row, limits[domain], exclusions, log)
             row += batch.num_rows
     _reject_length_ratios(rows, limits, log)
     _reject_duplicates(rows, spans, scored_sources, resolved, log)
-    _reject_near_duplicates(rows.domain, spans, scored_sources, limits, log)
+    _reject_near_duplicates(rows, spans, scored_sources, resolved, log)
     if any(domain_limits.needs_similarity for domain_limits in limits):
         _reject_dissimilar(scored_sources, spans, resolved, log)
     split = split_held_out(rows.en, rows.zh, rows.record, rows.domain, log.codes == 0, resolved.config.valid_per_domain)
@@ -186,27 +189,30 @@ def _reject_duplicates(
 
 
 def _reject_near_duplicates(
-    domain: npt.NDArray[np.int16],
+    rows: RowColumns,
     spans: tuple[slice, ...],
     scored_sources: list[ScoredSource],
-    limits: list[Limits],
+    resolved: ResolvedCorpus,
     log: RejectLog,
 ) -> None:
-    """Pairs that nearly repeat an earlier one, by their domain's threshold; short rows are left alone."""
-    signatures, long_enough = np.empty((len(domain), NUM_HASHES), np.uint8), np.zeros(len(domain), bool)
-    for source_span, scored_source in zip(spans, scored_sources, strict=True):
-        row = source_span.start
-        for batch in scored_source.iter_columns(["en_chars", "zh_chars", "signature"]):
-            span, column = slice(row, row + batch.num_rows), batch["signature"]
-            flat = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * NUM_HASHES :]
-            signatures[span] = flat[: batch.num_rows * NUM_HASHES].reshape(-1, NUM_HASHES)
-            en_chars, zh_chars = batch["en_chars"].to_numpy(), batch["zh_chars"].to_numpy()
-            long_enough[span] = (en_chars >= NEAR_MIN_EN_CHARS) & (zh_chars >= NEAR_MIN_ZH_CHARS)
-            row += batch.num_rows
-    for code, domain_limits in enumerate(limits):
-        if domain_limits.near_duplicate <= 1:
-            active = (log.codes == 0) & long_enough & (domain == code)
-            log.reject(near_duplicates(signatures, active, domain_limits.near_duplicate), "near_duplicate")
+    """Pairs that nearly repeat an earlier one of their domain, by its threshold; short rows are left alone."""
+    for code, (domain, limits) in enumerate(resolved.limits.items()):
+        if limits.near_duplicate > 1:
+            continue
+        active = (log.codes == 0) & rows.is_long & (rows.domain == code)
+        signatures = np.empty((int(active.sum()), NUM_HASHES), np.uint8)
+        i = 0
+        for span, scored_source in sorted(zip(spans, scored_sources, strict=True), key=lambda pair: pair[0].start):
+            row = span.start
+            for batch in scored_source.iter_columns(["signature"]) if scored_source.source.domain == domain else ():
+                column, chosen = batch["signature"], active[row : row + batch.num_rows]
+                flat = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * NUM_HASHES :]
+                taken = flat[: batch.num_rows * NUM_HASHES].reshape(-1, NUM_HASHES)[chosen]
+                signatures[i : i + len(taken)] = taken
+                row, i = row + batch.num_rows, i + len(taken)
+        duplicates = near_duplicates(signatures, np.ones(len(signatures), bool), limits.near_duplicate)
+        active[active] = duplicates
+        log.reject(active, "near_duplicate")
 
 
 def _reject_dissimilar(

@@ -6,6 +6,7 @@ rensa or Daft splits text at spaces, which Chinese does not have.
 
 import functools
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from data.jit import njit
 NUM_HASHES = 48  # of a signature; the estimate's standard deviation at 0.85 is 0.05
 BANDS, ROWS_A_BAND = 8, 4  # two pairs with similarity 0.85 meet in some band with probability 0.997
 EN_WIDTH, ZH_WIDTH = 4, 2
+PARTITION_ROWS = 1 << 21  # rows whose keys are compared at a time
 Signatures = npt.NDArray[np.uint8]  # [rows, NUM_HASHES]
 
 
@@ -56,33 +58,47 @@ def near_duplicates(table: Signatures, active: Mask, threshold: float) -> Mask:
     Rows are compared with the first row of their band's bucket and with the one before them in it.
     """
     min_matches = int(np.ceil((threshold * (1 - 1 / 256) + 1 / 256) * NUM_HASHES))
-    size = 1 << max(4, int(1.5 * active.sum()).bit_length())
 
     def in_band(band: int) -> Mask:
-        found, buckets = np.zeros(len(table), bool), np.full((size, 2), -1, np.int32)
+        duplicates = np.zeros(len(table), bool)
         keys = np.ascontiguousarray(table[:, band * ROWS_A_BAND : (band + 1) * ROWS_A_BAND]).view(np.uint32).ravel()
-        _match_band(table, keys, active, min_matches, buckets, np.zeros(size, np.uint32), found)
-        return found
+        for rows in partitions(keys, active):
+            size = 1 << max(4, int(1.5 * len(rows)).bit_length())
+            buckets, bucket_keys = np.full((size, 2), -1, np.int32), np.zeros(size, np.uint32)
+            _match_band(table, keys, rows, min_matches, buckets, bucket_keys, duplicates)
+        return duplicates
 
     with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:  # two: each needs a table of buckets
         duplicates: Mask = functools.reduce(np.bitwise_or, pool.map(in_band, range(BANDS)))
     return duplicates
 
 
+def partitions(keys: npt.NDArray[np.uint32] | RowHashes, active: Mask) -> Iterator[Ints]:
+    """The active rows in groups of about PARTITION_ROWS that share no key, ascending inside a group.
+
+    Hash tables are made for one group at a time: their memory does not grow with the corpus.
+    """
+    bits = int(active.sum() // PARTITION_ROWS).bit_length()
+    if not bits:
+        yield np.flatnonzero(active)
+        return
+    group = (keys >> keys.dtype.type(8 * keys.dtype.itemsize - bits)).astype(np.uint16)
+    for number in range(1 << bits):
+        yield np.flatnonzero(active & (group == number))
+
+
 @njit
 def _match_band(
     table: Signatures,
     keys: Hashes,
-    active: Mask,
+    rows: Ints,
     min_matches: int,
     buckets: npt.NDArray[np.int32],
     bucket_keys: Hashes,
     duplicates: Mask,
 ) -> None:
-    """One band: the `buckets` [slots, (first row, last row)] of its keys [rows] are found by open addressing."""
-    for row in range(len(table)):
-        if not active[row]:
-            continue
+    """One band: the `buckets` [slots, (first row, last row)] of the keys of `rows` are found by open addressing."""
+    for row in rows:
         spread = (np.uint64(keys[row]) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20)
         slot = np.int64(spread & np.uint64(len(buckets) - 1))
         while buckets[slot, 0] >= 0 and bucket_keys[slot] != keys[row]:
@@ -108,39 +124,40 @@ ReasonCodes = npt.NDArray[np.int8]
 RowIndices = npt.NDArray[np.int32]
 
 
-def first_occurrence(keys: RowHashes, active: Mask) -> RowIndices:
-    """The first active row with the key of each active row, which may be itself; -1 for other rows, [rows]."""
-    firsts = np.full(len(keys), -1, np.int32)
-    _first_of(keys, active, np.full(1 << max(4, (2 * len(keys)).bit_length()), -1, np.int32), firsts)
+def first_n_per_key(keys: RowHashes, active: Mask, max_per_key: npt.NDArray[np.int64]) -> Mask:
+    """True for the first `max_per_key` [rows] active rows of their key, and for inactive rows, [rows]."""
+    result = np.ones(len(keys), bool)
+    for rows in partitions(keys, active):
+        kept = np.empty(len(rows), bool)
+        _first_rows(_first_in(keys[rows]), max_per_key[rows], np.zeros(len(rows), np.int32), kept)
+        result[rows] = kept
+    return result
+
+
+def _first_in(keys: RowHashes) -> RowIndices:
+    """The index of the first of equal keys, for every key."""
+    firsts = np.empty(len(keys), np.int32)
+    _find_first(keys, np.full(1 << max(4, (2 * len(keys)).bit_length()), -1, np.int32), firsts)
     return firsts
 
 
 @njit
-def _first_of(keys: RowHashes, active: Mask, slots: RowIndices, firsts: RowIndices) -> None:
+def _find_first(keys: RowHashes, slots: RowIndices, firsts: RowIndices) -> None:
     last = np.uint64(len(slots) - 1)
     for row in range(len(keys)):
-        if active[row]:
-            slot = keys[row] & last
-            while slots[slot] >= 0 and keys[slots[slot]] != keys[row]:
-                slot = (slot + np.uint64(1)) & last
-            if slots[slot] < 0:
-                slots[slot] = row
-            firsts[row] = slots[slot]
-
-
-def first_n_per_key(keys: RowHashes, active: Mask, max_per_key: npt.NDArray[np.int64]) -> Mask:
-    """True for the first `max_per_key` [rows] active rows of their key, and for inactive rows, [rows]."""
-    result = np.ones(len(keys), bool)
-    _first_rows(first_occurrence(keys, active), max_per_key, np.zeros(len(keys), np.int32), result)
-    return result
+        slot = keys[row] & last
+        while slots[slot] >= 0 and keys[slots[slot]] != keys[row]:
+            slot = (slot + np.uint64(1)) & last
+        if slots[slot] < 0:
+            slots[slot] = row
+        firsts[row] = slots[slot]
 
 
 @njit
 def _first_rows(firsts: RowIndices, allowed: npt.NDArray[np.int64], seen: RowIndices, result: Mask) -> None:
     for row in range(len(firsts)):
-        if firsts[row] >= 0:
-            result[row] = seen[firsts[row]] < allowed[row]
-            seen[firsts[row]] += 1
+        result[row] = seen[firsts[row]] < allowed[row]
+        seen[firsts[row]] += 1
 
 
 @dataclass(frozen=True)
@@ -162,24 +179,54 @@ def split_held_out(
     valid = np.zeros(len(en), bool)
     if not per_domain:
         return HeldOutSplit(valid, valid)
-    groups = [first_occurrence(keys, active) for keys in (en, zh, record)]
-    sizes = [np.bincount(group[active], minlength=len(en)) for group in groups]
-    unique = active & (sizes[0][groups[0]] == 1) & (sizes[1][groups[1]] == 1)
-    for code in np.unique(domain[active]):
-        inside = domain == code
-        rows = np.flatnonzero(unique & inside)
-        take = min(per_domain, int((active & inside).sum()) // 10)
-        order = rows[np.argsort(splitmix64(en[rows]), kind="stable")]
-        _, heads = np.unique(groups[2][order], return_index=True)  # one candidate a record, the first by hash
-        order = order[np.sort(heads)]
-        valid[order[np.cumsum(sizes[2][groups[2][order]]) <= take]] = True
-    valid |= active & _shares_key(groups[2], valid)
-    shared = active & ~valid & (_shares_key(groups[0], valid) | _shares_key(groups[1], valid))
+    alone = _is_alone(en, active) & _is_alone(zh, active)
+    for code in range(int(domain.max(initial=-1)) + 1):
+        inside = active & (domain == code)
+        take = min(per_domain, int(inside.sum()) // 10)
+        candidates = _records_of_smallest_hash(np.flatnonzero(alone & inside), en, record, take)
+        sizes = _rows_per_key(record, active, record[candidates])
+        valid[candidates[np.cumsum(sizes) <= take]] = True
+    valid |= active & _has_key(record, record[valid])
+    shared = active & ~valid & (_has_key(en, en[valid]) | _has_key(zh, zh[valid]))
     return HeldOutSplit(valid, shared)
 
 
-def _shares_key(firsts: RowIndices, chosen: Mask) -> Mask:
-    """True for the rows that share their key with a chosen row, [rows]; `chosen` rows are active."""
-    marked = np.zeros(len(firsts), bool)
-    marked[firsts[chosen]] = True
-    return marked[firsts] & (firsts >= 0)
+def _is_alone(keys: RowHashes, active: Mask) -> Mask:
+    """True for active rows whose key no other active row has, [rows]."""
+    result = np.zeros(len(keys), bool)
+    for rows in partitions(keys, active):
+        firsts = _first_in(keys[rows])
+        result[rows] = np.bincount(firsts, minlength=len(rows))[firsts] == 1
+    return result
+
+
+def _records_of_smallest_hash(rows: Ints, en: RowHashes, record: RowHashes, count: int) -> Ints:
+    """One row of each of at least `count` records, or of all, by the hash of the English."""
+    for limit in (64 * count, len(rows)):  # rows of few records are rare: then all rows are sorted
+        smallest = rows[:0]
+        for start in range(0, len(rows), PARTITION_ROWS):
+            smallest = np.concatenate([smallest, rows[start : start + PARTITION_ROWS]])
+            if len(smallest) > limit:
+                smallest = smallest[np.argpartition(splitmix64(en[smallest]), limit)[:limit]]
+        smallest = smallest[np.argsort(splitmix64(en[smallest]), kind="stable")]
+        _, heads = np.unique(record[smallest], return_index=True)
+        if len(heads) >= count:
+            break
+    return smallest[np.sort(heads)]
+
+
+def _rows_per_key(keys: RowHashes, active: Mask, wanted: RowHashes) -> Ints:
+    """How many active rows have each of the distinct keys `wanted`."""
+    rows = np.flatnonzero(active & _has_key(keys, wanted))
+    found, counts = np.unique(keys[rows], return_counts=True)
+    return counts[np.searchsorted(found, wanted)]
+
+
+def _has_key(keys: RowHashes, wanted: RowHashes) -> Mask:
+    """True for the rows that have one of the few keys `wanted`, [rows]."""
+    result, wanted = np.zeros(len(keys), bool), np.unique(wanted)
+    for start in range(0, len(keys) if len(wanted) else 0, PARTITION_ROWS):
+        block = keys[start : start + PARTITION_ROWS]
+        i = np.minimum(np.searchsorted(wanted, block), len(wanted) - 1)
+        result[start : start + PARTITION_ROWS] = wanted[i] == block
+    return result

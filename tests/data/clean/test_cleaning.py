@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from data.clean.benchmarks import Benchmark
 from data.clean.codepoints import TextColumn, decode, encode
 from data.clean.decontaminate import benchmark_overlap, build_index, build_indices
-from data.clean.dedup import first_n_per_key, minhash_signatures, near_duplicates, split_held_out
-from data.clean.hashing import casefolded, hash_rows, ngram_hashes
+from data.clean.dedup import (
+    first_n_per_key,
+    minhash_signatures,
+    near_duplicates,
+    partitions,
+    split_held_out,
+)
+from data.clean.hashing import casefolded, hash_rows, ngram_hashes, splitmix64
 from data.clean.heuristics import count_characters, numbers_disagree, periodicity
 from data.clean.language import cantonese, foreign_word_share
 from data.clean.normalise import normalise_text, strip_speakers
@@ -169,6 +175,29 @@ def test_null_words_of_either_side() -> None:
     en = ["None", "nan", "NaN", "N/A", "<unk>", "A red dog", "A red dog", "None", "nan", "Nanny", "\\N"]
     zh = ["一只红色的狗", "红裙子", "没有钱", "好", "好的", "null", "#N/A", "没有", "馕", "保姆", "空房间"]
     assert is_null(text(*en), text(*zh)).tolist() == [True] * 7 + [False] * 3 + [True]
+
+
+@pytest.mark.parametrize("rows", [4000, 17])
+def test_partitions_change_no_verdict(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash tables for some keys at a time give what one table of all keys gives."""
+    draw = np.random.default_rng(rows)
+    keys = splitmix64(draw.integers(0, rows // 3, rows).astype(np.uint64))
+    active, allowed = draw.random(rows) < 0.8, draw.integers(1, 4, rows)
+    table = draw.integers(0, 256, (rows, 48)).astype(np.uint8)
+    table[rows // 2 :] = table[: rows - rows // 2]
+    table[rows // 2 :, 8:11] += 1
+    domain, record = draw.integers(0, 3, rows).astype(np.int16), splitmix64(np.arange(rows, dtype=np.uint64) // 3)
+
+    def verdicts() -> list[np.ndarray]:
+        split = split_held_out(keys, keys[::-1], record, domain, active, 50)
+        near = near_duplicates(table, active, 0.85)
+        return [first_n_per_key(keys, active, allowed), near, split.valid, split.shared]
+
+    whole = verdicts()
+    assert whole[1].any()
+    monkeypatch.setattr("data.clean.dedup.PARTITION_ROWS", rows // 5)
+    assert len(list(partitions(keys, active))) >= 4
+    assert all((one == other).all() for one, other in zip(whole, verdicts(), strict=True))
 
 
 def test_numbers_disagree_only_where_nothing_explains_it() -> None:
