@@ -1,4 +1,4 @@
-"""Further forms of an exported student: golden vectors, sentence-transformers, a ComfyUI node, an `xlmr` folder.
+"""Further forms of an exported student: golden vectors, sentence-transformers, ComfyUI, WebUI, an `xlmr` folder.
 
 Golden vectors are 20 prompts with their ids, states and features, against which any other runtime can be checked.
 A sentence-transformers model is the folder itself with stock modules beside it, and no code of ours: transformer,
@@ -51,6 +51,7 @@ MODULES = (
     ("3_Normalize", "sentence_transformers.models.Normalize"),
 )
 COMFYUI_PACKAGE = Path(__file__).with_name("comfyui")
+WEBUI_EXTENSION = Path(__file__).with_name("webui_extension.py")
 
 
 def write_golden(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -112,6 +113,13 @@ def write_comfyui_node(folder: Path, model: CLIPTextModelWithProjection, tokeniz
     """Write the custom-node package for ComfyUI to `comfyui/ComfyUI-Yuqiao/` in `folder`."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(COMFYUI_PACKAGE, folder / "comfyui" / "ComfyUI-Yuqiao", ignore=ignored)
+
+
+def write_webui_extension(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write the extension for AUTOMATIC1111's WebUI and Forge to `webui/yuqiao/` in `folder`."""
+    scripts = folder / "webui" / "yuqiao" / "scripts"
+    scripts.mkdir(parents=True)
+    shutil.copyfile(WEBUI_EXTENSION, scripts / "yuqiao.py")
 
 
 def export_sentence_encoder(student: XlmrStudent, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:

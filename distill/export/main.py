@@ -24,7 +24,7 @@ from distill.export.results import read_results
 from distill.student.xlmr import XlmrStudent
 from distill.train.run_folder import OpenedRun, open_run
 
-PartName = Literal["comfyui", "onnx", "sentence-transformers", "golden"]
+PartName = Literal["comfyui", "webui", "onnx", "sentence-transformers", "golden"]
 
 
 def _onnx_writer() -> Writer:
@@ -37,6 +37,7 @@ def _onnx_writer() -> Writer:
 
 WRITERS: dict[PartName, Callable[[], Writer]] = {
     "comfyui": lambda: formats.write_comfyui_node,
+    "webui": lambda: formats.write_webui_extension,
     "onnx": _onnx_writer,
     "sentence-transformers": lambda: formats.write_sentence_modules,
     "golden": lambda: formats.write_golden,
@@ -90,9 +91,9 @@ def parse(arguments: list[str] | None) -> ExportOptions:
     writers, results = tuple(WRITERS[part]() for part in args.parts), read_results(args.results)
     run = open_run(args.run, args.step)
     if isinstance(run.student, XlmrStudent):
-        if pipeline is not None or target is not None or set(args.parts) & {"comfyui", "onnx"}:
+        if pipeline is not None or target is not None or set(args.parts) & {"comfyui", "webui", "onnx"}:
             raise UserError(
-                "student.xlmr: is no CLIP text tower, so it has no pipeline, upload, ComfyUI node or ONNX export; "
+                "student.xlmr: is no CLIP text tower, so it has no pipeline, upload, ComfyUI, WebUI or ONNX export; "
                 "leave these options out to get a sentence-transformers folder"
             )
     elif pipeline is not None:
@@ -116,7 +117,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--step", type=int | None, help="checkpoint to export; by default the newest")
     parser.add_argument(
         "--parts", type=PartName, nargs="*", default=["sentence-transformers", "golden"],
-        help="further forms: comfyui, onnx, sentence-transformers, golden",
+        help="further forms: comfyui, webui, onnx, sentence-transformers, golden",
     )  # fmt: skip
     parser.add_argument("--name", type=str | None, help="the model's name on its card; by default that of --out")
     parser.add_argument("--license", type=str, default="other", help="licence of the student, as the Hub spells it")

@@ -28,6 +28,7 @@ CONTENTS = {
     "model.safetensors": "the encoder with its projection (CLIPTextModelWithProjection)",
     "text_encoder": "the encoder as a Stable Diffusion pipeline takes it, with `tokenizer/`",
     "comfyui": "a custom node for ComfyUI that loads this folder",
+    "webui": "an extension for AUTOMATIC1111's WebUI and Forge that loads this folder",
     "onnx": "ONNX, opset 18, free batch and length: `model.onnx` in float32, `model_int8.onnx`",
     "modules.json": "what makes the folder a sentence-transformers model",
     "golden": "20 prompts with ids, states and features in float32, to check other runtimes against",
