@@ -124,6 +124,21 @@ def reject_rules(score: dict[str, Floats], limits: Limits) -> list[Rule]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Download:
+    """A published file that `python -m data.fetch` brings to `path`; checked where `sha256` or `size` are stated."""
+
+    path: str
+    url: str = ""  # empty: it must be fetched by hand, as `note` says
+    sha256: str = ""
+    size: int = 0  # in bytes
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.url and not self.url.startswith(("https://", "http://")):
+            raise ValueError(f"url {self.url!r} does not start with https:// or http://")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     """The whole config of one corpus; `limits_by_domain` overrides `limits` field by field."""
 
@@ -135,6 +150,7 @@ class CorpusConfig:
     limits_by_domain: dict[str, dict[str, Any]] = field(default_factory=dict)
     valid_per_domain: int = 200
     rows_per_shard: int = 500_000
+    downloads: tuple[Download, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.sources:
