@@ -136,8 +136,7 @@ def _transfer(download: Download, partial: Partial) -> int:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing after `start`: complete, or another file now
-            total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
-            if total == str(start):
+            if (error.headers.get("Content-Range") or "").rpartition("/")[2] == str(start):
                 return start
             partial.discard()
             return -1
