@@ -1,7 +1,7 @@
 """Interfaces of a student: its kind (what a config names) and its encoder (what is trained)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 from data.files import atomic_folder
 from data.loader.batches import Vocabulary
 from distill import text_tower
+from distill.student.init_embeddings import Translations
 from distill.student.tokenizer import load_fast_tokenizer
 from distill.text_tower import EncoderOutput, Pretrained, StateLayer
 
@@ -107,11 +108,7 @@ class StudentKind(ABC):
 
     @abstractmethod
     def build(
-        self,
-        teacher: Pretrained,
-        tokenizer: PreTrainedTokenizerFast,
-        translations: Mapping[str, list[str]],
-        on_cpu: bool,
+        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, translations: Translations, on_cpu: bool
     ) -> StudentEncoder:
         """The student at step 0; `translations` of words initialise embeddings, empty where a checkpoint follows."""
 

@@ -15,7 +15,13 @@ from data.loader.batches import Vocabulary
 from distill.loading import load_clip_tokenizer
 from distill.student.base import ClipStudent, StudentKind, vocabulary_of
 from distill.student.chinese_bpe import VocabularyConfig, extend_tokenizer, new_token_texts, tied_embeddings
-from distill.student.init_embeddings import chinese_texts, embeddings_from_translations, is_word, training_rows
+from distill.student.init_embeddings import (
+    Translations,
+    chinese_texts,
+    embeddings_from_translations,
+    is_word,
+    training_rows,
+)
 from distill.text_tower import Pretrained
 
 Freeze = Literal["none", "embeddings", "transformer"]
@@ -134,11 +140,7 @@ class ExtendedConfig(StudentKind):
         return load_clip_tokenizer(str(folder.absolute()), option)
 
     def build(
-        self,
-        teacher: Pretrained,
-        tokenizer: PreTrainedTokenizerFast,
-        translations: Mapping[str, list[str]],
-        on_cpu: bool,
+        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, translations: Translations, on_cpu: bool
     ) -> ExtendedStudent:
         """The extended student at step 0."""
         num_old = teacher.model.config.vocab_size

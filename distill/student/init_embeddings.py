@@ -14,6 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from distill.student.chinese_bpe import HAN_RUN, LONGEST_WORD
 from distill.student.tokenizer import normalization_map
 
+Translations = Mapping[str, list[str]]
+"""English translations by Chinese word."""
 _MAX_TRANSLATIONS = 4  # a word's first senses; later ones are rare and blur the mean
 _FERTILITY_ROWS = 2000  # a domain
 
@@ -45,7 +47,7 @@ def read_dictionary(corpus: Path) -> dict[str, list[str]]:
 
 def embeddings_from_translations(
     token_texts: Mapping[int, str],
-    translations: Mapping[str, list[str]],
+    translations: Translations,
     teacher_tokenizer: PreTrainedTokenizerFast,
     embedding: torch.Tensor,
 ) -> dict[int, torch.Tensor]:

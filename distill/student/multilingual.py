@@ -2,7 +2,6 @@
 
 import copy
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,7 @@ from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
 from distill.student.base import ClipStudent, StudentKind, vocabulary_of
-from distill.student.init_embeddings import embeddings_from_translations
+from distill.student.init_embeddings import Translations, embeddings_from_translations
 from distill.student.tokenizer import load_fast_tokenizer, token_texts
 from distill.text_tower import Pretrained
 
@@ -69,11 +68,7 @@ class MultilingualConfig(StudentKind):
         return tokenizer
 
     def build(
-        self,
-        teacher: Pretrained,
-        tokenizer: PreTrainedTokenizerFast,
-        translations: Mapping[str, list[str]],
-        on_cpu: bool,
+        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, translations: Translations, on_cpu: bool
     ) -> MultilingualStudent:
         """The student at step 0: every weight of the teacher's that fits, and initial rows for the vocabulary."""
         model = init_multilingual(self, teacher, tokenizer, translations)
@@ -84,7 +79,7 @@ def init_multilingual(
     config: MultilingualConfig,
     teacher: Pretrained,
     tokenizer: PreTrainedTokenizerFast,
-    translations: Mapping[str, list[str]],
+    translations: Translations,
 ) -> CLIPTextModelWithProjection:
     """The tower at step 0."""
     shape = copy.deepcopy(teacher.model.config)

@@ -79,7 +79,7 @@ def is_spike(norm: float, previous: Iterable[float], max_deviations: float) -> b
 
     The deviation is 1.4826 times the median distance from the median, which one spike among them does not move.
     """
-    logs = [math.log(max(each, 1e-30)) for each in previous]
+    logs = [math.log(max(value, 1e-30)) for value in previous]
     if len(logs) < _MIN_NORMS:
         return False
     middle = statistics.median(logs)

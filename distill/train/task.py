@@ -49,7 +49,7 @@ class Task(nn.Module):
         """Train `student`, and the decoder where a loss needs one."""
         super().__init__()
         self.student = student
-        self._losses = losses
+        self._losses, self._translation = losses.enabled, losses.translation
         self._constants = constants or LossConstants()
         self.decoder: Decoder | None = losses.translation.build_decoder(student) if losses.translation else None
 
@@ -95,11 +95,11 @@ class Task(nn.Module):
         )
         # Cosines near one and contrastive logits need more digits than a half-precision product keeps.
         with torch.autocast(chinese.pooled.device.type, enabled=False):
-            return scheduled_terms(self._losses.enabled, step)
+            return scheduled_terms(self._losses, step)
 
     def _translation_losses(self, batch: TrainBatch, chinese: EncoderOutput, english: EncoderOutput) -> LossTerms:
         """The decoder's cross-entropy by direction, on the pairs with student English."""
-        translation = self._losses.translation
+        translation = self._translation
         if self.decoder is None or translation is None:
             return {}
         rows = slice(None, None, translation.decoder.every)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from data.cli import run_cli
 from data.files import file_lock
@@ -345,16 +346,16 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_stays(
     tree: dict[str, Any], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: object
 ) -> None:
     tree = _changed(tree, "train.save_every", 2)
-    save, saved = checkpoint.save_file, list[Path]()
+    saved: list[Path] = []
 
     def full(tensors: Any, path: Path) -> None:  # noqa: ANN401
         saved.append(path)
         if len(saved) > 3:
             path.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(tensors, path)
+        save_file(tensors, path)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr("distill.train.checkpoint.save_file", full)
     monkeypatch.setattr(sys, "argv", ["distill.py", *write_config(tmp_path / "c.yaml", tree)])
     with pytest.raises(SystemExit) as stop:
         run_cli(main.main)
