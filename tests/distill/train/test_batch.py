@@ -79,7 +79,7 @@ def test_slots_that_no_loss_looks_at_change_nothing(teacher: Path, words: PreTra
         found.append((terms, {name: weight.grad for name, weight in task.trainable().items()}))
     (terms, gradients), (all_terms, all_gradients) = found
     assert terms.keys() == all_terms.keys()
-    assert len(terms) == 9
+    assert len(terms) == 10
     for name, term in terms.items():
         torch.testing.assert_close(term, all_terms[name], msg=name)
     for name, gradient in gradients.items():

@@ -67,8 +67,8 @@ def test_a_run_with_a_mean_resumes_exactly_and_exports_it(
     assert told == checkpoint.Progress(6, 48, 0, told.norms)
     assert len(told.norms) == 6
     mean, last = _weights(tmp_path / "whole", 6, "average"), _weights(tmp_path / "whole", 6)
-    name = "text.text_projection.weight"
-    exported = load_run(tmp_path / "whole").model.text_projection.weight
+    name = "text.text_model.final_layer_norm.weight"
+    exported = load_run(tmp_path / "whole").model.text_model.final_layer_norm.weight
     assert torch.equal(exported, mean[name])
     assert not torch.equal(exported, last[name])
 
