@@ -86,6 +86,9 @@ class BatchDataset:
         pairs_per_rank = self._schedule.batch_size // self._ranks
         rank_rows = slice(self._rank * pairs_per_rank, (self._rank + 1) * pairs_per_rank)
         longest = {view: int(self._lengths(view, domain, row).max()) for view in VIEWS}
+        for code in np.unique(domain[rank_rows]):
+            for view in VIEWS:
+                self._domains[code].read_ahead(view, row[rank_rows][domain[rank_rows] == code])
         views = []
         for view in VIEWS:
             ids, vocabulary = self._gather(view, domain[rank_rows], row[rank_rows]), self._vocabularies[view]

@@ -6,6 +6,7 @@ file, so a mixture of domains needs no index.
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from data.files import remove_abandoned
 VIEWS = ("teacher_en", "student_en", "student_zh")
 _COLUMNS = ("en", "zh", "domain")
 _CHUNK_ROWS = 1 << 18  # rows a record batch
+_ANCHOR_ROWS = 64  # between rows whose place in the file is kept in memory, 8 bytes each
 _SCHEMA = pa.schema([(view, pa.large_list(pa.int32())) for view in VIEWS])
 
 
@@ -48,20 +50,19 @@ class DomainTokens:
 
     def __init__(self, path: Path) -> None:
         """Map the Arrow stream at `path`."""
-        whole = pa.memory_map(str(path)).read_buffer()
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if hasattr(self._map, "madvise"):  # a page fault then reads its page, not 128 KB around it
+            self._map.madvise(mmap.MADV_RANDOM)
+        whole = pa.py_buffer(self._map)
         table = pa.ipc.open_stream(whole).read_all()
         self._starts = np.cumsum([0, *(len(chunk) for chunk in table.column(0).chunks)])
-        # The file as integers of both sizes, so that rows of any chunks are gathered at once by their offsets in it.
-        self._int64_words = np.frombuffer(whole, np.int64, whole.size // 8)
-        self._int32_words = np.frombuffer(whole, np.int32, whole.size // 4)
-        buffers = {
-            view: np.array([_buffer_offsets(c, whole.address) for c in table[view].chunks], np.int64).reshape(-1, 2)
-            for view in VIEWS
-        }
-        self._offsets = {view: offsets[:, 0] for view, offsets in buffers.items()}
-        self._values = {view: offsets[:, 1] for view, offsets in buffers.items()}
+        self._words = np.frombuffer(whole, np.int32, whole.size // 4)
+        self._first_anchor = np.cumsum([0, *(-(-len(chunk) // _ANCHOR_ROWS) for chunk in table.column(0).chunks)])
         with path.open("rb") as file:  # read, not mapped: these pages are needed once
-            self._lengths = {view: self._read_lengths(file, self._offsets[view]) for view in VIEWS}
+            views = {view: _read_view(file, table[view].chunks, whole.address) for view in VIEWS}
+        self._lengths = {view: lengths for view, (lengths, _) in views.items()}
+        self._anchors = {view: anchors for view, (_, anchors) in views.items()}
 
     def __len__(self) -> int:
         """Rows in the domain."""
@@ -73,28 +74,44 @@ class DomainTokens:
 
     def gather(self, view: str, rows: np.ndarray) -> list[np.ndarray]:
         """The ids of each of `rows`, views into the mapped file."""
-        chunk = self._chunk_of(rows)
-        index = self._offsets[view][chunk] + rows - self._starts[chunk]
-        bounds = self._values[view][chunk] + np.stack([self._int64_words[index], self._int64_words[index + 1]])
-        return [self._int32_words[start:stop] for start, stop in bounds.T.tolist()]
+        start = self._word_offsets(view, rows)
+        stop = start + self.lengths(view, rows)
+        return [self._words[a:b] for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
 
-    def _read_lengths(self, file: BinaryIO, offsets: np.ndarray) -> np.ndarray:
-        """Tokens in every row, in the smallest type: a window needs those of thousands of rows all over the file."""
-        lengths = [np.empty(0, np.uint8)]
-        for start, rows in zip(offsets.tolist(), np.diff(self._starts).tolist(), strict=True):
-            file.seek(8 * start)
-            chunk = np.diff(np.fromfile(file, np.int64, rows + 1))
-            lengths.append(chunk.astype(np.min_scalar_type(chunk.max(initial=0))))
-        return np.concatenate(lengths)
+    def read_ahead(self, view: str, rows: np.ndarray) -> None:
+        """Start reading the pages of `rows` from the disk all at once; `gather` waits for them one after the other."""
+        if not hasattr(self._map, "madvise"):
+            return
+        start = self._word_offsets(view, rows)
+        first, last = 4 * start // mmap.PAGESIZE, 4 * (start + self.lengths(view, rows)) // mmap.PAGESIZE
+        pages = np.unique(np.concatenate([first, last]))
+        for run in np.split(pages, np.flatnonzero(np.diff(pages) > 1) + 1):
+            offset, stop = int(run[0]) * mmap.PAGESIZE, (int(run[-1]) + 1) * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, offset, min(stop, len(self._map)) - offset)
 
-    def _chunk_of(self, rows: np.ndarray) -> np.ndarray:
-        return np.searchsorted(self._starts, rows, side="right") - 1
+    def _word_offsets(self, view: str, rows: np.ndarray) -> np.ndarray:
+        """Where the ids of each row start in the file, in int32 words: from the anchor before it, and lengths."""
+        chunk = np.searchsorted(self._starts, rows, side="right") - 1
+        in_chunk = rows - self._starts[chunk]
+        after_anchor = in_chunk % _ANCHOR_ROWS
+        columns = np.arange(_ANCHOR_ROWS)
+        before = np.minimum((rows - after_anchor)[:, None] + columns, max(len(self) - 1, 0))
+        lengths = np.where(columns < after_anchor[:, None], self._lengths[view][before], 0)
+        anchor = self._anchors[view][self._first_anchor[chunk] + in_chunk // _ANCHOR_ROWS]
+        return np.asarray(anchor + lengths.sum(axis=1, dtype=np.int64))
 
 
-def _buffer_offsets(chunk: pa.LargeListArray, base: int) -> tuple[int, int]:
-    """Where a chunk's offsets start in the file, counted in int64, and its values, counted in int32."""
-    _, offsets, _, values = chunk.buffers()
-    return (offsets.address - base) // 8 + chunk.offset, ((values.address - base) // 4 if values else 0)
+def _read_view(file: BinaryIO, chunks: Sequence[pa.LargeListArray], base: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of every row, in the smallest type, and the offset in words of every `_ANCHOR_ROWS`-th row's ids."""
+    lengths, anchors = [np.empty(0, np.uint8)], [np.empty(0, np.int64)]
+    for chunk in chunks:
+        _, offsets, _, values = chunk.buffers()
+        file.seek(offsets.address - base + 8 * chunk.offset)
+        bounds = np.fromfile(file, np.int64, len(chunk) + 1)
+        tokens = np.diff(bounds)
+        lengths.append(tokens.astype(np.min_scalar_type(tokens.max(initial=0))))
+        anchors.append(bounds[:-1:_ANCHOR_ROWS] + ((values.address - base) // 4 if values else 0))
+    return np.concatenate(lengths), np.concatenate(anchors)
 
 
 class TokenStore:

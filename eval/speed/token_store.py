@@ -1,10 +1,12 @@
 """A synthetic token store of many rows: seconds to open it, its memory, and seconds of a batch."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,10 @@ class IndexSpeed:
     open_seconds: float
     open_gib: float  # resident when open, torch included
     drawn_gib: float  # private memory after all batches; pages of the mapped file may be dropped and do not count
-    anywhere_median: float  # a batch at a random step: its window is drawn first
+    cold_median: float  # a batch at a random step, its window drawn first; no page of the file in the page cache
+    cold_p99: float
+    cold_worst: float
+    anywhere_median: float  # the same steps again
     anywhere_p99: float
     anywhere_worst: float
     onward_median: float  # the next step's batch
@@ -68,16 +73,25 @@ def measure_store(folder: Path) -> IndexSpeed:
     batches = BatchDataset(store.train, mixture_stages(sizes, MixtureConfig()), schedule, clip, clip)
     opened, resident = time.perf_counter() - started, _gib("VmRSS")
     batches[0]
-    anywhere = np.random.default_rng(1).integers(0, 2_000_000, STEPS)
+    files = sorted((folder / "train").iterdir())
+    drop_page_cache(files)
+    anywhere = np.random.default_rng(1).integers(0, 2_000_000, STEPS).tolist()
     times = []
-    for step in [*anywhere.tolist(), *range(STEPS)]:
+    for step in [*anywhere, *anywhere, *range(STEPS)]:
         started = time.perf_counter()
         batches[step]
         times.append(time.perf_counter() - started)
-    cold, warm = np.array(times[:STEPS]), np.array(times[STEPS:])
-    size = sum(path.stat().st_size for path in (folder / "train").iterdir()) / 1e9
-    drawn = [round(float(value), 4) for side in (cold, warm) for value in np.percentile(side, [50, 99, 100])]
-    return IndexSpeed(sum(sizes.values()), round(size, 1), round(opened, 4), resident, _gib("RssAnon"), *drawn)
+    size = sum(path.stat().st_size for path in files) / 1e9
+    percentiles = np.percentile(np.reshape(times, (3, STEPS)), [50, 99, 100], axis=1).T.ravel().round(4).tolist()
+    return IndexSpeed(sum(sizes.values()), round(size, 1), round(opened, 4), resident, _gib("RssAnon"), *percentiles)
+
+
+def drop_page_cache(files: Sequence[Path]) -> None:
+    """Remove the pages of `files` that no process has mapped from the page cache, as after a start."""
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # a page that is not yet written stays
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _gib(kind: str) -> float:

@@ -1,5 +1,6 @@
 """The token store against the tokenizers, and the batches that are drawn from it."""
 
+import mmap
 import os
 import signal
 from collections import Counter
@@ -7,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from datasets import Dataset
@@ -287,3 +289,52 @@ def _all(domain: DomainTokens, view: str) -> list[np.ndarray]:
 def _stripped(ids: list[int]) -> tuple[int, ...]:
     """Up to the first end-of-text that is not the first id."""
     return tuple(ids[: ids.index(521, 1) + 1])
+
+
+@pytest.fixture
+def ragged(tmp_path: Path) -> tuple[DomainTokens, list[dict[str, list[int]]]]:
+    """1,000 rows in record batches of several sizes, empty rows among them, and what they hold."""
+    draw = np.random.default_rng(0)
+    rows = [{view: draw.integers(0, 9, draw.integers(0, 40)).tolist() for view in VIEWS} for _ in range(1000)]
+    schema = pa.schema([(view, pa.large_list(pa.int32())) for view in VIEWS])
+    start = 0
+    with pa.ipc.new_stream(str(tmp_path / "rows.arrow"), schema) as writer:
+        for count in (1, 63, 64, 65, 500, 307):
+            writer.write_batch(pa.RecordBatch.from_pylist(rows[start : start + count], schema))
+            start += count
+    return DomainTokens(tmp_path / "rows.arrow"), rows
+
+
+def test_a_row_is_found_from_the_anchor_before_it(
+    ragged: tuple[DomainTokens, list[dict[str, list[int]]]],
+) -> None:
+    tokens, rows = ragged
+    order = np.random.default_rng(1).permutation(1000)
+    for view in VIEWS:
+        assert [ids.tolist() for ids in tokens.gather(view, order)] == [rows[row][view] for row in order]
+
+
+def test_read_ahead_covers_the_rows_and_little_more(
+    ragged: tuple[DomainTokens, list[dict[str, list[int]]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole pages, each once; every id of the rows lies in them, and no page holds none."""
+    tokens, _ = ragged
+    advised: list[tuple[int, int]] = []
+
+    class Recorder:
+        def madvise(self, _: int, start: int, length: int) -> None:
+            advised.append((start, start + length))
+
+        def __len__(self) -> int:
+            return 4 * len(tokens._words)
+
+    monkeypatch.setattr(tokens, "_map", Recorder())
+    rows = np.array([0, 700, 701, 999])
+    tokens.read_ahead("student_zh", rows)
+    assert all(start % mmap.PAGESIZE == 0 for start, _ in advised)
+    assert all(stop <= next_start for (_, stop), (next_start, _) in pairwise(advised))
+    base = tokens._words.ctypes.data
+    for ids in tokens.gather("student_zh", rows):
+        first = ids.ctypes.data - base
+        assert not len(ids) or any(start <= first and first + 4 * len(ids) <= stop for start, stop in advised)
+    assert sum(stop - start for start, stop in advised) <= 2 * len(rows) * mmap.PAGESIZE
