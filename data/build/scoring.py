@@ -102,7 +102,7 @@ def clean_batch(en: pa.Array, zh: pa.Array, fault: pa.Array, source: Source, ref
     """Normal forms, scores and keys of a batch as CLEANED_TYPE; rows in = rows out."""
     raw_en, raw_zh, replacement = decode(en), decode(zh), char_mask("\ufffd")
     fault = _mark_fault(fault, rows_with(raw_en, replacement) | rows_with(raw_zh, replacement), "bad_utf8")
-    fault = _mark_fault(fault, is_null(raw_en, raw_zh), "null")
+    fault = _mark_fault(fault, is_null(raw_en, raw_zh, source.domain == "dictionary"), "null")
     if source.speakers:
         fault = _mark_fault(fault, np.asarray(is_credit(en, zh)), "credit")
     english, chinese = normalise_pair(raw_en, raw_zh, source.simplify, source.spaces, source.speakers)

@@ -209,10 +209,10 @@ SPEAKER_NAME_ZH = r"^[\p{Han}·]{1,6}[:：] ?"
 DIALOGUE_DASH = r"(^|[.?!…,，。？！] ?| )[-–—]+ ?"  # at the start, after a sentence's end, after a space
 SOUND_NOTE = (  # of both languages, anywhere
     r"(?i)[(\[](?:laugh|applau|music|cheer|sigh|gasp|cough|chuckl|clap|sob|cry|scream|gunshot|thunder|bell|phone ring|"
-    r"door)[^()\[\]]{0,30}[)\]] ?|\[[^\[\]]{1,40}\] ?"
+    r"door)[^()\[\]]{0,30}[)\]]|\[[^\[\]]{1,40}\]"
 )
 SOUND_NOTE_ZH = (
-    r"[(（\[【][^()（）\[\]【】]{0,6}(?:声|笑|鼓掌|掌声|音乐|哭|叹气|咳嗽|尖叫)[^()（）\[\]【】]{0,4}[)）\]】] ?"
+    r"[(（\[【][^()（）\[\]【】《》]{0,6}(?:声|笑|鼓掌|音乐|哭|叹气|咳嗽|尖叫)[^()（）\[\]【】《》]{0,4}[)）\]】]"
 )
 LANGUAGE_NOTE = r"^[\[【][^\]】]{1,12}[\]】] ?"  # [韩语] before a translated line
 SONG_MARKS = r"^[*#♪♫~ ]+|[*#♪♫~ ]+$"

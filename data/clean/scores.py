@@ -66,22 +66,27 @@ def contains_banned(en: TextColumn, zh: TextColumn, words: BannedWords) -> npt.N
 
 
 # What spreadsheets and data frames write for an empty cell.
-NULL_WORD = r"(?i)^\s*(?:none|nan|null|n/a|#n/a|undefined|\(null\)|<(?:unk|na|nan|null|none)>|\[unk\]|\\n)\s*$"
-NULL_LENGTH, NULL_STARTS = 16, "nNuU#(<[\\ "  # characters at most, and the first of them
+NULL_WORD = (
+    r"^\s*(?:None|NaN|nan|NAN|null|Null|NULL|N/A|n/a|#N/A|\(null\)|<(?i:unk|na|nan|null|none)>|\[(?i:unk)\]|\\N)\s*$"
+)
+NULL_LENGTH, NULL_STARTS = 16, "nN#(<[\\ "  # characters at most, and the first of them
 NULL_TRANSLATION = (  # of a null word that is meant as a word
-    r"^\s*(?:一个也没有|一个都没有|一点也没有|没有一个|没有人|没人|没有|无|毫无|空|空的|空值|零|未定义|不适用|不详|非数字|馕|奶奶|外婆)[。！]?\s*$"
+    r"^\s*(?:一个也没有|一个都没有|一点也没有|没有一个|没有人|没人|没有|无|毫无|空|空的|空值|零|不适用|不详|非数字|馕|奶奶|外婆)[。！]?\s*$"
 )
 
 
-def is_null(en: TextColumn, zh: TextColumn) -> npt.NDArray[np.bool_]:
-    """True where a side of the raw pair is no text but the mark of an empty cell, [rows]."""
+def is_null(en: TextColumn, zh: TextColumn, is_dictionary: bool) -> npt.NDArray[np.bool_]:
+    """True where a side of the raw pair is no text but the mark of an empty cell, [rows].
+
+    A dictionary has an entry "null" (and "nan": 祖母, 馕), elsewhere a null word may stand beside its translation.
+    """
     mask = np.zeros(en.rows, bool)
     rows = np.flatnonzero(_may_be_null(en) | _may_be_null(zh))
     if len(rows):
         left, right = encode(take_rows(en, rows)), encode(take_rows(zh, rows))
         null_en, null_zh = (pc.match_substring_regex(side, NULL_WORD) for side in (left, right))
-        translated = pc.match_substring_regex(right, NULL_TRANSLATION)
-        mask[rows] = np.asarray(pc.or_(null_zh, pc.and_not(null_en, translated)))
+        is_word = pc.or_(pc.match_substring_regex(right, NULL_TRANSLATION), is_dictionary)
+        mask[rows] = np.asarray(pc.or_(null_zh, pc.and_not(null_en, is_word)))
     return mask
 
 

@@ -140,7 +140,8 @@ def test_a_row_never_depends_on_its_neighbours() -> None:
         ("Rachel.", "('3-8', 'PHOEBE')瑞秋", ("Rachel.", "瑞秋")),
         ("♪ How much ♪", "♪ 多爱我 ♪", ("How much", "多爱我")),
         ("Sir, are you okay?", "[韩语] 先生，你还好吧？", ("Sir, are you okay?", "先生，你还好吧？")),
-        ("Stop! [gunshot] (Laughter) Go.", "停！【枪声】（笑声）走。", ("Stop! Go.", "停！走。")),
+        ("Stop! [gunshot] (Laughter) Go.", "停！【枪声】（笑声）走。", ("Stop!   Go.", "停！走。")),
+        ("Rick.", "韦斯/[《惊声尖叫》导演] 我是里奇", ("Rick.", "韦斯/ 我是里奇")),
         ("I (really) mean it.", "我（真的）是认真的。", ("I (really) mean it.", "我（真的）是认真的。")),
         ("So it is ttp.", "所以就是ttp (血栓性紫斑症)", ("So it is ttp.", "所以就是ttp")),
     ],
@@ -174,7 +175,8 @@ def test_wide_and_narrow_brackets_close_each_other() -> None:
 def test_null_words_of_either_side() -> None:
     en = ["None", "nan", "NaN", "N/A", "<unk>", "A red dog", "A red dog", "None", "nan", "Nanny", "\\N"]
     zh = ["一只红色的狗", "红裙子", "没有钱", "好", "好的", "null", "#N/A", "没有", "馕", "保姆", "空房间"]
-    assert is_null(text(*en), text(*zh)).tolist() == [True] * 7 + [False] * 3 + [True]
+    assert is_null(text(*en), text(*zh), False).tolist() == [True] * 7 + [False] * 3 + [True]
+    assert is_null(text(*en), text(*zh), True).tolist() == [False] * 5 + [True] * 2 + [False] * 4
 
 
 @pytest.mark.parametrize("rows", [4000, 17])
