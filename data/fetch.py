@@ -149,6 +149,8 @@ def _transfer(download: Download, partial: Partial) -> int:
         etag, length = response.headers.get("ETag", ""), response.headers.get("Content-Length")
         if etag.startswith("W/") or not etag:  # a weak one may stand for other bytes
             etag = response.headers.get("Last-Modified", "")
+        if not resumed:  # first the old bytes go, then their validator: a kill in between must not join two versions
+            partial.data.unlink(missing_ok=True)
         partial.version.write_text(json.dumps({"etag": etag}), encoding="utf-8")
         total = (start if resumed else 0) + int(length) if length else None
         with (

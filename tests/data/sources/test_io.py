@@ -3,7 +3,10 @@
 import gzip
 import io
 import tarfile
+import threading
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +120,24 @@ def test_some_bad_lines_of_a_utf8_file_are_counted(tmp_path: Path) -> None:
     good = "".join(f"{en}\t{zh}\n" for en, zh in PAIRS).encode()
     (tmp_path / "a.tsv").write_bytes(good + "bad\t坏\n".encode("gb18030") * 9)
     assert len(read(source("tsv", files=["a.tsv"]), tmp_path)) == 19
+
+
+def test_files_behind_a_url(tmp_path: Path) -> None:
+    """As `https://` files are read, from a server on this machine."""
+    (tmp_path / "served").mkdir()
+    write_tsv(tmp_path / "served" / "pairs.tsv.gz", PAIRS)
+    handler = partial(QuietHandler, directory=str(tmp_path / "served"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/pairs.tsv.gz"
+        entry = {"name": "a", "format": "tsv", "files": [url]}
+        assert built(write_config(tmp_path, [entry], valid_per_domain=0))["rows_kept"] == len(PAIRS)
+        entry = {"name": "a", "format": "tsv", "files": [url.replace("pairs", "gone")]}
+        with pytest.raises(UserError, match=r"gone\.tsv\.gz: (no such file|cannot be opened)"):
+            built(write_config(tmp_path, [entry]), overwrite=True)
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
