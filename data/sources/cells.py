@@ -1,13 +1,16 @@
 """Text options of every reader: what a cell of a tag table or glossary holds besides its text."""
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.schema import RAW, TEXT
+from data.schema import RAW
 
 STACKED_BRACKETS = r"\({2,}|\){2,}|\{+|\}+"
 WEIGHT = r"\(?([^():]+):\d+(?:\.\d+)?\)?"
@@ -15,6 +18,10 @@ PART_OF_SPEECH = (
     r"(?i)(^|[;；,，/|\n]\s*)(?:(?:n|v|vt|vi|adj|adv|a|ad|prep|conj|pron|num|int|interj|art|aux|abbr|pl|phr|pref|suf)"
     r"\.\s*(?:[&/]\s*)?)+"
 )
+ENGLISH_END = re.compile(
+    r"(?:(?<=[.!?])|(?<=[.!?][\"'”’)]))(?<!\b[A-Z]\.)(?<!\b(?:Mr|Dr|St|Ms)\.)\s+(?=[\"'“‘(]?[A-Z0-9])"
+)
+CHINESE_END = re.compile(r"(?<=[。！？!?])(?![。！？!?”’』」）…])|(?<=[。！？!?…][”’』」）])(?![。！？!?”’』」）])")
 SUBJECT = r"\[[\x{4e00}-\x{9fff}]{1,4}\]\s*"  # [医] of ECDICT
 
 
@@ -25,6 +32,7 @@ class CellOptions:
     underscores: Literal["keep", "spaces"] = "keep"  # long_hair -> long hair
     weights: Literal["keep", "strip"] = "keep"  # attention marks: ((ink)), (glow:1.3) -> ink, glow
     part_of_speech: Literal["keep", "strip"] = "keep"  # n. cat -> cat; [医] 猫 -> 猫
+    sentences: Literal["keep", "split"] = "keep"  # paragraphs as their sentences, where both sides have equally many
     split: str = ""  # a separator of several names in one cell: "red hair<tab>红发|红头发" gives two pairs
 
     def rewrite_cells(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -35,6 +43,8 @@ class CellOptions:
             batch = _replaced(_replaced(batch, STACKED_BRACKETS, ""), WEIGHT, r"\1")
         if self.split:
             batch = _split_cells(batch, self.split)
+        if self.sentences == "split":
+            batch = _split_sentences(batch)
         if self.part_of_speech == "strip":
             batch = _replaced(_replaced(batch, SUBJECT, ""), PART_OF_SPEECH, r"\1")
         return batch
@@ -45,35 +55,54 @@ def _replaced(batch: pa.RecordBatch, pattern: str, replacement: str) -> pa.Recor
     return pa.RecordBatch.from_arrays([texts.get(name, batch.column(name)) for name in RAW.names], schema=RAW)
 
 
+Pairs = list[tuple[str, str]]
+
+
+def _expand(batch: pa.RecordBatch, rows: npt.NDArray[np.bool_], split: Callable[[str, str], Pairs]) -> pa.RecordBatch:
+    """`batch` with each of `rows` without a fault as the pairs of `split`, numbered in `sub`; none are a fault."""
+    sources, changed = list[int](), dict[int, tuple[str, str, int, str]]()
+    sound = np.asarray(pc.equal(batch.column("fault"), ""), bool)
+    for row in range(batch.num_rows):
+        if not (rows[row] and sound[row]):
+            sources.append(row)
+            continue
+        en, zh = (batch.column(side)[row].as_py() for side in ("en", "zh"))
+        pairs = split(en, zh)
+        for sub, (left, right) in enumerate(pairs or [(en, zh)], 1):
+            if not pairs or len(pairs) > 1 or (left, right) != (en, zh):
+                numbered = sub if len(pairs) > 1 else batch.column("sub")[row].as_py()
+                changed[len(sources)] = (left, right, numbered, "" if pairs else "unaligned_lines")
+            sources.append(row)
+    if not changed:
+        return batch
+    table = batch.take(pa.array(sources, pa.int64()))
+    columns = {name: table.column(name) for name in RAW.names}
+    mask = np.zeros(len(sources), bool)
+    mask[list(changed)] = True
+    for name, values in zip(("en", "zh", "sub", "fault"), zip(*changed.values(), strict=True), strict=True):
+        columns[name] = pc.replace_with_mask(columns[name], pa.array(mask), pa.array(values, RAW.field(name).type))
+    return pa.RecordBatch.from_arrays([columns[name] for name in RAW.names], schema=RAW)
+
+
 def _split_cells(batch: pa.RecordBatch, separator: str) -> pa.RecordBatch:
     """Several names a cell as several rows: each with each where one side has one name, else by position."""
-    several = pc.or_(*(pc.match_substring(batch.column(side), separator) for side in ("en", "zh")))
-    rows, changed = list[int](), dict[int, tuple[str, str, int, str]]()
-    faultless = pc.equal(batch.column("fault"), "")
-    mask = np.asarray(pc.and_(several, faultless), bool)
-    for row in range(batch.num_rows):
-        if not mask[row]:
-            rows.append(row)
-            continue
-        en, zh = (
-            [name for part in batch.column(side)[row].as_py().split(separator) if (name := part.strip())]
-            for side in ("en", "zh")
-        )
-        width = max(len(en), len(zh))
-        if 1 in (len(en), len(zh)) and min(len(en), len(zh)):
-            en, zh = (side * width if len(side) == 1 else side for side in (en, zh))
-        if len(en) != len(zh):
-            changed[len(rows)] = (separator.join(en), separator.join(zh), 0, "unaligned_lines")
-            rows.append(row)
-            continue
-        for sub, (a, b) in enumerate(zip(en, zh, strict=True), 1):
-            changed[len(rows)] = (a, b, sub, "")
-            rows.append(row)
-    table = batch.take(pa.array(rows, pa.int64()))
-    columns = {name: table.column(name) for name in RAW.names}
-    where = np.zeros(len(rows), bool)
-    where[list(changed)] = True
-    for name, kind, values in zip(("en", "zh", "sub", "fault"), (TEXT, TEXT, pa.int32(), TEXT),
-                                  zip(*changed.values(), strict=True), strict=False):  # fmt: skip
-        columns[name] = pc.replace_with_mask(columns[name], pa.array(where), pa.array(values, kind))
-    return pa.RecordBatch.from_arrays([columns[name] for name in RAW.names], schema=RAW)
+
+    def split(*sides: str) -> Pairs:
+        en, zh = ([name.strip() for name in side.split(separator) if name.strip()] for side in sides)
+        if len(en) == 1 or len(zh) == 1:
+            return [(a, b) for a in en for b in zh]
+        return list(zip(en, zh, strict=True)) if len(en) == len(zh) else []
+
+    several = [np.asarray(pc.match_substring(batch.column(side), separator), bool) for side in ("en", "zh")]
+    return _expand(batch, several[0] | several[1], split)
+
+
+def _split_sentences(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Paragraphs whose sides have equally many sentences as their sentences; others stay as they are."""
+
+    def split(*sides: str) -> Pairs:
+        en, zh = (end.split(side.strip()) for end, side in zip((ENGLISH_END, CHINESE_END), sides, strict=True))
+        en, zh = ([part.strip() for part in side if part.strip()] for side in (en, zh))
+        return list(zip(en, zh, strict=True)) if len(en) == len(zh) > 1 else [(sides[0], sides[1])]
+
+    return _expand(batch, np.ones(batch.num_rows, bool), split)

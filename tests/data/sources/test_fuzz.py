@@ -87,7 +87,14 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, bytes]]] = {
     "yaml": ("mapping", {"files": ["a.yaml"]}, {"a.yaml": b"k:\n  a: b\n  c: [d, e]\n&x f: *x\n"}),
     "cells": (
         "tsv",
-        {"files": ["a"], "split": "|", "underscores": "spaces", "weights": "strip", "part_of_speech": "strip"},
+        {
+            "files": ["a"],
+            "split": "|",
+            "underscores": "spaces",
+            "weights": "strip",
+            "part_of_speech": "strip",
+            "sentences": "split",
+        },
         {"a": "a_b|((c))\tn. 一|二\n(x:1.1)\t三|四\n".encode()},
     ),
     "csv numbers": ("csv", {"files": ["a"], "header": False, "en": 1, "zh": 2}, {"a": b'a,"b\nc"\nd,e\n'}),

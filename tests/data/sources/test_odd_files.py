@@ -152,8 +152,26 @@ def test_cells_that_split_into_unequal_counts(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a/b\t一/二\na/b\t一/二/三\n/\t一\n", encoding="utf-8")
     found = read(source("tsv", files=["a"], split="/"), tmp_path)
     assert [(r["en"], r["zh"], r["fault"]) for r in found] == [
-        ("a", "一", ""), ("b", "二", ""), ("a/b", "一/二/三", "unaligned_lines"), ("", "一", "unaligned_lines"),
+        ("a", "一", ""), ("b", "二", ""), ("a/b", "一/二/三", "unaligned_lines"), ("/", "一", "unaligned_lines"),
     ]  # fmt: skip
+
+
+def test_paragraphs_with_equally_many_sentences_are_split(tmp_path: Path) -> None:
+    rows = [
+        ("Mr. Li left. “Why?” Nobody knows!", "李先生走了。“为什么？”没人知道！"),
+        ("One sentence. Two.", "一句。二句。三句。"),
+        ("It costs 3.5 dollars at J. Crew.", "在杰克鲁要三块五。"),
+    ]
+    (tmp_path / "a").write_text("".join(f"{en}\t{zh}\n" for en, zh in rows), encoding="utf-8")
+    found = read(source("tsv", files=["a"], sentences="split"), tmp_path)
+    assert [(r["en"], r["zh"], r["line"], r["sub"]) for r in found] == [
+        ("Mr. Li left.", "李先生走了。", 1, 1),
+        ("“Why?”", "“为什么？”", 1, 2),
+        ("Nobody knows!", "没人知道！", 1, 3),
+        (*rows[1], 2, 0),
+        (*rows[2], 3, 0),
+    ]
+    assert not any(r["fault"] for r in found)
 
 
 def test_parts_of_speech_and_subjects_of_a_glossary(tmp_path: Path) -> None:
