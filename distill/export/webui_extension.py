@@ -39,7 +39,7 @@ def plug_into_checkpoint(model: Any, folder: Path) -> None:  # noqa: ANN401  cla
         _check_width(model.text_processing_engine.text_encoder.transformer.config.hidden_size, config)
         _plug_into_forge(model, folder, config, tokenizer)
     else:
-        embedder = getattr(getattr(model, "cond_stage_model", None), "wrapped", None)
+        embedder: Any = getattr(getattr(model, "cond_stage_model", None), "wrapped", None)
         if not hasattr(embedder, "transformer"):
             raise ValueError("only checkpoints of Stable Diffusion 1.x have a text encoder that can be exchanged here")
         _check_width(embedder.transformer.config.hidden_size, config)
