@@ -112,8 +112,13 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
 
 
-def weight_names(folder: Path, step: int) -> set[str]:
-    """The names of a checkpoint's weights; earlier releases trained some that are frozen now."""
+def stored_weights(module: nn.Module, folder: Path, step: int) -> dict[str, nn.Parameter]:
+    """The weights of `module` that train or are in a checkpoint: earlier releases trained some that are frozen now."""
+    names = _weight_names(folder, step)
+    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad or name in names}
+
+
+def _weight_names(folder: Path, step: int) -> set[str]:
     path = folder / f"step-{step:08d}" / "weights.safetensors"
     try:
         with safe_open(path, "pt") as file:

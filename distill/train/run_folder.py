@@ -118,7 +118,6 @@ def open_run(run: Path, step: int | None) -> OpenedRun:
     tokenizer = kind.load_tokenizer(run / "tokenizer", "--run")
     student = kind.build(config.load_teacher(), tokenizer, translations={}, on_cpu=True)
     loaded_step = saved[-1] if step is None else step
-    stored = checkpoint.weight_names(run / "checkpoints", loaded_step)
-    weights = {name: weight for name, weight in student.named_parameters() if weight.requires_grad or name in stored}
+    weights = checkpoint.stored_weights(student, run / "checkpoints", loaded_step)
     checkpoint.load_weights(run / "checkpoints", loaded_step, weights, use_ema=True)
     return OpenedRun(config, loaded_step, student, tokenizer)

@@ -69,7 +69,7 @@ class DecoderTranslator:
         self.student, self.tokenizer, self._device = opened.student, opened.tokenizer, device
         self._decoder = translation.build_decoder(self.student)
         decoder = {checkpoint.DECODER + name: weight for name, weight in checkpoint.trainable(self._decoder).items()}
-        weights = {**checkpoint.trainable(self.student), **decoder}
+        weights = {**checkpoint.stored_weights(self.student, run / "checkpoints", self.step), **decoder}
         checkpoint.load_weights(run / "checkpoints", self.step, weights, use_ema=True)
         self.student.to(device).eval()
         self._decoder.to(device).eval()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from data.cli import UserError, run_cli
 from distill import losses, text_tower
@@ -341,6 +342,19 @@ def test_the_student_of_a_run_folder(whole: Path, teacher: Path) -> None:
         run_folder.load_run(whole, 5)
     with pytest.raises(UserError, match=r"no config\.yaml"):
         run_folder.load_run(whole / "tokenizer")
+
+
+def test_a_run_of_an_earlier_release_is_read(whole: Path, tmp_path: Path) -> None:
+    """Its configuration has a key that is gone, and its checkpoint the projection, which was trained then."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("  tokens_at_once: null\n", "  accumulate: 4\n"))
+    assert run_folder.read_config(run) == run_folder.read_config(whole)
+    projection = torch.arange(16 * 32.0).reshape(16, 32)
+    path = run / "checkpoints" / "step-00000006" / "weights.safetensors"
+    save_file({**load_file(path), "text.text_projection.weight": projection}, path)
+    assert torch.equal(run_folder.load_run(run).model.text_projection.weight, projection)
 
 
 def test_freeze_transformer_leaves_english_bit_exact(
