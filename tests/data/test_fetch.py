@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from data.build.config import Download
+from data.build.config import Download, load_corpus_config
 from data.cli import UserError
 from data.fetch import RETRIES, fetch, fetch_file
 from tests.data.corpora import write_config
@@ -171,3 +171,11 @@ def test_a_config_is_fetched_once(server: Server, tmp_path: Path, capsys: pytest
         fetch(write_config(tmp_path, [source], downloads=huge))
     with pytest.raises(UserError, match="does not start with https://"):
         fetch(write_config(tmp_path, [source], downloads=[{"url": "file:///etc/passwd", "path": "p"}]))
+
+
+def test_every_file_of_the_large_config_is_fetched_or_named() -> None:
+    path = Path(__file__).parents[2] / "configs" / "corpus" / "skyclip-150m.yaml"
+    corpus = load_corpus_config(path)
+    files = {name.partition("!")[0] for each in corpus.sources for name in each.paths}
+    assert {each.path for each in corpus.config.downloads} == files
+    assert all(each.url or each.note for each in corpus.config.downloads)
