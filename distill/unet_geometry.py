@@ -45,11 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--teacher", type=str | None, help="the UNet's text encoder; by default the pipeline's own")
     parser.add_argument("--queries", type=int, default=64, help="queries stored for each cross-attention")
     parser.add_argument("--timesteps", type=list[int], default=[1, 250, 500, 750, 999], help="where they are collected")
-    parser.add_argument(
-        "--columns",
-        type=str | None,
-        help="START:STOP, one encoder's share of the states' width (SDXL: 0:768, 768:2048)",
-    )
+    parser.add_argument("--columns", type=str | None, help="START:STOP, one encoder's share of the width (SDXL: 0:768)")
     parser.add_argument("--seed", type=int, default=0, help="of the latents and of the choice of queries")
     args = parser.parse_args(arguments)
     if args.queries < 1 or not args.timesteps:
@@ -70,9 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
     collected = collect_geometry(unet, states, args.timesteps, args.queries, args.seed)
     source = {"unet": args.unet, "teacher": args.teacher or args.unet, "seed": args.seed}
     write_geometry(collected, args.out, {**source, "timesteps": args.timesteps, "prompts": GEOMETRY_PROMPTS})
-    print(
-        f"{args.out}: {len(collected.layers)} cross-attentions of width {collected.width}, {args.queries} queries each"
-    )
+    described = f"{len(collected.layers)} cross-attentions of width {collected.width}"
+    print(f"{args.out}: {described}, {args.queries} queries each")
 
 
 def load_unet(name: str) -> nn.Module:
@@ -130,8 +125,8 @@ def collect_geometry(
     Each timestep has every prompt with a latent of its own; queries are sampled from all of a cross-attention.
     """
     modules = cross_attentions(unet)
-    if states.shape[2] != modules[next(iter(modules))].to_k.in_features:
-        width = modules[next(iter(modules))].to_k.in_features
+    width = next(iter(modules.values())).to_k.in_features
+    if states.shape[2] != width:
         raise UserError(f"--teacher: its states are {states.shape[2]} wide, the UNet reads {width}")
     generator = torch.Generator().manual_seed(seed)
     config: Any = unet.config
@@ -148,9 +143,8 @@ def collect_geometry(
         sample = torch.randperm(len(queries), generator=generator)[:num_queries]
         key, value = module.to_k.weight, module.to_v.weight
         layers.append(CrossAttention(name, module.heads, module.scale, queries[sample], key.detach(), value.detach()))
-    return Geometry(
-        kv_quadratic_form([weight for layer in layers for weight in (layer.key, layer.value)]), tuple(layers)
-    )
+    metric = kv_quadratic_form([weight for layer in layers for weight in (layer.key, layer.value)])
+    return Geometry(metric, tuple(layers))
 
 
 def cross_attentions(unet: nn.Module) -> dict[str, Any]:

@@ -57,18 +57,6 @@ class LossesConfig:
 
 
 __all__ = [
-    "Affinity",
-    "Alignment",
-    "Contrastive",
-    "EmptyPrompt",
-    "EmptyPromptStates",
-    "Hidden",
-    "KvMetric",
-    "LossInput",
-    "LossSchedule",
-    "LossTerms",
-    "LossesConfig",
-    "Pooled",
-    "Readout",
-    "Translation",
-]
+    "Affinity", "Alignment", "Contrastive", "EmptyPrompt", "EmptyPromptStates", "Hidden", "KvMetric", "LossInput",
+    "LossSchedule", "LossTerms", "LossesConfig", "Pooled", "Readout", "Translation",
+]  # fmt: skip

@@ -87,8 +87,9 @@ def scheduled_terms(losses: Iterable[Loss], step: LossInput) -> LossTerms:
 def by_language(
     step: LossInput, chinese: float, english: float
 ) -> dict[str, tuple[float, EncoderOutput, EncoderOutput]]:
-    """By language: weight, student output, teacher output."""
-    return {"zh": (chinese, step.chinese, step.target), "en": (english, step.english, step.english_target)}
+    """Weight, student output and teacher output of each language with a weight."""
+    every = {"zh": (chinese, step.chinese, step.target), "en": (english, step.english, step.english_target)}
+    return {language: values for language, values in every.items() if values[0]}
 
 
 Positions = Literal["all", "text", "padding"]

@@ -51,7 +51,6 @@ class Hidden:
         return {
             f"hidden_{language}": weight * self._distance(student, teacher, step.padded_to_max)
             for language, (weight, student, teacher) in by_language(step, self.chinese, self.english).items()
-            if weight
         }
 
     def _distance(self, student: EncoderOutput, teacher: EncoderOutput, padded_to_max: bool) -> torch.Tensor:

@@ -25,7 +25,6 @@ class Pooled:
         return {
             f"pooled_{language}": weight * self._distance(student.pooled, teacher.pooled)
             for language, (weight, student, teacher) in by_language(step, self.chinese, self.english).items()
-            if weight
         }
 
     def _distance(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

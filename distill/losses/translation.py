@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import BartConfig
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.models.bart.modeling_bart import BartDecoder
 
 from data.cli import UserError
@@ -50,22 +49,11 @@ class Decoder(nn.Module):
                 f"losses.translation.decoder.heads: {config.heads} heads do not divide the width {width} of embeddings"
             )
         bart_config = BartConfig(
-            vocab_size=1,
-            pad_token_id=0,
-            bos_token_id=None,
-            eos_token_id=None,
-            decoder_start_token_id=None,
-            forced_eos_token_id=None,
-            d_model=width,
-            decoder_layers=config.layers,
-            decoder_attention_heads=config.heads,
-            decoder_ffn_dim=4 * width,
-            max_position_embeddings=max_length,
-            dropout=0.0,
-            attention_dropout=0.0,
-            is_decoder=True,
-            is_encoder_decoder=False,
-        )
+            d_model=width, decoder_layers=config.layers, decoder_attention_heads=config.heads,
+            decoder_ffn_dim=4 * width, max_position_embeddings=max_length, dropout=0.0, attention_dropout=0.0,
+            is_decoder=True, is_encoder_decoder=False, vocab_size=1, pad_token_id=0, bos_token_id=None,
+            eos_token_id=None, decoder_start_token_id=None, forced_eos_token_id=None,
+        )  # fmt: skip
         self.body = BartDecoder(bart_config)
         del self.body.embed_tokens  # the student's are used
         self.read = nn.Sequential(nn.LayerNorm(state_width), nn.Linear(state_width, width))
@@ -82,8 +70,7 @@ class Decoder(nn.Module):
 
         The targets are all tokens from the second to the first end-of-text.
         """
-        hidden = self._run(student, states, ids[:, :-1], language).last_hidden_state
-        assert hidden is not None
+        hidden = self._run(student, states, ids[:, :-1], language)
         target_mask = text_mask(ids, student.vocabulary.eos_id)[:, 1:]
         logits = self._logits(hidden[target_mask], student)
         losses = F.cross_entropy(logits.float(), ids[:, 1:][target_mask], reduction="sum")
@@ -91,12 +78,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self,
-        student: StudentEncoder,
-        states: EncoderOutput,
-        start: int,
-        language: Language,
-        max_tokens: int,
+        self, student: StudentEncoder, states: EncoderOutput, start: int, language: Language, max_tokens: int
     ) -> torch.Tensor:
         """Greedy decoding from the token `start`: int64 [batch, at most `max_tokens`], padded with end-of-text."""
         eos_id = student.vocabulary.eos_id
@@ -104,36 +86,30 @@ class Decoder(nn.Module):
         unfinished = torch.ones_like(generated[:, 0], dtype=torch.bool)
         past = EncoderDecoderCache(DynamicCache(), DynamicCache())
         while unfinished.any() and generated.shape[1] <= max_tokens:
-            hidden = self._run(student, states, generated[:, -1:], language, past).last_hidden_state
-            assert hidden is not None
+            hidden = self._run(student, states, generated[:, -1:], language, past)
             best = self._logits(hidden[:, -1], student).argmax(dim=1)
             generated = torch.cat([generated, best.where(unfinished, eos_id)[:, None]], dim=1)
             unfinished = unfinished & (best != eos_id)
         return generated[:, 1:]
 
     def _run(
-        self,
-        student: StudentEncoder,
-        states: EncoderOutput,
-        ids: torch.Tensor,
-        language: Language,
+        self, student: StudentEncoder, states: EncoderOutput, ids: torch.Tensor, language: Language,
         past: Cache | None = None,
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
-        """One forward pass over `ids`, which follow the tokens cached in `past`; `past` is updated in place."""
-        out: BaseModelOutputWithPastAndCrossAttentions = self.body(
+    ) -> torch.Tensor:  # fmt: skip
+        """Last hidden states for `ids`, which follow the tokens cached in `past`; `past` is updated in place."""
+        hidden: torch.Tensor = self.body(
             inputs_embeds=student.embed(ids) + self.language.weight[_LANGUAGES[language]],
             encoder_hidden_states=self.read(states.hidden_states),
             encoder_attention_mask=states.text_mask.long(),
             past_key_values=past,
             use_cache=past is not None,
-        )
-        return out
+        ).last_hidden_state
+        return hidden
 
     def _logits(self, hidden: torch.Tensor, student: StudentEncoder) -> torch.Tensor:
         """Logits over the student's vocabulary for `hidden` [..., width]."""
-        logits = F.linear(self.say(hidden), student.output_table())
         tied_logits: torch.Tensor = self.twin(hidden) * student.tied_rows()
-        return logits + tied_logits
+        return F.linear(self.say(hidden), student.output_table()) + tied_logits
 
 
 DIRECTIONS = ("zh_from_zh", "zh_from_en", "en_from_zh", "en_from_en")

@@ -52,10 +52,9 @@ class Readout:
         assert step.geometry is not None
         terms = {}
         for language, (weight, student, teacher) in by_language(step, self.chinese, self.english).items():
-            if weight:
-                states = student.hidden_states, teacher.hidden_states
-                errors, norms = readout_sums(step.geometry.layers, *states, self.queries)
-                terms[f"readout_{language}"] = weight * (errors / mean_over_ranks(norms)).mean()
+            states = student.hidden_states, teacher.hidden_states
+            errors, norms = readout_sums(step.geometry.layers, *states, self.queries)
+            terms[f"readout_{language}"] = weight * (errors / mean_over_ranks(norms)).mean()
         return terms
 
 

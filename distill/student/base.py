@@ -26,9 +26,7 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast, max_length: int) -> Vocabu
 
 
 class StudentEncoder(nn.Module):
-    """A bilingual prompt encoder in training; `embedding` is its token embedding, an nn.Embedding unless overridden."""
-
-    embedding: nn.Module
+    """A bilingual prompt encoder in training."""
 
     def __init__(self, vocabulary: Vocabulary, state_width: int) -> None:
         """`state_width` is the width of its hidden states."""
@@ -37,6 +35,11 @@ class StudentEncoder(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> EncoderOutput:
         """Output for `ids`, int64 [batch, length], in the student's vocabulary."""
+        raise NotImplementedError
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The token embedding, whose `weight` is one table [vocabulary, embedding width]."""
         raise NotImplementedError
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
@@ -68,6 +71,9 @@ class StudentEncoder(nn.Module):
         raise NotImplementedError
 
 
+_EMBEDDING = ".token_embedding."
+
+
 class ClipStudent(StudentEncoder):
     """A student that is a CLIP text tower."""
 
@@ -81,6 +87,22 @@ class ClipStudent(StudentEncoder):
     def forward(self, ids: torch.Tensor) -> EncoderOutput:
         """Output for `ids`, int64 [batch, length]."""
         return text_tower.encode_ids(self.text, ids, self._state_layer)
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The token embedding."""
+        embedding: nn.Module = self.text.text_model.embeddings.token_embedding
+        return embedding
+
+    def to_clip(self) -> CLIPTextModelWithProjection:
+        """The student as a plain transformers model on the CPU."""
+        table = self.output_table().detach().cpu()
+        config = type(self.text.config).from_dict({**self.text.config.to_dict(), "vocab_size": len(table)})
+        model = CLIPTextModelWithProjection(config)
+        weights = {name: tensor.cpu() for name, tensor in self.text.state_dict().items() if _EMBEDDING not in name}
+        model.load_state_dict({**weights, f"text_model.embeddings{_EMBEDDING}weight": table})
+        model.eval()  # type: ignore[no-untyped-call]
+        return model
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute the layers' activations in the backward pass."""

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from data.loader.batches import Vocabulary
 from distill.loading import load_clip_tokenizer
@@ -44,7 +44,8 @@ class SplitEmbedding(nn.Module):
         known = F.embedding(row.clamp(max=old - 1), self.teacher)
         return torch.where((row < old)[..., None], known, F.embedding((row - old).clamp(min=0), self.new))
 
-    def output_table(self) -> torch.Tensor:
+    @property
+    def weight(self) -> torch.Tensor:
         """One stock table [vocabulary, width] with gradients, shared rows repeated."""
         return F.embedding(self.row_of_id, torch.cat([self.teacher, self.new]))
 
@@ -89,31 +90,14 @@ class ExtendedStudent(ClipStudent):
         self.embedding.teacher.requires_grad_(freeze == "none")
 
     @property
-    def embedding(self) -> SplitEmbedding:  # type: ignore[override]
+    def embedding(self) -> SplitEmbedding:
         """The token embedding."""
-        table = self.text.text_model.embeddings.token_embedding
-        assert isinstance(table, SplitEmbedding)
-        return table
-
-    def output_table(self) -> torch.Tensor:
-        """The embeddings by id, with gradients."""
-        return self.embedding.output_table()
+        embedding: SplitEmbedding = self.text.text_model.embeddings.token_embedding
+        return embedding
 
     def tied_rows(self) -> torch.Tensor:
         """Ids that use the row of another id."""
         return self._tied_rows
-
-    def to_clip(self) -> CLIPTextModelWithProjection:
-        """The student as a plain transformers model on the CPU, float32, in evaluation mode."""
-        table = self.output_table().detach().cpu()
-        config = type(self.text.config).from_dict({**self.text.config.to_dict(), "vocab_size": len(table)})
-        model = CLIPTextModelWithProjection(config)
-        weights = {
-            name: tensor.cpu() for name, tensor in self.text.state_dict().items() if ".token_embedding." not in name
-        }
-        model.load_state_dict({**weights, "text_model.embeddings.token_embedding.weight": table})
-        model.eval()  # type: ignore[no-untyped-call]
-        return model
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""SkyCLIP's student: the teacher's causal transformer under a multilingual vocabulary."""
+"""SkyCLIP's student: the teacher's causal transformer under a multilingual vocabulary, with English to learn too."""
 
 import copy
 import re
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
@@ -17,24 +16,6 @@ from distill.student.tokenizer import load_fast_tokenizer, token_texts
 from distill.text_tower import Pretrained
 
 _LAYER = re.compile(r"(?<=encoder\.layers\.)\d+")
-
-
-class MultilingualStudent(ClipStudent):
-    """A stock CLIP text tower with another vocabulary, which has to learn English as well as Chinese."""
-
-    @property
-    def embedding(self) -> nn.Embedding:  # type: ignore[override]
-        """The token embedding."""
-        table = self.text.text_model.embeddings.token_embedding
-        assert isinstance(table, nn.Embedding)
-        return table
-
-    def to_clip(self) -> CLIPTextModelWithProjection:
-        """The student as a plain transformers model on the CPU."""
-        model = CLIPTextModelWithProjection(self.text.config)
-        model.load_state_dict({name: tensor.cpu() for name, tensor in self.text.state_dict().items()})
-        model.eval()  # type: ignore[no-untyped-call]
-        return model
 
 
 @dataclass(frozen=True)
@@ -69,17 +50,14 @@ class MultilingualConfig(StudentKind):
 
     def build(
         self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, translations: Translations, on_cpu: bool
-    ) -> MultilingualStudent:
+    ) -> ClipStudent:
         """The student at step 0: every weight of the teacher's that fits, and initial rows for the vocabulary."""
         model = init_multilingual(self, teacher, tokenizer, translations)
-        return MultilingualStudent(model, teacher.state_layer, vocabulary_of(tokenizer, teacher.max_length), on_cpu)
+        return ClipStudent(model, teacher.state_layer, vocabulary_of(tokenizer, teacher.max_length), on_cpu)
 
 
 def init_multilingual(
-    config: MultilingualConfig,
-    teacher: Pretrained,
-    tokenizer: PreTrainedTokenizerFast,
-    translations: Translations,
+    config: MultilingualConfig, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, translations: Translations
 ) -> CLIPTextModelWithProjection:
     """The tower at step 0."""
     shape = copy.deepcopy(teacher.model.config)

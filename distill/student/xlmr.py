@@ -32,7 +32,7 @@ class XlmrStudent(StudentEncoder):
         self.to_pooled = nn.Linear(hidden, projection_dim, bias=False)
 
     @property
-    def embedding(self) -> nn.Module:  # type: ignore[override]
+    def embedding(self) -> nn.Module:
         """The token embedding."""
         embedding: nn.Module = self.encoder.get_input_embeddings()
         return embedding
@@ -93,12 +93,6 @@ class XlmrConfig(StudentKind):
 def load_encoder(name: str) -> Any:  # noqa: ANN401  # the class that the folder names
     """The encoder of a local folder or Hub id, float32, in train mode, without its own pooler or dropout."""
     return load_pretrained_model(
-        AutoModel,
-        name,
-        "student.xlmr.model",
-        "encoder",
-        dtype=torch.float32,
-        add_pooling_layer=False,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    ).train()
+        AutoModel, name, "student.xlmr.model", "encoder", dtype=torch.float32, add_pooling_layer=False,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    ).train()  # fmt: skip

@@ -17,7 +17,8 @@ from data.cli import UserError
 from distill import loading, text_tower
 from distill.export.folder import export
 from distill.export.main import main as export_main
-from distill.student.multilingual import MultilingualConfig, MultilingualStudent, teacher_layer_indices
+from distill.student.base import ClipStudent
+from distill.student.multilingual import MultilingualConfig, teacher_layer_indices
 from distill.student.tokenizer import load_fast_tokenizer, token_texts
 from distill.student.xlmr import XlmrConfig, XlmrStudent
 from distill.text_tower import load_pretrained
@@ -78,7 +79,7 @@ def xlmr(spm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _multilingual(teacher: Path, words: Path, senses: dict[str, list[str]], **settings: Any) -> MultilingualStudent:  # noqa: ANN401
+def _multilingual(teacher: Path, words: Path, senses: dict[str, list[str]], **settings: Any) -> ClipStudent:  # noqa: ANN401
     config = MultilingualConfig(str(words), **settings)
     return config.build(load_pretrained(str(teacher)), load_fast_tokenizer(str(words), "k"), senses, on_cpu=True)
 
@@ -99,7 +100,7 @@ def test_wordpiece_starts_from_the_teacher(teacher: Path, bert: Path) -> None:
         if "token_embedding" not in name:
             assert weight.equal(theirs[name]), name
     vocab_of = loading.load_clip_tokenizer(str(teacher), "t").get_vocab()
-    old, row = original.text_model.embeddings.token_embedding.weight, student.embedding.weight
+    old, row = original.text_model.embeddings.token_embedding.weight, student.output_table()
     for word in ("cat", "red", "the"):
         torch.testing.assert_close(row[WORDS.index(word)], old[vocab_of[f"{word}</w>"]])
     torch.testing.assert_close(row[WORDS.index("猫")], old[vocab_of["cat</w>"]])
@@ -108,7 +109,7 @@ def test_wordpiece_starts_from_the_teacher(teacher: Path, bert: Path) -> None:
     assert one.text.config.num_hidden_layers == 1
     name = "text_model.encoder.layers.{}.mlp.fc1.weight"
     assert one.text.state_dict()[name.format(0)].equal(theirs[name.format(1)])
-    assert not torch.allclose(one.embedding.weight[5], old[vocab_of["cat</w>"]])
+    assert not torch.allclose(one.output_table()[5], old[vocab_of["cat</w>"]])
 
 
 @torch.no_grad()
