@@ -161,10 +161,5 @@ def terminal_table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Compare a student with its teacher in the unmodified pipeline."""
-    run_generation()
-
-
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(run_generation)

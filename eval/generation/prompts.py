@@ -52,9 +52,7 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
 
 def check_prompt(text: str, place: str) -> None:
     """Raise UserError for a prompt that is empty, too long, or has control characters; `place` begins the error."""
-    if all(
-        character.isspace() or unicodedata.category(character) == "Cf" for character in text
-    ):  # Cf: characters of no width
+    if all(character.isspace() or unicodedata.category(character) == "Cf" for character in text):  # Cf: of no width
         raise UserError(f"{place}: an empty prompt; write what is to be seen")
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"{place}: a prompt of {len(text)} characters; {MAX_CHARACTERS} are the most")
@@ -65,15 +63,7 @@ def check_prompt(text: str, place: str) -> None:
 
 def _is_control(character: str) -> bool:
     """Whether it is a control character, a lone surrogate, or changes the direction of the text (U+202E)."""
-    is_direction = unicodedata.bidirectional(character) in {
-        "LRE",
-        "RLE",
-        "LRO",
-        "RLO",
-        "PDF",
-        "LRI",
-        "RLI",
-        "FSI",
-        "PDI",
-    }
-    return is_direction or (unicodedata.category(character) in {"Cc", "Cs"} and character not in "\t\n\r")
+    directions = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    return unicodedata.bidirectional(character) in directions or (
+        unicodedata.category(character) in {"Cc", "Cs"} and character not in "\t\n\r"
+    )

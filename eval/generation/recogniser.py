@@ -67,17 +67,21 @@ def _block(channels: int) -> nn.Sequential:
     )  # fmt: skip
 
 
+def _halving(channels: int, out: int, kernel: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, out, kernel, 2, kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU())
+
+
 class Recogniser(nn.Module):
     """A residual network from pictures [n, 3, 64, 64] in -1..1 to cells [n, fields, 8, 8] and backgrounds [n, 8]."""
 
-    def __init__(self, widths: tuple[int, int, int] = (24, 48, 112)) -> None:
-        """Widths of the feature maps of 32x32, 16x16 and 8x8."""
+    def __init__(self) -> None:
+        """Random weights."""
         super().__init__()
-        first, second, third = widths
-        self.stem = nn.Sequential(nn.Conv2d(3, first, 5, 2, 2, bias=False), nn.BatchNorm2d(first), nn.ReLU())
-        self.halve = nn.Sequential(nn.Conv2d(first, second, 3, 2, 1, bias=False), nn.BatchNorm2d(second), nn.ReLU())
+        first, second, third = 24, 48, 112  # widths of the feature maps of 32x32, 16x16 and 8x8
+        self.stem = _halving(3, first, kernel=5)
+        self.halve = _halving(first, second, kernel=3)
         self.middle = _block(second)
-        self.shrink = nn.Sequential(nn.Conv2d(second, third, 3, 2, 1, bias=False), nn.BatchNorm2d(third), nn.ReLU())
+        self.shrink = _halving(second, third, kernel=3)
         self.deep = nn.ModuleList(_block(third) for _ in range(3))
         self.cells = nn.Conv2d(third, sum(FIELDS), 1)
         self.background = nn.Linear(third, len(BACKGROUNDS))
@@ -167,30 +171,30 @@ def relation_holds(relation: str, subject: Group, landmark: Group) -> bool:
 
 def match_scene(scene: Scene, recognised: RecognisedScene) -> SceneMatch:
     """Compare a recognised scene with the true one."""
-    groups_by_key = {(group.kind, group.colour): group for group in recognised.groups}
-    matched_groups = [groups_by_key.get((thing.kind, thing.colour)) for thing in scene.things]
-    pairs = [(thing, group) for thing, group in zip(scene.things, matched_groups, strict=True) if group is not None]
-    found_groups = [group for group in matched_groups if group is not None]
-    all_found = len(found_groups) == len(scene.things)
-    relations = all_found
-    if all_found and scene.relations:
-        if len(found_groups) == 2:
-            relations = relation_holds(scene.relations[0], found_groups[0], found_groups[1])
-        else:
-            first, second, third = found_groups
-            sign = 1 if scene.relations[0] == "left" else -1
-            upper = third.y < min(first.y, second.y) - 0.2
-            lower = third.y > max(first.y, second.y) + 0.2
-            relations = sign * (second.x - first.x) > 0.2 and (upper if scene.relations[1] == "above" else lower)
+    groups = {(group.kind, group.colour): group for group in recognised.groups}
+    keys = [(thing, (thing.kind, thing.colour)) for thing in scene.things]
+    pairs = [(thing, groups[key]) for thing, key in keys if key in groups]
+    all_found = len(pairs) == len(scene.things)
     return SceneMatch(
         num_things=len(scene.things),
-        num_matched=len(found_groups),
-        exact=all_found and len(groups_by_key) == len(scene.things),
+        num_matched=len(pairs),
+        exact=all_found and len(groups) == len(scene.things),
         counts=all_found and all(thing.count == group.count for thing, group in pairs),
         sizes=all_found and all(thing.size == group.size for thing, group in pairs),
-        relations=relations,
+        relations=all_found and _relations_hold(scene.relations, [group for _, group in pairs]),
         background=scene.background == recognised.background,
     )
+
+
+def _relations_hold(relations: Sequence[str], groups: Sequence[Group]) -> bool:
+    """Whether the groups, in the order of the scene's things, are where its relations say."""
+    if len(groups) < 3:
+        return not relations or relation_holds(relations[0], groups[0], groups[1])
+    first, second, third = groups
+    sign = 1 if relations[0] == "left" else -1
+    upper = third.y < min(first.y, second.y) - 0.2
+    lower = third.y > max(first.y, second.y) + 0.2
+    return sign * (second.x - first.x) > 0.2 and (upper if relations[1] == "above" else lower)
 
 
 def match_shares(matches: Sequence[SceneMatch]) -> dict[str, float]:

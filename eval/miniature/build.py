@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,12 +17,19 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPToken
 from data.cli import commit
 from data.files import write_json, write_text
 from data.miniature.corpus import REGISTERS, TRAIN_SEED, caption_pair, sample_test_scenes
-from data.miniature.scene import Scene, sample_scenes
+from data.miniature.scene import sample_scenes
+from data.miniature.words import Wording
 from eval.generation.recogniser import Recogniser, load_recogniser
-from eval.miniature.dataset import english_captions, learn_tokenizer, rendered_images
-from eval.miniature.train_autoencoder import Autoencoder, encode_images, latents_to_images, train_autoencoder
+from eval.miniature.dataset import SceneSet, english_captions, learn_tokenizer, rendered_images
 from eval.miniature.train_clip import clip_image_features, clip_text_features, recall_at_1, train_clip
-from eval.miniature.train_recogniser import recogniser_scores, train_recogniser
+from eval.miniature.train_images import (
+    Autoencoder,
+    encode_images,
+    latents_to_images,
+    recogniser_scores,
+    train_autoencoder,
+    train_recogniser,
+)
 from eval.miniature.train_unet import cached_states, generation_scores, new_scheduler, train_unet
 from eval.miniature.training_loop import TrainingConfig, save_tensors
 
@@ -71,7 +78,7 @@ def write_card(folder: Path, scores: Mapping[str, Mapping[str, float]], command:
 
 Scores = dict[str, float]
 BuildStage = Literal["recogniser", "clip", "autoencoder", "pipeline"]
-STAGES: tuple[BuildStage, ...] = ("recogniser", "clip", "autoencoder", "pipeline")
+STAGES: tuple[BuildStage, ...] = get_args(BuildStage)
 
 
 @dataclass(frozen=True)
@@ -94,60 +101,45 @@ class BuildConfig:
     unet: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=3300, rate=1e-3, warmup=200, ema=0.998))
 
 
-@dataclass(frozen=True)
-class SceneSplits:
-    """Scenes and pictures of both splits."""
-
-    train: list[Scene]
-    train_pictures: np.ndarray[Any, np.dtype[np.uint8]]
-    test: list[Scene]
-    test_pictures: np.ndarray[Any, np.dtype[np.uint8]]
-
-
 def build_models(config: BuildConfig) -> dict[str, Scores]:
     """Run the stages up to `config.until`, write models, scores and card, and return the scores."""
     torch.set_num_threads(config.threads)
-    train, test = sample_scenes(config.scenes, TRAIN_SEED, "train"), sample_test_scenes(config.tested)
-    world = SceneSplits(
-        train, rendered_images(train, 10**6, config.work / "train.npy"),
-        test, rendered_images(test, 0, config.work / "test.npy"),
-    )  # fmt: skip
+    scenes, test_scenes = sample_scenes(config.scenes, TRAIN_SEED, "train"), sample_test_scenes(config.tested)
+    train = SceneSet(scenes, rendered_images(scenes, 10**6, config.work / "train.npy"))
+    test = SceneSet(test_scenes, rendered_images(test_scenes, 0, config.work / "test.npy"))
     stages = STAGES[: STAGES.index(config.until) + 1]
     scores: dict[str, Scores] = {}
-    recogniser, scores["recogniser"] = make_recogniser(config, world)
+    recogniser, scores["recogniser"] = make_recogniser(config, train, test)
     if "clip" in stages:
-        towers, scores["clip"] = make_clip(config, world)
+        towers, scores["clip"] = make_clip(config, train, test)
     if "autoencoder" in stages:
-        autoencoder, scores["autoencoder"] = make_autoencoder(config, world, recogniser)
+        autoencoder, scores["autoencoder"] = make_autoencoder(config, train, test, recogniser)
     if "pipeline" in stages:
-        scores["pipeline"] = make_pipeline(config, world, recogniser, autoencoder, towers)
+        scores["pipeline"] = make_pipeline(config, train, test, recogniser, autoencoder, towers)
     write_json(scores, config.out / "scores.json")
     write_card(config.out, scores, " ".join(["python", *sys.argv]), config.seed)
     print(json.dumps(scores, indent=1))
     return scores
 
 
-def make_recogniser(config: BuildConfig, world: SceneSplits) -> tuple[Recogniser, Scores]:
+def make_recogniser(config: BuildConfig, train: SceneSet, test: SceneSet) -> tuple[Recogniser, Scores]:
     """Train, write, and score the recogniser on unseen scenes."""
-    trained, seconds = train_recogniser(
-        world.train, world.train_pictures, config.recogniser, config.seed, config.work / "recogniser"
-    )
+    trained, seconds = train_recogniser(train, config.recogniser, config.seed, config.work / "recogniser")
     half = {key: value.half() if value.is_floating_point() else value for key, value in trained.state_dict().items()}
     save_tensors(half, config.out / "recogniser" / "model.safetensors", {"format": "pt"})
     network = load_recogniser(config.out / "recogniser")  # the shipped weights are scored and used
-    return network, {"seconds": seconds, **recogniser_scores(network, world.test, world.test_pictures)}
+    return network, {"seconds": seconds, **recogniser_scores(network, test.scenes, test.images)}
 
 
 def make_autoencoder(
-    config: BuildConfig, world: SceneSplits, recogniser: Recogniser
+    config: BuildConfig, train: SceneSet, test: SceneSet, recogniser: Recogniser
 ) -> tuple[Autoencoder, Scores]:  # fmt: skip
     """Train the autoencoder, and score its reconstructions by PSNR and by the recogniser."""
-    model, seconds = train_autoencoder(
-        recogniser, world.train, world.train_pictures, config.autoencoder, config.seed, config.work / "autoencoder"
-    )
-    reconstructed = latents_to_images(model, encode_images(model, world.test_pictures))
-    error = np.square(reconstructed.astype(np.float64) - world.test_pictures).mean()
-    shares = recogniser_scores(recogniser, world.test, reconstructed)
+    folder = config.work / "autoencoder"
+    model, seconds = train_autoencoder(recogniser, train, config.autoencoder, config.seed, folder)
+    reconstructed = latents_to_images(model, encode_images(model, test.images))
+    error = np.square(reconstructed.astype(np.float64) - test.images).mean()
+    shares = recogniser_scores(recogniser, test.scenes, reconstructed)
     return model, {"seconds": seconds, "psnr": float(10 * np.log10(255**2 / error)), **shares}
 
 
@@ -159,26 +151,24 @@ class TrainedClip:
     tokenizer: CLIPTokenizer
 
 
-def make_clip(config: BuildConfig, world: SceneSplits) -> tuple[TrainedClip, Scores]:
+def make_clip(config: BuildConfig, train: SceneSet, test: SceneSet) -> tuple[TrainedClip, Scores]:
     """Train and write the CLIP, and score text to image on unseen scenes in every register."""
-    texts = english_captions(world.train, config.seed)
+    texts = english_captions(train.scenes, config.seed)
     tokenizer = learn_tokenizer(texts, config.vocabulary, config.out / "clip")
-    trained, seconds = train_clip(
-        world.train, world.train_pictures, tokenizer, config.clip, config.seed, config.work / "clip"
-    )
+    trained, seconds = train_clip(train, tokenizer, config.clip, config.seed, config.work / "clip")
     half = {key: value.half() for key, value in trained.state_dict().items()}
     trained.save_pretrained(config.out / "clip", state_dict=half)
     clip = CLIPModel.from_pretrained(config.out / "clip", dtype=torch.float32)
     clip.train(False)
-    gallery, owner = clip_image_features(clip, world.test_pictures), torch.arange(len(world.test))
+    gallery, owner = clip_image_features(clip, test.images), torch.arange(len(test.scenes))
     scores: Scores = {"seconds": seconds}
-    wordings: tuple[Literal["train", "fresh"], ...] = ("train", "fresh")
+    wordings: tuple[Wording, ...] = ("train", "fresh")
     for wording in wordings:
         for register in REGISTERS:
-            captions = [
-                caption_pair(scene, register, 10**9 + i, wording, mixed=False).en for i, scene in enumerate(world.test)
+            pairs = [
+                caption_pair(each, register, 10**9 + i, wording, mixed=False) for i, each in enumerate(test.scenes)
             ]
-            queries = clip_text_features(clip, tokenizer, captions)
+            queries = clip_text_features(clip, tokenizer, [pair.en for pair in pairs])
             scores[f"t2i_r1.{wording}.{register}"] = round(recall_at_1(queries, gallery, owner), 4)
         recalls = [scores[f"t2i_r1.{wording}.{register}"] for register in REGISTERS]
         scores[f"t2i_r1.{wording}"] = round(float(np.mean(recalls)), 4)
@@ -190,21 +180,25 @@ def make_clip(config: BuildConfig, world: SceneSplits) -> tuple[TrainedClip, Sco
 
 
 def make_pipeline(
-    config: BuildConfig, world: SceneSplits, recogniser: Recogniser, autoencoder: Autoencoder, towers: TrainedClip
+    config: BuildConfig,
+    train: SceneSet,
+    test: SceneSet,
+    recogniser: Recogniser,
+    autoencoder: Autoencoder,
+    towers: TrainedClip,
 ) -> Scores:
     """Train the denoiser, write the pipeline, and score the pictures that it draws of unseen scenes."""
-    texts = english_captions(world.train, config.seed + 10**9)
+    texts = english_captions(train.scenes, config.seed + 10**9)
     states = cached_states(towers.clip, towers.tokenizer, ["", *texts], config.work / "states.npy")
-    latents = encode_images(autoencoder, world.train_pictures)
-    empty = torch.from_numpy(states[0].astype(np.float32))
-    unet, seconds = train_unet(latents, states[1:], empty, world.train, config.unet, config.seed, config.work / "unet")
+    latents = encode_images(autoencoder, train.images)
+    unet, seconds = train_unet(latents, states, train, config.unet, config.seed, config.work / "unet")
     encoder = CLIPTextModel.from_pretrained(config.out / "clip", dtype=torch.float32)
     pipeline_class: Any = StableDiffusionPipeline
     pipeline = pipeline_class(
         vae=autoencoder, text_encoder=encoder, tokenizer=towers.tokenizer, unet=unet,
         scheduler=new_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    shares = generation_scores(pipeline, recogniser, world.test[: config.drawn], config.pictures)
+    shares = generation_scores(pipeline, recogniser, test.scenes[: config.drawn], config.pictures)
     folder = config.out / "pipeline"
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
     # In a config that says fp32, transformers loads the halves as fp32, as diffusers does with its own parts.

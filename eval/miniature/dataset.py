@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,9 @@ class TokenizedCaptions:
     """`ids` [n, 77] padded with end-of-text; `length` [n] with both marks; `noun` [n, 3] the position where a thing's
     phrase ends, -1 without such a thing."""
 
-    texts: list[str]
-    ids: torch.Tensor
-    length: torch.Tensor
-    noun: torch.Tensor
+    ids: Tensor
+    length: Tensor
+    noun: Tensor
 
 
 def english_captions(scenes: list[Scene], seed: int, rows: NDArray[np.intp] | None = None) -> list[str]:
@@ -83,10 +83,9 @@ def english_captions(scenes: list[Scene], seed: int, rows: NDArray[np.intp] | No
     A pure function of (scenes, seed) row by row: a row's caption does not depend on the other rows.
     """
     register_ids = np.random.default_rng(seed).integers(len(REGISTERS), size=len(scenes))
-    row_indices = range(len(scenes)) if rows is None else rows.tolist()
     return [
         caption_pair(scenes[row], REGISTERS[register_ids[row]], seed + row, "any", complete=False).en
-        for row in row_indices
+        for row in (range(len(scenes)) if rows is None else rows.tolist())
     ]
 
 
@@ -107,16 +106,10 @@ def tokenise_captions(scenes: list[Scene], texts: list[str], tokenizer: CLIPToke
     for row, encoding in enumerate(tokenizer.backend_tokenizer.encode_batch(texts)):
         length[row] = min(len(encoding.ids), MAX_LENGTH)
         ids[row, : length[row]] = encoding.ids[:MAX_LENGTH]
-        _fill_noun_positions(noun[row], texts[row], scenes[row], encoding.offsets)
-    return TokenizedCaptions(texts, torch.from_numpy(ids).long(), torch.from_numpy(length), torch.from_numpy(noun))
-
-
-def _fill_noun_positions(noun: NDArray[np.int16], text: str, scene: Scene, offsets: list[tuple[int, int]]) -> None:
-    """Write the position of the last token of each thing's phrase."""
-    for index, end in enumerate(phrase_ends(text, scene)):
-        positions = [position for position, (_, stop) in enumerate(offsets[:MAX_LENGTH]) if 0 < stop <= end]
-        if end > 0 and positions:
-            noun[index] = positions[-1]
+        for index, end in enumerate(phrase_ends(texts[row], scenes[row])):  # the last token of each thing's phrase
+            stops = enumerate(stop for _, stop in encoding.offsets[:MAX_LENGTH])
+            noun[row, index] = max((position for position, stop in stops if 0 < stop <= end), default=-1)
+    return TokenizedCaptions(torch.from_numpy(ids).long(), torch.from_numpy(length), torch.from_numpy(noun))
 
 
 def cached_array(
@@ -164,6 +157,24 @@ def cell_targets(scenes: list[Scene]) -> Tensor:
 def background_indices(scenes: list[Scene]) -> Tensor:
     """[n] indices into BACKGROUNDS."""
     return torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes])
+
+
+@dataclass(frozen=True)
+class SceneSet:
+    """Scenes and their pictures [n, 64, 64, 3]."""
+
+    scenes: list[Scene]
+    images: NDArray[np.uint8]
+
+    @cached_property
+    def cells(self) -> Tensor:
+        """`cell_targets` of the scenes."""
+        return cell_targets(self.scenes)
+
+    @cached_property
+    def backgrounds(self) -> Tensor:
+        """`background_indices` of the scenes."""
+        return background_indices(self.scenes)
 
 
 def batch_rows(number: int, batch: int, seed: int, step: int) -> NDArray[np.intp]:

@@ -11,13 +11,14 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, C
 
 from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene
 from eval.generation.recogniser import FIELDS, GRID, as_input
-from eval.miniature.dataset import background_indices, batch_rows, cell_targets, english_captions, tokenise_captions
-from eval.miniature.train_recogniser import cell_losses
+from eval.miniature.dataset import SceneSet, batch_rows, english_captions, tokenise_captions
+from eval.miniature.train_images import cell_losses
 from eval.miniature.training_loop import TrainingConfig, fit
 
 BATCH = 256
 WIDTH = 256  # of the text tower's states and of the shared space
 VISION_WIDTH = 160
+EDITIONS = 4  # captions of a scene
 POSITION_NAMES = ("left", "right", "top", "bottom", "bearing")
 NUM_FACTS = 1 + len(COLOURS) + len(SIZES) + 4 + len(POSITION_NAMES)  # bits of the code for each kind
 
@@ -30,9 +31,8 @@ def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     vision = CLIPVisionConfig(
-        hidden_size=VISION_WIDTH, intermediate_size=3 * VISION_WIDTH, num_hidden_layers=4,
-        num_attention_heads=4, image_size=64,
-        patch_size=64 // GRID, projection_dim=WIDTH,
+        hidden_size=VISION_WIDTH, intermediate_size=3 * VISION_WIDTH, num_hidden_layers=4, num_attention_heads=4,
+        image_size=64, patch_size=64 // GRID, projection_dim=WIDTH,
     )  # fmt: skip
     return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=WIDTH))
 
@@ -43,9 +43,8 @@ def scene_codes(scenes: list[Scene]) -> Tensor:
     for index, scene in enumerate(scenes):
         for thing, positions in zip(scene.things, _thing_positions(scene), strict=True):
             facts = [0, 1 + COLOURS.index(thing.colour), 9 + SIZES.index(thing.size), 11 + thing.count]
-            codes[
-                index, KINDS.index(thing.kind), [*facts, *(16 + POSITION_NAMES.index(name) for name in positions)]
-            ] = 1
+            facts += [16 + POSITION_NAMES.index(name) for name in positions]
+            codes[index, KINDS.index(thing.kind), facts] = 1
     return torch.from_numpy(codes)
 
 
@@ -75,15 +74,9 @@ class ClipLearner(nn.Module):
         self.background = nn.Linear(WIDTH, len(BACKGROUNDS))
 
     def losses(
-        self,
-        inputs: Tensor,
-        ids: Tensor,
-        noun: Tensor,
-        kinds: Tensor,
-        cells: Tensor,
-        truth: Tensor,
+        self, inputs: Tensor, ids: Tensor, noun: Tensor, kinds: Tensor, cells: Tensor, truth: Tensor,
         backgrounds: Tensor,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Tensor]:  # fmt: skip
         """All terms for a batch of pictures [n, 3, 64, 64] with captions [n, length]."""
         with torch.autocast("cpu", torch.bfloat16):
             vision = self.clip.vision_model(inputs)
@@ -107,43 +100,33 @@ class ClipLearner(nn.Module):
     def _nouns(self, states: Tensor, noun: Tensor, kinds: Tensor, truth: Tensor) -> Tensor:
         """Kind, colour, size and number of a thing, from the state where its phrase ends."""
         row, thing = (noun >= 0).nonzero(as_tuple=True)
-        positions = noun[row, thing].long()
-        named, colours, sizes, counts = self.nouns(states[row, positions]).split(
-            (len(KINDS), len(COLOURS), len(SIZES), 4), 1
-        )
-        kind = kinds[row, thing]
-        facts = truth[row, kind].long()
-        return 0.3 * (
-            F.cross_entropy(named, kind) + F.cross_entropy(colours, facts[:, 1:9].argmax(1))
-            + F.cross_entropy(sizes, facts[:, 9:12].argmax(1)) + F.cross_entropy(counts, facts[:, 12:16].argmax(1))
-        )  # fmt: skip
+        kind, fields = kinds[row, thing], (len(COLOURS), len(SIZES), 4)
+        logits = torch.split(self.nouns(states[row, noun[row, thing].long()]), (len(KINDS), *fields), 1)
+        facts = torch.split(truth[row, kind].long(), (1, *fields, len(POSITION_NAMES)), 1)
+        targets = (kind, *(each.argmax(1) for each in facts[1:4]))
+        losses = [F.cross_entropy(found, target) for found, target in zip(logits, targets, strict=True)]
+        return 0.3 * (losses[0] + losses[1] + losses[2] + losses[3])
 
 
 def train_clip(
-    scenes: list[Scene],
-    images: NDArray[np.uint8],
-    tokenizer: CLIPTokenizer,
-    config: TrainingConfig,
-    seed: int,
-    folder: Path,
-    editions: int = 4,
+    data: SceneSet, tokenizer: CLIPTokenizer, config: TrainingConfig, seed: int, folder: Path
 ) -> tuple[CLIPModel, float]:
-    """A trained CLIP; every scene has `editions` captions, one after the other over the epochs."""
+    """A trained CLIP; every scene has `EDITIONS` captions, one after the other over the epochs."""
     torch.manual_seed(seed)
+    scenes, truth = data.scenes, scene_codes(data.scenes)
     learner = ClipLearner(new_clip(tokenizer))
     learner.clip.set_attn_implementation("eager")  # on a CPU in bf16 its backward pass takes half of sdpa's time
-    cells, truth, background_targets = cell_targets(scenes), scene_codes(scenes), background_indices(scenes)
     kinds = torch.tensor([[KINDS.index(t.kind) for t in s.things] + [0] * (3 - len(s.things)) for s in scenes])
 
     def losses(step: int) -> dict[str, Tensor]:
         rows = np.sort(batch_rows(len(scenes), BATCH, seed, step))
-        edition = (step * BATCH // len(scenes) + step) % editions + 1
+        edition = (step * BATCH // len(scenes) + step) % EDITIONS + 1
         texts = english_captions(scenes, seed + 10**8 * edition, rows)
         captions = tokenise_captions([scenes[row] for row in rows], texts, tokenizer)
         length = int(captions.length.max())  # causal, pooled at the first end-of-text: padding changes nothing
         return learner.losses(
-            as_input(images[rows]), captions.ids[:, :length], captions.noun, kinds[rows], cells[rows], truth[rows],
-            background_targets[rows],
+            as_input(data.images[rows]), captions.ids[:, :length], captions.noun, kinds[rows], data.cells[rows],
+            truth[rows], data.backgrounds[rows],
         )  # fmt: skip
 
     seconds = fit("clip", learner, config, losses, folder)

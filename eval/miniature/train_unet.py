@@ -26,10 +26,9 @@ from eval.generation.pipeline import (
     seeded_noise,
 )
 from eval.generation.recogniser import FIELDS, Recogniser, SceneMatch, match_scene, match_shares, recognise
-from eval.miniature.dataset import MAX_LENGTH, background_indices, batch_rows, cached_array, cell_targets
-from eval.miniature.train_autoencoder import LATENT_CHANNELS
+from eval.miniature.dataset import MAX_LENGTH, SceneSet, batch_rows, cached_array
 from eval.miniature.train_clip import WIDTH
-from eval.miniature.train_recogniser import cell_losses
+from eval.miniature.train_images import LATENT_CHANNELS, cell_losses
 from eval.miniature.training_loop import TrainingConfig, fit
 
 Unet = Any  # diffusers.UNet2DConditionModel; diffusers has no types
@@ -45,10 +44,9 @@ def new_unet() -> Unet:
     kind: Any = diffusers.UNet2DConditionModel
     return kind(
         sample_size=8, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, block_out_channels=(128, 192),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=WIDTH, attention_head_dim=4, norm_num_groups=16,
+        layers_per_block=1, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=WIDTH, attention_head_dim=4,
+        norm_num_groups=16,
     )  # fmt: skip
 
 
@@ -100,30 +98,21 @@ class UnetLearner(nn.Module):
 
 
 def train_unet(
-    latents: Tensor,
-    states: NDArray[np.float16],
-    empty: Tensor,
-    scenes: list[Scene],
-    config: TrainingConfig,
-    seed: int,
-    folder: Path,
+    latents: Tensor, all_states: NDArray[np.float16], data: SceneSet, config: TrainingConfig, seed: int, folder: Path
 ) -> tuple[Unet, float]:
-    """A trained denoiser of latents [n, 16, 8, 8] under states [n, 77, 256]; `empty` [77, 256] is the empty prompt."""
+    """A trained denoiser of latents [n, 16, 8, 8] under states [1 + n, 77, 256], of which the first are no prompt's."""
     torch.manual_seed(seed)
     unet = new_unet().to(memory_format=torch.channels_last)
     unet.set_attn_processor(AttnProcessor())  # on a CPU in bf16 faster to train than the fused kind
     learner = UnetLearner(unet)
     alphas_cumprod = new_scheduler().alphas_cumprod
-    cells, background_targets = cell_targets(scenes), background_indices(scenes)
+    empty, states = torch.from_numpy(all_states[0].astype(np.float32)), all_states[1:]
 
     def losses(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed * 10**9 + step)
         rows = batch_rows(len(latents), BATCH, seed, step)
-        times = (
-            (torch.randperm(BATCH, generator=generator) + torch.rand(BATCH, generator=generator))
-            * len(alphas_cumprod)
-            / BATCH
-        ).long()
+        stratified = torch.randperm(BATCH, generator=generator) + torch.rand(BATCH, generator=generator)
+        times = (stratified * len(alphas_cumprod) / BATCH).long()
         text_states = torch.from_numpy(states[rows].astype(np.float32))
         has_text = torch.rand(BATCH, generator=generator) >= EMPTY_SHARE
         text_states = torch.where(has_text[:, None, None], text_states, empty)
@@ -135,27 +124,21 @@ def train_unet(
             velocity, cell_logits, background_logits = learner(noisy, times, text_states)
         error = F.mse_loss(velocity, target_velocity, reduction="none").mean((1, 2, 3))
         ratio = alphas_cumprod[times] / (1 - alphas_cumprod[times])
-        cell_terms = cell_losses(cell_logits[has_text], cells[rows][has_text])
+        cell_terms = cell_losses(cell_logits[has_text], data.cells[rows][has_text])
+        background = F.cross_entropy(background_logits[has_text], data.backgrounds[rows][has_text])
         return {
             "velocity": (error * ratio.clamp(max=GAMMA) / (ratio + 1)).mean() * 4,
             "cells": READOUT_WEIGHT * torch.stack(list(cell_terms.values())).sum(),
-            "background": READOUT_WEIGHT
-            * F.cross_entropy(background_logits[has_text], background_targets[rows][has_text]),
+            "background": READOUT_WEIGHT * background,
         }
 
     seconds = fit("unet", learner, config, losses, folder)
     return unet.to(memory_format=torch.contiguous_format), seconds  # the only form that safetensors writes
 
 
-def generation_scores(
-    pipeline: Pipeline,
-    recogniser: Recogniser,
-    scenes: list[Scene],
-    seeds: int,
-    sampling: SamplingConfig | None = None,
-) -> dict[str, float]:
+def generation_scores(pipeline: Pipeline, recogniser: Recogniser, scenes: list[Scene], seeds: int) -> dict[str, float]:
     """`match_shares` of what a pipeline draws for its own English prompts, `seeds` pictures a scene."""
-    sampling = sampling or SamplingConfig(steps=20, guidance=4.0)
+    sampling = SamplingConfig(steps=20, guidance=4.0)
     teacher = pipeline_text_encoder(pipeline)
     prompts = [
         caption_pair(s, ("caption", "prompt")[i % 2], TEST_CAPTION_SEED + i, "train").en for i, s in enumerate(scenes)

@@ -28,7 +28,7 @@ from eval.miniature.dataset import (
     tokenise_captions,
 )
 from eval.miniature.train_clip import POSITION_NAMES, scene_codes
-from eval.miniature.train_recogniser import cell_losses
+from eval.miniature.train_images import cell_losses
 from eval.miniature.training_loop import TrainingConfig, fit, scheduled_lr
 
 
