@@ -49,7 +49,7 @@ def panics_as_errors() -> Iterator[None]:
         raise RuntimeError(str(error)) from error
 
 
-def run_cli(main: Callable[[], None]) -> None:
+def run_cli(main: Callable[[], object]) -> None:
     """Run `main`; print a user's mistake as one line on stderr and exit with code 2.
 
     Parsers passed to jsonargparse must be built with `exit_on_error=False` for their errors to come here.

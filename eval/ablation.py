@@ -41,12 +41,11 @@ def load_results(out: Path, names: Iterable[str]) -> Results:
     for name in names:
         seeds = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob(f"{name}.[0-9]*.json"))]
         if seeds:
-            values_by_row[name] = {measure: _values(seeds, *where) for measure, where in ABLATION_MEASURES.items()}
+            values_by_row[name] = {
+                measure: [each[part][key] for each in seeds if key in each.get(part, {})]
+                for measure, (part, key) in ABLATION_MEASURES.items()
+            }
     return values_by_row
-
-
-def _values(seeds: Iterable[Mapping[str, Any]], part: str, key: str) -> list[float]:
-    return [each[part][key] for each in seeds if key in each.get(part, {})]
 
 
 def markdown_table(values: Results) -> str:
@@ -60,13 +59,8 @@ def markdown_table(values: Results) -> str:
 
 def dot_plot_svg(values: Results) -> str:
     """The same as dots, SVG: the measures that have values."""
-    measures_with_values = [
-        measure for measure in ABLATION_MEASURES if any(measures[measure] for measures in values.values())
-    ]
-    panels = {
-        measure: {name: measures[measure] for name, measures in values.items()} for measure in measures_with_values
-    }
-    return dot_plot(panels, list(values), t_half_width)
+    panels = {measure: {name: each[measure] for name, each in values.items()} for measure in ABLATION_MEASURES}
+    return dot_plot({name: panel for name, panel in panels.items() if any(panel.values())}, list(values), t_half_width)
 
 
 def mean_and_half_width(values: Sequence[float]) -> str:
@@ -110,7 +104,7 @@ def parse_args(arguments: list[str] | None) -> Namespace:
 
 
 def run_ablation(arguments: list[str] | None = None) -> str:
-    """Run what is missing, seed by seed, and write and return the table."""
+    """Run what is missing, seed by seed, and write, print and return the table."""
     args = parse_args(arguments)
     if not (args.rows / "base.yaml").is_file():
         raise UserError(f"--rows {args.rows}: no base.yaml in it")
@@ -123,9 +117,11 @@ def run_ablation(arguments: list[str] | None = None) -> str:
             if not (args.out / f"{name}.{seed}.json").is_file():
                 write_json(_run_row(args, name, seed), args.out / f"{name}.{seed}.json")
     seed_values = load_results(args.out, names)
-    write_text(markdown_table(seed_values), args.out / "table.md")
+    table = markdown_table(seed_values)
+    write_text(table, args.out / "table.md")
     write_text(dot_plot_svg(seed_values), args.out / "table.svg")
-    return markdown_table(seed_values)
+    print(table)
+    return table
 
 
 def _run_row(args: Namespace, name: str, seed: int) -> dict[str, Any]:
@@ -133,14 +129,14 @@ def _run_row(args: Namespace, name: str, seed: int) -> dict[str, Any]:
     folder = args.out / f"{name}.{seed}"
     student, files = folder / "student", [args.rows / "base.yaml"]
     files += [args.rows / f"{name}.yaml"] if name != "base" else []
-    seconds = _call("scripts/distill.py", *(each for file in files for each in ("--config", str(file))),
-          "--teacher", args.teacher, "--data.corpus", str(args.corpus), "--train.seed", str(seed),
-          "--data.token_store", str(args.out / "tokens"), "--out_dir", str(folder / "run"))  # fmt: skip
-    _call("scripts/export.py", "--run", str(folder / "run"), "--out", str(student))
-    image_arguments = ["--images", str(args.images)] if args.images else ["--image-features", str(args.image_features)]
-    _call("-m", "eval.flickr30k_cn", "--student", str(student), "--clip", args.teacher,
-          "--title", args.data.stem, "--data", str(args.data), *image_arguments,
-          "--out", str(folder / "retrieval.json"))  # fmt: skip
+    configs = [word for file in files for word in ("--config", file)]
+    seconds = _call("scripts/distill.py", *configs, "--teacher", args.teacher, "--data.corpus", args.corpus,
+                    "--train.seed", seed, "--data.token_store", args.out / "tokens",
+                    "--out_dir", folder / "run")  # fmt: skip
+    _call("scripts/export.py", "--run", folder / "run", "--out", student)
+    gallery = ("--images", args.images) if args.images else ("--image-features", args.image_features)
+    _call("-m", "eval.flickr30k_cn", "--student", student, "--clip", args.teacher, "--title", args.data.stem,
+          "--data", args.data, *gallery, "--out", folder / "retrieval.json")  # fmt: skip
     retrieval = json.loads((folder / "retrieval.json").read_text(encoding="utf-8"))
     record: dict[str, Any] = {
         "row": name, "seed": seed, "files": {file.name: file.read_text(encoding="utf-8") for file in files},
@@ -150,37 +146,25 @@ def _run_row(args: Namespace, name: str, seed: int) -> dict[str, Any]:
         "commit": commit(), "cost": {"seconds": seconds},
     }  # fmt: skip
     if args.pipeline:
-        _call("-m", "eval.generation", "--pipeline", args.pipeline, "--student", str(student),
-              "--prompts", str(args.prompts), "--recogniser", str(args.recogniser), "--limit", str(args.drawn),
-              "--seeds", "1", "--drawing.steps", "12", "--out", str(folder / "drawn"))  # fmt: skip
-        generation = json.loads((folder / "drawn" / "result.json").read_text(encoding="utf-8"))
-        record["drawn"] = {
-            f"{measure}.{who}": value["mean"]
-            for measure in ("psnr", "prediction_error", "things", "read_exact") for who,
-                value in generation[measure].items()
-        }  # fmt: skip
-        record["drawn"] |= {
-            f"things_share.{who}": 100 * share for who, share in generation["things_share_of_teacher"].items()
-        }
+        _call("-m", "eval.generation", "--pipeline", args.pipeline, "--student", student, "--prompts", args.prompts,
+              "--recogniser", args.recogniser, "--limit", args.drawn, "--seeds", 1, "--drawing.steps", 12,
+              "--out", folder / "drawn")  # fmt: skip
+        drawn = json.loads((folder / "drawn" / "result.json").read_text(encoding="utf-8"))
+        measures = ("psnr", "prediction_error", "things", "read_exact")
+        record["drawn"] = {f"{measure}.{who}": each["mean"] for measure in measures
+                           for who, each in drawn[measure].items()}  # fmt: skip
+        shares = drawn["things_share_of_teacher"].items()
+        record["drawn"] |= {f"things_share.{who}": 100 * share for who, share in shares}
     return record
 
 
-def _call(*arguments: str) -> float:
+def _call(*arguments: str | int | Path) -> float:
     """Run one of the project's commands; returns its CPU seconds."""
-    before = _children_seconds()
-    run_subcommand(*arguments)
-    return _children_seconds() - before
-
-
-def _children_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def main() -> None:
-    """Run an ablation and print its table."""
-    print(run_ablation())
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run_subcommand(*map(str, arguments))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(run_ablation)

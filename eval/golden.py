@@ -6,9 +6,9 @@ repository, and so runs beside old releases of transformers and diffusers.
 """
 
 import importlib
-import importlib.metadata
 import json
 import math
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,7 @@ from torch import Tensor
 from data.cli import UserError, one_line, panics_as_errors, run_cli
 from data.files import check_writable, write_json
 
-PRECISIONS = {
-    "fp32": (torch.float32, 1e-4),
-    "fp16": (torch.float16, 2e-2),
-    "bf16": (torch.bfloat16, 1.5e-1),
-}
+PRECISIONS = {"fp32": (torch.float32, 1e-4), "fp16": (torch.float16, 2e-2), "bf16": (torch.bfloat16, 1.5e-1)}
 """Type, and the largest allowed difference of any state, as a share of the largest recorded one."""
 
 
@@ -55,12 +51,10 @@ def check_export(student: Path, pipeline: Path | None = None) -> dict[str, Any]:
     ids, states = vectors["input_ids"], vectors["last_hidden_state"]
     equal_ids = {name: _equal_ids(tokenizer, prompts, ids) for name, tokenizer in tokenizers(student).items()}
     rows = {name: _compare_precision(student, vectors, dtype, bound) for name, (dtype, bound) in PRECISIONS.items()}
+    versions = {name: version(name) for name in ("torch", "transformers", "tokenizers", "diffusers")}
     result: dict[str, Any] = {
-        "versions": library_versions(),
-        "prompts": len(prompts),
-        "equal_ids": equal_ids,
-        "precisions": rows,
-    }
+        "versions": versions, "prompts": len(prompts), "equal_ids": equal_ids, "precisions": rows,
+    }  # fmt: skip
     holds = all(row["holds"] for row in rows.values()) and min(equal_ids.values()) == len(prompts)
     if pipeline is not None:
         pipeline_difference = _max_difference(pipeline_states(pipeline, prompts), states)
@@ -71,13 +65,10 @@ def check_export(student: Path, pipeline: Path | None = None) -> dict[str, Any]:
 
 def _compare_precision(student: Path, vectors: dict[str, Tensor], dtype: torch.dtype, bound: float) -> dict[str, Any]:
     states, features = vectors["last_hidden_state"], vectors["text_embeds"]
+    recorded = {"states": states, "encoder": states, "features": features}
     computed = outputs(student, vectors["input_ids"], dtype)
-    row: dict[str, Any] = {
-        "states": _max_difference(computed["states"], states),
-        "encoder": _max_difference(computed["encoder"], states),
-        "features": _max_difference(computed["features"], features),
-        "cosine": float(torch.cosine_similarity(computed["features"], features).min()),
-    }
+    row = {name: _max_difference(computed[name], vector) for name, vector in recorded.items()}
+    row["cosine"] = float(torch.cosine_similarity(computed["features"], features).min())
     return {**row, "holds": max(row["states"], row["encoder"]) <= bound * float(states.abs().max())}
 
 
@@ -89,12 +80,12 @@ def load_golden(student: Path) -> tuple[list[str], dict[str, Tensor]]:
         "".join(prompts).encode()  # texts without half characters
         vectors: dict[str, Tensor] = load_file(folder / "vectors.safetensors")
     except Exception as error:  # damaged files raise anything
-        problem = f"no golden vectors to read ({one_line(error)})"
-        raise UserError(f"{student}: {problem}; export with --parts golden") from error
+        raise UserError(
+            f"{student}: no golden vectors to read ({one_line(error)}); export with --parts golden"
+        ) from error
     if not isinstance(prompts, list) or not prompts:
         raise UserError(f"{folder / 'prompts.json'}: no list of prompts; export again with --parts golden")
-    kinds: Any = transformers
-    mismatch = _vector_problem(vectors, len(prompts), _load(kinds.CLIPTextConfig, student))
+    mismatch = _vector_problem(vectors, len(prompts), _load(transformers.CLIPTextConfig, student))
     if mismatch is not None:
         raise UserError(f"{folder / 'vectors.safetensors'}: {mismatch}; export again with --parts golden")
     return prompts, vectors
@@ -126,30 +117,25 @@ def tokenizers(student: Path) -> dict[str, Any]:
     CLIPTokenizer of transformers 4 stops after CLIP's own 48,894 merges, that of transformers 5 does not separate
     Chinese from other letters.
     """
-    kinds: Any = transformers
     return {
-        "AutoTokenizer": _load(kinds.AutoTokenizer, student),
-        "AutoTokenizer, tokenizer/": _load(kinds.AutoTokenizer, student / "tokenizer"),
-        "PreTrainedTokenizerFast, tokenizer/": _load(kinds.PreTrainedTokenizerFast, student / "tokenizer"),
+        "AutoTokenizer": _load(transformers.AutoTokenizer, student),
+        "AutoTokenizer, tokenizer/": _load(transformers.AutoTokenizer, student / "tokenizer"),
+        "PreTrainedTokenizerFast, tokenizer/": _load(transformers.PreTrainedTokenizerFast, student / "tokenizer"),
     }
 
 
 @torch.no_grad()
 def outputs(student: Path, ids: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     """States and features of the model at the root, and states of `text_encoder/`, computed in `dtype`."""
-    kinds: Any = transformers
-    model = _load(kinds.CLIPTextModelWithProjection, student, use_safetensors=True).to(dtype).eval()
-    text_encoder = _load(kinds.CLIPTextModel, student / "text_encoder", use_safetensors=True).to(dtype).eval()
+    model = _load(transformers.CLIPTextModelWithProjection, student, use_safetensors=True).to(dtype).eval()
+    text_encoder = _load(transformers.CLIPTextModel, student / "text_encoder", use_safetensors=True).to(dtype).eval()
     try:
         model_outputs, encoder = model(input_ids=ids), text_encoder(input_ids=ids).last_hidden_state
     except Exception as error:  # a config that loads may still be of a model that cannot be computed
         problem = f"its model or text_encoder/ cannot run ({one_line(error)})"
         raise UserError(f"{student}: {problem}; export it again") from error
-    return {
-        "states": model_outputs.last_hidden_state.float(),
-        "features": model_outputs.text_embeds.float(),
-        "encoder": encoder.float(),
-    }
+    computed = {"states": model_outputs.last_hidden_state, "features": model_outputs.text_embeds, "encoder": encoder}
+    return {name: tensor.float() for name, tensor in computed.items()}
 
 
 @torch.no_grad()
@@ -170,12 +156,6 @@ def _load(kind: Any, folder: Path, **settings: object) -> Any:  # noqa: ANN401  
             return kind.from_pretrained(folder, **settings)
     except Exception as error:  # damaged files raise anything
         raise UserError(f"{folder}: cannot be loaded ({one_line(error)}); export it again") from error
-
-
-def library_versions() -> dict[str, str]:
-    """Releases of the libraries that the numbers depend on."""
-    names = ("torch", "transformers", "tokenizers", "diffusers")
-    return {name: importlib.metadata.version(name) for name in names}
 
 
 def golden_report(report: dict[str, Any]) -> str:

@@ -76,10 +76,5 @@ def run_nouns(arguments: list[str] | None = None) -> RetrievalResult:
     return score_benchmark(options.title or title, benchmark, options).publish(options.out)
 
 
-def main() -> None:
-    """Score a student beside its teacher; see the head of this file for the options."""
-    run_nouns()
-
-
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(run_nouns)

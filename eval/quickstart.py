@@ -6,6 +6,7 @@ again.
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,80 +37,31 @@ def main(
         scenes: Unseen scenes of the retrieval benchmark.
         drawn: How many of them are drawn.
     """
-    world, clip, result = folder / "world", str(models / "clip"), folder / "retrieval.json"
-    if not (world / "test" / "prompts.jsonl").is_file():
-        run_subcommand("-m", "data.miniature", "--out", str(world), "--pairs", str(pairs), "--scenes", str(scenes),
-             "--pictures", "true")  # fmt: skip
-    if not (folder / "corpus" / "report.json").is_file():
-        _write_corpus_config(world)
-        run_subcommand("-m", "data.build", str(world / "corpus.yaml"), "--out", str(folder / "corpus"))
-    if not list((folder / "corpus" / "train").glob("augmented-*.parquet")):
-        run_subcommand("-m", "data.augment", str(folder / "corpus"), "--switched", "0.6")
-    geometry = folder / "unet.safetensors"
-    if not geometry.is_file():
-        run_subcommand("-m", "distill.unet_geometry", "--unet", str(models / "pipeline"), "--out", str(geometry))
-    run_subcommand(
-        "scripts/distill.py",
-        "--config",
-        "configs/quickstart.yaml",
-        "--teacher",
-        clip,
-        "--data.corpus",
-        str(folder / "corpus"),
-        "--losses.unet_geometry",
-        str(geometry),
-        "--out_dir",
-        str(folder / "run"),
-    )
-    run_subcommand("scripts/export.py", "--run", str(folder / "run"), "--out", str(folder / "student"))
-    run_subcommand(
-        "-m",
-        "eval.flickr30k_cn",
-        "--student",
-        str(folder / "student"),
-        "--clip",
-        clip,
-        "--data",
-        str(world / "test" / "captions.jsonl"),
-        "--images",
-        str(world / "test" / "images"),
-        "--title",
-        "The miniature",
-        "--out",
-        str(result),
-    )
-    run_subcommand(
-        "-m",
-        "eval.generation",
-        "--pipeline",
-        str(models / "pipeline"),
-        "--student",
-        str(folder / "student"),
-        "--prompts",
-        str(world / "test" / "prompts.jsonl"),
-        "--recogniser",
-        str(models / "recogniser"),
-        "--limit",
-        str(drawn),
-        "--seeds",
-        "1",
-        "--out",
-        str(folder / "drawn"),
-    )
-    run_subcommand(
-        "-m",
-        "eval.report",
-        str(result),
-        str(folder / "run"),
-        str(folder / "drawn"),
-        "--images",
-        str(world / "test" / "images"),
-        "--title",
-        "Yuqiao quickstart",
-        "--out",
-        str(folder / "report.html"),
-    )
-    print(_summary_line(json.loads(result.read_text(encoding="utf-8")), folder))
+
+    def run(command: str, output: str | None = None) -> None:
+        """Run a command of this repository, unless its `output` is there already."""
+        if output is None or not any(folder.glob(output)):
+            values = {"folder": folder, "models": models, "pairs": pairs, "scenes": scenes, "drawn": drawn}
+            run_subcommand(*(word.format(**values) for word in shlex.split(command)))
+
+    run("-m data.miniature --out {folder}/world --pairs {pairs} --scenes {scenes} --pictures true",
+        "world/test/prompts.jsonl")  # fmt: skip
+    _write_corpus_config(folder / "world")
+    run("-m data.build {folder}/world/corpus.yaml --out {folder}/corpus", "corpus/report.json")
+    run("-m data.augment {folder}/corpus --switched 0.6", "corpus/train/augmented-*.parquet")
+    run("-m distill.unet_geometry --unet {models}/pipeline --out {folder}/unet.safetensors", "unet.safetensors")
+    run("scripts/distill.py --config configs/quickstart.yaml --teacher {models}/clip --data.corpus {folder}/corpus"
+        " --losses.unet_geometry {folder}/unet.safetensors --out_dir {folder}/run")  # fmt: skip
+    run("scripts/export.py --run {folder}/run --out {folder}/student")
+    run("-m eval.flickr30k_cn --student {folder}/student --clip {models}/clip --data {folder}/world/test/captions.jsonl"
+        " --images {folder}/world/test/images --title 'The miniature' --out {folder}/retrieval.json")  # fmt: skip
+    run("-m eval.generation --pipeline {models}/pipeline --student {folder}/student"
+        " --prompts {folder}/world/test/prompts.jsonl --recogniser {models}/recogniser --limit {drawn} --seeds 1"
+        " --out {folder}/drawn")  # fmt: skip
+    run("-m eval.report {folder}/retrieval.json {folder}/run {folder}/drawn --images {folder}/world/test/images"
+        " --title 'Yuqiao quickstart' --out {folder}/report.html")  # fmt: skip
+    result = json.loads((folder / "retrieval.json").read_text(encoding="utf-8"))
+    print(_summary_line(result, folder))
 
 
 def _write_corpus_config(world: Path) -> None:

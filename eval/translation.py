@@ -156,10 +156,5 @@ def _terminal_line(row: Mapping[str, Any]) -> str:
     return f"{where} BLEU {row['bleu']:6.2f} [{low:.2f}, {high:.2f}]  chrF {row['chrf']:6.2f}"
 
 
-def main() -> None:
-    """Score a student beside its teacher, and the translators."""
-    run_translation()
-
-
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(run_translation)

@@ -152,10 +152,5 @@ def _terminal_line(name: str, scores: dict[str, Any]) -> str:
     )
 
 
-def main() -> None:
-    """Score a student on aligned prompts."""
-    run_prompts()
-
-
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(run_prompts)

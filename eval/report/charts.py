@@ -15,10 +15,11 @@ DOT_PLOT_STYLE = (
 )
 
 
+Values = Sequence[float]
+
+
 def dot_plot(
-    panels: Mapping[str, Mapping[str, Sequence[float]]],
-    rows: Sequence[str],
-    half_width: Callable[[Sequence[float]], float],
+    panels: Mapping[str, Mapping[str, Values]], rows: Sequence[str], half_width: Callable[[Values], float]
 ) -> str:
     """An SVG file with panels[measure][row] = values by seed, rows in their order, and mean +- half_width(values).
 
@@ -41,9 +42,9 @@ def dot_plot(
 def _panel(
     left: float,
     measure: str,
-    values_by_row: Mapping[str, Sequence[float]],
+    values_by_row: Mapping[str, Values],
     rows: Sequence[str],
-    half_width: Callable[[Sequence[float]], float],
+    half_width: Callable[[Values], float],
 ) -> str:
     low, high = _value_span([value for values in values_by_row.values() for value in values])
     bottom = _row_y(len(rows))

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,6 @@ from eval.speed.peer_opusfilter import compare_with_opusfilter
 from eval.speed.token_store import measure_token_store
 
 PLAIN = ("caption", "general", "subtitle", "encyclopedia", "news")  # domains whose rows are sentences
-
-
-@dataclass(frozen=True)
-class BuildSpeed:
-    """The cost of one build."""
-
-    rows: int
-    kept: int
-    seconds: float
-    pairs_a_second: float
-    cpu_seconds: float  # of all threads: independent of other work on the machine
-    peak_gib: float  # resident, of the whole process
-    phases: dict[str, float]  # seconds from reading to scoring; the rest is selection and writing
 
 
 def load_pairs(corpus: Path) -> tuple[pa.Array, pa.Array]:
@@ -63,7 +49,7 @@ def write_rows(path: Path, en: pa.Array, zh: pa.Array, rows: int) -> None:
             file.write("\n".join(lines.to_pylist()).encode() + b"\n")
 
 
-def measure_build(config: Path, out: Path, rows: int) -> BuildSpeed:
+def measure_build(config: Path, out: Path, rows: int) -> dict[str, Any]:
     """Time and peak memory of one build, in a process of its own."""
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "data.build", str(config), "--out", str(out)]
@@ -75,11 +61,16 @@ def measure_build(config: Path, out: Path, rows: int) -> BuildSpeed:
     if status:
         raise RuntimeError(errors.decode()[-2000:])
     report_json = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    scoring = sum(s["seconds"] for s in report_json["sources"])
-    peak = usage.ru_maxrss / 2**20
-    cpu = round(usage.ru_utime + usage.ru_stime, 1)
-    speed, kept = round(rows / seconds), report_json["rows_kept"]
-    return BuildSpeed(rows, kept, round(seconds, 1), speed, cpu, round(peak, 2), {"scoring": scoring})
+    return {
+        "rows": rows,
+        "kept": report_json["rows_kept"],
+        "seconds": round(seconds, 1),
+        "pairs_a_second": round(rows / seconds),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),  # of all threads: other work does not count
+        "peak_gib": round(usage.ru_maxrss / 2**20, 2),  # resident, of the whole process
+        # Seconds from reading to scoring; the rest is selection and writing.
+        "phases": {"scoring": sum(source["seconds"] for source in report_json["sources"])},
+    }
 
 
 def build_config(folder: Path, tsv: Path, benchmarks: list[str]) -> Path:
@@ -121,9 +112,8 @@ def _measure_builds(args: Namespace, result: dict[str, Any]) -> None:
         tsv = args.work / f"rows-{rows}.tsv"
         write_rows(tsv, en, zh, rows)
         config = build_config(args.work, tsv.resolve(), [str(Path(b).resolve()) for b in args.benchmarks])
-        measured = measure_build(config, args.work / f"corpus-{rows}", rows)
-        print(f"{rows:>12,} rows: {json.dumps(asdict(measured))}", flush=True)
-        result["builds"].append(asdict(measured))
+        result["builds"].append(measure_build(config, args.work / f"corpus-{rows}", rows))
+        print(f"{rows:>12,} rows: {json.dumps(result['builds'][-1])}", flush=True)
         tsv.unlink()
     result["opusfilter"] = []
     for rows in args.opusfilter_rows if args.opusfilter else []:

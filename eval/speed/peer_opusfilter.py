@@ -6,10 +6,9 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.dataset as ds
 import yaml
@@ -29,12 +28,8 @@ OUR_LIMITS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class CommandSeconds:
-    """Seconds of one command, by the wall clock and CPU time of all its processes; start-up counts."""
-
-    wall: float
-    cpu: float
+CommandSeconds = dict[Literal["wall", "cpu"], float]
+"""Seconds of one command, by the wall clock and CPU time of all its processes; start-up counts."""
 
 
 def _run(command: list[str]) -> CommandSeconds:
@@ -42,7 +37,7 @@ def _run(command: list[str]) -> CommandSeconds:
     subprocess.run(command, check=True, capture_output=True)
     wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return CommandSeconds(round(wall, 2), round(cpu, 2))
+    return {"wall": round(wall, 2), "cpu": round(cpu, 2)}
 
 
 def compare_with_opusfilter(python: Path, tsv: Path, work: Path, runs: int) -> dict[str, Any]:
@@ -57,26 +52,23 @@ def compare_with_opusfilter(python: Path, tsv: Path, work: Path, runs: int) -> d
         seconds, peer_rows = _run_opusfilter(python, pairs, work / "opusfilter")
         peer_timings.append(seconds)
         our_timings.append(_run_build(tsv, work)[0])
-    peer_median, our_median = _median(peer_timings), _median(our_timings)
+    timings = {"opusfilter": peer_timings, "ours": our_timings}
+    wall = {name: median(each["wall"] for each in runs) for name, runs in timings.items()}
+    cpu = {name: median(each["cpu"] for each in runs) for name, runs in timings.items()}
     agreed = sum((n in peer_rows) == (n in our_rows) for n in range(len(pairs)))
     return {
         "rows": len(pairs),
-        "opusfilter": [asdict(each) for each in peer_timings],
-        "ours": [asdict(each) for each in our_timings],
-        "opusfilter_pairs_a_second": round(len(pairs) / peer_median.wall),
-        "our_pairs_a_second": round(len(pairs) / our_median.wall),
-        "ratio": round(peer_median.wall / our_median.wall, 1),
-        "cpu_ratio": round(peer_median.cpu / our_median.cpu, 1),
+        **timings,
+        "opusfilter_pairs_a_second": round(len(pairs) / wall["opusfilter"]),
+        "our_pairs_a_second": round(len(pairs) / wall["ours"]),
+        "ratio": round(wall["opusfilter"] / wall["ours"], 1),
+        "cpu_ratio": round(cpu["opusfilter"] / cpu["ours"], 1),
         "kept_by_opusfilter": len(peer_rows),
         "kept_by_us": len(our_rows),
         "agreement": round(agreed / len(pairs), 4),
         "only_opusfilter": [pairs[n] for n in sorted(peer_rows - our_rows)[:10]],
         "only_us": [pairs[n] for n in sorted(our_rows - peer_rows)[:10]],
     }
-
-
-def _median(runs: list[CommandSeconds]) -> CommandSeconds:
-    return CommandSeconds(median(each.wall for each in runs), median(each.cpu for each in runs))
 
 
 def _run_opusfilter(python: Path, pairs: list[list[str]], folder: Path) -> tuple[CommandSeconds, set[int]]:
@@ -94,23 +86,16 @@ def _run_opusfilter(python: Path, pairs: list[list[str]], folder: Path) -> tuple
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     seconds = _run([str(python.parent / "opusfilter"), "--overwrite", "--n-jobs", "2", str(folder / "config.yaml")])
     sides = [(folder / f"kept.{side}").read_text(encoding="utf-8").split("\n") for side in ("en", "zh")]
-    kept, row_of_pair = set[int](), dict[tuple[str, str], int]()
-    for number, pair in enumerate(pairs):
-        row_of_pair.setdefault((pair[0], pair[1]), number)
-    for en, zh in zip(*sides, strict=True):
-        if (en, zh) in row_of_pair:
-            kept.add(row_of_pair[en, zh])
-    return seconds, kept
+    first_rows = {(pair[0], pair[1]): len(pairs) - back for back, pair in enumerate(reversed(pairs), 1)}
+    return seconds, {first_rows[pair] for pair in zip(*sides, strict=True) if pair in first_rows}
 
 
 def _run_build(tsv: Path, work: Path) -> tuple[CommandSeconds, set[int]]:
     """The same rules by data.build, from reading to Parquet; its seconds and the rows that it keeps."""
     source = {"name": "rows", "domain": "general", "license": "mixed", "format": "tsv", "files": [str(tsv.resolve())]}
-    config = work / "peer.yaml"
-    config.write_text(
-        yaml.safe_dump({"sources": [source], "limits": OUR_LIMITS, "valid_per_domain": 0}), encoding="utf-8"
-    )
-    out = work / "peer-corpus"
+    config, out = work / "peer.yaml", work / "peer-corpus"
+    tree = {"sources": [source], "limits": OUR_LIMITS, "valid_per_domain": 0}
+    config.write_text(yaml.safe_dump(tree), encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     seconds = _run([sys.executable, "-m", "data.build", str(config), "--out", str(out)])
     table = ds.dataset(sorted((out / "train").glob("*.parquet"))).to_table(columns=["id"])

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +19,6 @@ from data.loader.token_store import VIEWS
 BATCH_ROWS = 1 << 18  # rows a record batch, as the store writes them
 STORE_DOMAINS = ("general", "caption", "news")
 STEPS = 200  # batches at random steps of a long run, and as many in order
-
-
-@dataclass(frozen=True)
-class IndexSpeed:
-    """Measurements of one store; times in seconds, over STEPS batches of 512 pairs."""
-
-    rows: int
-    gigabytes: float  # of the store's files
-    open_seconds: float
-    open_gib: float  # resident when open, torch included
-    drawn_gib: float  # private memory after all batches; pages of the mapped file may be dropped and do not count
-    cold_median: float  # a batch at a random step, its window drawn first; no page of the file in the page cache
-    cold_p99: float
-    cold_worst: float
-    anywhere_median: float  # the same steps again
-    anywhere_p99: float
-    anywhere_worst: float
-    onward_median: float  # the next step's batch
-    onward_p99: float
-    onward_worst: float
 
 
 def write_store(folder: Path, rows: int) -> None:
@@ -59,8 +38,13 @@ def write_store(folder: Path, rows: int) -> None:
                 writer.write_batch(batch.slice(0, min(BATCH_ROWS, left - start)))
 
 
-def measure_store(folder: Path) -> IndexSpeed:
-    """Open the store in this process and draw."""
+def measure_store(folder: Path) -> dict[str, float]:
+    """Open the store in this process and draw: seconds of a batch of 512 pairs, and memory.
+
+    `open_gib` is resident when open, torch included; `drawn_gib` is private memory after all batches: pages of the
+    mapped file may be dropped and do not count. A `cold` batch is at a random step, whose window is drawn first, with
+    no page of the file in the page cache; `anywhere` are the same steps again; `onward` is the next step's batch.
+    """
     from data.loader.batches import BatchDataset, BatchSchedule, Vocabulary
     from data.loader.mixture import MixtureConfig, mixture_stages
     from data.loader.token_store import TokenStore
@@ -82,8 +66,14 @@ def measure_store(folder: Path) -> IndexSpeed:
         batches[step]
         times.append(time.perf_counter() - started)
     size = sum(path.stat().st_size for path in files) / 1e9
-    percentiles = np.percentile(np.reshape(times, (3, STEPS)), [50, 99, 100], axis=1).T.ravel().round(4).tolist()
-    return IndexSpeed(sum(sizes.values()), round(size, 1), round(opened, 4), resident, _gib("RssAnon"), *percentiles)
+    measured = {
+        "rows": sum(sizes.values()), "gigabytes": round(size, 1), "open_seconds": round(opened, 4),
+        "open_gib": resident, "drawn_gib": _gib("RssAnon"),
+    }  # fmt: skip
+    for name, seconds in zip(("cold", "anywhere", "onward"), np.reshape(times, (3, STEPS)), strict=True):
+        quantiles = zip(("median", "p99", "worst"), np.percentile(seconds, [50, 99, 100]), strict=True)
+        measured |= {f"{name}_{quantile}": round(float(value), 4) for quantile, value in quantiles}
+    return measured
 
 
 def drop_page_cache(files: Sequence[Path]) -> None:
@@ -115,7 +105,7 @@ def main() -> None:
     """Measure the store of the command line."""
     parser = ArgumentParser(prog="eval.speed.token_store", description=__doc__)
     parser.add_argument("store", type=Path)
-    print(json.dumps(asdict(measure_store(parser.parse_args().store))))
+    print(json.dumps(measure_store(parser.parse_args().store)))
 
 
 if __name__ == "__main__":

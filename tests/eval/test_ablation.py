@@ -67,8 +67,8 @@ def test_rows_and_seeds_that_are_there_are_not_run_again(
         "settings": {"sha256": {"features": "0"}},
     }  # fmt: skip
 
-    def call(*command: str) -> float:
-        called.append(command)
+    def call(*words: str | int | Path) -> float:
+        called.append(command := tuple(map(str, words)))
         if "eval.flickr30k_cn" in command:
             Path(command[-1]).parent.mkdir(parents=True, exist_ok=True)
             Path(command[-1]).write_text(json.dumps(result))
