@@ -100,9 +100,9 @@ class ClipLearner(nn.Module):
     def _nouns(self, states: Tensor, noun: Tensor, kinds: Tensor, truth: Tensor) -> Tensor:
         """Kind, colour, size and number of a thing, from the state where its phrase ends."""
         row, thing = (noun >= 0).nonzero(as_tuple=True)
-        kind, fields = kinds[row, thing], (len(COLOURS), len(SIZES), 4)
-        logits = torch.split(self.nouns(states[row, noun[row, thing].long()]), (len(KINDS), *fields), 1)
-        facts = torch.split(truth[row, kind].long(), (1, *fields, len(POSITION_NAMES)), 1)
+        kind, fields = kinds[row, thing], [len(COLOURS), len(SIZES), 4]
+        logits = torch.split(self.nouns(states[row, noun[row, thing].long()]), [len(KINDS), *fields], 1)
+        facts = torch.split(truth[row, kind].long(), [1, *fields, len(POSITION_NAMES)], 1)
         targets = (kind, *(each.argmax(1) for each in facts[1:4]))
         losses = [F.cross_entropy(found, target) for found, target in zip(logits, targets, strict=True)]
         return 0.3 * (losses[0] + losses[1] + losses[2] + losses[3])
