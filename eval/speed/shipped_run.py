@@ -152,7 +152,8 @@ def random_geometry(width: int, queries: int = 64) -> Geometry:
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator) * shape[-1] ** -0.5
+        scale: float = shape[-1] ** -0.5
+        return torch.randn(*shape, generator=generator) * scale
 
     layers = tuple(
         CrossAttention(str(number), 8, (inner // 8) ** -0.5, random(queries, inner), random(inner, width),

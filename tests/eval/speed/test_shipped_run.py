@@ -24,7 +24,7 @@ def test_launches_by_hand() -> None:
         torch.empty(5)
     assert dict(counter.kernels) == {"mm": 1, "sum": 1}
     with LaunchCounter() as counter:
-        (one @ weight).sum().backward()
+        (one @ weight).sum().backward()  # type: ignore[no-untyped-call]
     # Forward two; backward: the one that starts it, and one product for the weight (the sum's gradient is a view).
     assert dict(counter.kernels) == {"mm": 2, "sum": 1, "ones_like": 1}
 
