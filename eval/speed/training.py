@@ -29,6 +29,7 @@ from distill import loading
 from distill.train.batch import BatchLoader
 from distill.train.config import ResolvedConfig, parse_config
 from distill.train.main import make_accelerator
+from distill.train.run_folder import with_precision
 from distill.train.setup import build_setup, prepare_run
 from distill.train.trainer import Trainer
 from eval.speed import measure
@@ -112,7 +113,9 @@ def _config(args: Namespace) -> ResolvedConfig:
         "data.mixture.weights": f"{{{args.domain}: 1.0}}", "train.batch_size": args.batch_size,
         "train.full_share": args.full_share, "train.english_every": args.english_every,
     }  # fmt: skip
-    return parse_config([part for key, value in options.items() for part in (f"--{key}", str(value))])
+    resolved = parse_config([part for key, value in options.items() for part in (f"--{key}", str(value))])
+    # The peer and the result have the precision that the trainer computes in.
+    return ResolvedConfig(with_precision(resolved.run, make_accelerator(resolved.run).device))
 
 
 def _build_bench(resolved: ResolvedConfig, args: Namespace) -> TrainingBench:
