@@ -1,4 +1,4 @@
-"""Counts kernel launches and all_reduces by dispatch: known on a CPU, the same on a GPU."""
+"""Counts kernel launches and all_reduces by dispatch, which needs no GPU."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ _SCALARS = 4096
 class LaunchCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is half typed
     """Counts, while it is entered, the operators that launch a kernel on a GPU, and the all_reduces among processes.
 
-    Views, allocations and reads of metadata launch nothing; every other operator counts one, a fused one too. An
+    Views, allocations and reads of metadata launch nothing; every other operator counts one, a fused one too. On a CPU
+    the towers use plain attention, whose operators are more than the fused kernel of a GPU: an upper bound. An
     all_reduce of at most 4,096 values counts as scalar as well: it costs its latency alone.
     """
 

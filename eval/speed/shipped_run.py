@@ -24,9 +24,9 @@ from data.cli import UserError
 from distill.distributed import resolve_precision
 from distill.geometry import CrossAttention, Geometry, kv_quadratic_form
 from distill.loading import load_clip_tokenizer
-from distill.train.config import ResolvedConfig, parse_config
+from distill.train.config import ResolvedConfig, RunConfig, parse_config
 from distill.train.main import make_accelerator
-from distill.train.setup import build_setup, prepare_run
+from distill.train.setup import TrainSetup, build_setup, prepare_run
 from distill.train.trainer import Trainer
 from distill.unet_geometry import write_geometry
 from eval.speed.launches import LaunchCounter
@@ -113,7 +113,7 @@ def measure_run(options: ShippedRunOptions) -> dict[str, Any]:
         "pairs a second": round(pairs_per_second, 2),
         "tokens a second": round(sum(count_tokens(batch, *eos_ids) for batch in batches) / seconds),
         "MFU": round(flops / seconds / peak_flops(torch.bfloat16 if precision == "bf16" else torch.float32), 3),
-        "peak memory, GiB": _peak_memory(accelerator.device),
+        "peak memory, GiB": _peak_memory(accelerator.device) | _expected_memory(setup, config),
         "hours": {name: round(pairs / pairs_per_second / 3600, 1) for name, pairs in PROJECTED_PAIRS.items()},
     }  # fmt: skip
     if options.launches:
@@ -181,6 +181,12 @@ def fake_processes(count: int) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _expected_memory(setup: TrainSetup, config: RunConfig) -> dict[str, float]:
+    """What distill/train/memory.py expects on a GPU, for the measured batch, where it covers the student."""
+    expected = setup.expected_memory(config, 1)
+    return {"expected on a GPU": round(expected["peak"] / 2**30, 2)} if expected else {}
 
 
 def _peak_memory(device: torch.device) -> dict[str, float]:

@@ -67,6 +67,7 @@ def test_the_command(config: Path, teacher: Path, corpus: Path, tmp_path: Path) 
     hours = result["hours"]
     assert hours["150 M pairs"] == pytest.approx(150e6 / result["pairs a second"] / 3600, rel=0.01)
     assert hours["41 M pairs"] == pytest.approx(hours["150 M pairs"] * 41 / 150, rel=0.01)
+    assert result["peak memory, GiB"].keys() == {"resident, whole process", "expected on a GPU"}
     assert all(value > 0 for value in result["peak memory, GiB"].values())
     padded, full = result["launches"]["padded step"], result["launches"]["max-length step"]
     assert full["kernels"] > padded["kernels"] > 100
