@@ -74,7 +74,7 @@ def parse_options(arguments: list[str] | None) -> GenerationOptions:
     """The command line, checked."""
     parser = ArgumentParser(prog="python -m eval.generation", description=__doc__, exit_on_error=False)
     parser.add_class_arguments(GenerationOptions, as_positional=False)
-    options = GenerationOptions(**vars(parser.instantiate_classes(parser.parse_args(arguments))))
+    options = GenerationOptions(**vars(parser.instantiate(parser.parse_args(arguments))))
     sampling = options.drawing
     if min(options.seeds, sampling.steps, sampling.batch or 1) < 1 or (options.limit is not None and options.limit < 2):
         raise UserError("--seeds, --drawing.steps and --drawing.batch are at least 1, --limit at least 2")
