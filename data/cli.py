@@ -133,8 +133,8 @@ def _message(error: "ErrorDetails", schema: type) -> str:
 
 
 _EXPECTED = {
-    "float": "a number", "int": "a whole number", "bool": "true or false", "string": "text", "path": "a path",
-    "dict": "a mapping", "list": "a list", "tuple": "a list",
+    "float": "a number", "finite": "a finite number", "int": "a whole number", "bool": "true or false",
+    "string": "text", "path": "a path", "dict": "a mapping", "list": "a list", "tuple": "a list",
 }  # fmt: skip
 
 

@@ -191,11 +191,13 @@ def load_corpus_config(path: Path) -> ResolvedCorpus:
 def _parse_source(entry: dict[str, Any], location: str) -> Source:
     name, format_name = entry.get("name", "no name"), entry.get("format")
     where = f"{location} ({name}): "
-    if format_name not in FORMATS:
+    if not isinstance(format_name, str) or format_name not in FORMATS:
         raise UserError(f"{where}format {format_name!r} is not one of {', '.join(FORMATS)}")
     source = checked_config({key: entry[key] for key in entry if key != "format"}, FORMATS[format_name], where)
     if not source.paths:
         raise UserError(f"{where}files is empty; name at least one")
+    if any("\0" in path for path in source.paths):
+        raise UserError(f"{where}a path holds a NUL character; in quotes write a backslash twice")
     if not source.license.strip():
         raise UserError(f"{where}license is empty; name the licence that the publisher states")
     if not source.name or not all(c.isalnum() or c in "-_." for c in source.name) or source.name[0] == ".":
