@@ -4,8 +4,8 @@ import base64
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -200,9 +200,14 @@ def test_translate_then_teacher_adds_its_row(translator: Path, clip: Path, stude
     assert "mt+teacher-zh/teacher-en" in [ratio.name for ratio in result.ratios]
 
 
-@pytest.mark.parametrize("benchmark", [flickr30k_cn, nouns, translation])
+@pytest.mark.parametrize("command", [flickr30k_cn.main, nouns.run_nouns, translation.run_translation])
 def test_every_benchmark_takes_a_translator(
-    benchmark: ModuleType, student: Path, clip: Path, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Callable[[], object],
+    student: Path,
+    clip: Path,
+    files: Files,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Seen by its mistake, which comes before any picture is looked at."""
     pairs = [(en, zh) for en, zh in zip(small.ENGLISH, small.KINDS, strict=True)]
@@ -210,18 +215,18 @@ def test_every_benchmark_takes_a_translator(
     for language, texts in (("zh", small.KINDS), ("en", small.ENGLISH)):
         (tmp_path / f"{language}.txt").write_text("\n".join(texts), encoding="utf-8")
     data = {
-        nouns: ["--data", str(tmp_path / "zh.txt"), "--english", str(tmp_path / "en.txt")],
-        translation: ["--data", str(tmp_path / "corpus")],
-    }.get(benchmark, ["--data", str(files.jsonl)])
+        nouns.run_nouns: ["--data", str(tmp_path / "zh.txt"), "--english", str(tmp_path / "en.txt")],
+        translation.run_translation: ["--data", str(tmp_path / "corpus")],
+    }.get(command, ["--data", str(files.jsonl)])
     words = ["--student", str(student), "--clip", str(clip), "--translator", str(tmp_path / "absent"), *data]
     words += ["--title", "A few pictures"]
-    monkeypatch.setattr(sys, "argv", [benchmark.__name__, *words])
+    monkeypatch.setattr(sys, "argv", ["benchmark", *words])
     with pytest.raises(UserError, match=r"--translator .*/absent: no such folder"):
-        benchmark.main()
+        command()
     words[1] = str(tmp_path / "nobody")
-    monkeypatch.setattr(sys, "argv", [benchmark.__name__, *words])
+    monkeypatch.setattr(sys, "argv", ["benchmark", *words])
     with pytest.raises(UserError, match=r"--student .*/nobody: no such folder"):  # known before hours of translation
-        benchmark.main()
+        command()
 
 
 def test_nothing_to_translate(translator: Path, clip: Path, student: Path, files: Files, tmp_path: Path) -> None:
