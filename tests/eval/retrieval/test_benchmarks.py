@@ -214,10 +214,11 @@ def test_every_benchmark_takes_a_translator(
     write_shard(tmp_path / "corpus" / "valid" / "0.parquet", pairs, ["words"] * len(pairs))
     for language, texts in (("zh", small.KINDS), ("en", small.ENGLISH)):
         (tmp_path / f"{language}.txt").write_text("\n".join(texts), encoding="utf-8")
-    data = {
+    data_of: dict[Callable[[], object], list[str]] = {
         nouns.run_nouns: ["--data", str(tmp_path / "zh.txt"), "--english", str(tmp_path / "en.txt")],
         translation.run_translation: ["--data", str(tmp_path / "corpus")],
-    }.get(command, ["--data", str(files.jsonl)])
+    }
+    data = data_of.get(command, ["--data", str(files.jsonl)])
     words = ["--student", str(student), "--clip", str(clip), "--translator", str(tmp_path / "absent"), *data]
     words += ["--title", "A few pictures"]
     monkeypatch.setattr(sys, "argv", ["benchmark", *words])
