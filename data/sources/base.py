@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data.cli import UserError
 from data.schema import RAW, TEXT, raw_batch
 from data.sources.cells import CellOptions
 from data.sources.io import expand_files
@@ -126,6 +127,13 @@ class Pair:
     sub: int = 0
     image: str = ""
     fault: str = ""
+
+
+def paired_files(name: str, en: tuple[str, ...], zh: tuple[str, ...]) -> list[tuple[str, str]]:
+    """English and Chinese files of the source `name`, paired by position; UserError where they are not equally many."""
+    if len(en) != len(zh):
+        raise UserError(f"source {name}: en has {len(en)} files, zh {len(zh)}; they pair by position")
+    return list(zip(en, zh, strict=True))
 
 
 def pair_batches(pairs: Iterator[Pair], file: int) -> Iterator[pa.RecordBatch]:

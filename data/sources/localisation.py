@@ -11,7 +11,7 @@ import pyarrow as pa
 import yaml
 
 from data.cli import UserError
-from data.sources.base import Json, Pair, Source, pair_batches
+from data.sources.base import Json, Pair, Source, pair_batches, paired_files
 from data.sources.documents import compose_yaml, load_json
 from data.sources.io import COMPRESSED, read_text
 from data.sources.tmx_sgml import local_name, segment_text
@@ -53,11 +53,7 @@ class ByKey(Source):
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield one pair an entry; `line` counts entries, or is the line where the format has lines."""
-        if len(self.en) != len(self.zh):
-            raise UserError(
-                f"source {self.name}: en has {len(self.en)} files, zh {len(self.zh)}; they pair by position"
-            )
-        for index, (en, zh) in enumerate(zip(self.en, self.zh, strict=True)):
+        for index, (en, zh) in enumerate(paired_files(self.name, self.en, self.zh)):
             yield from pair_batches(_joined(self._units(root, en), self._units(root, zh)), index)
         for index, path in enumerate(self.files, len(self.en) + len(self.zh)):
             yield from pair_batches(map(self._bilingual, self._units(root, path)), index)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pysubs2
 
 from data.cli import UserError
-from data.sources.base import Pair, PairSource, Source, pair_batches
+from data.sources.base import Pair, PairSource, Source, pair_batches, paired_files
 from data.sources.io import read_text
 
 HAN_PATTERN = re.compile(r"[\u3400-\u9fff]")
@@ -59,11 +59,7 @@ class Subtitles(Source):
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield aligned cues; `line` is the line of the English cue."""
-        if len(self.en) != len(self.zh):
-            raise UserError(
-                f"source {self.name}: en has {len(self.en)} files, zh {len(self.zh)}; they pair by position"
-            )
-        for index, (en, zh) in enumerate(zip(self.en, self.zh, strict=True)):
+        for index, (en, zh) in enumerate(paired_files(self.name, self.en, self.zh)):
             yield from pair_batches(align_cues(self._cues(root, en), self._cues(root, zh), self.overlap), index)
         for index, path in enumerate(self.files, len(self.en) + len(self.zh)):
             yield from pair_batches(map(split_languages, _merge_styles(self._cues(root, path))), index)

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pyarrow as pa
 
 from data.cli import UserError
-from data.sources.base import Pair, PairSource, Source, pair_batches
+from data.sources.base import Pair, PairSource, Source, pair_batches, paired_files
 from data.sources.io import STREAM_ERRORS, damaged_file_error, open_decompressed, read_text
 
 DOCUMENT_OR_SEGMENT = re.compile(
@@ -36,11 +36,7 @@ class Sgml(Source):
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield one pair a segment; `line` is the segment's line in the English file."""
-        if len(self.en) != len(self.zh):
-            raise UserError(
-                f"source {self.name}: en has {len(self.en)} files, zh {len(self.zh)}; they pair by position"
-            )
-        for index, (en, zh) in enumerate(zip(self.en, self.zh, strict=True)):
+        for index, (en, zh) in enumerate(paired_files(self.name, self.en, self.zh)):
             left, right = (parse_segments(read_text(root, path, self.encoding), path) for path in (en, zh))
             yield from pair_batches(_pair_segments(left, right), index)
 

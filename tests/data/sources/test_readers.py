@@ -245,3 +245,12 @@ def test_lines_of_one_sentence_are_joined() -> None:
         ("e", "9"),
     ]
     assert [r["fault"] for r in found] == ["", "joined", "joined", "", "bad", "", "joined", "joined", "joined", ""]
+
+
+@pytest.mark.parametrize("format_name", ["subtitles", "by_key", "sgml"])
+def test_files_that_pair_by_position_are_equally_many(format_name: str, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    reader = source(format_name, en=("a", "b"), zh=("c",))
+    with pytest.raises(UserError, match="en has 2 files, zh 1; they pair by position"):
+        list(reader.read(str(tmp_path)))
