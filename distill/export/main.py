@@ -22,7 +22,7 @@ from distill.export.pipeline import (
 )
 from distill.export.results import read_results
 from distill.student.xlmr import XlmrStudent
-from distill.train.run_folder import OpenedRun, open_run
+from distill.train.checkpoint import OpenedRun, open_run
 
 PartName = Literal["comfyui", "webui", "onnx", "sentence-transformers", "golden"]
 

@@ -23,21 +23,20 @@ MetricKey = Literal["t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10"
 
 @dataclass(frozen=True)
 class Metric:
-    """A retrieval metric, in percent: recall at `cutoff` in one direction; both are None for the mean recall."""
+    """A retrieval metric, in percent: a recall in one direction, or the mean of all, without."""
 
     key: MetricKey
     label: str
     direction: Literal["t2i", "i2t"] | None = None
-    cutoff: int | None = None
 
 
 METRICS = (
-    Metric("t2i_r1", "text-to-image R@1", "t2i", 1),
-    Metric("t2i_r5", "text-to-image R@5", "t2i", 5),
-    Metric("t2i_r10", "text-to-image R@10", "t2i", 10),
-    Metric("i2t_r1", "image-to-text R@1", "i2t", 1),
-    Metric("i2t_r5", "image-to-text R@5", "i2t", 5),
-    Metric("i2t_r10", "image-to-text R@10", "i2t", 10),
+    Metric("t2i_r1", "text-to-image R@1", "t2i"),
+    Metric("t2i_r5", "text-to-image R@5", "t2i"),
+    Metric("t2i_r10", "text-to-image R@10", "t2i"),
+    Metric("i2t_r1", "image-to-text R@1", "i2t"),
+    Metric("i2t_r5", "image-to-text R@5", "i2t"),
+    Metric("i2t_r10", "image-to-text R@10", "i2t"),
     Metric("mr", "mean recall"),
 )
 """All metrics, in the order in which results, tables and arrays of scores list them."""

@@ -107,25 +107,6 @@ def split_at_chinese(clip_tokenizer: CLIPTokenizer) -> PreTrainedTokenizerFast:
     )
 
 
-def tied_embeddings(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, int]:
-    """Tokens that share an embedding: id -> the id whose row it uses.
-
-    A Chinese piece means the same at the end of a run as inside it, and full-width punctuation the same as ASCII
-    punctuation; the teacher's own English rows are not tied to each other.
-    """
-    vocab = tokenizer.get_vocab()
-    tied = {
-        vocab[token]: vocab[token.removesuffix(WORD_END)]
-        for token in vocab
-        if token.endswith(WORD_END) and min(vocab[token], vocab.get(token.removesuffix(WORD_END), 0)) >= teacher_size
-    }
-    for wide, narrow in FULLWIDTH_TO_ASCII.items():
-        for end in ("", WORD_END):
-            if spell(wide) + end in vocab and narrow + end in vocab:
-                tied[vocab[spell(wide) + end]] = vocab[narrow + end]
-    return tied
-
-
 def new_token_texts(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, str]:
     """The text of every token with an id >= `teacher_size` that spells whole characters, by id; byte-level BPE."""
     symbols = {symbol: byte for byte, symbol in _BYTE_SYMBOLS.items()}
@@ -142,6 +123,10 @@ def new_token_texts(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> di
 def spell(text: str) -> str:
     """`text` in the printable byte symbols of byte-level BPE."""
     return "".join(_BYTE_SYMBOLS[byte] for byte in text.encode())
+
+
+FULLWIDTH_TOKENS = {spell(wide): narrow for wide, narrow in FULLWIDTH_TO_ASCII.items()}
+"""The same by the symbols of the full-width form."""
 
 
 def _learn(

@@ -14,7 +14,13 @@ from transformers import PreTrainedTokenizerFast
 from data.loader.batches import Vocabulary
 from distill.loading import load_clip_tokenizer
 from distill.student.base import ClipStudent, StudentKind, vocabulary_of
-from distill.student.chinese_bpe import VocabularyConfig, extend_tokenizer, new_token_texts, tied_embeddings
+from distill.student.chinese_bpe import (
+    FULLWIDTH_TOKENS,
+    WORD_END,
+    VocabularyConfig,
+    extend_tokenizer,
+    new_token_texts,
+)
 from distill.student.init_embeddings import (
     Translations,
     chinese_texts,
@@ -129,7 +135,28 @@ class ExtendedConfig(StudentKind):
         """The extended student at step 0."""
         num_old = teacher.model.config.vocab_size
         embedding = teacher.model.text_model.embeddings.token_embedding.weight.detach()
-        texts = new_token_texts(tokenizer, num_old)
-        rows = embeddings_from_translations(texts, translations, teacher.tokenizer, embedding)
+        rows = {}
+        if translations:
+            texts = new_token_texts(tokenizer, num_old)
+            rows = embeddings_from_translations(texts, translations, teacher.tokenizer, embedding)
         vocabulary, tied_ids = vocabulary_of(tokenizer, teacher.max_length), tied_embeddings(tokenizer, num_old)
         return ExtendedStudent(teacher, vocabulary, len(tokenizer), tied_ids, rows, self.freeze, on_cpu)
+
+
+def tied_embeddings(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, int]:
+    """Tokens that share an embedding: id -> the id whose row it uses.
+
+    A Chinese piece means the same at the end of a run as inside it, and full-width punctuation the same as ASCII
+    punctuation; the teacher's own English rows are not tied to each other.
+    """
+    vocab = tokenizer.get_vocab()
+    tied = {
+        vocab[token]: vocab[token.removesuffix(WORD_END)]
+        for token in vocab
+        if token.endswith(WORD_END) and min(vocab[token], vocab.get(token.removesuffix(WORD_END), 0)) >= teacher_size
+    }
+    for wide, narrow in FULLWIDTH_TOKENS.items():
+        for end in ("", WORD_END):
+            if wide + end in vocab and narrow + end in vocab:
+                tied[vocab[wide + end]] = vocab[narrow + end]
+    return tied

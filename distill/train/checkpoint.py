@@ -16,9 +16,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from data.cli import UserError, one_line
 from distill.distributed import distribute_like, full_tensor
+from distill.student.base import StudentEncoder
+from distill.train.config import RunConfig, read_stored_config
 
 DECODER = "decoder."
 """Prefix of the auxiliary decoder's weights, which only training and eval.translation use."""
@@ -159,6 +162,35 @@ def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter], u
         return Progress(**{**record, "norms": tuple(record.get("norms", ()))})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise _unreadable(step_folder / "progress.json", error) from error
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run's configuration, and its student with the weights of checkpoint `step`."""
+
+    config: RunConfig
+    step: int
+    student: StudentEncoder
+    tokenizer: PreTrainedTokenizerFast
+
+
+def open_run(run: Path, step: int | None) -> OpenedRun:
+    """The student of `run` at `step`, or at its newest checkpoint, as it is trained, with EMA weights if there are."""
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"--run {run}: no config.yaml there; name the out_dir of a run")
+    config = read_stored_config(run / "config.yaml")
+    saved = saved_steps(run / "checkpoints")
+    if not saved:
+        raise UserError(f"--run {run}: no checkpoint yet; train it first")
+    if step is not None and step not in saved:
+        raise UserError(f"--step {step}: {run} has checkpoints {', '.join(map(str, saved))}")
+    kind = config.student.kind
+    tokenizer = kind.load_tokenizer(run / "tokenizer", "--run")
+    student = kind.build(config.load_teacher(), tokenizer, translations={}, on_cpu=True)
+    loaded_step = saved[-1] if step is None else step
+    weights = stored_weights(student, run / "checkpoints", loaded_step)
+    load_weights(run / "checkpoints", loaded_step, weights, use_ema=True)
+    return OpenedRun(config, loaded_step, student, tokenizer)
 
 
 def load_ema(folder: Path, step: int, ema_weights: Mapping[str, torch.Tensor]) -> None:

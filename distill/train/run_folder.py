@@ -1,19 +1,16 @@
-"""A run's folder: it belongs to one configuration, written first; and the student in it."""
+"""A run's folder belongs to one configuration, which is written first."""
 
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
 from data.files import write_text
 from distill.distributed import resolve_precision
-from distill.student.base import StudentEncoder
 from distill.student.extended import ExtendedConfig
-from distill.text_tower import StateLayer
 from distill.train import checkpoint
 from distill.train.config import ResolvedConfig, RunConfig, StudentConfig, TrainConfig, read_stored_config
 
@@ -71,53 +68,3 @@ def _flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         leaves.update(_flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
     return leaves
-
-
-@dataclass(frozen=True)
-class Student:
-    """A trained student as plain transformers objects: float32, on the CPU, in evaluation mode."""
-
-    model: CLIPTextModelWithProjection
-    tokenizer: PreTrainedTokenizerFast
-    state_layer: StateLayer = "last"
-    """The layer whose states the UNet reads."""
-
-
-@dataclass(frozen=True)
-class OpenedRun:
-    """A run's configuration, and its student with the weights of checkpoint `step`."""
-
-    config: RunConfig
-    step: int
-    student: StudentEncoder
-    tokenizer: PreTrainedTokenizerFast
-
-
-def load_run(run: Path, step: int | None = None) -> Student:
-    """The student of `run` at `step`, or at its newest checkpoint."""
-    opened = open_run(run, step)
-    return Student(opened.student.to_clip(), opened.tokenizer, opened.config.states)
-
-
-def read_config(run: Path) -> RunConfig:
-    """The configuration of `run`."""
-    if not (run / "config.yaml").is_file():
-        raise UserError(f"--run {run}: no config.yaml there; name the out_dir of a run")
-    return read_stored_config(run / "config.yaml")
-
-
-def open_run(run: Path, step: int | None) -> OpenedRun:
-    """The student of `run` at `step`, or at its newest checkpoint, as it is trained, with EMA weights if there are."""
-    config = read_config(run)
-    saved = checkpoint.saved_steps(run / "checkpoints")
-    if not saved:
-        raise UserError(f"--run {run}: no checkpoint yet; train it first")
-    if step is not None and step not in saved:
-        raise UserError(f"--step {step}: {run} has checkpoints {', '.join(map(str, saved))}")
-    kind = config.student.kind
-    tokenizer = kind.load_tokenizer(run / "tokenizer", "--run")
-    student = kind.build(config.load_teacher(), tokenizer, translations={}, on_cpu=True)
-    loaded_step = saved[-1] if step is None else step
-    weights = checkpoint.stored_weights(student, run / "checkpoints", loaded_step)
-    checkpoint.load_weights(run / "checkpoints", loaded_step, weights, use_ema=True)
-    return OpenedRun(config, loaded_step, student, tokenizer)

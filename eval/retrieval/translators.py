@@ -13,7 +13,6 @@ from distill.loading import load_any_tokenizer, load_pretrained_model
 from distill.losses.translation import Language
 from distill.text_tower import EncoderOutput
 from distill.train import checkpoint
-from distill.train.run_folder import open_run
 from eval.retrieval.models import check_safetensors
 
 MAX_NEW_TOKENS = 160
@@ -61,7 +60,7 @@ class DecoderTranslator:
 
     def __init__(self, run: Path, step: int | None, device: torch.device) -> None:
         """Load the run's checkpoint of `step`, or its newest; UserError where it has no decoder."""
-        opened = open_run(run, step)
+        opened = checkpoint.open_run(run, step)
         translation = opened.config.losses.translation
         if translation is None:
             raise UserError(f"--run {run}: has no decoder; train one with losses.translation")

@@ -16,7 +16,7 @@ from data.cli import UserError
 from distill.export.folder import export
 from distill.export.results import METRICS
 from distill.train import main as distill_main
-from distill.train.run_folder import load_run
+from distill.train.checkpoint import open_run
 from eval.datasets.benchmark import BENCHMARKS
 from eval.held_out import Pairs, load_held_out
 from eval.metrics import bleu_and_chrf
@@ -49,8 +49,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def words(trained: Path) -> list[str]:
     """The options that name student, teacher and corpus."""
-    student = load_run(trained / "run")
-    export(student.model, student.tokenizer, trained / "student")
+    run = open_run(trained / "run", None)
+    export(run.student.to_clip(), run.tokenizer, trained / "student")
     return [
         "--student",
         str(trained / "student"),

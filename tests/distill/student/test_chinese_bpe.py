@@ -27,8 +27,8 @@ from distill.student.chinese_bpe import (
     new_token_texts,
     spell,
     split_at_chinese,
-    tied_embeddings,
 )
+from distill.student.extended import tied_embeddings
 from distill.student.tokenizer import invisible_characters, normalization_map
 from tests.distill.tiny_clip import captions, teacher_tokenizer
 

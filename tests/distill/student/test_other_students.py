@@ -23,8 +23,8 @@ from distill.student.tokenizer import load_fast_tokenizer, token_texts
 from distill.student.xlmr import XlmrConfig, XlmrStudent
 from distill.text_tower import load_pretrained
 from distill.train import main
+from distill.train.checkpoint import open_run
 from distill.train.config import parse_config
-from distill.train.run_folder import load_run, open_run
 from distill.train.setup import validate_losses
 from tests.distill.tiny_clip import run_options, write_config
 
@@ -184,8 +184,8 @@ def test_a_multilingual_run_is_exported(
     words: str, train: Callable[..., Path], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     run = train({"multilingual": {"tokenizer": str(request.getfixturevalue(words))}})
-    student = load_run(run)
-    export(student.model, student.tokenizer, tmp_path / "out")
+    opened = open_run(run, None)
+    export(opened.student.to_clip(), opened.tokenizer, tmp_path / "out")
     model: Any = CLIPTextModelWithProjection.from_pretrained(tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.model_max_length == 77
@@ -205,7 +205,7 @@ def test_an_xlmr_run_is_exported_for_sentence_transformers(
     student = open_run(run, None).student.eval()
     assert isinstance(student, XlmrStudent)
     with pytest.raises(UserError, match=r"student\.xlmr: is no CLIP text tower"):
-        load_run(run)
+        student.to_clip()
     given = ["--run", str(run), "--out", str(tmp_path / "out")]
     with pytest.raises(UserError, match=r"student\.xlmr: .* no pipeline, upload, ComfyUI, WebUI or ONNX export"):
         export_main([*given, "--parts", "onnx"])

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from data.cli import UserError
 from distill.geometry import CrossAttention, Geometry
 from distill.train import main
+from distill.train.checkpoint import open_run
 from distill.train.config import parse_config
-from distill.train.run_folder import load_run
 from distill.train.setup import validate_losses
 from distill.unet_geometry import write_geometry
 from tests.distill.tiny_clip import run_options, write_config
@@ -61,7 +61,7 @@ def test_a_run_with_every_loss(
     assert logged[0]["empty_prompt"] < 1e-10 < logged[2]["empty_prompt"]
     assert logged[0]["alignment"] == 0 < logged[2]["alignment"]
     assert 0 < logged[2]["readout_zh"] < 10
-    assert load_run(tmp_path / "run").model.config.hidden_size == 32
+    assert open_run(tmp_path / "run", None).student.to_clip().config.hidden_size == 32
 
 
 @pytest.mark.parametrize(

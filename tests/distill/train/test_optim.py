@@ -12,7 +12,6 @@ from torch import nn
 
 from distill.train import checkpoint, optim, trainer
 from distill.train.optim import EMA, is_spike
-from distill.train.run_folder import load_run
 from tests.distill.forked import two_processes
 from tests.distill.tiny_clip import run_options, write_config
 from tests.distill.train.test_training import _records, _step_gradients, _train, _weights
@@ -68,7 +67,7 @@ def test_a_run_with_a_mean_resumes_exactly_and_exports_it(
     assert len(told.norms) == 6
     mean, last = _weights(tmp_path / "whole", 6, "average"), _weights(tmp_path / "whole", 6)
     name = "text.text_model.final_layer_norm.weight"
-    exported = load_run(tmp_path / "whole").model.text_model.final_layer_norm.weight
+    exported = checkpoint.open_run(tmp_path / "whole", None).student.to_clip().text_model.final_layer_norm.weight
     assert torch.equal(exported, mean[name])
     assert not torch.equal(exported, last[name])
 

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from data.cli import UserError, run_cli
 from distill import losses, text_tower
-from distill.train import checkpoint, main, run_folder, setup, trainer
+from distill.train import checkpoint, main, setup, trainer
+from distill.train.config import read_stored_config
 from tests.conftest import REPOSITORY
 from tests.distill.forked import two_processes
 from tests.distill.tiny_clip import run_options, write_config
@@ -248,7 +249,7 @@ def test_auto_precision_is_the_devices_and_stays_with_the_run(
     tree["out_dir"] = str(tmp_path / "fresh")
     _train(write_config(tmp_path / "c.yaml", tree), monkeypatch)
     assert "training on 1 x cpu in fp32" in capsys.readouterr().out
-    assert run_folder.read_config(tmp_path / "fresh").train.precision == "fp32"
+    assert read_stored_config(tmp_path / "fresh" / "config.yaml").train.precision == "fp32"
 
 
 def _step_gradients(arguments: list[str]) -> Callable[[int], dict[str, torch.Tensor]]:
@@ -328,20 +329,21 @@ def test_the_teacher_is_read_once(teacher: Path, corpus: Path, tmp_path: Path, m
 
 def test_the_student_of_a_run_folder(whole: Path, teacher: Path) -> None:
     """Newest or named; the frozen rows come from the teacher again."""
-    newest, third = run_folder.load_run(whole), run_folder.load_run(whole, 3)
-    table = newest.model.text_model.embeddings.token_embedding.weight
+    newest, third = checkpoint.open_run(whole, None), checkpoint.open_run(whole, 3)
+    model = newest.student.to_clip()
+    table = model.text_model.embeddings.token_embedding.weight
     assert len(table) == len(newest.tokenizer)
     rows = _weights(whole, 6)["text.text_model.embeddings.token_embedding.new"]
     cat = newest.tokenizer.get_vocab()["çĮ«"]
     assert (rows == table[cat]).all(dim=1).any()
-    early, late = (student.model.text_model.final_layer_norm.weight for student in (third, newest))
+    early, late = (run.student.to_clip().text_model.final_layer_norm.weight for run in (third, newest))
     assert not torch.equal(early, late)
     original = text_tower.load_tower(str(teacher), "t").text_projection.weight
-    assert torch.equal(newest.model.text_projection.weight, original), "frozen"
+    assert torch.equal(model.text_projection.weight, original), "frozen"
     with pytest.raises(UserError, match=r"--step 5: .* has checkpoints 3, 6"):
-        run_folder.load_run(whole, 5)
+        checkpoint.open_run(whole, 5)
     with pytest.raises(UserError, match=r"no config\.yaml"):
-        run_folder.load_run(whole / "tokenizer")
+        checkpoint.open_run(whole / "tokenizer", None)
 
 
 def test_a_run_of_an_earlier_release_is_read(whole: Path, tmp_path: Path) -> None:
@@ -350,11 +352,11 @@ def test_a_run_of_an_earlier_release_is_read(whole: Path, tmp_path: Path) -> Non
     shutil.copytree(whole, run)
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("  tokens_at_once: null\n", "  accumulate: 4\n"))
-    assert run_folder.read_config(run) == run_folder.read_config(whole)
+    assert read_stored_config(run / "config.yaml") == read_stored_config(whole / "config.yaml")
     projection = torch.arange(16 * 32.0).reshape(16, 32)
     path = run / "checkpoints" / "step-00000006" / "weights.safetensors"
     save_file({**load_file(path), "text.text_projection.weight": projection}, path)
-    assert torch.equal(run_folder.load_run(run).model.text_projection.weight, projection)
+    assert torch.equal(checkpoint.open_run(run, None).student.to_clip().text_projection.weight, projection)
 
 
 def test_freeze_transformer_leaves_english_bit_exact(
@@ -365,13 +367,14 @@ def test_freeze_transformer_leaves_english_bit_exact(
     _train(write_config(tmp_path / "c.yaml", tree), monkeypatch)
     assert all(line["pooled_en"] == pytest.approx(0, abs=1e-6) for line in _records(tmp_path / "run") if "loss" in line)
     assert _weights(tmp_path / "run", 6).keys() == {"text.text_model.embeddings.token_embedding.new"}
-    trained = run_folder.load_run(tmp_path / "run")
+    run = checkpoint.open_run(tmp_path / "run", None)
+    trained = run.student.to_clip()
     original = text_tower.load_tower(str(teacher), "teacher")
     for name, weight in original.state_dict().items():
         if "token_embedding" not in name:
-            assert torch.equal(trained.model.state_dict()[name], weight), name
-    ids = trained.tokenizer(["a red cat"], return_tensors="pt")["input_ids"]
-    assert torch.equal(trained.model(input_ids=ids).text_embeds, original(input_ids=ids).text_embeds)
+            assert torch.equal(trained.state_dict()[name], weight), name
+    ids = run.tokenizer(["a red cat"], return_tensors="pt")["input_ids"]
+    assert torch.equal(trained(input_ids=ids).text_embeds, original(input_ids=ids).text_embeds)
 
 
 def _launch(folder: Path, arguments: list[str]) -> subprocess.Popen[str]:
