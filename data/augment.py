@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
+from data.build.shards import CORPUS
 from data.cli import UserError, run_cli
 from data.files import atomic_file
-from data.schema import CORPUS
 
 TO_HALF_WIDTH = str.maketrans("，。！？；：（）", ",.!?;:()")
 TO_FULL_WIDTH = str.maketrans(",!?;:()", "，！？；：（）")

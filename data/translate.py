@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from data.cli import UserError, run_cli
 from data.files import atomic_file
-from data.sources.lines import read_lines
+from data.sources.io import read_lines
 
 LINES_PER_PART = 16384  # lines an output file, the most that a killed run loses
 Translate = Callable[[list[str]], list[str]]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("scripts", "eval", "distill", "data")
 """A package imports those to its right."""
 ORDER = {
-    "data": "inspect augment translate vocab fetch build loader miniature clean sources schema jit files cli",
+    "data": "inspect augment translate vocab fetch build loader miniature clean sources jit files cli",
     "distill": "export api long_prompts train losses student unet_geometry geometry distributed text_tower loading",
     "eval": (
         "quickstart flickr30k_cn nouns translation pairs ablation demo report speed miniature generation prompts "

@@ -144,8 +144,7 @@ def _cache_key(source: Source, root: str, references: References) -> str:
 def code_sha256() -> str:
     """Hash of the files that decide what a scored row is."""
     package = Path(__file__).parents[1]
-    files = [*package.glob("sources/*.py"), *package.glob("clean/*.py"), package / "schema.py"]
-    files.append(package / "build" / "scoring.py")
+    files = [*package.glob("sources/*.py"), *package.glob("clean/*.py"), package / "build" / "scoring.py"]
     return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(files))).hexdigest()
 
 

@@ -13,14 +13,13 @@ import pyarrow.compute as pc
 from daft.io.source import DataSource, DataSourceTask
 from daft.recordbatch import RecordBatch
 
-from data.clean.characters import char_mask
-from data.clean.codepoints import Mask, decode, encode, rows_with
+from data.clean.characters import Mask, char_mask, decode, encode, rows_with
 from data.clean.dedup import NUM_HASHES
 from data.clean.normalise import is_credit, normalise_pair
 from data.clean.scores import SCORES, References, is_null, score_pairs
 from data.cli import UserError
-from data.schema import RAW, TEXT
-from data.sources.base import Source
+from data.sources.base import RAW, Source
+from data.sources.io import TEXT
 
 CLEANING_BATCH_ROWS = 16384
 MAX_READAHEAD = CLEANING_BATCH_ROWS * max(8, 4 * (os.cpu_count() or 1))  # rows read and not yet taken back from Daft

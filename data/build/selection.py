@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from data.build.cache import ScoredSource
 from data.build.config import Limits, ResolvedCorpus, reject_rules
 from data.clean.benchmarks import Exclusions
-from data.clean.codepoints import Mask
+from data.clean.characters import Mask
 from data.clean.dedup import NUM_HASHES, ReasonCodes, first_n_per_key, near_duplicates, split_held_out
 from data.clean.hashing import RowHashes, splitmix64
 from data.clean.scores import SCORES

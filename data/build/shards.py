@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from data.build.cache import ROW_GROUP_SIZE, ScoredSource
 from data.build.selection import VALID, Selection
-from data.schema import CORPUS
 
+CORPUS = pa.schema([(name, pa.string()) for name in ("en", "zh", "domain", "source", "license", "id", "image")])
 SHARD_DICTIONARY_COLUMNS = ["domain", "source", "license", "image"]
 SOURCE_COLUMNS = ["en", "zh", "image", "file", "line", "sub"]
 EXAMPLE_LENGTH = 400  # characters of a text in the report

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from data.build.cache import SIMILARITY_FOLDER, ScoredSource
 from data.cli import UserError
 from data.files import atomic_file
-from data.schema import TEXT
+from data.sources.io import TEXT
 
 Floats = npt.NDArray[np.float32]
 ENCODER_BATCH_ROWS = 1024  # of one call of the encoder; neighbours are compared inside it

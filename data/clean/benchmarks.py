@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data.clean.codepoints import decode
+from data.clean.characters import decode
 from data.clean.hashing import RowHashes, casefolded, hash_rows
 from data.clean.normalise import normalise_text
 from data.cli import UserError
-from data.schema import TEXT
 from data.sources.benchmark_files import benchmark_files, read_benchmark_rows
 from data.sources.benchmark_rows import BenchmarkRow, image_id, is_benchmark_column, record_rows
+from data.sources.io import TEXT
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data.clean.benchmarks import Benchmark
-from data.clean.codepoints import Ints, TextColumn, decode, take_rows
+from data.clean.characters import Ints, TextColumn, decode, take_rows
 from data.clean.hashing import Hashes, NgramHashes, RowHashes, casefolded, ngram_hashes
 from data.clean.normalise import normalise_text
 from data.jit import njit
-from data.schema import TEXT
+from data.sources.io import TEXT
 
 Floats = npt.NDArray[np.float32]
 PREFILTER_MASK = (1 << 24) - 1  # bits of an n-gram hash that the filter before the index compares

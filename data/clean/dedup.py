@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from data.clean.codepoints import Ints, Mask, TextColumn
+from data.clean.characters import Ints, Mask, TextColumn
 from data.clean.hashing import Hashes, RowHashes, ngram_hashes, splitmix64
 from data.jit import njit
 

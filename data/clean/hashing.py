@@ -7,8 +7,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from data.clean.characters import DIGIT, HAN, KANA, LATIN, OTHER, char_classes
-from data.clean.codepoints import UNICODE, CodePoints, Ints, TextColumn
+from data.clean.characters import DIGIT, HAN, KANA, LATIN, OTHER, UNICODE, CodePoints, Ints, TextColumn, char_classes
 from data.jit import njit
 
 RowHashes = npt.NDArray[np.uint64]

@@ -9,8 +9,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.clean.characters import DIGIT, HAN, KANA, LATIN, OTHER, PUNCTUATION, char_classes, char_mask
-from data.clean.codepoints import UNICODE, CodePoints, Ints, Mask, TextColumn, encode, rows_with, take_rows
+from data.clean.characters import (
+    DIGIT,
+    HAN,
+    KANA,
+    LATIN,
+    OTHER,
+    PUNCTUATION,
+    UNICODE,
+    CodePoints,
+    Ints,
+    Mask,
+    TextColumn,
+    char_classes,
+    char_mask,
+    encode,
+    rows_with,
+    take_rows,
+)
 from data.clean.hashing import RowHashes
 from data.jit import njit
 

@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data.clean.characters import HAN, LATIN, char_classes, char_mask
-from data.clean.codepoints import CodePoints, Ints, Mask, TextColumn, decode
+from data.clean.characters import HAN, LATIN, CodePoints, Ints, Mask, TextColumn, char_classes, char_mask, decode
 from data.clean.hashing import RowHashes, casefold_table, casefolded
 from data.jit import njit
-from data.schema import TEXT
+from data.sources.io import TEXT
 
 ENGLISH = """
 the a an of to in is are was were be been and or with on at by for from that this these those it its he she his her

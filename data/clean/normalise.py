@@ -13,22 +13,24 @@ import opencc
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.clean.characters import char_mask, normalisation_table, opencc_single_chars
-from data.clean.codepoints import (
+from data.clean.characters import (
     UNICODE,
     CodePoints,
     Ints,
     Mask,
     TextColumn,
+    char_mask,
     decode,
     encode,
+    normalisation_table,
+    opencc_single_chars,
     replace_rows,
     rows_with,
     take_rows,
 )
 from data.clean.spacing import collapse_spaces, remove_han_spaces, strip_space_before_punctuation, widen_punctuation
 from data.jit import njit
-from data.schema import TEXT
+from data.sources.io import TEXT
 
 
 def normalise_pair(

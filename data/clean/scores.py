@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from data.clean.characters import char_mask
-from data.clean.codepoints import TextColumn, encode, take_rows
+from data.clean.characters import TextColumn, char_mask, encode, take_rows
 from data.clean.decontaminate import BenchmarkIndex, Overlap, benchmark_overlap
 from data.clean.dedup import NUM_HASHES, minhash_signatures
 from data.clean.hashing import casefolded, hash_rows

@@ -5,8 +5,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from data.clean.characters import HAN, char_classes, char_mask
-from data.clean.codepoints import UNICODE, CodePoints, Ints, Mask, TextColumn
+from data.clean.characters import HAN, UNICODE, CodePoints, Ints, Mask, TextColumn, char_classes, char_mask
 from data.jit import njit
 
 Kinds = npt.NDArray[np.uint8]

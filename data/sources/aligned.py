@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from data.cli import UserError
-from data.schema import raw_batch
-from data.sources.base import Pair, PairSource, Source, TwoFiles, pair_batches
+from data.sources.base import Pair, PairSource, Source, TwoFiles, pair_batches, raw_batch
 from data.sources.benchmark_files import read_benchmark_rows
 from data.sources.benchmark_rows import image_id
-from data.sources.io import COMPRESSED
-from data.sources.lines import Lines, read_lines
+from data.sources.compressed import COMPRESSED
+from data.sources.io import Lines, read_lines
 
 HAN = re.compile(r"[\u3400-\u9fff]")
 CAPTION = re.compile(r"^(?P<image>[^\t,#]+?)(?:#(?:(?:zh|en)[a-z]*#)?(?P<index>\d+))?(?:\t|,| (?=\S))(?P<text>.*)$")

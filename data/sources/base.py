@@ -1,9 +1,11 @@
 """Base classes of corpus readers: metadata and a batch iterator; bad rows are marked with a fault, never skipped."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -11,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.cli import UserError
-from data.schema import RAW, TEXT, raw_batch
 from data.sources.cells import CellOptions
-from data.sources.io import expand_files
+from data.sources.io import TEXT
 
 PAIR_BATCH_ROWS = 65536  # rows a batch of the plain-Python readers
 STARTS_LOW = r"^[\s\-–'\".…]*[a-z]"  # an English line that goes on with a sentence
@@ -22,6 +23,18 @@ MAX_JOINED_LINES = 4
 MAX_LINE_DISTANCE = 5  # a cue of SRT takes 4 or 5 lines
 Json = Any  # a parsed document of unknown shape
 Domain = Literal["caption", "general", "subtitle", "encyclopedia", "news", "poetry", "prompt", "dictionary"]
+RAW = pa.schema(
+    [
+        ("en", TEXT),
+        ("zh", TEXT),
+        ("image", TEXT),  # image id of a caption, "" elsewhere
+        ("file", pa.int32()),  # index into the source's list of files
+        ("line", pa.int64()),  # 1-based line (or record) of that file
+        ("sub", pa.int32()),  # 0, or the 1-based part when one line gives several pairs
+        ("fault", TEXT),  # "" or the reader's reject reason
+    ]
+)
+"""What a source yields."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +81,28 @@ class Source(CellOptions, ABC):
         """Raw batches as the cleaning takes them: cells rewritten, and with `join_lines` a sentence a row."""
         batches = map(self.rewrite_cells, self.read(root))
         return map(join_continued_lines, batches) if self.join_lines else batches
+
+
+def expand_files(root: str, entries: tuple[str, ...]) -> tuple[str, ...]:
+    """`entries` of a config with folders and patterns (`parts/*.tsv.gz`) replaced by the files in them, by name."""
+    files = list[str]()
+    for entry in entries:
+        folder = Path(root, entry)
+        if "://" in entry or "::" in entry or not (folder.is_dir() or re.search(r"[*?\[]", entry.partition("!")[0])):
+            files.append(entry)
+            continue
+        matches = (
+            folder.iterdir()
+            if folder.is_dir()
+            else Path(root).glob(entry)
+            if not folder.is_absolute()
+            else (Path(folder.anchor).glob(str(folder.relative_to(folder.anchor))))
+        )
+        names = sorted(str(path) for path in matches if path.is_file() and not path.name.startswith("."))
+        if not names:
+            raise UserError(f"{entry}: no file there (looked in {folder}); fix the path in the config")
+        files += [name if Path(entry).is_absolute() else str(Path(name).relative_to(root)) for name in names]
+    return tuple(files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +169,32 @@ def paired_files(name: str, en: tuple[str, ...], zh: tuple[str, ...]) -> list[tu
     if len(en) != len(zh):
         raise UserError(f"source {name}: en has {len(en)} files, zh {len(zh)}; they pair by position")
     return list(zip(en, zh, strict=True))
+
+
+def raw_batch(
+    en: pa.Array,
+    zh: pa.Array,
+    file: int,
+    line: np.ndarray | pa.Array,
+    image: pa.Array | None = None,
+    sub: np.ndarray | pa.Array | None = None,
+    fault: pa.Array | None = None,
+) -> pa.RecordBatch:
+    """One batch of raw pairs of one file; absent columns take their neutral value."""
+    rows = len(en)
+    empty = pa.Array.from_buffers(TEXT, rows, [None, pa.py_buffer(np.zeros(rows + 1, np.int64)), pa.py_buffer(b"")])
+    return pa.record_batch(
+        [
+            en.cast(TEXT),
+            zh.cast(TEXT),
+            empty if image is None else image.cast(TEXT),
+            pa.array(np.full(rows, file, np.int32)),
+            pa.array(line, pa.int64()),
+            pa.array(np.zeros(rows, np.int32) if sub is None else sub, pa.int32()),
+            empty if fault is None else fault.cast(TEXT),
+        ],
+        schema=RAW,
+    )
 
 
 def pair_batches(pairs: Iterator[Pair], file: int) -> Iterator[pa.RecordBatch]:

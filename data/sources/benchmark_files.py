@@ -30,7 +30,8 @@ from data.sources.benchmark_rows import (
     record_rows,
     text_key_language,
 )
-from data.sources.io import COMPRESSED, open_decompressed, read_bytes
+from data.sources.compressed import COMPRESSED
+from data.sources.io import open_decompressed, read_bytes
 
 CAPTION_LINE = re.compile(r"^(?P<image>[^\s,#]+)(?P<index>#(?:(?:zh|en)[a-z]*#)?\d+)?(?:[\t,]| +)(?P<text>.*)$")
 IMAGE_NAME = re.compile(

@@ -10,8 +10,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.schema import RAW
-
 STACKED_BRACKETS = r"\({2,}|\){2,}|\{+|\}+"
 WEIGHT = r"\(?([^():]+):\d+(?:\.\d+)?\)?"
 PART_OF_SPEECH = (
@@ -52,7 +50,9 @@ class CellOptions:
 
 def _replaced(batch: pa.RecordBatch, pattern: str, replacement: str) -> pa.RecordBatch:
     texts = {side: pc.replace_substring_regex(batch.column(side), pattern, replacement) for side in ("en", "zh")}
-    return pa.RecordBatch.from_arrays([texts.get(name, batch.column(name)) for name in RAW.names], schema=RAW)
+    return pa.RecordBatch.from_arrays(
+        [texts.get(name, batch.column(name)) for name in batch.schema.names], schema=batch.schema
+    )
 
 
 Pairs = list[tuple[str, str]]
@@ -76,12 +76,14 @@ def _expand(batch: pa.RecordBatch, rows: npt.NDArray[np.bool_], split: Callable[
     if not changed:
         return batch
     table = batch.take(pa.array(sources, pa.int64()))
-    columns = {name: table.column(name) for name in RAW.names}
+    columns = {name: table.column(name) for name in batch.schema.names}
     mask = np.zeros(len(sources), bool)
     mask[list(changed)] = True
     for name, values in zip(("en", "zh", "sub", "fault"), zip(*changed.values(), strict=True), strict=True):
-        columns[name] = pc.replace_with_mask(columns[name], pa.array(mask), pa.array(values, RAW.field(name).type))
-    return pa.RecordBatch.from_arrays([columns[name] for name in RAW.names], schema=RAW)
+        columns[name] = pc.replace_with_mask(
+            columns[name], pa.array(mask), pa.array(values, batch.schema.field(name).type)
+        )
+    return pa.RecordBatch.from_arrays([columns[name] for name in batch.schema.names], schema=batch.schema)
 
 
 def _split_cells(batch: pa.RecordBatch, separator: str) -> pa.RecordBatch:

@@ -13,10 +13,8 @@ import pyarrow.compute as pc
 
 from data.cli import UserError
 from data.jit import njit
-from data.schema import TEXT, raw_batch
-from data.sources.base import FileSource, Pair, PairSource
-from data.sources.io import read_text
-from data.sources.lines import Bytes, Lines, Offsets, read_lines
+from data.sources.base import FileSource, Pair, PairSource, raw_batch
+from data.sources.io import TEXT, Bytes, Lines, Offsets, read_lines, read_text
 
 MAX_CELL_LINES = 20  # a record of more lines is looked at: its closing quote may be missing
 FEW_RECORDS = 10  # as many times more lines than records: probably a stray quote

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from data.cli import UserError
 from data.sources.base import Pair, PairSource, TwoFiles, pair_batches
-from data.sources.lines import read_lines
+from data.sources.io import read_lines
 
 ENTRY = re.compile(r"(\S+) (\S+) \[([^\]]*)\] /(.*)/\s*$")
 DROPPED_SENSES = re.compile(

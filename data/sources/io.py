@@ -1,31 +1,31 @@
-"""Opening corpus files: plain, compressed or members of archives, local or by fsspec URL."""
+"""Corpus files, plain or compressed, local or by fsspec URL: as bytes, as text, or as lines in Arrow arrays."""
 
-import bz2
 import codecs
-import gzip
 import io
-import lzma
-import re
-import tarfile
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import fsspec  # type: ignore[import-untyped]
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from typing_extensions import Buffer
 
 from data.cli import UserError
+from data.jit import njit
+from data.sources.compressed import PACKED, STREAM_ERRORS, decompressed
 
+TEXT = pa.large_string()
+Bytes = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int64]
+BLOCK_BYTES = 8 << 20  # bytes a block: large enough for vectorised work, small enough for many at once
+MAX_LINE_BYTES = 64 << 20
+LINE_FEED, RETURN = 10, 13
 SAMPLE_BYTES = 1 << 16  # start of a file by which its encoding is checked
-STREAM_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, OSError)
-COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|zst)$")  # ending of a lower-case name
-TAR = re.compile(r"\.(?:tar(?:\.(?:gz|bz2|xz|zst))?|tgz|tbz2?|txz)$")
-UNREAD = re.compile(r"\.(?:7z|rar|z|lz4?|lzma|tar\.lz|br)$")
 
 
 def resolve_path(root: str, path: str) -> str:
@@ -35,35 +35,17 @@ def resolve_path(root: str, path: str) -> str:
     return str(Path(root, path))
 
 
-def expand_files(root: str, entries: tuple[str, ...]) -> tuple[str, ...]:
-    """`entries` of a config with folders and patterns (`parts/*.tsv.gz`) replaced by the files in them, by name."""
-    files = list[str]()
-    for entry in entries:
-        folder = Path(root, entry)
-        if "://" in entry or "::" in entry or not (folder.is_dir() or re.search(r"[*?\[]", entry.partition("!")[0])):
-            files.append(entry)
-            continue
-        matches = (
-            folder.iterdir()
-            if folder.is_dir()
-            else Path(root).glob(entry)
-            if not folder.is_absolute()
-            else (Path(folder.anchor).glob(str(folder.relative_to(folder.anchor))))
-        )
-        names = sorted(str(path) for path in matches if path.is_file() and not path.name.startswith("."))
-        if not names:
-            raise UserError(f"{entry}: no file there (looked in {folder}); fix the path in the config")
-        files += [name if Path(entry).is_absolute() else str(Path(name).relative_to(root)) for name in names]
-    return tuple(files)
-
-
 @contextmanager
 def open_decompressed(root: str, path: str) -> Iterator[IO[bytes]]:
     """The decompressed bytes of `path`; `archive.zip!member` and `archive.tar.gz!member` read one member in place."""
     archive, _, member = path.partition("!")
     target = resolve_path(root, archive)
-    with _open_raw(target, path) as raw, _decompressed(raw, archive, member, path) as stream:
-        yield stream
+    with _open_raw(target, path) as raw:
+        if member or PACKED.search(archive.split("?")[0].lower()):
+            with decompressed(raw, archive, member, path) as stream:
+                yield stream
+        else:
+            yield raw
 
 
 bytes_read = Counter[str]()  # of each local file, in this process: how far a reader has come
@@ -100,70 +82,6 @@ def _open_raw(target: str, path: str) -> Iterator[IO[bytes]]:
         raise UserError(f"{path}: cannot be opened: {error}; check the path or URL") from error
     with stream:
         yield stream
-
-
-DECOMPRESS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
-    ".gz": lambda raw: cast(IO[bytes], gzip.open(raw)),  # noqa: SIM115
-    ".bz2": lambda raw: cast(IO[bytes], bz2.open(raw)),  # noqa: SIM115
-    ".xz": lambda raw: cast(IO[bytes], lzma.open(raw)),  # noqa: SIM115
-    ".zst": lambda raw: io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")),
-}
-
-
-@contextmanager
-def _decompressed(raw: IO[bytes], archive: str, member: str, path: str) -> Iterator[IO[bytes]]:
-    name = archive.split("?")[0].lower()
-    if UNREAD.search(name):
-        raise UserError(f"{path}: archives of this kind are not read; unpack it, or pack it as .zip, .tar.gz or .gz")
-    if name.endswith(".zip"):
-        with _open_zip_member(raw, member, path) as stream:
-            yield stream
-    elif TAR.search(name):
-        with _open_tar_member(raw, name, member, path) as stream:
-            yield stream
-    elif member:
-        raise UserError(f"{path}: {archive} is no .zip or .tar archive, so it has no member {member!r}")
-    elif match := COMPRESSED.search(name):
-        with DECOMPRESS[match[0]](raw) as stream:
-            yield stream
-    else:
-        yield raw
-
-
-@contextmanager
-def _open_zip_member(raw: IO[bytes], member: str, path: str) -> Iterator[IO[bytes]]:
-    try:
-        with zipfile.ZipFile(raw) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/")]
-            chosen = _chosen_member(names, member, path)
-            with archive.open(chosen) as stream, _decompressed(stream, chosen, "", path) as content:
-                yield content
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable zip ({error}); fetch the file again") from error
-
-
-@contextmanager
-def _open_tar_member(raw: IO[bytes], name: str, member: str, path: str) -> Iterator[IO[bytes]]:
-    try:
-        seekable = io.BytesIO(DECOMPRESS[".zst"](raw).read()) if name.endswith(".zst") else raw
-        with tarfile.open(fileobj=seekable) as archive:
-            names = [entry.name for entry in archive if entry.isfile()]
-            chosen = _chosen_member(names, member, path)
-            with (
-                cast(IO[bytes], archive.extractfile(chosen)) as stream,
-                _decompressed(stream, chosen, "", path) as text,
-            ):
-                yield text
-    except (*STREAM_ERRORS, KeyError) as error:
-        raise UserError(f"{path}: not a readable tar archive ({error}); fetch the file again") from error
-
-
-def _chosen_member(names: list[str], member: str, path: str) -> str:
-    """`member`, or where it is not named the only one."""
-    chosen = member or (names[0] if len(names) == 1 else "")
-    if chosen not in names:
-        raise UserError(f"{path}: the archive has no member {member!r}; write ARCHIVE!MEMBER, one of {names[:8]}")
-    return chosen
 
 
 def read_bytes(root: str, path: str) -> bytes:
@@ -216,3 +134,108 @@ def _decodes(data: bytes, encoding: str) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Consecutive lines of one file: `text` without line ends, `first` the 1-based number of the first."""
+
+    text: pa.Array  # large_string [lines]
+    first: int
+
+    def numbers(self) -> np.ndarray:
+        """1-based line numbers, int64 [lines]."""
+        return np.arange(self.first, self.first + len(self.text), dtype=np.int64)
+
+
+def read_lines(root: str, path: str, encoding: str = "utf-8") -> Iterator[Lines]:
+    """Yield the lines of `path`; bytes that are not `encoding` become U+FFFD, which the cleaning rejects.
+
+    A lone carriage return ends a line only in a file that uses it for most of its lines: in others it is a stray byte,
+    and a line more on one side would shift all pairs after it.
+    """
+    first = 1
+    for block in _blocks(root, path, encoding):
+        text = _split(block)
+        if len(text):
+            yield Lines(text, first)
+        first += len(text)
+
+
+def _blocks(root: str, path: str, encoding: str) -> Iterator[bytes]:
+    """Yield valid UTF-8 blocks that end with a line end."""
+    decoder: codecs.IncrementalDecoder | None = None
+    returns: bool | None = None  # whether \r ends lines; None before the first line end
+    remainder, start, held = b"", True, b""
+    with open_decompressed(root, path) as stream:
+        while True:
+            try:
+                data = stream.read(BLOCK_BYTES)
+            except STREAM_ERRORS as error:
+                raise damaged_file_error(path, error) from error
+            final = not data
+            if start:
+                check_encoding(path, encoding, data)
+                decoder = None if is_utf8(encoding) else codecs.getincrementaldecoder(encoding)("replace")
+            if decoder:
+                try:
+                    data = decoder.decode(data, final).encode("utf-8", "replace")
+                except UnicodeError as error:
+                    raise UserError(f"{path}: not {encoding} ({error}); fix `encoding` of its source") from error
+            if start:
+                data, start = data.removeprefix(b"\xef\xbb\xbf"), False
+            data = held + data
+            held = b"\r" if data.endswith(b"\r") and not final else b""  # it may be half of \r\n
+            data = data.removesuffix(held)
+            if returns is None and (feeds := data.count(b"\n")) + (all_returns := data.count(b"\r")):
+                returns = all_returns - data.count(b"\r\n") > feeds
+            if returns:
+                data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            cut = data.rfind(b"\n") + 1
+            if final:
+                if remainder + data:
+                    yield _valid_utf8((remainder + data).removesuffix(b"\n") + b"\n")
+                return
+            if cut == 0:
+                remainder += data
+                if len(remainder) > MAX_LINE_BYTES:
+                    raise UserError(f"{path}: a line longer than {MAX_LINE_BYTES >> 20} MiB; is this the right format?")
+            else:
+                yield _valid_utf8(b"".join((remainder, memoryview(data)[:cut])))
+                remainder = data[cut:]
+
+
+def _valid_utf8(block: bytes) -> bytes:
+    """`block` if it is UTF-8, else with U+FFFD for each bad sequence; line ends and tabs stay where they are."""
+    as_binary = pa.Array.from_buffers(
+        pa.large_binary(), 1, [None, pa.py_buffer(np.array([0, len(block)])), pa.py_buffer(block)]
+    )
+    try:
+        as_binary.cast(TEXT)  # Arrow only looks; Python's decoding would make a string as large again, under its lock
+    except pa.ArrowInvalid:
+        return block.decode("utf-8", "replace").encode("utf-8")
+    return block
+
+
+def _split(block: bytes) -> pa.Array:
+    """Split at \\n, any \\r before it dropped; `block` ends with \\n."""
+    data = np.frombuffer(block, np.uint8)
+    offsets, body = np.zeros(block.count(b"\n") + 1, np.int64), np.empty(len(data), np.uint8)
+    _split_at_line_feeds(data, offsets, body)
+    return pa.Array.from_buffers(
+        TEXT, len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(body[: offsets[-1]])]
+    )
+
+
+@njit
+def _split_at_line_feeds(data: Bytes, offsets: Offsets, body: Bytes) -> None:
+    line = at = 0
+    for byte in data:
+        if byte == LINE_FEED:
+            while at > offsets[line] and body[at - 1] == RETURN:
+                at -= 1
+            line += 1
+            offsets[line] = at
+        else:
+            body[at] = byte
+            at += 1

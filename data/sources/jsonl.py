@@ -9,10 +9,9 @@ import orjson
 import pyarrow as pa
 
 from data.cli import UserError
-from data.schema import TEXT, raw_batch
-from data.sources.base import FileSource, Json, Pair, PairSource, pair_batches
+from data.sources.base import FileSource, Json, Pair, PairSource, pair_batches, raw_batch
 from data.sources.documents import load_json
-from data.sources.lines import Lines, read_lines
+from data.sources.io import TEXT, Lines, read_lines
 
 VERSE_NUMBER = re.compile(
     r"^(?:[\u4e00-\u9fff]{0,4}|[A-Z][A-Za-z ]{0,20})\s?[（(](?:[一二三四五六七八九十]+|[IVXL]+)[）)]\s*"

@@ -12,8 +12,9 @@ import yaml
 
 from data.cli import UserError
 from data.sources.base import Json, Pair, Source, pair_batches, paired_files
+from data.sources.compressed import COMPRESSED
 from data.sources.documents import compose_yaml, load_json
-from data.sources.io import COMPRESSED, read_text
+from data.sources.io import read_text
 from data.sources.tmx_sgml import local_name, segment_text
 
 STRINGS_ENTRY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*=\s*"((?:[^"\\]|\\.)*)"\s*;|(/\*.*?\*/)', re.DOTALL)

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.cli import UserError
-from data.schema import TEXT, raw_batch
-from data.sources.base import PAIR_BATCH_ROWS, FileSource, Source, pair_batches
-from data.sources.io import open_decompressed
+from data.sources.base import PAIR_BATCH_ROWS, FileSource, Source, pair_batches, raw_batch
+from data.sources.io import TEXT, open_decompressed
 from data.sources.jsonl import record_pairs
 
 

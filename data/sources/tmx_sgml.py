@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from data.cli import UserError
 from data.sources.base import Pair, PairSource, Source, pair_batches, paired_files
-from data.sources.io import STREAM_ERRORS, damaged_file_error, open_decompressed, read_text
+from data.sources.compressed import STREAM_ERRORS
+from data.sources.io import damaged_file_error, open_decompressed, read_text
 
 DOCUMENT_OR_SEGMENT = re.compile(
     r"<doc\b(?P<document>[^<>]*)>|<seg\b(?P<segment>[^<>]*)>(?P<text>.*?)(?=</seg>|<seg\b|</?doc\b|\Z)",

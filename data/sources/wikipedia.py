@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from data.cli import UserError
 from data.sources.base import Pair, Source, pair_batches
-from data.sources.io import STREAM_ERRORS, damaged_file_error, open_decompressed
-from data.sources.lines import read_lines
+from data.sources.compressed import STREAM_ERRORS
+from data.sources.io import damaged_file_error, open_decompressed, read_lines
 
 INSERT = re.compile(r"\((\d+),'((?:[^'\\]|\\.)*)','((?:[^'\\]|\\.)*)'\)")
 PAGE = re.compile(r"\((\d+),0,'((?:[^'\\]|\\.)*)',")

@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from data.schema import TEXT
+from data.sources.io import TEXT
 from eval.speed.peer_opusfilter import compare_with_opusfilter
 from eval.speed.token_store import measure_token_store
 

@@ -43,7 +43,7 @@ def test_the_rows_of_a_long_file_are_estimated(
     config = tsv_config(tmp_path, rows)
     monkeypatch.setattr(module, "NUM_ROWS", 1000)
     monkeypatch.setattr(module, "READ_SECONDS", 0)
-    monkeypatch.setattr("data.sources.lines.BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr("data.sources.io.BLOCK_BYTES", 1 << 16)
     match = re.search(r"^pairs +about ([\d,]+) ", printed(config, monkeypatch, capsys), re.MULTILINE)
     assert match
     assert int(match[1].replace(",", "")) == pytest.approx(40_000, rel=0.25)

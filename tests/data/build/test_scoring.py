@@ -11,8 +11,8 @@ import pytest
 from data.build import scoring
 from data.build.scoring import scored_batches
 from data.clean.scores import References
-from data.schema import TEXT, raw_batch
-from data.sources.base import FileSource
+from data.sources.base import FileSource, raw_batch
+from data.sources.io import TEXT
 
 BATCH, BATCHES = 256, 120
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.clean.benchmarks import Benchmark
-from data.clean.codepoints import TextColumn, decode, encode
+from data.clean.characters import TextColumn, decode, encode
 from data.clean.decontaminate import benchmark_overlap, build_index, build_indices
 from data.clean.dedup import (
     first_n_per_key,
@@ -21,8 +21,8 @@ from data.clean.heuristics import count_characters, numbers_disagree, periodicit
 from data.clean.language import cantonese, foreign_word_share
 from data.clean.normalise import normalise_text, strip_speakers
 from data.clean.scores import han_share, is_null
-from data.schema import TEXT
 from data.sources.benchmark_rows import image_id
+from data.sources.io import TEXT
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 
 from data.clean.benchmarks import benchmark_paths
-from data.clean.codepoints import TextColumn, decode, encode
+from data.clean.characters import TextColumn, decode, encode
 from data.clean.heuristics import ending_mismatch
 from data.clean.normalise import has_mojibake, normalise_text
 from data.clean.scores import contains_banned, load_banned_words
 from data.cli import UserError
-from data.schema import TEXT
+from data.sources.io import TEXT
 from tests.data.corpora import PAIRS, built, tsv_config
 
 

@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.cli import UserError
-from data.schema import RAW
-from data.sources.base import Source, join_continued_lines
+from data.sources.base import RAW, Source, join_continued_lines
 from tests.data.sources.test_readers import source
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from data.build.config import load_corpus_config
 from data.cli import UserError
-from data.sources.lines import read_lines
+from data.sources.io import read_lines
 from tests.data.corpora import PAIRS, built, write_config, write_tsv
 from tests.data.sources.test_readers import pairs, read, source
 
@@ -89,7 +89,7 @@ def test_folders_and_patterns_name_their_files_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r", "\r\r\n"])
 @pytest.mark.parametrize("block", [5, 6, 7, 8 << 20])
 def test_every_kind_of_line_end(ending: str, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.sources.lines.BLOCK_BYTES", block)
+    monkeypatch.setattr("data.sources.io.BLOCK_BYTES", block)
     for text in ("one\t一{0}two\t二{0}", "one\t一{0}two\t二"):
         (tmp_path / "a.tsv").write_text(text.format(ending), encoding="utf-8", newline="")
         if block > 7 or ending != "\r\r\n":  # the first block shows which kind it is

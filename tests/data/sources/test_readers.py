@@ -69,7 +69,7 @@ def test_zip_members_are_named_after_an_exclamation_mark(tmp_path: Path) -> None
 
 
 def test_lines_split_across_blocks_keep_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.sources.lines.BLOCK_BYTES", 7)
+    monkeypatch.setattr("data.sources.io.BLOCK_BYTES", 7)
     written = [(f"word {n}", "字" * (n % 5 + 1)) for n in range(50)]
     (tmp_path / "a.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in written), encoding="utf-8")
     found = read(source("tsv", files=["a.tsv"]), tmp_path)
@@ -229,8 +229,7 @@ def test_bilingual_srt(tmp_path: Path) -> None:
 
 
 def test_lines_of_one_sentence_are_joined() -> None:
-    from data.schema import RAW
-    from data.sources.base import join_continued_lines
+    from data.sources.base import RAW, join_continued_lines
 
     en = ["Hey, we were able to confirm", "that he left", "on Friday.", "Really?", "and how", "Cut", "b", "c", "d", "e"]
     rows = [
