@@ -44,7 +44,7 @@ def build(config_path: Path, out: Path, overwrite: bool = False) -> None:
         references = _load_references(resolved, benchmarks)
         scored_sources = [score_source(source, resolved.root, scored, references) for source in resolved.sources]
         exclusions = build_exclusions([b for b, _ in benchmarks]) if benchmarks else Exclusions()
-        selection = select_rows(resolved, scored_sources, exclusions)
+        selection = select_rows(resolved, scored_sources, exclusions, scored)
         written = write_corpus(partial, scored_sources, selection, resolved.config.rows_per_shard)
         if not sum(written.train.values()):
             reasons = ", ".join(sorted(set(selection.reject_log.reasons) - {KEPT, VALID}))

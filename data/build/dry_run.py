@@ -24,7 +24,7 @@ from data.sources.io import bytes_read, resolve_path
 NUM_ROWS = 10_000  # of a source
 READ_SECONDS = 2.0  # of reading a source
 NUM_REASONS, NUM_EXAMPLES = 4, 2
-JUDGING_BYTES, JUDGING_BASE = 100, 700 << 20  # of memory: a row (its keys and signature), and for any number of rows
+JUDGING_BYTES, JUDGING_BASE = 5, 2 << 30  # of memory: a row (verdict and masks), and for any number of rows
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def dry_run(resolved: ResolvedCorpus, references: References, exclusions: Exclus
         folder = Path(name)
         samples = [_sample_source(source, resolved.root, folder, references) for source in resolved.sources]
         scored_sources = [sample.scored for sample in samples]
-        selection = select_rows(resolved, scored_sources, exclusions)
+        selection = select_rows(resolved, scored_sources, exclusions, folder)
         written = write_corpus(folder, scored_sources, selection, resolved.config.rows_per_shard)
         accounts = [count_source_rows(n, source, selection, written) for n, source in enumerate(scored_sources)]
         sizes = [path.stat().st_size for path in folder.glob("*/part-*.parquet")]

@@ -1,7 +1,10 @@
 """From scores to verdicts: which rows stay, which are held out, and why the others are rejected."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +13,12 @@ import pyarrow.compute as pc
 
 from data.build.cache import ScoredSource
 from data.build.config import Limits, ResolvedCorpus, reject_rules
+from data.build.held_out import split_held_out
+from data.build.row_streams import SIGNED, Floats, Records, RowStreams, exact_median
 from data.clean.benchmarks import Exclusions
 from data.clean.characters import Mask
-from data.clean.dedup import NUM_HASHES, ReasonCodes, first_n_per_key, near_duplicates, split_held_out
-from data.clean.hashing import RowHashes, splitmix64
+from data.clean.dedup import BANDS, ReasonCodes, band_keys, first_n_per_key, near_duplicates
+from data.clean.hashing import RowHashes
 from data.clean.scores import SCORES
 from data.sources.benchmark_rows import image_id
 
@@ -22,7 +27,7 @@ NUM_EXAMPLES = 10  # of a reason, in the report
 MIN_RATIOS = 100  # rows of a domain; fewer tell nothing about its length ratios
 MIN_RATIO_DEVIATION = 0.05
 NEAR_MIN_EN_CHARS, NEAR_MIN_ZH_CHARS = 24, 6  # shorter rows have too few n-grams to be compared
-ROW_COLUMNS = ["fault", "image", "file", "line", *SCORES, "en_key", "zh_key"]
+RULE_COLUMNS = ["fault", "image", *SCORES, "en_key", "zh_key"]
 
 
 @dataclass
@@ -45,9 +50,13 @@ class RejectLog:
         if not len(inside):
             return
         self.codes[inside + start] = self.code(reason)
-        values = np.zeros(len(inside)) if severity is None else severity[inside].astype(np.float64)
-        worst = np.lexsort((inside, -values))[:NUM_EXAMPLES]
-        ranked = self.examples.get(reason, []) + [(float(values[i]), int(inside[i]) + start) for i in worst]
+        if severity is None:
+            worst = [(0.0, row + start) for row in inside[:NUM_EXAMPLES].tolist()]
+        else:
+            values = severity[inside].astype(np.float64)
+            order = np.lexsort((inside, -values))[:NUM_EXAMPLES]
+            worst = [(float(values[i]), int(inside[i]) + start) for i in order]
+        ranked = self.examples.get(reason, []) + worst
         self.examples[reason] = sorted(ranked, key=lambda item: (-item[0], item[1]))[:NUM_EXAMPLES]
 
 
@@ -64,54 +73,28 @@ class Selection:
         return self.reject_log.codes
 
 
-@dataclass(frozen=True)
-class RowColumns:
-    """What is compared between sources, [rows] each."""
-
-    domain: npt.NDArray[np.int16]  # index into the domains of the config
-    en: RowHashes
-    zh: RowHashes
-    record: RowHashes  # of source, file and line: rows cut from one record
-    log_ratio: npt.NDArray[np.float32]
-    is_long: Mask  # whether the row has n-grams enough to be compared with others
-
-    @property
-    def pair(self) -> RowHashes:
-        """A key of both sides."""
-        return splitmix64(self.en ^ splitmix64(self.zh + np.uint64(1)))
-
-
-def select_rows(resolved: ResolvedCorpus, scored_sources: list[ScoredSource], exclusions: Exclusions) -> Selection:
+def select_rows(
+    resolved: ResolvedCorpus, scored_sources: list[ScoredSource], exclusions: Exclusions, scratch: Path
+) -> Selection:
     """Reject by rules, fitted length ratios, benchmarks and duplicates, and hold out; in this order.
 
     Of rows that repeat each other the first stays: people's before a machine's, then in the order of the config.
     """
-    spans = _source_spans(scored_sources)
-    total, domains, limits = max(span.stop for span in spans), list(resolved.limits), list(resolved.limits.values())
-    en, zh, record = (np.zeros(total, np.uint64) for _ in range(3))
-    rows = RowColumns(np.zeros(total, np.int16), en, zh, record, np.zeros(total, np.float32), np.zeros(total, bool))
-    log = RejectLog(np.zeros(total, np.int8))
-    for number, scored_source in enumerate(scored_sources):
-        row, domain = spans[number].start, domains.index(scored_source.source.domain)
-        for batch in scored_source.iter_columns(ROW_COLUMNS):
-            span = slice(row, row + batch.num_rows)
-            rows.domain[span] = domain
-            rows.en[span], rows.zh[span] = batch["en_key"].to_numpy(), batch["zh_key"].to_numpy()
-            rows.record[span] = _record_hashes(number, batch)
-            rows.log_ratio[span] = batch["log_ratio"].to_numpy()
-            en_chars, zh_chars = batch["en_chars"].to_numpy(), batch["zh_chars"].to_numpy()
-            rows.is_long[span] = (en_chars >= NEAR_MIN_EN_CHARS) & (zh_chars >= NEAR_MIN_ZH_CHARS)
-            _reject_by_rules(batch, row, limits[domain], exclusions, log)
-            row += batch.num_rows
-    _reject_length_ratios(rows, limits, log)
-    _reject_duplicates(rows, spans, scored_sources, resolved, log)
-    _reject_near_duplicates(rows, spans, scored_sources, resolved, log)
-    if any(domain_limits.needs_similarity for domain_limits in limits):
-        _reject_dissimilar(scored_sources, spans, resolved, log)
-    split = split_held_out(rows.en, rows.zh, rows.record, rows.domain, log.codes == 0, resolved.config.valid_per_domain)
+    rows = RowStreams(scored_sources, _source_spans(scored_sources), scratch)
+    log = RejectLog(np.zeros(rows.total, np.int8))
+    for block in rows.blocks(RULE_COLUMNS):
+        limits = resolved.limits[scored_sources[block.source].source.domain]
+        _reject_by_rules(block.batch, block.rows.start, limits, exclusions, log)
+    _reject_length_ratios(rows, resolved, log)
+    _reject_duplicates(rows, resolved, log)
+    for domain, limits in resolved.limits.items():
+        _reject_near_duplicates(rows, domain, limits, log)
+    if any(limits.needs_similarity for limits in resolved.limits.values()):
+        _reject_dissimilar(rows, resolved, log)
+    split = split_held_out(rows, log.codes == 0, list(resolved.limits), resolved.config.valid_per_domain)
     log.codes[split.valid] = log.code(VALID)
     log.reject(split.shared, "shares_valid")
-    return Selection(log, spans)
+    return Selection(log, rows.spans)
 
 
 def _source_spans(scored_sources: list[ScoredSource]) -> tuple[slice, ...]:
@@ -121,12 +104,6 @@ def _source_spans(scored_sources: list[ScoredSource]) -> tuple[slice, ...]:
         starts[number] = row
         row += scored_sources[number].num_rows
     return tuple(slice(starts[n], starts[n] + source.num_rows) for n, source in enumerate(scored_sources))
-
-
-def _record_hashes(number: int, batch: pa.RecordBatch) -> RowHashes:
-    """A key of (source, file, line): rows cut from one record go to one side of the split."""
-    file, line = batch["file"].to_numpy().astype(np.uint64), batch["line"].to_numpy().astype(np.uint64)
-    return splitmix64((line | (file << np.uint64(40))) ^ (np.uint64(number) << np.uint64(52)))
 
 
 def _reject_by_rules(batch: pa.RecordBatch, start: int, limits: Limits, exclusions: Exclusions, log: RejectLog) -> None:
@@ -154,81 +131,87 @@ def _benchmark_hits(batch: pa.RecordBatch, exclusions: Exclusions) -> Iterator[t
         yield "benchmark_image", bad[images.indices.to_numpy()]
 
 
-def _reject_length_ratios(rows: RowColumns, limits: list[Limits], log: RejectLog) -> None:
+def _reject_length_ratios(rows: RowStreams, resolved: ResolvedCorpus, log: RejectLog) -> None:
     """Length ratios too far from the median of their domain's distinct pairs, in robust deviations (1.4826 MAD)."""
-    severity, mask = np.zeros(len(rows.domain), np.float32), np.zeros(len(rows.domain), bool)
-    distinct = (log.codes == 0) & first_n_per_key(rows.pair, log.codes == 0, np.ones(len(log.codes), np.int64))
-    for code, domain_limits in enumerate(limits):
-        inside = rows.domain == code
-        ratios = rows.log_ratio[inside & distinct]
-        if len(ratios) >= MIN_RATIOS:
-            median = np.median(ratios)
-            deviation = max(1.4826 * float(np.median(np.abs(ratios - median))), MIN_RATIO_DEVIATION)
-            severity[inside] = np.abs(rows.log_ratio[inside] - median) / deviation
-            mask |= inside & (severity > domain_limits.max_ratio_deviations)
-    log.reject(mask, "length_ratio", severity)
-
-
-def _reject_duplicates(
-    rows: RowColumns,
-    spans: tuple[slice, ...],
-    scored_sources: list[ScoredSource],
-    resolved: ResolvedCorpus,
-    log: RejectLog,
-) -> None:
-    """The first row of every pair stays; of rows that share one side, as many as their domain allows."""
-    max_rows = np.ones(len(log.codes), np.int64)
-    log.reject(~first_n_per_key(rows.pair, log.codes == 0, max_rows), "duplicate")
-    sources = [scored_source.source for scored_source in scored_sources]
-    for span, source in zip(spans, sources, strict=True):
-        max_rows[span] = resolved.limits[source.domain].max_same_en
-    log.reject(~first_n_per_key(rows.en, log.codes == 0, max_rows), "same_en")
-    for span, source in zip(spans, sources, strict=True):
-        max_rows[span] = max(resolved.limits[source.domain].max_same_zh, source.senses_per_entry)
-    log.reject(~first_n_per_key(rows.zh, log.codes == 0, max_rows), "same_zh")
-
-
-def _reject_near_duplicates(
-    rows: RowColumns,
-    spans: tuple[slice, ...],
-    scored_sources: list[ScoredSource],
-    resolved: ResolvedCorpus,
-    log: RejectLog,
-) -> None:
-    """Pairs that nearly repeat an earlier one of their domain, by its threshold; short rows are left alone."""
-    for code, (domain, limits) in enumerate(resolved.limits.items()):
-        if limits.near_duplicate > 1:
+    distinct = (log.codes == 0) & ~_surplus_rows(rows, "pair", log.codes == 0, [1] * len(rows.sources))
+    for domain, limits in resolved.limits.items():
+        if sum(int(distinct[span].sum()) for span in rows.domain_spans(domain)) < MIN_RATIOS:
             continue
-        active = (log.codes == 0) & rows.is_long & (rows.domain == code)
-        signatures = np.empty((int(active.sum()), NUM_HASHES), np.uint8)
-        i = 0
-        for span, scored_source in sorted(zip(spans, scored_sources, strict=True), key=lambda pair: pair[0].start):
-            row = span.start
-            for batch in scored_source.iter_columns(["signature"]) if scored_source.source.domain == domain else ():
-                column, chosen = batch["signature"], active[row : row + batch.num_rows]
-                flat = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * NUM_HASHES :]
-                taken = flat[: batch.num_rows * NUM_HASHES].reshape(-1, NUM_HASHES)[chosen]
-                signatures[i : i + len(taken)] = taken
-                row, i = row + batch.num_rows, i + len(taken)
-        duplicates = near_duplicates(signatures, np.ones(len(signatures), bool), limits.near_duplicate)
-        active[active] = duplicates
-        log.reject(active, "near_duplicate")
+
+        def ratios(domain: str = domain) -> Iterator[Floats]:
+            for block in rows.blocks(["log_ratio"], domain):
+                yield block.column("log_ratio")[distinct[block.rows]].astype(np.float32, copy=False)
+
+        def deviations(median: np.float32, ratios: Callable[[], Iterator[Floats]] = ratios) -> Iterator[Floats]:
+            return (np.abs(block - median) for block in ratios())
+
+        median = exact_median(ratios)
+        deviation = max(1.4826 * float(exact_median(partial(deviations, median))), MIN_RATIO_DEVIATION)
+        for block in rows.blocks(["log_ratio"], domain):
+            severity = np.abs(block.column("log_ratio") - median) / deviation
+            log.reject(severity > limits.max_ratio_deviations, "length_ratio", severity, block.rows.start)
 
 
-def _reject_dissimilar(
-    scored_sources: list[ScoredSource], spans: tuple[slice, ...], resolved: ResolvedCorpus, log: RejectLog
-) -> None:
+def _surplus_rows(rows: RowStreams, keys: str, active: Mask, allowed: Sequence[int]) -> Mask:
+    """The active rows after the first of their key, as many as are `allowed` for the source of the row, [rows]."""
+    surplus = np.zeros(rows.total, bool)
+    order = sorted(range(len(rows.spans)), key=lambda n: rows.spans[n].start)
+    stops, of_source = (np.array(v) for v in ([rows.spans[n].stop for n in order], [allowed[n] for n in order]))
+    for group in rows.key_groups(keys, active):
+        max_per_key = of_source[np.searchsorted(stops, group["row"], side="right")].astype(np.int64)
+        first = first_n_per_key(np.ascontiguousarray(group["key"]), max_per_key)
+        surplus[group["row"][~first]] = True
+    return surplus
+
+
+def _reject_duplicates(rows: RowStreams, resolved: ResolvedCorpus, log: RejectLog) -> None:
+    """The first row of every pair stays; of rows that share one side, as many as their domain allows."""
+    sources = [scored_source.source for scored_source in rows.sources]
+    limits = [resolved.limits[source.domain] for source in sources]
+    same_zh = [max(limit.max_same_zh, s.senses_per_entry) for limit, s in zip(limits, sources, strict=True)]
+    log.reject(_surplus_rows(rows, "pair", log.codes == 0, [1] * len(sources)), "duplicate")
+    log.reject(_surplus_rows(rows, "en", log.codes == 0, [limit.max_same_en for limit in limits]), "same_en")
+    log.reject(_surplus_rows(rows, "zh", log.codes == 0, same_zh), "same_zh")
+
+
+def _reject_near_duplicates(rows: RowStreams, domain: str, limits: Limits, log: RejectLog) -> None:
+    """Pairs that nearly repeat an earlier one of their domain, by its threshold; short rows are left alone."""
+    if limits.near_duplicate > 1:
+        return
+    duplicates, active = np.zeros(rows.total, bool), log.codes == 0
+
+    def signed() -> Iterator[Records]:
+        for block in rows.blocks(["en_chars", "zh_chars", "signature"], domain):
+            is_long = (block.column("en_chars") >= NEAR_MIN_EN_CHARS) & (block.column("zh_chars") >= NEAR_MIN_ZH_CHARS)
+            yield block.records(SIGNED, active[block.rows] & is_long, block.column("signature"))
+
+    count = sum(int(active[span].sum()) for span in rows.domain_spans(domain))
+    fits = rows.fits(count)
+    whole = [np.concatenate([np.empty(0, SIGNED), *signed()])] if fits else []
+
+    def mark_band(band: int) -> None:
+        def keys(records: Records) -> RowHashes:
+            return band_keys(records["signature"], band).astype(np.uint64)
+
+        for group in rows.groups(whole or signed(), keys, count):
+            found = near_duplicates(np.ascontiguousarray(group["signature"]), band, limits.near_duplicate)
+            duplicates[group["row"][found]] = True
+
+    with ThreadPoolExecutor(2 if fits else 1) as pool:  # each needs a table of buckets
+        list(pool.map(mark_band, range(BANDS)))
+    log.reject(duplicates, "near_duplicate")
+
+
+def _reject_dissimilar(rows: RowStreams, resolved: ResolvedCorpus, log: RejectLog) -> None:
     """Pairs whose sides do not mean the same, or whose neighbour's Chinese fits better (subtitles shifted by one)."""
     from data.build.similarity import source_similarities  # few corpora measure it
 
-    dissimilarity, shift = (np.full(len(log.codes), -1, np.float32) for _ in range(2))
-    for span, scored_source in zip(spans, scored_sources, strict=True):
-        limits = resolved.limits[scored_source.source.domain]
-        if limits.needs_similarity:
-            table = source_similarities(scored_source, log.codes[span] == 0)
+    for span, scored_source in zip(rows.spans, rows.sources, strict=True):
+        limits, row = resolved.limits[scored_source.source.domain], span.start
+        for table in source_similarities(scored_source, log.codes[span] == 0) if limits.needs_similarity else ():
             own, neighbour = table["own"].to_numpy(), table["rival"].to_numpy()
-            dissimilarity[span] = np.nan_to_num(limits.min_similarity - own, nan=-1)
-            margin = np.where(own < limits.shift_below, neighbour - own - limits.max_shift, -1)
-            shift[span] = np.nan_to_num(margin, nan=-1)
-    log.reject(dissimilarity > 0, "unlike", dissimilarity)
-    log.reject(shift > 0, "shifted", shift)
+            dissimilarity = np.nan_to_num(limits.min_similarity - own, nan=-1)
+            log.reject(dissimilarity > 0, "unlike", dissimilarity, row)
+            shift = np.nan_to_num(np.where(own < limits.shift_below, neighbour - own - limits.max_shift, -1), nan=-1)
+            log.reject(shift > 0, "shifted", shift, row)
+            row += table.num_rows

@@ -5,6 +5,7 @@ extra `similarity`). A new threshold needs no new similarities.
 """
 
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -63,19 +64,18 @@ def pair_similarities(
     return similarity, neighbour_similarity
 
 
-def source_similarities(scored_source: ScoredSource, selected_rows: npt.NDArray[np.bool_]) -> pa.Table:
-    """Columns `own` and `rival` (a neighbour) of every row of a source, NaN where not selected; stored by row group."""
+def source_similarities(scored_source: ScoredSource, selected_rows: npt.NDArray[np.bool_]) -> Iterator[pa.Table]:
+    """Columns `own` and `rival` (a neighbour) of each row group of a source, NaN where not selected; stored."""
     folder = scored_source.rows_path.parent / SIMILARITY_FOLDER
     folder.mkdir(exist_ok=True)
-    tables, row = list[pa.Table](), 0
+    row = 0
     title = f"{scored_source.source.name}: similarity"
     with tqdm(desc=title, total=int(selected_rows.sum()), unit=" rows", leave=False) as bar:
         for number, batch in enumerate(scored_source.iter_columns(["en", "zh", "line"])):
             selected = selected_rows[row : row + batch.num_rows]
-            tables.append(_score_row_group(folder / f"{number:05d}.parquet", batch, selected))
+            yield _score_row_group(folder / f"{number:05d}.parquet", batch, selected)
             bar.update(int(selected.sum()))
             row += batch.num_rows
-    return pa.concat_tables(tables)
 
 
 def _score_row_group(path: Path, batch: pa.RecordBatch, selected: npt.NDArray[np.bool_]) -> pa.Table:
