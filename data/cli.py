@@ -1,6 +1,7 @@
 """What every command line shares: one-line errors with exit code 2, YAML configurations, subprocesses, provenance."""
 
 import importlib.metadata
+import io
 import os
 import shlex
 import subprocess
@@ -53,7 +54,11 @@ def run_cli(main: Callable[[], object]) -> None:
     """Run `main`; print a user's mistake as one line on stderr and exit with code 2.
 
     Parsers passed to jsonargparse must be built with `exit_on_error=False` for their errors to come here.
+    Characters that the terminal or the pipe cannot take are printed as escapes.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except (UserError, ArgumentError) as error:

@@ -78,6 +78,13 @@ def test_the_order_names_every_folder_and_module() -> None:
     assert {(package, place) for package, place in map(room, MODULES) if package in ORDER and place} <= named
 
 
+def test_every_command_prints_errors_as_one_line_on_any_terminal() -> None:
+    commands = [name for name, path in MODULES.items() if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
+    calls = {name: [node for node in ast.walk(parsed(name)) if isinstance(node, ast.Call)] for name in commands}
+    assert len(commands) > 20
+    assert [name for name in commands if "run_cli" not in {ast.unparse(call.func) for call in calls[name]}] == []
+
+
 def test_no_circle_of_imports() -> None:
     try:
         TopologicalSorter({module: {*imported(module)} & set(MODULES) - {module} for module in MODULES}).prepare()

@@ -158,7 +158,7 @@ def load_weights(folder: Path, step: int, weights: Mapping[str, nn.Parameter], u
         for name, weight in weights.items():
             weight.copy_(stored[name])
     try:
-        record = json.loads((step_folder / "progress.json").read_text())
+        record = json.loads((step_folder / "progress.json").read_text(encoding="utf-8"))
         return Progress(**{**record, "norms": tuple(record.get("norms", ()))})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise _unreadable(step_folder / "progress.json", error) from error

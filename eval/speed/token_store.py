@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from jsonargparse import ArgumentParser
 
+from data.cli import run_cli
 from data.loader.token_store import VIEWS
 
 BATCH_ROWS = 1 << 18  # rows a record batch, as the store writes them
@@ -103,10 +104,10 @@ def measure_token_store(folder: Path, rows: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure the store of the command line."""
-    parser = ArgumentParser(prog="eval.speed.token_store", description=__doc__)
+    parser = ArgumentParser(prog="eval.speed.token_store", description=__doc__, exit_on_error=False)
     parser.add_argument("store", type=Path)
     print(json.dumps(measure_store(parser.parse_args().store)))
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

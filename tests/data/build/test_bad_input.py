@@ -1,6 +1,7 @@
 """Every mistake that a user can mend is one clear line and exit code 2; a bad row is a counted reject."""
 
 import gzip
+import io
 import json
 import subprocess
 import sys
@@ -153,6 +154,15 @@ def test_the_command_line_says_one_line_and_exits_with_2(
         told = capsys.readouterr().err.strip().split("\n")
         assert len(told) == 1
         assert told[0].startswith("error: ")
+
+
+def test_a_terminal_without_chinese_gets_escapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    monkeypatch.setattr(sys, "argv", ["data.build", str(tsv_config(tmp_path, PAIRS)), "--dry_run", "true"])
+    run_cli(main)
+    sys.stdout.flush()
+    assert b"A dog runs on the grass. / \\u4e00\\u53ea\\u72d7" in printed.getvalue()
 
 
 @pytest.mark.parametrize("entry", [["-m", "data.build"], ["scripts/build_corpus.py"]])
