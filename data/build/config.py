@@ -1,7 +1,7 @@
 """A corpus config: its sources, the benchmarks to keep out, the limits of the cleaning, how much is held out."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,17 @@ class Limits:
         return self.min_similarity > -1 or self.max_shift < 2
 
 
+# What a domain has instead of the defaults above; `limits` and `limits_by_domain` of a config go before both.
+# Names and tags are short, several to a thing and alike: their ratios vary, and a near repetition is another name.
+DOMAIN_LIMITS: dict[str, dict[str, Any]] = {
+    "dictionary": {
+        "max_ratio_deviations": 8.0, "min_en_latin": 0.9, "max_same_en": 40, "max_foreign": 1.0, "near_duplicate": 2.0,
+    },
+    "prompt": {"max_ratio_deviations": 8.0, "max_foreign": 1.0, "near_duplicate": 2.0},
+    "poetry": {"near_duplicate": 0.92},
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Rule:
     """One reject reason: rows where `severity` exceeds `limit`."""
@@ -140,13 +151,13 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """The whole config of one corpus; `limits_by_domain` overrides `limits` field by field."""
+    """The whole config of one corpus; `limits` override DOMAIN_LIMITS, and `limits_by_domain` `limits`, by field."""
 
     sources: tuple[dict[str, Any], ...]
     benchmarks: tuple[str, ...] = ()
     benchmark_folder: str = ""  # where `benchmarks` that are names, such as flickr30k-cn, are looked for
     banned_words: str = ""  # a file with a word a line; rows that hold one are rejected
-    limits: Limits = field(default_factory=Limits)
+    limits: dict[str, Any] = field(default_factory=dict)
     limits_by_domain: dict[str, dict[str, Any]] = field(default_factory=dict)
     valid_per_domain: int = 200
     rows_per_shard: int = 500_000
@@ -206,5 +217,6 @@ def _parse_source(entry: dict[str, Any], location: str) -> Source:
 
 
 def _domain_limits(config: CorpusConfig, domain: str, path: Path) -> Limits:
-    overrides = config.limits_by_domain.get(domain, {})
-    return checked_config({**asdict(config.limits), **overrides}, Limits, f"{path}: limits_by_domain.{domain}.")
+    checked_config(config.limits, Limits, f"{path}: limits.")
+    overrides = config.limits | config.limits_by_domain.get(domain, {})
+    return checked_config(DOMAIN_LIMITS.get(domain, {}) | overrides, Limits, f"{path}: limits_by_domain.{domain}.")

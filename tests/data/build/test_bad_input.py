@@ -58,6 +58,7 @@ def test_mistakes_in_a_source(tmp_path: Path, change: dict[str, Any], match: str
     [
         ({"benchmark": []}, r"corpus\.yaml: benchmark: no such key; there are sources, benchmarks"),
         ({"limits": {"min_chars": 3}}, r"corpus\.yaml: limits\.min_chars: no such key; there are min_en_chars, "),
+        ({"limits": {"max_run": "a"}}, r"corpus\.yaml: limits\.max_run: must be a whole number, not 'a'"),
         ({"limits_by_domain": {"general": {"min_chars": 3}}}, r"limits_by_domain\.general\.min_chars: no such key"),
         ({"limits_by_domain": {"news": {"min_en_chars": 3}}}, r"limits_by_domain\.news: no source has this domain"),
         ({"benchmarks": ["gone.csv"]}, r"gone\.csv: no such file"),

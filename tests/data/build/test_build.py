@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from data.build.__main__ import build
+from data.build.config import load_corpus_config
 from data.cli import UserError
 from tests.data.corpora import PAIRS, built, rows, tsv_config, write_config, write_tsv
 
@@ -106,6 +107,22 @@ def test_limits_can_differ_by_domain(tmp_path: Path) -> None:
         tmp_path, sources, limits={"min_en_chars": 5}, limits_by_domain={"dictionary": {"min_en_chars": 2}}
     )
     assert [s["rows_kept"] for s in built(config)["sources"]] == [10, 2]
+
+
+def test_a_domain_has_limits_of_its_own_that_a_config_overrides(tmp_path: Path) -> None:
+    domains = ("general", "dictionary", "poetry")
+    sources: list[dict[str, Any]] = [{"name": d, "domain": d, "format": "tsv", "files": ["a"]} for d in domains]
+
+    def limits(**keys: Any) -> list[float]:  # noqa: ANN401
+        found = load_corpus_config(write_config(tmp_path, sources, **keys)).limits
+        assert found["dictionary"].max_same_en == 40
+        return [found[domain].near_duplicate for domain in domains]
+
+    assert limits() == [0.85, 2.0, 0.92]
+    assert limits(limits={"max_run": 5}) == [0.85, 2.0, 0.92]
+    assert limits(limits={"near_duplicate": 0.7}) == [0.7, 0.7, 0.7]
+    by_domain = {"poetry": {"near_duplicate": 0.8}}
+    assert limits(limits={"near_duplicate": 0.7}, limits_by_domain=by_domain) == [0.7, 0.7, 0.8]
 
 
 def test_an_old_corpus_is_kept_refused_or_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
