@@ -39,6 +39,15 @@ class EncoderOutput:
         """The output of some rows of the batch."""
         return EncoderOutput(self.hidden_states[rows], self.pooled[rows], self.text_mask[rows])
 
+    def split(self, rows: Sequence[int]) -> list["EncoderOutput"]:
+        """The output in parts of these numbers of rows."""
+        tensors = (self.hidden_states, self.pooled, self.text_mask)
+        return [EncoderOutput(*parts) for parts in zip(*(torch.split(t, list(rows)) for t in tensors), strict=True)]
+
+    def cropped(self, length: int) -> "EncoderOutput":
+        """The output at the first `length` positions; those that are left out are padding."""
+        return EncoderOutput(self.hidden_states[:, :length], self.pooled, self.text_mask[:, :length])
+
     def detached_leaf(self) -> "EncoderOutput":
         """The same values as leaves of a new graph, whose gradients are kept."""
         hidden_states, pooled = (t.detach().requires_grad_() for t in (self.hidden_states, self.pooled))
@@ -101,6 +110,12 @@ class QuickMlp(nn.Module):
         self.fc1: nn.Linear = mlp.fc1
         self.fc2: nn.Linear = mlp.fc2
 
+    @torch.no_grad()
+    def frozen(self) -> nn.Sequential:
+        """The same values with the factors in the weights for good, in place; no copy."""
+        self.fc1.weight.mul_(1.702), self.fc1.bias.mul_(1.702), self.fc2.weight.div_(1.702)
+        return nn.Sequential(self.fc1, nn.SiLU(), self.fc2)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Output of the shape of `x`, [..., width]."""
         up = F.silu(F.linear(x, 1.702 * self.fc1.weight, 1.702 * self.fc1.bias))
@@ -118,6 +133,21 @@ def optimize_for_device(model: CLIPTextModelWithProjection, on_cpu: bool) -> CLI
         if isinstance(layer.mlp, CLIPMLP) and isinstance(layer.mlp.activation_fn, QuickGELUActivation):
             layer.mlp = QuickMlp(layer.mlp)
     return model
+
+
+def freeze(model: CLIPTextModelWithProjection) -> None:
+    """Prepare `model`, in place, for the same values at every call: what is the same in each is computed here."""
+    model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    for layer in model.text_model.encoder.layers:
+        if isinstance(layer.mlp, QuickMlp):
+            layer.mlp = layer.mlp.frozen()
+
+
+def convert_products(model: CLIPTextModelWithProjection) -> None:
+    """Keep the weights of the matrix products of a frozen `model` in bf16, as autocast converts them at every call."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.to(torch.bfloat16)
 
 
 def encode_ids(model: CLIPTextModelWithProjection, ids: torch.Tensor, layer: StateLayer = "last") -> EncoderOutput:

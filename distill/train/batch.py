@@ -1,6 +1,5 @@
 """One rank's training batch, prefetched; and the frozen teacher, which turns its English into targets."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -9,6 +8,7 @@ import torch
 from data.loader.batches import BatchDataset
 from distill import text_tower
 from distill.text_tower import EncoderOutput, Pretrained
+from distill.train.passes import chunked
 
 
 @dataclass(frozen=True)
@@ -102,26 +102,14 @@ class Prefetcher:
         self._pool.shutdown(cancel_futures=True)
 
 
-def split_rows(ids: torch.Tensor, tokens_at_once: int | None) -> tuple[torch.Tensor, ...]:
-    """`ids` [rows, length] in chunks of at most `tokens_at_once` positions (None: all), but at least one row."""
-    return (ids,) if tokens_at_once is None else torch.split(ids, max(1, tokens_at_once // ids.shape[1]))
-
-
-def chunked(
-    encode: Callable[[torch.Tensor], EncoderOutput], ids: torch.Tensor, tokens_at_once: int | None
-) -> EncoderOutput:
-    """The output of `encode` for `ids`, computed in chunks of rows."""
-    return EncoderOutput.cat([encode(chunk) for chunk in split_rows(ids, tokens_at_once)])
-
-
 class Teacher:
     """A frozen CLIP text tower in evaluation mode; not part of checkpoints."""
 
     def __init__(self, pretrained: Pretrained, device: torch.device) -> None:
         """Take over the model of `pretrained`, in place, and move it to `device`."""
         model = text_tower.optimize_for_device(pretrained.model, on_cpu=device.type == "cpu")
-        model.eval()  # type: ignore[no-untyped-call]
-        model.requires_grad_(False).to(device=device)  # type: ignore[call-arg]
+        text_tower.freeze(model)
+        model.to(device=device)  # type: ignore[call-arg]
         self._model, self._state_layer, self.device = model, pretrained.state_layer, device
         self.num_weights = sum(weight.numel() for weight in model.parameters())
 
@@ -136,6 +124,10 @@ class Teacher:
         en_ids = batch.teacher_en_ids
         english = pairs.rows(batch.english_rows) if en_ids is None else chunked(self, en_ids, tokens_at_once)
         return Targets(pairs, english)
+
+    def convert_to_bf16(self) -> None:
+        """Convert the weights as autocast does, once; from then on every call is under autocast."""
+        text_tower.convert_products(self._model)
 
     def compile(self) -> None:
         """Let torch compile the tower, for any length."""

@@ -38,13 +38,18 @@ def tower_shape(config: Any, teacher_weights: int, student_weights: int, trained
     )  # fmt: skip
 
 
+def layer_products(shape: TowerShape) -> int:
+    """Weights of the matrix products of one layer."""
+    return 4 * shape.width**2 + 2 * shape.width * shape.mlp
+
+
 def tower_bytes(shape: TowerShape, tokens: int, bf16: bool, recompute: bool) -> int:
     """Bytes that the layers of a tower keep for the backward pass of `tokens` positions."""
     width, mlp, layers = shape.width, shape.mlp, shape.layers
     statistics = 16 + 4 * shape.heads  # of two norms and of the attention, float32
     if bf16:
         # Inputs of the norms in float32; inputs and outputs of q, k and v, attention and the MLP in bf16.
-        layer, casts = 24 * width + 4 * mlp + statistics, 2 * (4 * width**2 + 2 * width * mlp)
+        layer, casts = 24 * width + 4 * mlp + statistics, 2 * layer_products(shape)
     else:
         layer, casts = 32 * width + 8 * mlp + statistics, 8 * width * mlp if shape.quick_gelu else 0
     kept_layers = 1 if recompute else layers
@@ -86,8 +91,9 @@ def expected_memory(shape: TowerShape, config: RunConfig, processes: int) -> dic
     kept = loss_bytes(losses, rows, english_rows, shape.max_length, shape.width, train.batch_size)
     working = 4 * rows * shape.max_length * shape.width
     shards = processes if train.shard else 1
+    halved = 2 * shape.layers * layer_products(shape) if train.precision == "bf16" else 0
     held = {
-        "teacher": 4 * shape.teacher_weights,
+        "teacher": 4 * shape.teacher_weights - halved,
         "student": 4 * shape.student_weights // shards,
         "gradients and moments": (12 + (4 if train.ema else 0)) * shape.trained_weights // shards,
         "outputs and their gradients": 3 * outputs,

@@ -5,7 +5,7 @@ computes them once on all outputs and runs only the towers in chunks: without gr
 back-propagate each chunk's share of the outputs' gradient. One forward pass more; the gradients are exact.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -18,8 +18,9 @@ from distill.losses.base import scheduled_terms
 from distill.losses.translation import Decoder, Language
 from distill.student.base import StudentEncoder
 from distill.text_tower import EncoderOutput
-from distill.train.batch import Targets, TrainBatch, chunked, split_rows
+from distill.train.batch import Targets, TrainBatch
 from distill.train.checkpoint import DECODER, trainable
+from distill.train.passes import Passes, chunked, join_passes, split_rows
 
 Autocast = Callable[[], AbstractContextManager[None]]
 
@@ -40,6 +41,8 @@ class LossConstants:
     geometry: Geometry | None = None
     aligned: bool = True
     """The student's English token ids are the teacher's."""
+    launch_cost: int = 0
+    """What the kernel launches of a pass cost, in positions of a text; see `join_passes`."""
 
 
 class Task(nn.Module):
@@ -58,29 +61,24 @@ class Task(nn.Module):
         decoder = trainable(self.decoder) if self.decoder else {}
         return {**trainable(self.student), **{DECODER + name: weight for name, weight in decoder.items()}}
 
-    def student_ids(self, batch: TrainBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Chinese and English ids of a step; on max-length steps the empty prompt is the last row of the English."""
-        empty = self._constants.empty
-        if empty is None or not batch.padded_to_max:
-            return batch.student_zh_ids, batch.student_en_ids
-        return batch.student_zh_ids, torch.cat([batch.student_en_ids, empty.ids])
+    def passes(self, batch: TrainBatch) -> Passes:
+        """What the student encodes in a step: Chinese, English, and the empty prompt where a loss compares it."""
+        empty, vocabulary = self._constants.empty, self.student.vocabulary
+        texts = [batch.student_zh_ids, batch.student_en_ids, *([empty.ids] if empty else [])]
+        return join_passes(texts, vocabulary.pad_id, self._constants.launch_cost)
 
     def forward(self, batch: TrainBatch, targets: Targets, progress: float = 0.0) -> LossTerms:
         """Named loss terms, scalars; `progress` is the share of the run's steps that are done."""
-        chinese, english = map(self.student, self.student_ids(batch))
-        return self.terms(batch, chinese, english, targets, progress)
+        passes = self.passes(batch)
+        return self.terms(batch, passes.split([self.student(ids) for ids in passes.ids]), targets, progress)
 
     def terms(
-        self, batch: TrainBatch, chinese: EncoderOutput, english: EncoderOutput, targets: Targets, progress: float
+        self, batch: TrainBatch, outputs: Sequence[EncoderOutput], targets: Targets, progress: float
     ) -> LossTerms:
-        """Named loss terms of the student's outputs for `student_ids`."""
-        empty, empty_states = self._constants.empty, None
-        if empty is not None:
-            if batch.padded_to_max:
-                empty_states = EmptyPromptStates(english.rows(slice(-1, None)), empty.target)
-                english = english.rows(slice(None, -1))
-            else:
-                empty_states = EmptyPromptStates(self.student(empty.ids), empty.target)
+        """Named loss terms of the student's outputs for the texts of `passes`."""
+        chinese, english, *empty_outputs = outputs
+        empty = self._constants.empty
+        empty_states = EmptyPromptStates(empty_outputs[0], empty.target) if empty else None
         step = LossInput(
             chinese=chinese,
             target=targets.pairs,
@@ -128,16 +126,17 @@ def backward(
 
     At most `tokens_at_once` token positions (None: all) keep their activations at the same time.
     """
-    ids = task.student_ids(batch)
-    if tokens_at_once is None or sum(view.numel() for view in ids) <= tokens_at_once:
+    passes = task.passes(batch)
+    if tokens_at_once is None or passes.positions <= tokens_at_once:
         with autocast():
             terms: LossTerms = task(batch, targets, progress)
         total(terms).backward()  # type: ignore[no-untyped-call]
         return terms
+    ids = passes.ids
     with torch.no_grad(), autocast():
         outputs = [chunked(task.student, view, tokens_at_once).detached_leaf() for view in ids]
     with autocast():
-        terms = task.terms(batch, outputs[0], outputs[1], targets, progress)
+        terms = task.terms(batch, passes.split(outputs), targets, progress)
     total(terms).backward()  # type: ignore[no-untyped-call]
     for view, output in zip(ids, outputs, strict=True):
         start = 0

@@ -70,7 +70,8 @@ def test_the_command(config: Path, teacher: Path, corpus: Path, tmp_path: Path) 
     assert result["peak memory, GiB"].keys() == {"resident, whole process", "expected on a GPU"}
     assert all(value > 0 for value in result["peak memory, GiB"].values())
     padded, full = result["launches"]["padded step"], result["launches"]["max-length step"]
-    assert full["kernels"] > padded["kernels"] > 100
+    assert padded["kernels"] > 100
+    assert 100 < full["kernels"] < 1000  # the student in one pass, the teacher converted before the run; 1,135 without
     assert full["all_reduces"] >= full["scalar all_reduces"]
 
 
