@@ -34,9 +34,14 @@ class MixtureConfig:
     """Shares proportional to size ** (1 / temperature): 1 follows the sizes, more evens them out."""
     stages: list[StageConfig] = field(default_factory=list)
     """Other mixtures from later steps on, in the order of their steps."""
+    max_epochs: float | None = 10.0
+    """Most times that the run draws each row of a domain; what is above goes to the other domains. Where the whole
+    corpus is drawn more often, all domains are drawn as often as it. null: shares stay as they are."""
 
     def __post_init__(self) -> None:
         _check(self.weights, self.temperature, "data.mixture")
+        if self.max_epochs is not None and self.max_epochs <= 0:
+            raise ValueError(f"data.mixture.max_epochs: {self.max_epochs} is not above 0")
         steps = [stage.from_step for stage in self.stages]
         if any(late <= early for early, late in pairwise(steps)):
             raise ValueError(f"data.mixture.stages: from_step {steps} does not rise")
@@ -57,10 +62,36 @@ class MixtureStage:
     shares: Mapping[str, float]
 
 
-def mixture_stages(sizes: Mapping[str, int], config: MixtureConfig) -> list[MixtureStage]:
-    """The stages of a run, the first from step 0; `sizes` counts the rows of each domain."""
-    later = [MixtureStage(stage.from_step, domain_shares(sizes, stage)) for stage in config.stages]
-    return [MixtureStage(0, domain_shares(sizes, config)), *later]
+def mixture_stages(sizes: Mapping[str, int], config: MixtureConfig, steps: int, batch_size: int) -> list[MixtureStage]:
+    """The stages of a run of `steps`, the first from step 0; `sizes` counts the rows of each domain."""
+    starts = [0, *(stage.from_step for stage in config.stages)]
+    shares = [domain_shares(sizes, stage) for stage in (config, *config.stages)]
+    if config.max_epochs is not None:
+        bounds = [min(step, steps) for step in (*starts, steps)]
+        pairs = [batch_size * (stop - start) for start, stop in pairwise(bounds)]
+        # A domain's rows are shared among the stages that draw it.
+        drawn = {domain: sum(n for n, each in zip(pairs, shares, strict=True) if domain in each) for domain in sizes}
+        limits = {domain: config.max_epochs * sizes[domain] / n for domain, n in drawn.items() if n}
+        shares = [limited_shares(each, limits) if n else each for n, each in zip(pairs, shares, strict=True)]
+    return [MixtureStage(start, each) for start, each in zip(starts, shares, strict=True)]
+
+
+def limited_shares(shares: Mapping[str, float], limits: Mapping[str, float]) -> dict[str, float]:
+    """`shares` with none above its limit, the excess given to the others in proportion; both sum to 1.
+
+    Where the limits sum to less than 1, the shares are in proportion to them.
+    """
+    limited = dict[str, float]()
+    while True:
+        free = {domain: share for domain, share in shares.items() if domain not in limited}
+        if not free:
+            total = sum(limited.values())
+            return {domain: limited[domain] / total for domain in shares}
+        scale = (1 - sum(limited.values())) / sum(free.values())
+        above = {domain: limits[domain] for domain, share in free.items() if share * scale > limits[domain]}
+        if not above:
+            return {domain: limited.get(domain, share * scale) for domain, share in shares.items()}
+        limited |= above
 
 
 def domain_shares(sizes: Mapping[str, int], config: MixtureConfig | StageConfig) -> dict[str, float]:

@@ -167,6 +167,8 @@ def read_stored_config(path: Path) -> RunConfig:
     tree = load_yaml(path, "--config")
     if isinstance(train := tree.get("train"), dict):
         train.pop("accumulate", None)
+    if isinstance(data := tree.get("data"), dict) and isinstance(data.get("mixture"), dict):
+        data["mixture"].setdefault("max_epochs", None)  # as it was drawn then
     return _with_absolute_paths(checked_config(tree, RunConfig))
 
 

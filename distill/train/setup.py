@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from data.cli import UserError
 from data.files import write_json
 from data.loader.batches import BatchDataset, BatchSchedule, Vocabulary
-from data.loader.mixture import mixture_stages
+from data.loader.mixture import MixtureStage, mixture_stages
 from data.loader.token_store import DomainTokens, TokenStore, check_corpus, write_token_store
 from distill.distributed import resolve_precision
 from distill.geometry import read_geometry
@@ -115,7 +115,7 @@ def prepare_run(resolved: ResolvedConfig, processes: int) -> PreparedRun:
     store_root = config.data.token_store or config.out_dir / "tokens"
     teacher_tokenizer = teacher.tokenizer.backend_tokenizer
     store = write_token_store(config.data.corpus, store_root, teacher_tokenizer, student_tokenizer, teacher.max_length)
-    mixture_stages(_sizes(TokenStore(store)), config.data.mixture)  # raises here, on one process
+    _mixture(config, TokenStore(store))  # raises here, on one process
     return PreparedRun(store, teacher)
 
 
@@ -141,8 +141,9 @@ def _report_fertility(config: RunConfig, tokenizer: Tokenizer) -> None:
         write_json(by_domain, path)
 
 
-def _sizes(tokens: TokenStore) -> dict[str, int]:
-    return {domain: len(rows) for domain, rows in tokens.train.items()}
+def _mixture(config: RunConfig, tokens: TokenStore) -> list[MixtureStage]:
+    sizes = {domain: len(rows) for domain, rows in tokens.train.items()}
+    return mixture_stages(sizes, config.data.mixture, config.train.steps, config.train.batch_size)
 
 
 @dataclass(frozen=True)
@@ -198,11 +199,11 @@ def build_loader(
     config: RunConfig, accelerator: Accelerator, tokens: TokenStore, teacher: Vocabulary, student: Vocabulary
 ) -> BatchLoader:
     """The batches of this rank; the main process prints the mixture."""
-    train, sizes = config.train, _sizes(tokens)
-    mixture = mixture_stages(sizes, config.data.mixture)
+    train, mixture = config.train, _mixture(config, tokens)
     if accelerator.is_main_process:
         for stage in mixture:
-            shares = (f"{domain} {share:.0%} of {sizes[domain]:,}" for domain, share in stage.shares.items())
+            rows = {domain: len(tokens.train[domain]) for domain in stage.shares}
+            shares = (f"{domain} {100 * share:.3g}% of {rows[domain]:,}" for domain, share in stage.shares.items())
             print(f"mixture from step {stage.start}: " + ", ".join(shares))
     schedule = BatchSchedule(train.seed, train.batch_size, config.data.window, train.full_share)
     ranks = accelerator.process_index, accelerator.num_processes

@@ -55,7 +55,9 @@ def measure_store(folder: Path) -> dict[str, float]:
     sizes = {name: len(tokens) for name, tokens in store.train.items()}
     schedule = BatchSchedule(seed=0, batch_size=512, window=32, full_share=0.25)
     clip = Vocabulary(pad_id=49407, eos_id=49407, max_length=77)
-    batches = BatchDataset(store.train, mixture_stages(sizes, MixtureConfig()), schedule, clip, clip)
+    batches = BatchDataset(
+        store.train, mixture_stages(sizes, MixtureConfig(max_epochs=None), 1, 512), schedule, clip, clip
+    )
     opened, resident = time.perf_counter() - started, _gib("VmRSS")
     batches[0]
     files = sorted((folder / "train").iterdir())

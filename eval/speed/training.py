@@ -125,7 +125,8 @@ def _build_bench(resolved: ResolvedConfig, args: Namespace) -> TrainingBench:
     shape = prepared.pretrained.model.config
     setup = build_setup(config, accelerator, prepared.store, prepared.pretrained)
     tokens = TokenStore(prepared.store).train
-    mixture = mixture_stages({domain: len(rows) for domain, rows in tokens.items()}, config.data.mixture)
+    sizes = {domain: len(rows) for domain, rows in tokens.items()}
+    mixture = mixture_stages(sizes, config.data.mixture, config.train.steps, config.train.batch_size)
     vocabularies = setup.teacher_vocabulary, setup.task.student.vocabulary
 
     def loader_of(share: float, everything: bool) -> BatchLoader:

@@ -12,6 +12,7 @@ from data.loader.mixture import (
     StageConfig,
     StagedCounts,
     domain_shares,
+    limited_shares,
     mixture_stages,
     permuted_rows,
 )
@@ -44,7 +45,7 @@ def test_epochs_and_keys_differ_and_nothing_is_in_order() -> None:
 
 def test_stages_follow_each_other() -> None:
     config = MixtureConfig({"news": 1}, stages=[StageConfig(from_step=100, weights={"caption": 1, "news": 3})])
-    found = mixture_stages(SIZES, config)
+    found = mixture_stages(SIZES, config, 200, 1)
     assert [(stage.start, stage.shares) for stage in found] == [
         (0, {"news": 1}),
         (100, {"caption": 0.25, "news": 0.75}),
@@ -105,3 +106,43 @@ def test_quota_keeps_shares_over_any_stretch(weights: list[float], marks: list[i
     steps = np.diff(taken, axis=0)
     assert (steps >= 0).all()
     assert np.abs(steps - np.diff(sorted(marks))[:, None] * share).max() < 12
+
+
+def test_a_small_domain_is_capped() -> None:
+    """1,000 steps of 10 pairs: 10 epochs of 6 prompts are 60 pairs, 0.6 %; the others keep their proportion."""
+    sizes = {"caption": 8000, "news": 4000, "prompt": 6}
+    config = MixtureConfig({"caption": 3, "news": 2, "prompt": 5})
+    (stage,) = mixture_stages(sizes, config, 1000, 10)
+    assert stage.shares == pytest.approx({"caption": 0.5964, "news": 0.3976, "prompt": 0.006})
+    free = MixtureConfig({"caption": 3, "news": 2, "prompt": 5}, max_epochs=None)
+    assert mixture_stages(sizes, free, 1000, 10)[0].shares == {"caption": 0.3, "news": 0.2, "prompt": 0.5}
+    with pytest.raises(ValueError, match=r"data\.mixture\.max_epochs: 0 is not above 0"):
+        MixtureConfig(max_epochs=0)
+
+
+def test_a_corpus_that_is_repeated_more_often_is_drawn_evenly() -> None:
+    (stage,) = mixture_stages({"caption": 30, "prompt": 10}, MixtureConfig(temperature=5), 1000, 10)
+    assert stage.shares == pytest.approx({"caption": 0.75, "prompt": 0.25})
+
+
+def test_stages_share_the_epochs_of_a_domain() -> None:
+    """Prompts in the last 100 of 1,000 steps alone may be drawn there as often as in all of a run."""
+    stages = [StageConfig(from_step=900, weights={"caption": 1, "prompt": 1}), StageConfig(from_step=2000)]
+    found = mixture_stages({"caption": 8000, "prompt": 6}, MixtureConfig({"caption": 1}, stages=stages), 1000, 10)
+    assert [each.shares.get("prompt", 0) for each in found[:2]] == pytest.approx([0, 0.06])
+    both = MixtureConfig({"caption": 1, "prompt": 1}, stages=stages)
+    found = mixture_stages({"caption": 8000, "prompt": 6}, both, 1000, 10)
+    assert [each.shares["prompt"] for each in found[:2]] == pytest.approx([0.006, 0.006])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0.01, 2)), min_size=1, max_size=6))
+def test_limited_shares_sum_to_one(pairs: list[tuple[float, float]]) -> None:
+    total = sum(share for share, _ in pairs)
+    shares = {str(n): share / total for n, (share, _) in enumerate(pairs)}
+    limits = {str(n): limit for n, (_, limit) in enumerate(pairs)}
+    found = limited_shares(shares, limits)
+    assert sum(found.values()) == pytest.approx(1)
+    if sum(limits.values()) >= 1:
+        assert all(share <= limits[domain] + 1e-9 for domain, share in found.items())
+        assert all(share >= shares[domain] - 1e-9 for domain, share in found.items() if share < limits[domain] - 1e-9)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 
+from data.loader.mixture import mixture_stages
 from distill.geometry import CrossAttention, Geometry
 from distill.train import checkpoint
 from distill.train.config import parse_config
@@ -97,3 +99,15 @@ def test_a_full_size_step(name: str, tmp_path: Path) -> None:
         sizes = [torch.Size(file.get_slice(key).get_shape()).numel() for key in file.keys() if ".layers." in key]  # noqa: SIM118
     assert sum(sizes) / 1e6 == pytest.approx(WEIGHTS[name], abs=0.1)
     print(name, f"{used.ru_maxrss / 2**20:.1f} GiB, {used.ru_utime + used.ru_stime:.0f} CPU seconds")
+
+
+def test_the_mixture_names_the_domains_of_the_large_corpus() -> None:
+    """Read over a run's configuration; 6,500 prompts are drawn ten times in 20,000 steps, not 126 times."""
+    corpus = yaml.safe_load((REPOSITORY / "configs" / "corpus" / "skyclip-150m.yaml").read_text(encoding="utf-8"))
+    run = parse_config(["--config", _file("sd15"), "--config", _file("mixture/skyclip-150m")]).run
+    mixture = run.data.mixture
+    assert mixture.weights
+    assert mixture.weights.keys() == {source["domain"] for source in corpus["sources"]}
+    sizes = dict.fromkeys(mixture.weights, 50_000_000) | {"prompt": 6_500}
+    (stage,) = mixture_stages(sizes, mixture, run.train.steps, run.train.batch_size)
+    assert stage.shares["prompt"] * run.train.steps * run.train.batch_size == pytest.approx(65_000)

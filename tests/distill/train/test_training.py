@@ -353,6 +353,8 @@ def test_a_run_of_an_earlier_release_is_read(whole: Path, tmp_path: Path) -> Non
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("  tokens_at_once: null\n", "  accumulate: 4\n"))
     assert read_stored_config(run / "config.yaml") == read_stored_config(whole / "config.yaml")
+    (run / "config.yaml").write_text(config.replace("    max_epochs: 10.0\n", ""))
+    assert read_stored_config(run / "config.yaml").data.mixture.max_epochs is None, "as it was drawn then"
     projection = torch.arange(16 * 32.0).reshape(16, 32)
     path = run / "checkpoints" / "step-00000006" / "weights.safetensors"
     save_file({**load_file(path), "text.text_projection.weight": projection}, path)
