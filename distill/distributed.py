@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.autograd.function import FunctionCtx
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -28,6 +29,15 @@ def resolve_precision(precision: Precision, device: torch.device) -> Literal["bf
     else:
         has_bf16 = device.type == "xpu"
     return "bf16" if has_bf16 else "fp32"
+
+
+def use_fast_products(precision: Literal["bf16", "fp32"], device: torch.device) -> None:
+    """On a GPU with bf16, let float32 products, which the losses have, run on its tensor cores (TF32).
+
+    A run in fp32 keeps all digits.
+    """
+    if device.type == "cuda" and precision == "bf16":
+        torch.set_float32_matmul_precision("high")
 
 
 def world_size() -> int:
@@ -130,17 +140,18 @@ class AnyRank:
         return [bool(flag) for flag in tensor.tolist()]
 
 
-def shard(student: nn.Module, layers: Iterable[nn.Module], decoder: nn.Module | None) -> None:
-    """Shard the weights over all ranks, in place: each of the `layers` by itself, the rest of both modules.
+def shard(student: nn.Module, layers: Iterable[nn.Module], decoder: nn.Module | None, device: torch.device) -> None:
+    """Shard the weights on `device` over all ranks, in place: each of the `layers` by itself, the rest of both modules.
 
     The weights become DTensors under their old names.
     """
+    mesh = init_device_mesh(device.type, (world_size(),))
     for layer in layers:
-        fully_shard(layer)
+        fully_shard(layer, mesh=mesh)
     # The decoder uses the student's embeddings after its pass: they stay until the backward pass is done.
-    fully_shard(student, reshard_after_forward=False)
+    fully_shard(student, mesh=mesh, reshard_after_forward=False)
     if decoder is not None:
-        fully_shard(decoder)
+        fully_shard(decoder, mesh=mesh)
 
 
 def reshard(student: nn.Module) -> None:

@@ -151,14 +151,29 @@ def convert_products(model: CLIPTextModelWithProjection) -> None:
 
 
 def encode_ids(model: CLIPTextModelWithProjection, ids: torch.Tensor, layer: StateLayer = "last") -> EncoderOutput:
-    """Output for `ids` [batch, length], float32."""
-    out = model(input_ids=ids, output_hidden_states=layer != "last")
-    hidden_states: torch.Tensor = out.last_hidden_state if layer == "last" else out.hidden_states[-2]
+    """Output for `ids` [batch, length], float32.
+
+    The layers are called one by one: transformers captures states by hooks, at which torch.compile breaks the graph.
+    """
+    text = model.text_model
+    states: torch.Tensor = text.embeddings(input_ids=ids)
+    mask = _causal_mask(states) if model.config._attn_implementation == "eager" else None  # others need no mask
+    *first, last = text.encoder.layers
+    for each in first:
+        states = each(states, attention_mask=mask, is_causal=True)
+    final: torch.Tensor = text.final_layer_norm(last(states, attention_mask=mask, is_causal=True))
     if layer == "penultimate_normed":
-        hidden_states = model.text_model.final_layer_norm(hidden_states)
+        states = text.final_layer_norm(states)
     eos_id = model.config.eos_token_id
     assert isinstance(eos_id, int)
-    return EncoderOutput(hidden_states.float(), out.text_embeds.float(), text_mask(ids, eos_id))
+    pooled = final[torch.arange(len(ids), device=ids.device), (ids == eos_id).int().argmax(dim=1)]
+    hidden_states = final if layer == "last" else states
+    return EncoderOutput(hidden_states.float(), model.text_projection(pooled).float(), text_mask(ids, eos_id))
+
+
+def _causal_mask(states: torch.Tensor) -> torch.Tensor:
+    length = states.shape[1]
+    return torch.full((length, length), torch.finfo(states.dtype).min, device=states.device).triu(1)[None, None]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """One rank's training batch, prefetched; and the frozen teacher, which turns its English into targets."""
 
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -31,18 +34,21 @@ class TrainBatch:
         """The pairs whose English the student encodes."""
         return slice(None, None, self.english_stride)
 
+    def pinned(self) -> "TrainBatch":
+        """The batch in page-locked memory, from which a copy to a GPU does not block."""
+        return self._mapped(torch.Tensor.pin_memory)
+
     def to(self, device: torch.device) -> "TrainBatch":
-        """The batch on `device`; copies to a GPU do not block."""
+        """The batch on `device`."""
+        return self._mapped(lambda ids: ids.to(device, non_blocking=True))
 
-        def move(ids: torch.Tensor) -> torch.Tensor:
-            return (ids.pin_memory() if device.type == "cuda" else ids).to(device, non_blocking=True)
-
+    def _mapped(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "TrainBatch":
         return replace(
             self,
-            student_zh_ids=move(self.student_zh_ids),
-            student_en_ids=move(self.student_en_ids),
-            teacher_ids=move(self.teacher_ids),
-            teacher_en_ids=None if self.teacher_en_ids is None else move(self.teacher_en_ids),
+            student_zh_ids=function(self.student_zh_ids),
+            student_en_ids=function(self.student_en_ids),
+            teacher_ids=function(self.teacher_ids),
+            teacher_en_ids=None if self.teacher_en_ids is None else function(self.teacher_en_ids),
         )
 
 
@@ -78,19 +84,23 @@ class BatchLoader:
 
 
 class Prefetcher:
-    """Loads the next batch on a background thread."""
+    """Loads the next two batches on a background thread, into page-locked memory where they go to a GPU."""
 
-    def __init__(self, loader: BatchLoader, start: int, stop: int) -> None:
+    def __init__(self, loader: BatchLoader, start: int, stop: int, pin: bool) -> None:
         """Begin with the batch of step `start`; the last is that of `stop - 1`."""
-        self._loader, self._stop = loader, stop
+        self._loader, self._stop, self._pin = loader, stop, pin
         self._pool = ThreadPoolExecutor(1)
-        self._next = self._pool.submit(loader.__getitem__, start)
+        self._ahead = deque(self._pool.submit(self._load, step) for step in range(start, min(start + 2, stop)))
+
+    def _load(self, step: int) -> TrainBatch:
+        batch = self._loader[step]
+        return batch.pinned() if self._pin else batch
 
     def __getitem__(self, step: int) -> TrainBatch:
         """The batch of `step`; steps follow each other."""
-        batch = self._next.result()
-        if step + 1 < self._stop:
-            self._next = self._pool.submit(self._loader.__getitem__, step + 1)
+        batch = self._ahead.popleft().result()
+        if step + 2 < self._stop:
+            self._ahead.append(self._pool.submit(self._load, step + 2))
         return batch
 
     def __enter__(self) -> "Prefetcher":
@@ -110,13 +120,14 @@ class Teacher:
         model = text_tower.optimize_for_device(pretrained.model, on_cpu=device.type == "cpu")
         text_tower.freeze(model)
         model.to(device=device)  # type: ignore[call-arg]
-        self._model, self._state_layer, self.device = model, pretrained.state_layer, device
+        self._model, self.device = model, device
+        self._encode = partial(text_tower.encode_ids, layer=pretrained.state_layer)
         self.num_weights = sum(weight.numel() for weight in model.parameters())
 
     @torch.no_grad()
     def __call__(self, ids: torch.Tensor) -> EncoderOutput:
         """The output for `ids`, int64 [batch, length]."""
-        return text_tower.encode_ids(self._model, ids, self._state_layer)
+        return self._encode(self._model, ids)
 
     def targets(self, batch: TrainBatch, tokens_at_once: int | None = None) -> Targets:
         """The student's targets for a batch, computed in chunks."""
@@ -131,4 +142,4 @@ class Teacher:
 
     def compile(self) -> None:
         """Let torch compile the tower, for any length."""
-        self._model.compile(dynamic=True)
+        self._encode = torch.compile(self._encode, dynamic=True)

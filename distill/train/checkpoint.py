@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from data.cli import UserError, one_line
-from distill.distributed import distribute_like, full_tensor
+from distill.distributed import distribute_like, full_tensor, rank
 from distill.student.base import StudentEncoder
 from distill.train.config import RunConfig, read_stored_config
 
@@ -47,17 +47,15 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def full_state(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Every weight, gathered, for `save`; collective."""
-    return {name: full_tensor(weight.detach()) for name, weight in weights.items()}
+    """Every weight on rank 0's CPU, gathered one at a time, for `save`; empty on other ranks; collective."""
+    gathered = ((name, full_tensor(weight.detach())) for name, weight in weights.items())
+    return {name: weight.cpu() for name, weight in gathered if rank() == 0}
 
 
 def optimizer_state(weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's moments by the names of the weights, gathered, for `save`; collective."""
-    return {
-        f"{name}/{key}": full_tensor(value)
-        for name, weight in weights.items()
-        for key, value in optimizer.state[weight].items()
-    }
+    """The optimizer's moments by the names of the weights, as `full_state` has them; collective."""
+    moments = {name: optimizer.state[weight] for name, weight in weights.items()}
+    return full_state({f"{name}/{key}": value for name, each in moments.items() for key, value in each.items()})
 
 
 def save(

@@ -84,8 +84,8 @@ class TrainConfig:
     step is computed in chunks: less memory, one forward pass more, the same gradients (gradient caching)."""
     recompute: bool = False
     """Recompute the layers' activations in the backward pass instead of keeping them: less memory, more time."""
-    compile: bool = False
-    """Compile both towers with torch.compile: minutes at the start."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile both towers with torch.compile, minutes at the start; auto: on CUDA, where Triton is installed."""
     shard: bool = False
     """Shard weights, gradients and moments over the processes (FSDP2) instead of keeping all on each."""
     ema: float | None = None

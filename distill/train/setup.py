@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +16,7 @@ from data.files import write_json
 from data.loader.batches import BatchDataset, BatchSchedule, Vocabulary
 from data.loader.mixture import MixtureStage, mixture_stages
 from data.loader.token_store import DomainTokens, TokenStore, check_corpus, write_token_store
-from distill.distributed import resolve_precision
+from distill.distributed import resolve_precision, use_fast_products
 from distill.geometry import read_geometry
 from distill.losses import Hidden, KvMetric, LossesConfig, Readout
 from distill.student.base import ClipStudent, StudentEncoder, vocabulary_of
@@ -183,16 +185,23 @@ def build_setup(config: RunConfig, accelerator: Accelerator, store: Path, pretra
     if train.recompute:
         student.enable_gradient_checkpointing()
     teacher = Teacher(pretrained, device)
-    if train.compile:
+    precision = resolve_precision(train.precision, device)
+    use_fast_products(precision, device)
+    if compiles(train.compile, device):
         student.compile(dynamic=True)
         teacher.compile()
     constants = build_loss_constants(config, teacher, pretrained.tokenizer, tokenizer, student)
-    if resolve_precision(train.precision, device) == "bf16":
+    if precision == "bf16":
         teacher.convert_to_bf16()  # after the empty prompt, which is a target in float32
     teacher_vocabulary = vocabulary_of(pretrained.tokenizer, pretrained.max_length)
     tokens = TokenStore(store)
     loader = build_loader(config, accelerator, tokens, teacher_vocabulary, student.vocabulary)
     return TrainSetup(Task(student, config.losses, constants), teacher, loader, tokens.valid, teacher_vocabulary)
+
+
+def compiles(setting: bool | Literal["auto"], device: torch.device) -> bool:
+    """Whether `train.compile` compiles the towers on `device`."""
+    return device.type == "cuda" and find_spec("triton") is not None if setting == "auto" else setting
 
 
 def build_loader(

@@ -83,7 +83,7 @@ class Trainer:
             self._progress = checkpoint.load_weights(self._checkpoints, saved[-1], self._weights)
         broadcast_weights(self._weights.values())
         if config.shard and accelerator.num_processes > 1:
-            shard(setup.task.student, setup.task.student.layers(), setup.task.decoder)
+            shard(setup.task.student, setup.task.student.layers(), setup.task.decoder, device)
             self._weights = setup.task.trainable()
         self._ema = EMA(self._weights, config.ema) if config.ema else None
         self._optimizer = make_optimizer(self._weights, config)
@@ -103,7 +103,7 @@ class Trainer:
         Gradients that stay not finite raise `DivergedError` on every rank.
         """
         config, first, averages = self._config, self._progress.step, TermAverages()
-        prefetcher = Prefetcher(self.setup.loader, first, config.steps)
+        prefetcher = Prefetcher(self.setup.loader, first, config.steps, pin=self._accelerator.device.type == "cuda")
         with catch_signals() as signals, prefetcher as loader, self._progress_bar() as bar:
             for step in range(first, config.steps):
                 terms = self.step(step, loader)

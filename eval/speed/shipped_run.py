@@ -26,7 +26,7 @@ from distill.geometry import CrossAttention, Geometry, kv_quadratic_form
 from distill.loading import load_clip_tokenizer
 from distill.train.config import ResolvedConfig, RunConfig, parse_config
 from distill.train.main import make_accelerator
-from distill.train.setup import TrainSetup, build_setup, prepare_run
+from distill.train.setup import TrainSetup, build_setup, compiles, prepare_run
 from distill.train.trainer import Trainer
 from distill.unet_geometry import write_geometry
 from eval.speed.launches import LaunchCounter
@@ -107,7 +107,7 @@ def measure_run(options: ShippedRunOptions) -> dict[str, Any]:
         "settings": {
             "config": str(options.config), "teacher": options.shape or config.teacher, "precision": precision,
             "batch size": {"configuration": shipped_size, "measured": config.train.batch_size},
-            "full share": share, "steps": len(steps), "compile": config.train.compile,
+            "full share": share, "steps": len(steps), "compile": compiles(config.train.compile, accelerator.device),
             "losses": [type(loss).__name__ for loss in config.losses.enabled],
         },
         "pairs a second": round(pairs_per_second, 2),

@@ -34,8 +34,8 @@ def test_two_shares_are_one_whole(
     train = {"tokens_at_once": tokens, "ema": 0.5, "eval_every": 2}
     _train(write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / "one", train)), monkeypatch)
 
-    def checked(student: nn.Module, layers: Iterable[nn.Module], decoder: nn.Module) -> None:
-        distributed.shard(student, layers, decoder)
+    def checked(student: nn.Module, layers: Iterable[nn.Module], decoder: nn.Module, device: torch.device) -> None:
+        distributed.shard(student, layers, decoder, device)
         for weight in (*student.parameters(), *decoder.parameters()):
             assert isinstance(weight, DTensor)
             assert weight.to_local().numel() <= (len(weight) + 1) // 2 * weight.numel() // len(weight)

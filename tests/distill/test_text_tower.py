@@ -153,3 +153,13 @@ def test_a_pipeline_of_the_hub_is_a_teacher(tmp_path: Path) -> None:
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["32"] * 3, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("layer", ["last", "penultimate", "penultimate_normed"])
+def test_a_compiled_tower_is_one_graph(layer: StateLayer) -> None:
+    """No graph break, so that a GPU gets one kernel sequence; with the attention of a GPU."""
+    model = text_tower.optimize_for_device(teacher_model(522), on_cpu=False).train()
+    ids = torch.randint(0, 521, (4, 9))
+    torch._dynamo.reset()
+    found = torch._dynamo.explain(lambda ids: text_tower.encode_ids(model, ids, layer).hidden_states)(ids)  # type: ignore[no-untyped-call]
+    assert (found.graph_count, found.graph_break_count) == (1, 0)

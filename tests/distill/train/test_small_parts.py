@@ -1,6 +1,7 @@
 """The rate, the metrics file, the running means, validation, batches ahead of their step."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import torch
 
 from data.cli import UserError
 from data.loader.token_store import TokenStore, write_token_store
+from distill.distributed import use_fast_products
 from distill.text_tower import EncoderOutput
 from distill.train.batch import Prefetcher
 from distill.train.metrics import MetricsFile, TermAverages
 from distill.train.optim import lr_at
+from distill.train.setup import compiles
 from distill.train.validation import bitext_accuracy, validate
 from tests.distill.tiny_clip import SLOTS, teacher_tokenizer
 
@@ -123,8 +126,25 @@ def test_prefetch_gives_every_step_and_passes_errors_on() -> None:
                 raise RuntimeError("no such row")
             return step * 10
 
-    with Prefetcher(Numbers(), 1, 9) as batches:  # type: ignore[arg-type]
+    with Prefetcher(Numbers(), 1, 9, pin=False) as batches:  # type: ignore[arg-type]
+        assert len(batches._ahead) == 2
         numbers: list[object] = [batches[1], batches[2]]
         assert numbers == [10, 20]
         with pytest.raises(RuntimeError, match="no such row"):
             batches[3]
+
+
+def test_settings_of_a_device() -> None:
+    """float32 products on tensor cores, and compiled towers, on CUDA alone; a run in fp32 keeps its digits."""
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    try:
+        for precision, device in (("bf16", cpu), ("fp32", cuda)):
+            use_fast_products(precision, device)  # type: ignore[arg-type]
+            assert torch.get_float32_matmul_precision() == "highest"
+        use_fast_products("bf16", cuda)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert compiles("auto", cuda) is (find_spec("triton") is not None)
+    assert [compiles(setting, cpu) for setting in ("auto", True, False)] == [False, True, False]  # type: ignore[arg-type]
+    assert compiles(False, cuda) is False

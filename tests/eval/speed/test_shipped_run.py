@@ -9,9 +9,13 @@ import torch.distributed as dist
 
 from data.cli import UserError
 from distill.geometry import read_geometry
+from distill.train.main import make_accelerator
+from distill.train.metrics import TermAverages
+from distill.train.setup import build_setup, prepare_run
+from distill.train.trainer import Trainer
 from distill.unet_geometry import write_geometry
 from eval.speed.launches import LaunchCounter
-from eval.speed.shipped_run import fake_processes, main, random_geometry
+from eval.speed.shipped_run import ShippedRunOptions, fake_processes, main, random_geometry, run_config
 
 
 def test_launches_by_hand() -> None:
@@ -27,6 +31,25 @@ def test_launches_by_hand() -> None:
         (one @ weight).sum().backward()  # type: ignore[no-untyped-call]
     # Forward two; backward: the one that starts it, and one product for the weight (the sum's gradient is a view).
     assert dict(counter.kernels) == {"mm": 2, "sum": 1, "ones_like": 1}
+
+
+def test_a_step_waits_for_nothing_on_the_device(config: Path, teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    """No value of a tensor is read by the host, which would wait for all kernels before it."""
+    width = json.loads((teacher / "config.json").read_text(encoding="utf-8"))["hidden_size"]
+    write_geometry(random_geometry(width, queries=4), tmp_path / "unet.safetensors", {})
+    options = ShippedRunOptions(config, corpus, batch_size=8, work=tmp_path / "w", options=["--train.ema=0.9"])
+    resolved = run_config(options, 2048)
+    accelerator = make_accelerator(resolved.run)
+    prepared = prepare_run(resolved, 1)
+    setup = build_setup(resolved.run, accelerator, prepared.store, prepared.pretrained)
+    trainer = Trainer(setup, resolved.run.train, accelerator, tmp_path / "w")
+    averages = TermAverages()
+    with LaunchCounter() as counter:
+        for step in range(2):  # a padded one, and one of max length
+            terms = trainer.step(step, setup.loader)
+            averages.add(terms, 8, terms["grad_norm"].isfinite())
+    assert counter.kernels.total() > 500
+    assert not {"_local_scalar_dense", "nonzero", "masked_select"} & counter.kernels.keys()
 
 
 def test_all_reduces_by_hand() -> None:
