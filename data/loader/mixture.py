@@ -65,7 +65,8 @@ class MixtureStage:
 def mixture_stages(sizes: Mapping[str, int], config: MixtureConfig, steps: int, batch_size: int) -> list[MixtureStage]:
     """The stages of a run of `steps`, the first from step 0; `sizes` counts the rows of each domain."""
     starts = [0, *(stage.from_step for stage in config.stages)]
-    shares = [domain_shares(sizes, stage) for stage in (config, *config.stages)]
+    configs: list[MixtureConfig | StageConfig] = [config, *config.stages]
+    shares = [domain_shares(sizes, each) for each in configs]
     if config.max_epochs is not None:
         bounds = [min(step, steps) for step in (*starts, steps)]
         pairs = [batch_size * (stop - start) for start, stop in pairwise(bounds)]

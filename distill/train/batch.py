@@ -121,7 +121,7 @@ class Teacher:
         text_tower.freeze(model)
         model.to(device=device)  # type: ignore[call-arg]
         self._model, self.device = model, device
-        self._encode = partial(text_tower.encode_ids, layer=pretrained.state_layer)
+        self._encode: Callable[..., EncoderOutput] = partial(text_tower.encode_ids, layer=pretrained.state_layer)
         self.num_weights = sum(weight.numel() for weight in model.parameters())
 
     @torch.no_grad()

@@ -161,5 +161,5 @@ def test_a_compiled_tower_is_one_graph(layer: StateLayer) -> None:
     model = text_tower.optimize_for_device(teacher_model(522), on_cpu=False).train()
     ids = torch.randint(0, 521, (4, 9))
     torch._dynamo.reset()
-    found = torch._dynamo.explain(lambda ids: text_tower.encode_ids(model, ids, layer).hidden_states)(ids)  # type: ignore[no-untyped-call]
+    found = torch._dynamo.explain(lambda ids: text_tower.encode_ids(model, ids, layer).hidden_states)(ids)
     assert (found.graph_count, found.graph_break_count) == (1, 0)

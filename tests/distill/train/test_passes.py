@@ -64,7 +64,8 @@ def test_joined_passes_are_the_single_ones(teacher: Path, corpus: Path, tmp_path
         passes = join_passes(texts, student.vocabulary.pad_id, launch_cost)
         assert len(passes.ids) == (1 if launch_cost else 3)
         outputs = passes.split([student(ids) for ids in passes.ids])
-        sum((o.hidden_states.square().mean() + o.pooled.sum() for o in outputs), torch.zeros(())).backward()
+        loss = sum((o.hidden_states.square().mean() + o.pooled.sum() for o in outputs), torch.zeros(()))
+        loss.backward()  # type: ignore[no-untyped-call]
         found.append((outputs, {name: weight.grad for name, weight in student.named_parameters()}))
         student.zero_grad()
     (single, gradients), (joined, joined_gradients) = found

@@ -146,5 +146,5 @@ def test_settings_of_a_device() -> None:
     finally:
         torch.set_float32_matmul_precision("highest")
     assert compiles("auto", cuda) is (find_spec("triton") is not None)
-    assert [compiles(setting, cpu) for setting in ("auto", True, False)] == [False, True, False]  # type: ignore[arg-type]
+    assert [compiles(setting, cpu) for setting in ("auto", True, False)] == [False, True, False]
     assert compiles(False, cuda) is False
