@@ -1,16 +1,18 @@
 """Files and folders that are whole or absent, locks, hashes, and JSON that is checked where it is read."""
 
 import ctypes
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
+
+import psutil
 
 from data.cli import UserError, one_line
 
@@ -22,7 +24,7 @@ _RENAME_EXCHANGE = 2
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """The path of a temporary file to write; renamed to `path` when the block ends, removed when it raises."""
-    partial = _partial(path)
+    partial = partial_path(path)
     try:
         yield partial
         partial.replace(path)
@@ -38,7 +40,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Where `path` is a link, it keeps pointing at the same place, which gets the new content.
     """
     target = path.resolve()
-    partial = _partial(target)
+    partial = partial_path(target)
     shutil.rmtree(partial, ignore_errors=True)
     restore_folder(target)
     try:
@@ -51,23 +53,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _partial(path: Path) -> Path:
-    """The temporary name; hidden, and without the suffix, so that `*.parquet` finds finished files alone."""
-    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+def partial_path(path: Path) -> Path:
+    """The temporary name, by machine and process; hidden, without the suffix: `*.parquet` finds whole files alone."""
+    return path.with_name(f".{path.name}.partial-{socket.gethostname()}-{os.getpid()}")
 
 
 def remove_abandoned(folder: Path) -> None:
     """Delete temporary files and folders in `folder` whose writers were killed on this machine."""
     for partial in folder.glob("*.partial-*"):
-        try:
-            os.kill(int(partial.name.rpartition("-")[2]), 0)
-        except ProcessLookupError:
-            if partial.is_dir():
-                shutil.rmtree(partial, ignore_errors=True)
-            else:
-                partial.unlink(missing_ok=True)
-        except (PermissionError, ValueError):  # a live process of another user; a name that is not ours
+        host, _, process = partial.name.rpartition(".partial-")[2].rpartition("-")
+        if host not in ("", socket.gethostname()) or not process.isdigit() or psutil.pid_exists(int(process)):
             continue
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def replace_folder(new: Path, old: Path) -> None:
@@ -100,10 +100,25 @@ def _exchange(new: Path, old: Path) -> bool:
     """Swap two folders in one step, as Linux can; False where the system cannot."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, TypeError):  # macOS has no renameat2, Windows no name for the C library
         return False
     new_bytes, old_bytes = bytes(new.absolute()), bytes(old.absolute())
     return bool(renameat2(_AT_FDCWD, new_bytes, _AT_FDCWD, old_bytes, _RENAME_EXCHANGE) == 0)
+
+
+def _lock(file: IO[str]) -> None:
+    """Lock `file` until it is closed; BlockingIOError where another process has it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError from error
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
@@ -116,7 +131,7 @@ def file_lock(folder: Path, message: str) -> Iterator[None]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError as error:
             raise UserError(message) from error
         except OSError as error:

@@ -7,7 +7,6 @@ file, so a mixture of domains needs no index.
 import hashlib
 import json
 import mmap
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from data.cli import UserError
-from data.files import remove_abandoned
+from data.files import partial_path, remove_abandoned
 
 VIEWS = ("teacher_en", "student_en", "student_zh")
 _COLUMNS = ("en", "zh", "domain")
@@ -138,7 +137,7 @@ def write_token_store(corpus: Path, store: Path, teacher: Tokenizer, student: To
     if folder.is_dir():
         return folder
     remove_abandoned(store)
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial = partial_path(folder)
     for split, files in shards.items():
         (partial / split).mkdir(parents=True)
         _write_split(files, partial / split, teacher, student, max_length)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from distill.api import load_student, load_text_encoder, plug_into
 from distill.long_prompts import prompt_states
 from distill.text_tower import load_pretrained
 from eval import golden
+from tests.conftest import REPOSITORY
 
 PROMPT = "戴帽子拿剑的猫 and the dog，8k"
 
@@ -238,3 +241,25 @@ def test_a_damaged_table_of_characters_is_one_line(student: Path) -> None:
         load_student(student)
     with pytest.raises(UserError, match=r"cannot be loaded \(.*precompiled_charsmap"):
         golden.tokenizers(student)
+
+
+ELSEWHERE = """
+import builtins, os, signal, sys
+real = builtins.__import__
+def without_posix(name, globals=None, locals=None, fromlist=(), level=0):
+    if name in ("fcntl", "resource", "pwd", "termios") and globals["__name__"].partition(".")[0] in ("data", "distill"):
+        raise ImportError(name)
+    return real(name, globals, locals, fromlist, level)
+builtins.__import__ = without_posix
+del signal.SIGUSR1, os.fork
+from distill import load_student
+import distill.train.main, data.build.__main__
+print(load_student(sys.argv[1]).encode(["猫"]).shape)
+"""
+
+
+def test_a_student_is_used_where_posix_calls_are_missing(student: Path) -> None:
+    """As on Windows: neither the public Python nor the commands import a module of POSIX."""
+    command = [sys.executable, "-c", ELSEWHERE, str(student)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "(1, 16)", done.stderr
