@@ -1,10 +1,12 @@
 """Geometry of a UNet's cross-attentions: key and value maps and stored queries, computed once for all steps."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 
 from data.cli import UserError
@@ -22,6 +24,13 @@ class CrossAttention:
     query: torch.Tensor
     key: torch.Tensor
     value: torch.Tensor
+    share: float = 1.0
+    """Variance between prompts over the mean square of the attention outputs; 1 in files of earlier releases."""
+
+    def drawn(self, draw: int, queries: int) -> "CrossAttention":
+        """The same with one of the blocks of `queries` stored queries, whose order is random; `draw` chooses it."""
+        start = draw % max(1, len(self.query) // queries) * queries
+        return replace(self, query=self.query[start : start + queries])
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,28 @@ class Geometry:
     def width(self) -> int:
         """The width of the states that the UNet reads."""
         return len(self.metric)
+
+    @cached_property
+    def shares(self) -> torch.Tensor:
+        """`share` of every cross-attention, [layers]."""
+        return torch.tensor([layer.share for layer in self.layers], device=self.metric.device)
+
+
+def attend(layer: CrossAttention, states: torch.Tensor) -> torch.Tensor:
+    """Attention outputs [batch, heads, n, d] of the stored queries for `states` [batch, length, width]."""
+    batch, length, _ = states.shape
+    keys, values = (
+        F.linear(states, weight).view(batch, length, layer.heads, -1).transpose(1, 2)
+        for weight in (layer.key, layer.value)
+    )
+    query = layer.query.view(len(layer.query), layer.heads, -1).transpose(0, 1)
+    return F.scaled_dot_product_attention(query.expand(batch, -1, -1, -1), keys, values, scale=layer.scale)
+
+
+def share_between(outputs: torch.Tensor) -> float:
+    """Share of the mean square of `outputs` [prompts, ...] that is the variance between prompts."""
+    variance = (outputs - outputs.mean(dim=0)).square().sum() / (len(outputs) - 1) * len(outputs)
+    return (variance / outputs.square().sum()).item()
 
 
 def kv_quadratic_form(keys_and_values: list[torch.Tensor]) -> torch.Tensor:

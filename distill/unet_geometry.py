@@ -1,18 +1,19 @@
 """Write the geometry of a UNet's cross-attentions: `python -m distill.unet_geometry --unet ID_OR_DIR --out FILE`.
 
 The losses kv_metric and readout need no UNet pass while training: its key and value maps are fixed, and its queries are
-collected here once, on random latents, prompts of the teacher and several timesteps.
+collected here once, while it denoises prompts of the teacher with guidance.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from jsonargparse import ArgumentParser
 from safetensors.torch import save_file
 from torch import nn
@@ -21,7 +22,7 @@ from transformers import CLIPTextModel
 
 from data.cli import UserError, run_cli
 from data.files import atomic_file
-from distill.geometry import FORMAT, CrossAttention, Geometry, kv_quadratic_form
+from distill.geometry import FORMAT, CrossAttention, Geometry, attend, kv_quadratic_form, share_between
 from distill.loading import load_any_tokenizer, load_pretrained_model
 
 GEOMETRY_PROMPTS = (
@@ -43,13 +44,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--unet", type=str, required=True, help="folder or Hub id of a pipeline, or of a UNet alone")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument("--teacher", type=str | None, help="the UNet's text encoder; by default the pipeline's own")
-    parser.add_argument("--queries", type=int, default=64, help="queries stored for each cross-attention")
-    parser.add_argument("--timesteps", type=list[int], default=[1, 250, 500, 750, 999], help="where they are collected")
+    parser.add_argument("--queries", type=int, default=512, help="queries stored for each cross-attention")
+    parser.add_argument("--steps", type=int, default=10, help="of denoising (DDIM), from noise to a picture")
+    parser.add_argument("--guidance", type=float, default=7.5, help="scale of the guidance")
     parser.add_argument("--columns", type=str | None, help="START:STOP, one encoder's share of the width (SDXL: 0:768)")
     parser.add_argument("--seed", type=int, default=0, help="of the latents and of the choice of queries")
     args = parser.parse_args(arguments)
-    if args.queries < 1 or not args.timesteps:
-        raise UserError("--queries and --timesteps: at least one of each")
+    if args.queries < 1 or args.steps < 1:
+        raise UserError("--queries and --steps: at least one of each")
     if not args.out.absolute().parent.is_dir():
         raise UserError(f"--out {args.out}: no folder {args.out.parent}; make it first")
     unet = load_unet(args.unet)
@@ -63,11 +65,17 @@ def main(arguments: list[str] | None = None) -> None:
         states = teacher_states(args.teacher or args.unet, "--teacher")
     except UserError as error:
         raise error if args.teacher else UserError(f"{error}; name its text encoder with --teacher") from error
-    collected = collect_geometry(unet, states, args.timesteps, args.queries, args.seed)
-    source = {"unet": args.unet, "teacher": args.teacher or args.unet, "seed": args.seed}
-    write_geometry(collected, args.out, {**source, "timesteps": args.timesteps, "prompts": GEOMETRY_PROMPTS})
+    scheduler = load_scheduler(args.unet, args.steps)
+    collected = collect_geometry(unet, states, scheduler, args.guidance, args.queries, args.seed)
+    source = {"unet": args.unet, "teacher": args.teacher or args.unet, "seed": args.seed, "steps": args.steps}
+    write_geometry(collected, args.out, {**source, "guidance": args.guidance, "prompts": GEOMETRY_PROMPTS})
     described = f"{len(collected.layers)} cross-attentions of width {collected.width}"
-    print(f"{args.out}: {described}, {args.queries} queries each")
+    print(f"{args.out}: {described}, {len(collected.layers[0].query)} queries each")
+    shares = collected.shares
+    print(
+        f"of what they read, {shares.mean():.1%} differs between prompts (least {shares.min():.1%}, most "
+        f"{shares.max():.1%} of a cross-attention); losses.readout is relative to it"
+    )
 
 
 def load_unet(name: str) -> nn.Module:
@@ -78,6 +86,19 @@ def load_unet(name: str) -> nn.Module:
         UNet2DConditionModel, name, "--unet", "UNet2DConditionModel", subfolder=subfolder, torch_dtype=torch.float32
     )
     return unet.eval().requires_grad_(False)
+
+
+def load_scheduler(name: str, steps: int) -> Any:  # noqa: ANN401  # diffusers has no types
+    """DDIM over `steps` with the noise of the pipeline `name`, of Stable Diffusion 1.x for a UNet alone."""
+    known = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+    kind: Any = DDIMScheduler
+    try:
+        scheduler = kind.from_pretrained(Path(name).expanduser(), subfolder="scheduler")
+    except OSError:
+        scheduler = kind(**known, set_alpha_to_one=False, steps_offset=1)
+        print(f"--unet: {name!r} has no scheduler; its noise is taken for that of Stable Diffusion 1.x")
+    scheduler.set_timesteps(steps)
+    return scheduler
 
 
 def check_single_encoder(unet: Any, name: str) -> None:  # noqa: ANN401  # diffusers has no types
@@ -118,33 +139,53 @@ def teacher_states(name: str, option: str) -> torch.Tensor:
 
 @torch.no_grad()
 def collect_geometry(
-    unet: nn.Module, states: torch.Tensor, timesteps: Sequence[int], num_queries: int, seed: int
+    unet: nn.Module,
+    states: torch.Tensor,
+    scheduler: Any,  # noqa: ANN401
+    guidance: float,
+    num_queries: int,
+    seed: int,
 ) -> Geometry:
-    """The key and value maps of `unet`, and `num_queries` of its queries for `states` [prompts, length, width].
+    """The key and value maps of `unet`, and `num_queries` of its queries, in random order.
 
-    Each timestep has every prompt with a latent of its own; queries are sampled from all of a cross-attention.
+    `states` [prompts, length, width] are those of GEOMETRY_PROMPTS, the empty prompt first. Each of the others is
+    denoised from noise of its own; queries are sampled from all passes, with prompt and without.
     """
     modules = cross_attentions(unet)
     width = next(iter(modules.values())).to_k.in_features
     if states.shape[2] != width:
         raise UserError(f"--teacher: its states are {states.shape[2]} wide, the UNet reads {width}")
     generator = torch.Generator().manual_seed(seed)
-    config: Any = unet.config
-    size = config.sample_size
-    shape = (config.in_channels, *((size, size) if isinstance(size, int) else size))
-    with _recording_queries(modules) as queries_by_layer:
-        for timestep in tqdm(timesteps, desc="queries", unit=" timesteps", leave=False):
-            for row in states:  # one by one: a full-size UNet's activations are large
-                latent = torch.randn(1, *shape, generator=generator)
-                unet(latent, timestep, encoder_hidden_states=row[None])
+    passes = (len(states) - 1) * len(scheduler.timesteps)
+    with _sampling_queries(modules, 1 + num_queries // passes, seed + 1) as queries_by_layer:
+        for row in tqdm(states[1:], desc="queries", unit=" prompts", leave=False):
+            denoise(unet, torch.stack([states[0], row]), scheduler, guidance, generator)
     layers = []
     for name, module in modules.items():
         queries = torch.cat(queries_by_layer[name])
-        sample = torch.randperm(len(queries), generator=generator)[:num_queries]
-        key, value = module.to_k.weight, module.to_v.weight
-        layers.append(CrossAttention(name, module.heads, module.scale, queries[sample], key.detach(), value.detach()))
+        sample = queries[torch.randperm(len(queries), generator=generator)[:num_queries]]
+        key, value = module.to_k.weight.detach(), module.to_v.weight.detach()
+        layer = CrossAttention(name, module.heads, module.scale, sample, key, value)
+        layers.append(replace(layer, share=share_between(attend(layer, states))))
     metric = kv_quadratic_form([weight for layer in layers for weight in (layer.key, layer.value)])
     return Geometry(metric, tuple(layers))
+
+
+def denoise(
+    unet: nn.Module,
+    states: torch.Tensor,
+    scheduler: Any,  # noqa: ANN401
+    guidance: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The latent [1, channels, height, width] that `unet` makes of noise; `states` of the empty and of a prompt."""
+    config: Any = unet.config
+    size = config.sample_size
+    latent = torch.randn(1, config.in_channels, *((size, size) if isinstance(size, int) else size), generator=generator)
+    for timestep in scheduler.timesteps:
+        empty, prompt = unet(latent.expand(2, -1, -1, -1), timestep, encoder_hidden_states=states).sample.chunk(2)
+        latent = scheduler.step(empty + guidance * (prompt - empty), timestep, latent).prev_sample
+    return latent
 
 
 def cross_attentions(unet: nn.Module) -> dict[str, Any]:
@@ -159,14 +200,19 @@ def cross_attentions(unet: nn.Module) -> dict[str, Any]:
 
 
 @contextmanager
-def _recording_queries(modules: dict[str, Any]) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """While open, records the queries [tokens, inner] of every module by its name."""
+def _sampling_queries(modules: dict[str, Any], count: int, seed: int) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """While open, keeps `count` random queries [count, inner] of each pass of every module by its name."""
     queries_by_layer: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
+    generator = torch.Generator().manual_seed(seed)
 
-    def keep(name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
-        return lambda _module, _inputs, query: queries_by_layer[name].append(query.flatten(0, -2).clone())
+    def keep(name: str, query: torch.Tensor) -> None:
+        rows = query.flatten(0, -2)
+        queries_by_layer[name].append(rows[torch.randperm(len(rows), generator=generator)[:count]])
 
-    hooks = [module.to_q.register_forward_hook(keep(name)) for name, module in modules.items()]
+    hooks = [
+        module.to_q.register_forward_hook(lambda _module, _inputs, query, name=name: keep(name, query))
+        for name, module in modules.items()
+    ]
     try:
         yield queries_by_layer
     finally:
@@ -179,7 +225,10 @@ def write_geometry(geometry: Geometry, path: Path, source: dict[str, Any]) -> No
     tensors = {"metric": geometry.metric}
     for i, layer in enumerate(geometry.layers):
         tensors.update({f"{i}.query": layer.query, f"{i}.key": layer.key, f"{i}.value": layer.value})
-    layers = [{"name": layer.name, "heads": layer.heads, "scale": layer.scale} for layer in geometry.layers]
+    layers = [
+        {"name": layer.name, "heads": layer.heads, "scale": layer.scale, "share": layer.share}
+        for layer in geometry.layers
+    ]
     metadata = {"format": FORMAT, "layers": json.dumps(layers), "source": json.dumps(source)}
     with atomic_file(path) as partial:
         save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, partial, metadata)

@@ -33,6 +33,8 @@ class TokenBatch:
     """Longest `student_zh` text of the global batch, in tokens."""
     en_length: int
     """Longest `teacher_en` text of the global batch, in tokens."""
+    draw: int
+    """A random number of (seed, step), the same on every rank."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,10 @@ class BatchDataset:
             views.append(
                 torch.from_numpy(ids.pad(vocabulary.pad_id, vocabulary.max_length if fixed_length else longest[view]))
             )
+        draw = int(np.random.SeedSequence([self._schedule.seed, step]).generate_state(1)[0])
         teacher_en, student_en, student_zh = views
         return TokenBatch(
-            teacher_en, student_en, student_zh, fixed_length, longest["student_zh"], longest["teacher_en"]
+            teacher_en, student_en, student_zh, fixed_length, longest["student_zh"], longest["teacher_en"], draw
         )
 
     def _is_fixed_length(self, step: int) -> bool:

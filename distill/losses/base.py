@@ -44,6 +44,8 @@ class LossInput:
     """The decoder's cross-entropy by direction, such as `zh_from_en`."""
     progress: float = 0.0
     """Share of the run's steps that are done."""
+    draw: int = 0
+    """A random number of the step, the same on every rank."""
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from distill.distributed import mean_over_ranks
-from distill.geometry import CrossAttention
+from distill.geometry import CrossAttention, attend
 from distill.losses.base import (
     LossInput,
     LossSchedule,
@@ -26,14 +25,14 @@ class Readout:
     """softmax(q K^T / sqrt(d)) V for stored queries q: like the UNet, invariant to the order and number of tokens.
 
     For every cross-attention of the UNet, K = h to_k^T and V = h to_v^T over all positions. The loss is the squared
-    difference of the outputs for student and teacher over the teacher's squared norm, averaged over the
-    cross-attentions.
+    difference of the outputs for student and teacher over the teacher's squared norm times the share of it that differs
+    between prompts (most is the same for all), averaged over the cross-attentions.
     """
 
     chinese: float = 1.0
     english: float = 0.0
     queries: int = 32
-    """Number of stored queries to use in each cross-attention."""
+    """Number of stored queries to use in each cross-attention, drawn anew in every step."""
     schedule: LossSchedule = field(default_factory=LossSchedule)
 
     def __post_init__(self) -> None:
@@ -50,11 +49,12 @@ class Readout:
         if not step.padded_to_max:
             return {}
         assert step.geometry is not None
+        layers = [layer.drawn(step.draw, self.queries) for layer in step.geometry.layers]
         terms = {}
         for language, (weight, student, teacher) in by_language(step, self.chinese, self.english).items():
             states = student.hidden_states, teacher.hidden_states
-            errors, norms = readout_sums(step.geometry.layers, *states, self.queries)
-            terms[f"readout_{language}"] = weight * (errors / mean_over_ranks(norms)).mean()
+            errors, norms = readout_sums(layers, *states)
+            terms[f"readout_{language}"] = weight * (errors / mean_over_ranks(norms) / step.geometry.shares).mean()
         return terms
 
 
@@ -62,45 +62,30 @@ READOUT_BYTES = 1 << 29
 """Activations of the read-out at once: rows are computed in chunks, and again in the backward pass."""
 
 
-def readout_sums(
-    layers: Sequence[CrossAttention], student: torch.Tensor, teacher: torch.Tensor, max_queries: int
-) -> torch.Tensor:
+def readout_sums(layers: Sequence[CrossAttention], student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Sums of the squared error and of the teacher's squared read-out by cross-attention, [2, layers].
 
     `student` and `teacher` are states [batch, length, width] of the same texts.
     """
     inner = sum(len(layer.key) for layer in layers)
     length = max(student.shape[1], teacher.shape[1])
-    rows = max(1, READOUT_BYTES // (4 * inner * (2 * length + 3 * max_queries)))
+    rows = max(1, READOUT_BYTES // (4 * inner * (2 * length + 3 * len(layers[0].query))))
     if len(student) <= rows:
-        return _chunk_sums(layers, student, teacher, max_queries)
+        return _chunk_sums(layers, student, teacher)
     sums = [
-        checkpoint(_chunk_sums, layers, *states, max_queries, use_reentrant=False)
+        checkpoint(_chunk_sums, layers, *states, use_reentrant=False)
         for states in zip(torch.split(student, rows), torch.split(teacher, rows), strict=True)
     ]
     return torch.stack(sums).sum(dim=0)
 
 
-def _chunk_sums(
-    layers: Sequence[CrossAttention], student: torch.Tensor, teacher: torch.Tensor, max_queries: int
-) -> torch.Tensor:
+def _chunk_sums(layers: Sequence[CrossAttention], student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     errors, norms = [], []
     for layer in layers:
-        target = attend(layer, teacher, max_queries)
-        errors.append((attend(layer, student, max_queries) - target).square().sum())
+        target = attend(layer, teacher)
+        errors.append((attend(layer, student) - target).square().sum())
         norms.append(target.square().sum())
     return torch.stack([torch.stack(errors), torch.stack(norms)])
-
-
-def attend(layer: CrossAttention, states: torch.Tensor, max_queries: int) -> torch.Tensor:
-    """Attention outputs [batch, heads, n, d] of the first `max_queries` queries for `states` [batch, length, width]."""
-    batch, length, _ = states.shape
-    keys, values = (
-        F.linear(states, weight).view(batch, length, layer.heads, -1).transpose(1, 2)
-        for weight in (layer.key, layer.value)
-    )
-    query = layer.query[:max_queries].view(len(layer.query[:max_queries]), layer.heads, -1).transpose(0, 1)
-    return F.scaled_dot_product_attention(query.expand(batch, -1, -1, -1), keys, values, scale=layer.scale)
 
 
 @dataclass(frozen=True)

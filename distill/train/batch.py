@@ -28,6 +28,8 @@ class TrainBatch:
     """None where `teacher_ids` have all the positions that the losses use."""
     english_stride: int
     padded_to_max: bool
+    draw: int
+    """A random number of the step, for what a loss draws; the same on every rank."""
 
     @property
     def english_rows(self) -> slice:
@@ -76,11 +78,11 @@ class BatchLoader:
         batch, stride = self._batches[step], self._english_stride
         english = batch.student_en[::stride]
         if not batch.fixed_length or self._zh_padding:
-            return TrainBatch(batch.student_zh, english, batch.teacher_en, None, stride, batch.fixed_length)
+            return TrainBatch(batch.student_zh, english, batch.teacher_en, None, stride, batch.fixed_length, batch.draw)
         # Trimmed to the longest text of the global batch: every rank computes on the same shapes.
         chinese = batch.student_zh[:, : batch.zh_length].contiguous()
         teacher = batch.teacher_en[:, : batch.en_length].contiguous()
-        return TrainBatch(chinese, english, teacher, batch.teacher_en[::stride], stride, batch.fixed_length)
+        return TrainBatch(chinese, english, teacher, batch.teacher_en[::stride], stride, batch.fixed_length, batch.draw)
 
 
 class Prefetcher:

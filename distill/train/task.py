@@ -90,6 +90,7 @@ class Task(nn.Module):
             geometry=self._constants.geometry,
             translation_losses=self._translation_losses(batch, chinese, english),
             progress=progress,
+            draw=batch.draw,
         )
         # Cosines near one and contrastive logits need more digits than a half-precision product keeps.
         with torch.autocast(chinese.pooled.device.type, enabled=False):

@@ -11,8 +11,7 @@ from tqdm import tqdm
 
 from data.cli import UserError
 from distill.api import TextEncoder, load_student
-from distill.geometry import Geometry, read_geometry
-from distill.losses.unet import attend
+from distill.geometry import Geometry, attend, read_geometry
 from distill.text_tower import StateLayer, encode_ids
 from eval.metrics import Values
 
@@ -38,7 +37,7 @@ class UnetReadout:
 
     @torch.inference_mode()
     def errors(self, model: str, texts: Sequence[str], english: Sequence[str], batch_size: int = 16) -> Values:
-        """[texts]: squared difference to the teacher's read-out of `english`, over its mean square in all prompts.
+        """[texts]: squared difference to the teacher's read-out of `english`, over its variance between prompts.
 
         The mean over the cross-attentions, as in the loss `readout`; texts are padded or cut to the full length.
         """
@@ -47,13 +46,10 @@ class UnetReadout:
             rows = slice(start, start + batch_size)
             target = self._states(self.encoders["teacher"], english[rows])
             states = self._states(self.encoders[model], texts[rows])
-            pairs = [
-                (attend(layer, states, len(layer.query)), attend(layer, target, len(layer.query)))
-                for layer in self.geometry.layers
-            ]
+            pairs = [(attend(layer, states), attend(layer, target)) for layer in self.geometry.layers]
             errors.append(torch.stack([(own - right).square().mean((1, 2, 3)) for own, right in pairs], dim=1))
             norms.append(torch.stack([right.square().mean((1, 2, 3)) for _, right in pairs], dim=1))
-        relative = torch.cat(errors) / torch.cat(norms).mean(dim=0)
+        relative = torch.cat(errors) / torch.cat(norms).mean(dim=0) / self.geometry.shares
         values: Values = relative.mean(dim=1).cpu().numpy().astype(np.float64)
         return values
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from data.cli import UserError
-from distill.geometry import kv_quadratic_form, read_geometry
-from distill.losses.unet import attend
+from distill.geometry import attend, kv_quadratic_form, read_geometry, share_between
 from distill.train.config import parse_config
 from distill.train.setup import validate_losses
 from distill.unet_geometry import (
@@ -19,6 +19,7 @@ from distill.unet_geometry import (
     check_single_encoder,
     collect_geometry,
     cross_attentions,
+    load_scheduler,
     main,
     metric_of_columns,
     teacher_states,
@@ -49,7 +50,7 @@ def written(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[An
     unet = _unet()
     unet.save_pretrained(folder / "unet")
     main(["--unet", str(folder / "unet"), "--teacher", str(teacher), "--out", str(folder / "g.safetensors"),
-          "--queries", "5", "--timesteps", "[10, 900]"])  # fmt: skip
+          "--queries", "5", "--steps", "3"])  # fmt: skip
     return unet, folder / "g.safetensors"
 
 
@@ -85,38 +86,66 @@ def test_reading_is_the_unets_own_attention(written: tuple[Any, Path], teacher: 
         pixels = torch.randn(1, 6, module.to_q.in_features, generator=torch.Generator().manual_seed(2))
         wanted = module(pixels, encoder_hidden_states=states[1:2])
         asked = type(layer)(layer.name, layer.heads, layer.scale, module.to_q(pixels)[0], layer.key, layer.value)
-        got = module.to_out[0](attend(asked, states[1:2], 6).transpose(1, 2).flatten(2))
+        got = module.to_out[0](attend(asked, states[1:2]).transpose(1, 2).flatten(2))
         torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
 
 
-def test_queries_are_the_unets_own(written: tuple[Any, Path], teacher: Path) -> None:
-    """Each stored query is one that the first cross-attention asks in a plain pass, with the latents of the seed."""
+def test_queries_are_those_of_guided_denoising(written: tuple[Any, Path], teacher: Path) -> None:
+    """Each stored query is one that the first cross-attention asks while DDIM denoises the prompts one by one."""
     unet, path = written
     found = read_geometry(path, torch.device("cpu"))
     states, random, asked = teacher_states(str(teacher), "--teacher"), torch.Generator().manual_seed(0), []
     first = cross_attentions(unet)[found.layers[0].name]
-    hook = first.to_q.register_forward_hook(lambda _m, _i, query: asked.append(query[0]))
+    hook = first.to_q.register_forward_hook(lambda _m, _i, query: asked.append(query.flatten(0, 1)))
+    kind: Any = DDIMScheduler
+    scheduler = kind(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+        steps_offset=1,
+    )  # fmt: skip
+    scheduler.set_timesteps(3)
     with torch.no_grad():
-        for timestep in (10, 900):
-            for row in states:
-                unet(torch.randn(1, 4, 8, 8, generator=random), timestep, encoder_hidden_states=row[None])
+        for row in states[1:]:
+            latent = torch.randn(1, 4, 8, 8, generator=random)
+            for timestep in scheduler.timesteps:
+                noise = unet(latent.repeat(2, 1, 1, 1), timestep, encoder_hidden_states=torch.stack([states[0], row]))
+                empty, prompt = noise.sample
+                latent = scheduler.step((empty + 7.5 * (prompt - empty))[None], timestep, latent).prev_sample
     hook.remove()
     everything = torch.cat(asked)
-    assert len(everything) == 2 * len(GEOMETRY_PROMPTS) * 64
+    assert len(everything) == 3 * (len(GEOMETRY_PROMPTS) - 1) * 2 * 64
     assert found.layers[0].query.shape == (5, 8)
     for query in found.layers[0].query:
-        assert (everything - query).abs().sum(dim=1).min() < 1e-5
-    again = collect_geometry(unet, states, [10, 900], 5, seed=0)
+        assert (everything - query).abs().sum(dim=1).min() < 1e-4
+    again = collect_geometry(unet, states, scheduler, 7.5, 5, seed=0)
     torch.testing.assert_close(again.layers[2].query, found.layers[2].query, atol=1e-6, rtol=1e-5)
-    other = collect_geometry(unet, states, [10, 900], 5, seed=1).layers[2].query
+    other = collect_geometry(unet, states, scheduler, 7.5, 5, seed=1).layers[2].query
     assert not torch.allclose(other, found.layers[2].query, atol=1e-3)
+
+
+def test_the_share_between_prompts(written: tuple[Any, Path], teacher: Path) -> None:
+    """By hand: 1 and 3 have the mean 2, the variance 2 and the mean square 5; of a file, its teacher's prompts."""
+    assert share_between(torch.tensor([[1.0], [3.0]])) == pytest.approx(2 / 5)
+    found = read_geometry(written[1], torch.device("cpu"))
+    states = teacher_states(str(teacher), "--teacher")
+    shares = [share_between(attend(layer, states)) for layer in found.layers]
+    assert found.shares.tolist() == pytest.approx(shares, rel=1e-4)
+    assert 0 < min(shares) < max(shares) < 1
+
+
+def test_a_file_of_an_earlier_release_is_read(written: tuple[Any, Path], tmp_path: Path) -> None:
+    """It has no shares: the error is relative to all that is read, as it was."""
+    with safe_open(written[1], framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    layers = [{key: layer[key] for key in ("name", "heads", "scale")} for layer in json.loads(metadata["layers"])]
+    save_file(tensors, tmp_path / "old", metadata | {"layers": json.dumps(layers)})
+    assert read_geometry(tmp_path / "old", torch.device("cpu")).shares.tolist() == [1.0] * len(layers)
 
 
 def test_the_file_says_where_it_comes_from(written: tuple[Any, Path], teacher: Path) -> None:
     with safe_open(written[1], framework="pt") as file:
         told = json.loads(file.metadata()["source"])
     assert told["teacher"] == str(teacher)
-    assert (told["seed"], told["timesteps"], told["prompts"]) == (0, [10, 900], list(GEOMETRY_PROMPTS))
+    assert (told["seed"], told["steps"], told["guidance"], told["prompts"]) == (0, 3, 7.5, list(GEOMETRY_PROMPTS))
     assert [path.name for path in written[1].parent.iterdir() if "partial" in path.name] == []
 
 
@@ -126,7 +155,10 @@ def test_a_pipeline_brings_its_own_text_encoder(tmp_path: Path, teacher: Path) -
     _unet().save_pretrained(tmp_path / "p" / "unet")
     CLIPTextModel.from_pretrained(teacher).save_pretrained(tmp_path / "p" / "text_encoder")
     CLIPTokenizer.from_pretrained(teacher).save_pretrained(tmp_path / "p" / "tokenizer")
-    main(["--unet", str(tmp_path / "p"), "--out", str(tmp_path / "g.safetensors"), "--timesteps", "[500]"])
+    kind: Any = DDIMScheduler
+    kind(prediction_type="v_prediction").save_pretrained(tmp_path / "p" / "scheduler")
+    assert load_scheduler(str(tmp_path / "p"), 2).config.prediction_type == "v_prediction"
+    main(["--unet", str(tmp_path / "p"), "--out", str(tmp_path / "g.safetensors"), "--steps", "1"])
     assert read_geometry(tmp_path / "g.safetensors", torch.device("cpu")).width == WIDTH
 
 

@@ -182,12 +182,12 @@ def test_losses_are_exact_under_autocast() -> None:
             return EncoderOutput(ids[..., None].float(), F.normalize(ids.float() + 0.1, dim=-1), ids > -1)
 
     ids = torch.tensor([[100, 1], [100, 8]])
-    reading = TrainBatch(ids, ids, ids, None, english_stride=1, padded_to_max=False)
+    reading = TrainBatch(ids, ids, ids, None, english_stride=1, padded_to_max=False, draw=0)
     task = Task(Fixed(), LossesConfig(None, None, Contrastive(1.0, 0.05)))  # type: ignore[arg-type]
     states = Fixed()(ids)
     plain = Contrastive(1.0, 0.05).terms(_step(states, states))["contrastive"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = task(reading, Targets(states, states))["contrastive"]
+        half = task.terms(reading, [states, states], Targets(states, states), 0.0)["contrastive"]
     assert torch.equal(plain, half)
 
 

@@ -1,6 +1,7 @@
 """The losses beyond the pooled, hidden and contrastive ones, against values worked out by hand."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.geometry import CrossAttention, Geometry
+from distill.geometry import CrossAttention, Geometry, attend
 from distill.losses import (
     Affinity,
     Alignment,
@@ -25,7 +26,6 @@ from distill.losses import (
 )
 from distill.losses.base import scheduled_terms
 from distill.losses.hidden import transport
-from distill.losses.unet import attend
 from distill.text_tower import EncoderOutput
 from distill.train.task import total
 from tests.distill.forked import two_processes
@@ -130,7 +130,7 @@ def test_readout_by_hand() -> None:
     geometry = _geometry([[1.0, 0.0], [0.0, 1.0]])
     slots = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     wanted = torch.tensor([[[[0.75, 0.25], [0.5, 0.5]]]])
-    torch.testing.assert_close(attend(geometry.layers[0], slots, 9), wanted)
+    torch.testing.assert_close(attend(geometry.layers[0], slots), wanted)
     teacher, turned = _states(slots.tolist()), _states(slots.flip(1).tolist())
     still = Readout(english=1).terms(_step(turned, teacher, full=True, geometry=geometry))
     assert still.keys() == {"readout_zh", "readout_en"}
@@ -139,8 +139,12 @@ def test_readout_by_hand() -> None:
     same = _states([[[1.0, 0.0], [1.0, 0.0]]])
     got = Readout(chinese=2).terms(_step(same, teacher, full=True, geometry=geometry))["readout_zh"].item()
     assert got == pytest.approx(2 * (2 * 0.25**2 + 2 * 0.5**2) / (0.75**2 + 0.25**2 + 2 * 0.5**2))
-    one = Readout(chinese=2, queries=1).terms(_step(same, teacher, full=True, geometry=geometry))["readout_zh"].item()
-    assert one == pytest.approx(2 * (2 * 0.25**2) / (0.75**2 + 0.25**2))
+    step = _step(same, teacher, full=True, geometry=geometry)
+    drawn = [Readout(chinese=2, queries=1).terms(replace(step, draw=n))["readout_zh"].item() for n in (4, 7)]
+    assert drawn == pytest.approx([2 * (2 * 0.25**2) / (0.75**2 + 0.25**2), 2 * (2 * 0.5**2) / (2 * 0.5**2)])
+    rarely = replace(geometry, layers=(replace(geometry.layers[0], share=0.1),))  # a tenth differs between prompts
+    tenfold = Readout(chinese=2).terms(_step(same, teacher, full=True, geometry=rarely))["readout_zh"].item()
+    assert tenfold == pytest.approx(10 * got)
     assert Readout().terms(_step(same, teacher, full=False, geometry=geometry)) == {}
 
 

@@ -95,7 +95,9 @@ def test_what_losses_keep(losses: LossesConfig) -> None:
 def test_the_readout_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same sums and gradients, and nothing but the chunks' inputs is kept."""
     torch.manual_seed(0)
-    layers = [CrossAttention(str(n), 2, 0.25, torch.randn(8, 32), *torch.randn(2, 32, 16).unbind()) for n in range(3)]
+    layers = [
+        CrossAttention(str(n), 2, 0.25, torch.randn(8, 32), torch.randn(32, 16), torch.randn(32, 16)) for n in range(3)
+    ]
     maps = [tensor for layer in layers for tensor in (layer.query, layer.key, layer.value)]
     teacher, found = torch.randn(40, 20, 16), []
     for limit in (1 << 29, 1 << 17):
@@ -103,7 +105,7 @@ def test_the_readout_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
         student = (teacher + 0.1).requires_grad_()
         known = {tensor.untyped_storage().data_ptr() for tensor in (student, teacher, *maps)}
         with _saved(known) as count:
-            sums = unet_losses.readout_sums(layers, student, teacher, 8)
+            sums = unet_losses.readout_sums(layers, student, teacher)
             kept = count()
         (sums[0] / sums[1]).mean().backward()  # type: ignore[no-untyped-call]
         found.append((kept, sums.detach(), student.grad))

@@ -97,6 +97,7 @@ def geometry(path: Path, width: int) -> Path:
             name=f"l{n}", heads=2, scale=0.5,
             query=torch.randn(3, 8, generator=generator),
             key=torch.randn(8, width, generator=generator), value=torch.randn(8, width, generator=generator),
+            share=0.5,
         )
         for n in range(2)
     )  # fmt: skip
@@ -121,7 +122,7 @@ def test_read_out_errors(student: Path, teacher: Path, data: Path, tmp_path: Pat
                 weights = torch.softmax(0.5 * query[:, head] @ (own @ key.T)[:, :, head].transpose(1, 2), dim=-1)
                 heads.append(weights @ (own @ value.T)[:, :, head])
             read.append(torch.stack(heads, dim=1))
-        errors.append((read[0] - read[1]).square().mean((1, 2, 3)) / read[1].square().mean())
+        errors.append((read[0] - read[1]).square().mean((1, 2, 3)) / read[1].square().mean() / 0.5)
     expected = torch.stack(errors).mean(0)
     assert result["scores"][0]["readout"] == pytest.approx(float(expected.mean()), abs=1e-4)
     assert result["groups"]["kind"]["animals"]["readout"] == pytest.approx(float(expected[:3].mean()), abs=1e-4)

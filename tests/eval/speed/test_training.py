@@ -31,12 +31,12 @@ def test_a_step_by_hand() -> None:
     """Padding (0) is no work on tight steps; on full ones it is where a loss looks; backward is twice forward."""
     teacher = torch.tensor([[7, 3, 9, 0, 0], [7, 9, 0, 0, 0]])
     chinese = torch.tensor([[7, 4, 5, 9, 0], [7, 6, 9, 0, 0]])
-    tight = TrainBatch(chinese, teacher[:1], teacher, None, 2, padded_to_max=False)
+    tight = TrainBatch(chinese, teacher[:1], teacher, None, 2, padded_to_max=False, draw=0)
     assert step_flops(SHAPE, tight, 9, 9) == _forward(3, 2) + 3 * (_forward(4, 3) + _forward(3))
     assert count_tokens(tight, 9, 9) == 5 + 7 + 3
-    whole = TrainBatch(chinese, teacher[:1], teacher, None, 2, padded_to_max=True)
+    whole = TrainBatch(chinese, teacher[:1], teacher, None, 2, padded_to_max=True, draw=0)
     assert step_flops(SHAPE, whole, 9, 9) == _forward(5, 5) + 3 * (_forward(5, 5) + _forward(5))
-    cut = TrainBatch(chinese[:, :4], teacher[:1], teacher[:, :3], teacher[:1], 2, padded_to_max=True)
+    cut = TrainBatch(chinese[:, :4], teacher[:1], teacher[:, :3], teacher[:1], 2, padded_to_max=True, draw=0)
     assert step_flops(SHAPE, cut, 9, 9) == _forward(3, 2) + _forward(5) + 3 * (_forward(4, 3) + _forward(5))
 
 
