@@ -16,11 +16,12 @@ from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.cli import UserError, run_cli
-from data.files import check_writable, write_json
+from data.cli import UserError, command_line, commit, run_cli, versions
+from data.files import check_writable, hashes, write_json
 from distill.api import TextEncoder, load_student
 from eval.held_out import Pairs, concat_pairs, load_held_out
-from eval.retrieval.options import DTYPES, add_device_options, resolve_device
+from eval.retrieval.models import model_files
+from eval.retrieval.options import add_device_options, resolve_device, torch_dtype
 
 LENGTH_BOUNDS = (8, 16, 32, 64, 77)
 """Upper bounds of the length bands, in the teacher's English tokens."""
@@ -110,16 +111,21 @@ def main(arguments: list[str] | None = None) -> None:
         load_student(source, device, key) for source, key in ((args.student, "--student"), (args.clip, "--clip"))
     )
     for model in (student.model, teacher.model):
-        torch.nn.Module.to(model, DTYPES[args.precision])
+        torch.nn.Module.to(model, torch_dtype(args.precision))
     if student.feature_dim != teacher.feature_dim:
         raise UserError(f"--student {args.student}: its features have another width than those of --clip")
     comparison = compare_pairs(student, teacher, pairs)
+    held_out = sorted(args.corpus.glob("valid/*.parquet"))
     settings = {
         "student": args.student,
         "clip": args.clip,
         "corpus": str(args.corpus),
         "precision": args.precision,
         "device": str(device),
+        "sha256": hashes([*held_out, *model_files(args.student), *model_files(args.clip)]),
+        "command": command_line("eval.pairs", arguments),
+        "commit": commit(),
+        "versions": versions(),
     }
     write_json({**comparison, "settings": settings}, args.out)
     print(json.dumps(comparison["by_domain"], ensure_ascii=False, indent=2))

@@ -91,7 +91,7 @@ def _write_rows(source: Source, root: str, path: Path, references: References) -
     """Stream the scored rows into one file with row groups of ROW_GROUP_SIZE; return how many."""
     count, pending = 0, list[pa.RecordBatch]()
     writer: pq.ParquetWriter | None = None
-    with tqdm(desc=source.name, unit=" rows", unit_scale=True, leave=False, mininterval=0.5) as bar:
+    with tqdm(desc=source.name, unit=" rows", unit_scale=True, leave=False, mininterval=0.5, disable=None) as bar:
         try:
             for batch in scored_batches(source, root, references):
                 writer = writer or pq.ParquetWriter(path, batch.schema, **CACHE_PARQUET)

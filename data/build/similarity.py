@@ -70,7 +70,7 @@ def source_similarities(scored_source: ScoredSource, selected_rows: npt.NDArray[
     folder.mkdir(exist_ok=True)
     row = 0
     title = f"{scored_source.source.name}: similarity"
-    with tqdm(desc=title, total=int(selected_rows.sum()), unit=" rows", leave=False) as bar:
+    with tqdm(desc=title, total=int(selected_rows.sum()), unit=" rows", leave=False, disable=None) as bar:
         for number, batch in enumerate(scored_source.iter_columns(["en", "zh", "line"])):
             selected = selected_rows[row : row + batch.num_rows]
             yield _score_row_group(folder / f"{number:05d}.parquet", batch, selected)

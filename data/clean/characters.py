@@ -65,11 +65,11 @@ def decode(column: pa.Array) -> TextColumn:
 
 @njit
 def _decode(data: npt.NDArray[np.uint8], offsets: Ints, points: CodePoints, starts: Ints) -> None:
-    at = 0
+    written = 0
     for row in range(len(offsets) - 1):
-        place = offsets[row]
-        while place < offsets[row + 1]:
-            point, more = np.uint32(data[place]), 0
+        i = offsets[row]
+        while i < offsets[row + 1]:
+            point, more = np.uint32(data[i]), 0
             if point >= 0xF0:
                 point, more = point & 0x07, 3
             elif point >= 0xE0:
@@ -77,11 +77,11 @@ def _decode(data: npt.NDArray[np.uint8], offsets: Ints, points: CodePoints, star
             elif point >= 0xC0:
                 point, more = point & 0x1F, 1
             for step in range(1, more + 1):
-                point = (point << 6) | (data[place + step] & 0x3F)
-            points[at] = point
-            at += 1
-            place += 1 + more
-        starts[row + 1] = at
+                point = (point << 6) | (data[i + step] & 0x3F)
+            points[written] = point
+            written += 1
+            i += 1 + more
+        starts[row + 1] = written
 
 
 def encode(text: TextColumn) -> pa.Array:
@@ -93,23 +93,23 @@ def encode(text: TextColumn) -> pa.Array:
 
 @njit
 def _encode(points: CodePoints, starts: Ints, body: npt.NDArray[np.uint8], offsets: Ints) -> None:
-    at = 0
+    written = 0
     for row in range(len(starts) - 1):
         for point in points[starts[row] : starts[row + 1]]:
             if point < 0x80:
-                body[at] = point
-                at += 1
+                body[written] = point
+                written += 1
                 continue
             if point < 0x800:
-                body[at], more = 0xC0 | (point >> 6), 1
+                body[written], more = 0xC0 | (point >> 6), 1
             elif point < 0x10000:
-                body[at], more = 0xE0 | (point >> 12), 2
+                body[written], more = 0xE0 | (point >> 12), 2
             else:
-                body[at], more = 0xF0 | (point >> 18), 3
+                body[written], more = 0xF0 | (point >> 18), 3
             for step in range(1, more + 1):
-                body[at + step] = 0x80 | ((point >> (6 * (more - step))) & 0x3F)
-            at += 1 + more
-        offsets[row + 1] = at
+                body[written + step] = 0x80 | ((point >> (6 * (more - step))) & 0x3F)
+            written += 1 + more
+        offsets[row + 1] = written
 
 
 def rows_with(text: TextColumn, characters: Mask) -> Mask:
@@ -120,11 +120,11 @@ def rows_with(text: TextColumn, characters: Mask) -> Mask:
 
 
 @njit
-def _mark_rows_with(points: CodePoints, starts: Ints, characters: Mask, found: Mask) -> None:
-    for row in range(len(found)):
-        for place in range(starts[row], starts[row + 1]):
-            if characters[points[place]]:
-                found[row] = True
+def _mark_rows_with(points: CodePoints, starts: Ints, characters: Mask, mask: Mask) -> None:
+    for row in range(len(mask)):
+        for i in range(starts[row], starts[row + 1]):
+            if characters[points[i]]:
+                mask[row] = True
                 break
 
 
@@ -159,10 +159,10 @@ def _replace(
     old: CodePoints, heads: Ints, rows: Ints, new: CodePoints, new_heads: Ints, points: CodePoints, starts: Ints
 ) -> None:
     done = 0
-    for place in range(len(rows)):
-        row = rows[place]
+    for i in range(len(rows)):
+        row = rows[i]
         points[starts[done] : starts[row]] = old[heads[done] : heads[row]]  # the rows that stay, at once
-        points[starts[row] : starts[row + 1]] = new[new_heads[place] : new_heads[place + 1]]
+        points[starts[row] : starts[row + 1]] = new[new_heads[i] : new_heads[i + 1]]
         done = row + 1
     points[starts[done] :] = old[heads[done] :]
 

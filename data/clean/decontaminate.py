@@ -108,16 +108,16 @@ def _find_ngrams(row_ngrams: NgramHashes, index: BenchmarkIndex) -> tuple[Ints, 
 
 
 @njit
-def _probe_index(hashes: Hashes, starts: Ints, maybe: npt.NDArray[np.uint8], keys: Hashes, found: RowHashes) -> int:
-    """Fill `found` with (row, position in `keys`) of the n-grams that `keys` has; return how many."""
+def _probe_index(hashes: Hashes, starts: Ints, maybe: npt.NDArray[np.uint8], keys: Hashes, hits: RowHashes) -> int:
+    """Fill `hits` with (row, position in `keys`) of the n-grams that `keys` has; return how many."""
     count = 0
     for row in range(len(starts) - 1):
         for gram in hashes[starts[row] : starts[row + 1]]:
             low = gram & PREFILTER_MASK
             if maybe[low >> 3] >> (low & 7) & 1:
-                place = np.searchsorted(keys, gram)
-                if place < len(keys) and keys[place] == gram:
-                    found[count] = (np.uint64(row) << np.uint64(32)) | np.uint64(place)
+                slot = np.searchsorted(keys, gram)
+                if slot < len(keys) and keys[slot] == gram:
+                    hits[count] = (np.uint64(row) << np.uint64(32)) | np.uint64(slot)
                     count += 1
     return count
 

@@ -41,10 +41,10 @@ def _signatures(
         least[:] = 0xFFFFFFFF
         for hashes, starts in ((left, left_starts), (right, right_starts)):
             for gram in hashes[starts[row] : starts[row + 1]]:
-                for place in range(len(multipliers)):
-                    least[place] = min(least[place], np.uint32(gram * multipliers[place]))
-        for place in range(len(multipliers)):
-            result[row, place] = np.uint32(least[place] * np.uint32(0x9E3779B1)) >> 24
+                for i in range(len(multipliers)):
+                    least[i] = min(least[i], np.uint32(gram * multipliers[i]))
+        for i in range(len(multipliers)):
+            result[row, i] = np.uint32(least[i] * np.uint32(0x9E3779B1)) >> 24
 
 
 def band_keys(table: Signatures, band: int) -> Hashes:
@@ -92,8 +92,8 @@ def _match_band(
 def _is_match(table: Signatures, one: int, other: int, min_matches: int) -> bool:
     """Whether two signatures agree in at least `min_matches` hashes."""
     matches = 0
-    for place in range(table.shape[1]):
-        matches += table[one, place] == table[other, place]
+    for i in range(table.shape[1]):
+        matches += table[one, i] == table[other, i]
     return bool(matches >= min_matches)
 
 

@@ -36,12 +36,12 @@ def casefolded(text: TextColumn) -> TextColumn:
 
 @njit
 def _fold(source: CodePoints, heads: Ints, table: CodePoints, points: CodePoints, starts: Ints) -> None:
-    at = 0
+    written = 0
     for row in range(len(starts) - 1):
         for point in source[heads[row] : heads[row + 1]]:
-            points[at] = table[point]
-            at += table[point] != 0
-        starts[row + 1] = at
+            points[written] = table[point]
+            written += table[point] != 0
+        starts[row + 1] = written
 
 
 @njit
@@ -107,18 +107,18 @@ def fmix32(value: np.uint32) -> np.uint32:
 @njit
 def _ngram_hashes(points: CodePoints, starts: Ints, width: int, hashes: Hashes) -> None:
     char_hashes = np.empty(len(points), np.uint32)
-    for place in range(len(points)):
-        char_hashes[place] = fmix32(points[place])
+    for i in range(len(points)):
+        char_hashes[i] = fmix32(points[i])
     oldest = np.uint32(1)  # ROLLING_BASE ** width: the factor of the character that leaves the window
     for _ in range(width):
         oldest = np.uint32(oldest * ROLLING_BASE)
-    at = 0
+    written = 0
     for row in range(len(starts) - 1):
         rolled = np.uint32(0)
-        for place in range(starts[row], starts[row + 1]):
-            rolled = np.uint32(rolled * ROLLING_BASE + char_hashes[place])
-            if place >= starts[row] + width:
-                rolled = np.uint32(rolled - char_hashes[place - width] * oldest)
-            if place >= starts[row] + width - 1:
-                hashes[at] = fmix32(rolled)
-                at += 1
+        for i in range(starts[row], starts[row + 1]):
+            rolled = np.uint32(rolled * ROLLING_BASE + char_hashes[i])
+            if i >= starts[row] + width:
+                rolled = np.uint32(rolled - char_hashes[i - width] * oldest)
+            if i >= starts[row] + width - 1:
+                hashes[written] = fmix32(rolled)
+                written += 1

@@ -95,8 +95,8 @@ def _count(
         tally[:], opened[:] = 0, 0
         words = marks = spaces = run = longest = 0
         before, inside = np.int64(-1), False
-        for place in range(starts[row], starts[row + 1]):
-            point = np.int64(points[place])
+        for i in range(starts[row], starts[row + 1]):
+            point = np.int64(points[i])
             kind = classes[point]
             again = point == before
             before = point
@@ -145,11 +145,11 @@ def _classify_endings(
     points: CodePoints, starts: Ints, closing: Mask, stops: Mask, questions: Mask, kinds: npt.NDArray[np.int8]
 ) -> None:
     for row in range(len(kinds)):
-        place = starts[row + 1] - 1
-        while place >= starts[row] and closing[points[place]]:
-            place -= 1
-        if place >= starts[row]:
-            kinds[row] = QUESTION if questions[points[place]] else STATEMENT if stops[points[place]] else NO_STOP
+        i = starts[row + 1] - 1
+        while i >= starts[row] and closing[points[i]]:
+            i -= 1
+        if i >= starts[row]:
+            kinds[row] = QUESTION if questions[points[i]] else STATEMENT if stops[points[i]] else NO_STOP
 
 
 NUMBER_UNITS = (
@@ -202,12 +202,12 @@ def _no_common_number(en: CodePoints, en_starts: Ints, zh: CodePoints, zh_starts
 def number_hashes(points: CodePoints, keys: RowHashes) -> int:
     """Fill `keys` with a hash of every run of digits, return how many; commas join, leading zeros do not count."""
     count, key = 0, np.uint64(0)
-    for place in range(len(points) + 1):
-        point = points[place] if place < len(points) else np.uint32(0)
+    for i in range(len(points) + 1):
+        point = points[i] if i < len(points) else np.uint32(0)
         if ZERO <= point <= NINE:
             if point != ZERO or key != 0:
                 key = (key + np.uint64(point)) * np.uint64(0x9E3779B97F4A7C15)
-        elif key != 0 and not (point == COMMA and place + 1 < len(points) and ZERO <= points[place + 1] <= NINE):
+        elif key != 0 and not (point == COMMA and i + 1 < len(points) and ZERO <= points[i + 1] <= NINE):
             if count < len(keys):
                 keys[count] = key
                 count += 1
@@ -233,6 +233,6 @@ def _periodic(points: CodePoints, starts: Ints, best: npt.NDArray[np.float32]) -
             continue
         for period in range(1, MAX_PERIOD + 1):
             same = 0
-            for place in range(len(part) - period):
-                same += part[place] == part[place + period]
+            for i in range(len(part) - period):
+                same += part[i] == part[i + period]
             best[row] = max(best[row], np.float32(same / (len(part) - period)))

@@ -68,10 +68,10 @@ def _hash_step(key: np.uint64, point: np.uint32) -> np.uint64:
 @njit
 def _slot(keys: RowHashes, key: np.uint64) -> int:
     """The slot where `key` is, or would be inserted, by open addressing."""
-    place = np.int64((key ^ (key >> np.uint64(20))) & np.uint64(len(keys) - 1))
-    while keys[place] != 0 and keys[place] != key:
-        place = (place + 1) % len(keys)
-    return int(place)
+    i = np.int64((key ^ (key >> np.uint64(20))) & np.uint64(len(keys) - 1))
+    while keys[i] != 0 and keys[i] != key:
+        i = (i + 1) % len(keys)
+    return int(i)
 
 
 def foreign_word_share(en: TextColumn) -> npt.NDArray[np.float32]:
@@ -97,8 +97,8 @@ def _foreignness(
     for row in range(len(result)):
         words = foreign_words = english_words = 0
         key, inside = EMPTY_KEY, False
-        for place in range(starts[row], starts[row + 1] + 1):
-            point = points[place] if place < starts[row + 1] else np.uint32(SPACE)
+        for i in range(starts[row], starts[row + 1] + 1):
+            point = points[i] if i < starts[row + 1] else np.uint32(SPACE)
             if latin[point] or point == APOSTROPHE:
                 words += not inside
                 inside = True
@@ -126,6 +126,6 @@ def _count_cantonese(
     points: CodePoints, starts: Ints, cantonese_chars: Mask, han: npt.NDArray[np.uint8], result: npt.NDArray[np.float32]
 ) -> None:
     for row in range(len(result)):
-        for place in range(starts[row], starts[row + 1]):
-            before_han = place + 1 < starts[row + 1] and han[points[place + 1]] != 0
-            result[row] += cantonese_chars[points[place]] or (points[place] == CANTONESE_M and before_han)
+        for i in range(starts[row], starts[row + 1]):
+            before_han = i + 1 < starts[row + 1] and han[points[i + 1]] != 0
+            result[row] += cantonese_chars[points[i]] or (points[i] == CANTONESE_M and before_han)

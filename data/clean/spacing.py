@@ -46,16 +46,16 @@ def collapse_spaces(text: TextColumn, table: CodePoints) -> TextColumn:
 
 @njit
 def _settle(source: CodePoints, heads: Ints, table: CodePoints, points: CodePoints, starts: Ints) -> None:
-    at, delete = 0, len(table) - 1
+    written, delete = 0, len(table) - 1
     for row in range(len(starts) - 1):
         for old in source[heads[row] : heads[row + 1]]:
             point = table[old]
-            if point != delete and not (point == SPACE and (at == starts[row] or points[at - 1] == SPACE)):
-                points[at] = point
-                at += 1
-        if at > starts[row] and points[at - 1] == SPACE:
-            at -= 1
-        starts[row + 1] = at
+            if point != delete and not (point == SPACE and (written == starts[row] or points[written - 1] == SPACE)):
+                points[written] = point
+                written += 1
+        if written > starts[row] and points[written - 1] == SPACE:
+            written -= 1
+        starts[row + 1] = written
 
 
 def strip_space_before_punctuation(text: TextColumn) -> TextColumn:
@@ -67,18 +67,18 @@ def strip_space_before_punctuation(text: TextColumn) -> TextColumn:
 
 @njit
 def _unspace(source: CodePoints, heads: Ints, closing: Mask, points: CodePoints, starts: Ints) -> None:
-    at = 0
+    written = 0
     for row in range(len(starts) - 1):
         end = heads[row + 1]
-        for place in range(heads[row], end):
-            if source[place] == SPACE and place + 1 < end and closing[source[place + 1]]:
-                before = source[place - 1] if place > heads[row] else np.uint32(SPACE)
-                after = source[place + 2] if place + 2 < end else np.uint32(SPACE)
-                if not _is_sign(before, source[place + 1], after):
+        for i in range(heads[row], end):
+            if source[i] == SPACE and i + 1 < end and closing[source[i + 1]]:
+                before = source[i - 1] if i > heads[row] else np.uint32(SPACE)
+                after = source[i + 2] if i + 2 < end else np.uint32(SPACE)
+                if not _is_sign(before, source[i + 1], after):
                     continue
-            points[at] = source[place]
-            at += 1
-        starts[row + 1] = at
+            points[written] = source[i]
+            written += 1
+        starts[row + 1] = written
 
 
 @njit
@@ -100,21 +100,21 @@ def remove_han_spaces(text: TextColumn, pauses: bool) -> TextColumn:
 
 @njit
 def _close_up(source: CodePoints, heads: Ints, kinds: Kinds, pauses: bool, points: CodePoints, starts: Ints) -> None:
-    at = 0
+    written = 0
     for row in range(len(starts) - 1):
-        for place in range(heads[row], heads[row + 1]):
-            point = source[place]
-            if point == SPACE and heads[row] < place < heads[row + 1] - 1:
-                left, right = source[place - 1], source[place + 1]
+        for i in range(heads[row], heads[row + 1]):
+            point = source[i]
+            if point == SPACE and heads[row] < i < heads[row + 1] - 1:
+                left, right = source[i - 1], source[i + 1]
                 if (kinds[left] | kinds[right]) & BESIDE_WIDE or (_is_digit(left) and right == COMMA):
                     continue
                 if kinds[left] & kinds[right] & BESIDE_HAN:
                     if not pauses:
                         continue
                     point = np.uint32(PAUSE)
-            points[at] = point
-            at += 1
-        starts[row + 1] = at
+            points[written] = point
+            written += 1
+        starts[row + 1] = written
 
 
 def widen_punctuation(text: TextColumn) -> TextColumn:
@@ -127,19 +127,19 @@ def widen_punctuation(text: TextColumn) -> TextColumn:
 @njit
 def _punctuate(points: CodePoints, starts: Ints, kinds: Kinds, full: CodePoints) -> None:
     for row in range(len(starts) - 1):
-        for place in range(starts[row], starts[row + 1]):
-            last = place + 1 == starts[row + 1]
-            after = np.uint32(SPACE) if last else points[place + 1]
-            before = np.uint32(SPACE) if place == starts[row] else points[place - 1]
-            if points[place] == PAUSE and _is_digit(before) and _is_digit(after):
-                points[place] = COMMA  # a thousands separator
+        for i in range(starts[row], starts[row + 1]):
+            last = i + 1 == starts[row + 1]
+            after = np.uint32(SPACE) if last else points[i + 1]
+            before = np.uint32(SPACE) if i == starts[row] else points[i - 1]
+            if points[i] == PAUSE and _is_digit(before) and _is_digit(after):
+                points[i] = COMMA  # a thousands separator
             elif before in (WIDE_QUESTION, WIDE_EXCLAMATION):  # 什么?!
-                if points[place] in (QUESTION, EXCLAMATION):
-                    points[place] = full[points[place]]
+                if points[i] in (QUESTION, EXCLAMATION):
+                    points[i] = full[points[i]]
             elif kinds[before] & BEFORE_STOP:
-                points[place] = full[points[place]]
-                if points[place] == DOT and (last or kinds[after] & BESIDE_HAN):
-                    points[place] = FULL_STOP
+                points[i] = full[points[i]]
+                if points[i] == DOT and (last or kinds[after] & BESIDE_HAN):
+                    points[i] = FULL_STOP
 
 
 @njit

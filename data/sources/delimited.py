@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from tqdm import tqdm
 
 from data.cli import UserError
 from data.jit import njit
@@ -110,7 +111,7 @@ def _count_cells(data: Bytes, offsets: Offsets, delimiter: int, counts: Offsets)
 
 @njit
 def _copy_cells(data: Bytes, offsets: Offsets, delimiter: int, number: int, starts: Offsets, body: Bytes) -> None:
-    at = 0
+    written = 0
     for line in range(len(starts) - 1):
         cell = 1
         for byte in data[offsets[line] : offsets[line + 1]]:
@@ -119,9 +120,9 @@ def _copy_cells(data: Bytes, offsets: Offsets, delimiter: int, number: int, star
                 if cell > number:
                     break
             elif cell == number:
-                body[at] = byte
-                at += 1
-        starts[line + 1] = at
+                body[written] = byte
+                written += 1
+        starts[line + 1] = written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +150,8 @@ class Csv(PairSource):
             else:
                 yield Pair(cells[0], cells[1], last_line, image=cells[2] if self.image else "")
         if not self.split_lines and last_line > 100 and records * FEW_RECORDS < last_line:
-            print(f"warning: {path}: {records} records in {last_line} lines; if quotes are text, set `quotes: false`",
-                  file=sys.stderr)  # fmt: skip
+            message = f"warning: {path}: {records} records in {last_line} lines"
+            tqdm.write(f"{message}; if quotes are text, set `quotes: false`", file=sys.stderr)  # above a progress bar
 
     def _records(self, text: str, path: str) -> Iterator[tuple[int, list[str] | None]]:
         """(line where the record starts, cells of en, zh and image); None where the record has too few cells."""

@@ -229,13 +229,13 @@ def _split(block: bytes) -> pa.Array:
 
 @njit
 def _split_at_line_feeds(data: Bytes, offsets: Offsets, body: Bytes) -> None:
-    line = at = 0
+    line = written = 0
     for byte in data:
         if byte == LINE_FEED:
-            while at > offsets[line] and body[at - 1] == RETURN:
-                at -= 1
+            while written > offsets[line] and body[written - 1] == RETURN:
+                written -= 1
             line += 1
-            offsets[line] = at
+            offsets[line] = written
         else:
-            body[at] = byte
-            at += 1
+            body[written] = byte
+            written += 1

@@ -20,7 +20,7 @@ from eval.generation.pipeline import SamplingConfig
 from eval.generation.prompts import check_prompt
 from eval.report.charts import line_chart
 from eval.report.page import enlarged
-from eval.retrieval.options import DTYPES, Precision, resolve_device
+from eval.retrieval.options import Precision, resolve_device, torch_dtype
 
 QUICKSTART = REPOSITORY / "runs" / "quickstart"
 MIN_WIDTH = 256  # pixels; smaller pictures are enlarged
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not Path(args.student).exists() and args.student == str(QUICKSTART / "student"):
         raise UserError(f"--student {args.student}: not there yet; run scripts/quickstart.py first, or name a student")
     device = resolve_device(args.device)
-    generator = load_generator(args.pipeline, args.student, device, DTYPES[args.precision])
+    generator = load_generator(args.pipeline, args.student, device, torch_dtype(args.precision))
     image_index = load_image_index(args.pictures, args.clip, args.student, device)
     serve(generator, image_index, SamplingConfig(**vars(args.drawing)), args.port)
 

@@ -30,7 +30,7 @@ from eval.generation.pipeline import (
 )
 from eval.generation.prompts import Prompt, read_prompts
 from eval.generation.recogniser import load_recogniser, recognise
-from eval.retrieval.options import DTYPES, Precision, resolve_device
+from eval.retrieval.options import Precision, resolve_device, torch_dtype
 
 _OUTPUT_NAMES = {"result.json", "grid.png", "pictures"}
 _TABLE_MEASURES = ("psnr", "latent_distance", "prediction_error", "things", "read_exact")
@@ -87,7 +87,7 @@ def run_generation(arguments: list[str] | None = None) -> dict[str, Any]:
     options, started = parse_options(arguments), time.monotonic()
     prompts = read_prompts(options.prompts, options.limit)
     recognise_images = _recognise_function(options.recogniser, prompts)
-    device, dtype = resolve_device(options.device), DTYPES[options.precision]
+    device, dtype = resolve_device(options.device), torch_dtype(options.precision)
     pipeline = load_pipeline(options.pipeline, device, dtype)
     student = load_text_encoder(options.student, "--student", dtype, device)
     check_student_fit(student, pipeline, (options.student, options.pipeline))

@@ -3,20 +3,21 @@
 import dataclasses
 import sys
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
-import opencc
 
 from data.cli import UserError, run_cli
 from eval.datasets.benchmark import BENCHMARKS, CaptionSet, PublishedBenchmark, RetrievalBenchmark, read_benchmark
 from eval.retrieval.options import Options, parse_options
-from eval.retrieval.result import RetrievalResult
-from eval.retrieval.score import score_benchmark
+
+if TYPE_CHECKING:
+    from eval.retrieval.result import RetrievalResult
 
 
 def run_benchmark(
     published: PublishedBenchmark, arguments: list[str] | None = None, module: str | None = None
-) -> RetrievalResult:
+) -> "RetrievalResult":
     """Read the command line, score, print the table and write the JSON."""
     purpose = f"Zero-shot retrieval on {published.title}: a student beside its teacher."
     options = parse_options(module or f"eval.retrieval {published.name}", purpose, arguments)
@@ -28,6 +29,8 @@ def run_benchmark(
     _check_published_size(published, benchmark, options)
     if options.traditional:
         benchmark = with_traditional(benchmark, options.data)
+    from eval.retrieval.score import score_benchmark  # seconds of imports, which no mistake above should wait for
+
     return score_benchmark(options.title or published.title, benchmark, options).publish(options.out)
 
 
@@ -52,6 +55,8 @@ def with_traditional(benchmark: RetrievalBenchmark, name: str) -> RetrievalBench
     simplified = benchmark.captions.get("zh")
     if simplified is None:
         raise UserError(f"--traditional: {name} has no Chinese captions; leave it out")
+    import opencc
+
     convert = opencc.OpenCC("s2t").convert
     traditional = CaptionSet(tuple(map(convert, simplified.texts)), simplified.pairs)
     return dataclasses.replace(benchmark, captions={**benchmark.captions, "zh_hant": traditional})

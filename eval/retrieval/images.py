@@ -18,7 +18,7 @@ from data.cli import UserError, one_line
 from distill.loading import load_pretrained_model
 from eval.datasets.benchmark import ImageReader
 from eval.metrics import l2_normalise
-from eval.retrieval.models import check_safetensors
+from eval.retrieval.options import check_safetensors
 
 Transform = Literal["squash", "crop"]
 PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}

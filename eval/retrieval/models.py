@@ -22,7 +22,7 @@ from data.cli import UserError, one_line
 from distill.api import length_sorted_batches
 from distill.loading import load_any_tokenizer, load_pretrained_model
 from eval.metrics import l2_normalise
-from eval.retrieval.options import Protocol, normalise_caption
+from eval.retrieval.options import Protocol, check_safetensors, normalise_caption
 
 LEGACY_EOS_ID = 2
 """The end-of-text id in old CLIP configs, which means: pool at the largest id of the sentence."""
@@ -133,18 +133,10 @@ def _embed_with_onnx(session: Any, ids: NDArray[np.int64]) -> NDArray[np.float32
     return features
 
 
-def check_safetensors(source: str, option: str) -> None:
-    """Raise UserError where `source` is a folder without safetensors, a file, or a path that does not exist."""
-    folder = Path(source).expanduser()
-    if folder.is_file():
-        raise UserError(f"{option} {source}: a file; name the folder of a model in safetensors, never a pickle")
-    if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
-        raise UserError(f"{option} {source}: no such folder")
-    if not folder.is_dir():
-        return
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{option} {source}: no config.json; it is not a folder of a transformers model")
-    if not any(folder.glob("*.safetensors")):
-        pickles = [path.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(kind)]
-        problem = f"only {pickles[0]}, a pickle, which may run code" if pickles else "no weights"
-        raise UserError(f"{option} {source}: {problem}; save it as model.safetensors")
+def model_files(source: str) -> list[Path]:
+    """The files of a model's folder that decide its scores, or the ONNX file itself; none for a Hub id."""
+    folder = Path(source)
+    if folder.suffix == ".onnx":
+        return [folder]
+    names = ("config.json", "tokenizer.json", "vocab.json", "merges.txt", "preprocessor_config.json")
+    return sorted([*folder.glob("*.safetensors"), *(folder / name for name in names if (folder / name).is_file())])

@@ -1,19 +1,23 @@
-"""Command-line options that every benchmark shares, and the two protocols of zero-shot retrieval."""
+"""Command-line options that every benchmark shares, and the two protocols of zero-shot retrieval.
+
+Torch is imported where a device is asked for, so that a mistake on the command line shows at once.
+"""
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from data.cli import UserError, command_line
 from data.files import check_writable
 from eval.datasets.benchmark import BENCHMARKS
 
+if TYPE_CHECKING:
+    import torch
+
 Precision = Literal["fp32", "bf16", "fp16"]
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ProtocolName = Literal["chinese-clip", "openai"]
 PUBLISHED_TITLES = tuple(published.title for published in BENCHMARKS.values())
 
@@ -55,7 +59,7 @@ class Options:
     title: str | None
     examples: int
     precision: Precision
-    device: torch.device
+    device_name: str | None
     command: str
     image_features: Path | None = None
     images: Path | None = None
@@ -63,9 +67,14 @@ class Options:
     traditional: bool = False
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> "torch.dtype":
         """Of the towers; features are always float32."""
-        return DTYPES[self.precision]
+        return torch_dtype(self.precision)
+
+    @property
+    def device(self) -> "torch.device":
+        """Of `device_name`; UserError where torch cannot use it."""
+        return resolve_device(self.device_name)
 
 
 def parse_options(module: str, description: str, arguments: list[str] | None = None) -> Options:
@@ -123,8 +132,17 @@ def add_device_options(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=str | None, help="cpu, cuda, cuda:1 ...; by default the accelerator, if any")
 
 
-def resolve_device(name: str | None) -> torch.device:
+def torch_dtype(precision: Precision) -> "torch.dtype":
+    """The type of a tower's weights at `precision`."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def resolve_device(name: str | None) -> "torch.device":
     """The device `name`, by default the accelerator or else the CPU; UserError where torch cannot use it."""
+    import torch
+
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     try:
         device = torch.device(name) if name else accelerator or torch.device("cpu")
@@ -143,6 +161,9 @@ def common_options(args: Namespace, default_protocol: Protocol, command: str) ->
         raise UserError(f"--title {args.title!r}: name another set than a published one, or leave it out")
     if args.out is not None:
         check_writable(args.out)
+    for option, source in (("--student", args.student), ("--clip", args.clip), ("--translator", args.translator)):
+        if source is not None and not source.endswith(".onnx"):
+            check_safetensors(source, option)
     return Options(
         student=args.student,
         clip=args.clip,
@@ -154,6 +175,23 @@ def common_options(args: Namespace, default_protocol: Protocol, command: str) ->
         title=args.title,
         examples=max(0, args.examples),
         precision=args.precision,
-        device=resolve_device(args.device),
+        device_name=args.device,
         command=command,
     )
+
+
+def check_safetensors(source: str, option: str) -> None:
+    """Raise UserError where `source` is a folder without safetensors, a file, or a path that does not exist."""
+    folder = Path(source).expanduser()
+    if folder.is_file():
+        raise UserError(f"{option} {source}: a file; name the folder of a model in safetensors, never a pickle")
+    if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
+        raise UserError(f"{option} {source}: no such folder")
+    if not folder.is_dir():
+        return
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{option} {source}: no config.json; it is not a folder of a transformers model")
+    if not any(folder.glob("*.safetensors")):
+        pickles = [path.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(kind)]
+        problem = f"only {pickles[0]}, a pickle, which may run code" if pickles else "no weights"
+        raise UserError(f"{option} {source}: {problem}; save it as model.safetensors")

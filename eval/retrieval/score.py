@@ -17,7 +17,7 @@ from eval import metrics
 from eval.datasets.benchmark import CaptionSet, RetrievalBenchmark
 from eval.metrics import positive_ranks, recalls
 from eval.retrieval.images import image_features, load_image_tower
-from eval.retrieval.models import TextTower, check_safetensors, load_text_tower, text_features
+from eval.retrieval.models import TextTower, load_text_tower, model_files, text_features
 from eval.retrieval.options import Options
 from eval.retrieval.result import Example, RetrievalResult, ScoreRow, recall_ratios
 
@@ -52,7 +52,7 @@ def score_benchmark(name: str, benchmark: RetrievalBenchmark, options: Options) 
 
 
 def load_models(options: Options) -> Models:
-    """The text towers of --student and --clip; UserError for two widths, or for a --translator that is not there."""
+    """The text towers of --student and --clip; UserError for two widths."""
     teacher = load_text_tower(options.clip, "--clip", options.dtype, options.device)
     student = load_text_tower(options.student, "--student", options.dtype, options.device)
     if options.max_length > max(options.protocol.max_length, teacher.max_length):
@@ -63,8 +63,6 @@ def load_models(options: Options) -> Models:
             f"those of --clip {teacher.feature_dim}; "
             "it was taught by another model"
         )
-    if options.translator is not None:
-        check_safetensors(options.translator, "--translator")
     return Models(student, teacher)
 
 
@@ -221,7 +219,7 @@ def score_settings(
     """Everything that the scores depend on, as JSON values."""
     models = [source for source in (options.student, options.clip, options.translator) if source]
     stored = [options.image_features] if options.image_features else []
-    weights = [path for source in models for path in _model_files(source)]
+    weights = [path for source in models for path in model_files(source)]
     return {
         "benchmark": name,
         "images": len(benchmark.images),
@@ -242,12 +240,3 @@ def score_settings(
         "versions": versions(),
         "seconds": round(seconds, 3),
     }
-
-
-def _model_files(source: str) -> list[Path]:
-    """The files of a model's folder that decide its scores, or the ONNX file itself; none for a Hub id."""
-    folder = Path(source)
-    if folder.suffix == ".onnx":
-        return [folder]
-    names = ("config.json", "tokenizer.json", "vocab.json", "merges.txt", "preprocessor_config.json")
-    return sorted([*folder.glob("*.safetensors"), *(folder / name for name in names if (folder / name).is_file())])

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.cli import UserError
+from data.files import hashes
 from distill.api import load_student
 from eval.held_out import concat_pairs, load_held_out
 from eval.pairs import cosine_by_position, main
@@ -25,6 +26,10 @@ def test_cosines_by_domain_length_and_slot(corpus: Path, student: Path, teacher:
     out = tmp_path / "pairs.json"
     main(["--student", str(student), "--clip", str(teacher), "--corpus", str(corpus), "--out", str(out)])
     found = json.loads(out.read_text(encoding="utf-8"))
+    settings = found["settings"]
+    assert {"command", "commit", "versions"} <= settings.keys()
+    hashed = [corpus / "valid" / "0.parquet", student / "model.safetensors", teacher / "model.safetensors"]
+    assert hashes(hashed).items() <= settings["sha256"].items()
     own, target = load_student(student), load_student(teacher)
     cosines = (own.encode(["猫", "狗", "月" * 9]) * target.encode(["the cat", "the dog", "moon " * 40])).sum(axis=1)
     assert found["by_domain"]["caption"]["zh"] == pytest.approx(cosines[:2].mean(), abs=1e-4)
