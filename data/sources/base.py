@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -79,7 +79,8 @@ class Source(CellOptions, ABC):
 
     def batches(self, root: str) -> Iterator[pa.RecordBatch]:
         """Raw batches as the cleaning takes them: cells rewritten, and with `join_lines` a sentence a row."""
-        batches = map(self.rewrite_cells, self.read(root))
+        rewrites = any(vars(self)[option.name] != option.default for option in fields(CellOptions))
+        batches = map(self.rewrite_cells, self.read(root)) if rewrites else self.read(root)
         return map(join_continued_lines, batches) if self.join_lines else batches
 
 
