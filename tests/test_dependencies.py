@@ -45,9 +45,9 @@ def parsed(module: str) -> ast.Module:
     return ast.parse(MODULES[module].read_text(encoding="utf-8"))
 
 
-def imported(module: str) -> Iterator[str]:
-    """Dotted names of all imports, also inside functions; `from a import b` is a.b where that is a module."""
-    for node in ast.walk(parsed(module)):
+def imported(module: str, at_once: bool = False) -> Iterator[str]:
+    """Dotted names of all imports, also inside functions unless `at_once`; `from a import b` is a.b if a module."""
+    for node in parsed(module).body if at_once else ast.walk(parsed(module)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -90,6 +90,15 @@ def test_no_circle_of_imports() -> None:
         TopologicalSorter({module: {*imported(module)} & set(MODULES) - {module} for module in MODULES}).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]), pytrace=False)
+
+
+def test_a_mistake_on_a_benchmarks_command_line_does_not_wait_for_torch() -> None:
+    reached, todo = set[str](), {"eval.flickr30k_cn"}
+    while todo:
+        reached |= todo
+        todo = {name for module in todo & set(MODULES) for name in imported(module, at_once=True)} - reached
+    assert "eval.datasets.benchmark" in reached
+    assert not {"torch", "transformers"} & {name.partition(".")[0] for name in reached}
 
 
 def test_a_public_name_has_one_meaning() -> None:
