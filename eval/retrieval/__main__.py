@@ -9,7 +9,7 @@ import numpy as np
 
 from data.cli import UserError, run_cli
 from eval.datasets.benchmark import BENCHMARKS, CaptionSet, PublishedBenchmark, RetrievalBenchmark, read_benchmark
-from eval.retrieval.options import Options, parse_options
+from eval.retrieval.options import Options, check_models, parse_options
 
 if TYPE_CHECKING:
     from eval.retrieval.result import RetrievalResult
@@ -29,6 +29,7 @@ def run_benchmark(
     _check_published_size(published, benchmark, options)
     if options.traditional:
         benchmark = with_traditional(benchmark, options.data)
+    check_models(options)
     from eval.retrieval.score import score_benchmark  # seconds of imports, which no mistake above should wait for
 
     return score_benchmark(options.title or published.title, benchmark, options).publish(options.out)

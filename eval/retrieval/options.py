@@ -161,9 +161,6 @@ def common_options(args: Namespace, default_protocol: Protocol, command: str) ->
         raise UserError(f"--title {args.title!r}: name another set than a published one, or leave it out")
     if args.out is not None:
         check_writable(args.out)
-    for option, source in (("--student", args.student), ("--clip", args.clip), ("--translator", args.translator)):
-        if source is not None and not source.endswith(".onnx"):
-            check_safetensors(source, option)
     return Options(
         student=args.student,
         clip=args.clip,
@@ -178,6 +175,15 @@ def common_options(args: Namespace, default_protocol: Protocol, command: str) ->
         device_name=args.device,
         command=command,
     )
+
+
+def check_models(options: Options) -> None:
+    """Raise UserError where a model that `options` names cannot be one, before anything is imported to load it."""
+    for option, source in (
+        ("--student", options.student), ("--clip", options.clip), ("--translator", options.translator)
+    ):  # fmt: skip
+        if source is not None and not source.endswith(".onnx"):
+            check_safetensors(source, option)
 
 
 def check_safetensors(source: str, option: str) -> None:
