@@ -14,7 +14,9 @@ PACKAGES = ("scripts", "eval", "distill", "data")
 """A package imports those to its right."""
 ORDER = {
     "data": "inspect augment translate vocab fetch build loader miniature clean sources jit files cli",
-    "distill": "export api long_prompts train losses student unet_geometry geometry distributed text_tower loading",
+    "distill": (
+        "export api long_prompts prepare train losses student unet_geometry geometry distributed text_tower loading"
+    ),
     "eval": (
         "quickstart flickr30k_cn nouns translation pairs ablation demo report speed miniature generation prompts "
         "retrieval golden datasets held_out metrics"

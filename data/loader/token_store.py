@@ -1,13 +1,10 @@
-"""The token store: three tokenisations of every pair, written once and then memory-mapped.
+"""The token store: three tokenisations of every pair, memory-mapped; `tokenise` writes it.
 
 One Arrow stream a domain and split (`datasets.Dataset.from_file` reads it): a row of a domain is its number in that
 file, so a mixture of domains needs no index.
 """
 
-import hashlib
-import json
 import mmap
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +12,9 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset
-import pyarrow.parquet as pq
-from tokenizers import Tokenizer
-from tqdm import tqdm
-
-from data.cli import UserError
-from data.files import partial_path, remove_abandoned
 
 VIEWS = ("teacher_en", "student_en", "student_zh")
-_COLUMNS = ("en", "zh", "domain")
-_CHUNK_ROWS = 1 << 18  # rows a record batch
 _ANCHOR_ROWS = 64  # between rows whose place in the file is kept in memory, 8 bytes each
-_SCHEMA = pa.schema([(view, pa.large_list(pa.int32())) for view in VIEWS])
 
 
 @dataclass(frozen=True)
@@ -122,108 +109,5 @@ class TokenStore:
         self.valid = _open_split(folder / "valid")
 
 
-def write_token_store(corpus: Path, store: Path, teacher: Tokenizer, student: Tokenizer, max_length: int) -> Path:
-    """Tokenise `corpus` into a folder below `store` named by a hash of the inputs, unless it exists; returns it.
-
-    Sequences over `max_length` tokens are cut and keep their end-of-text token. Tokenising runs on all cores.
-    """
-    teacher, student = _without_padding(teacher), _without_padding(student)
-    shards = {split: sorted((corpus / split).glob("*.parquet")) for split in ("train", "valid")}
-    if not shards["train"]:
-        raise UserError(
-            f"{corpus}/train: no Parquet shards there; build a corpus first: python -m data.build CONFIG --out {corpus}"
-        )
-    folder = store / _fingerprint(shards["train"] + shards["valid"], teacher, student, max_length)
-    if folder.is_dir():
-        return folder
-    remove_abandoned(store)
-    partial = partial_path(folder)
-    for split, files in shards.items():
-        (partial / split).mkdir(parents=True)
-        _write_split(files, partial / split, teacher, student, max_length)
-    try:
-        partial.rename(folder)
-    except OSError:  # another run finished the same store first
-        shutil.rmtree(partial)
-    return folder
-
-
 def _open_split(folder: Path) -> dict[str, DomainTokens]:
     return {path.stem: DomainTokens(path) for path in sorted(folder.glob("*.arrow"))}
-
-
-def _fingerprint(shards: Sequence[Path], teacher: Tokenizer, student: Tokenizer, max_length: int) -> str:
-    digest = hashlib.sha256(json.dumps([max_length, teacher.to_str(), student.to_str()]).encode())
-    for shard in shards:
-        digest.update(shard.name.encode())
-        with shard.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
-def _write_split(files: Sequence[Path], folder: Path, teacher: Tokenizer, student: Tokenizer, max_length: int) -> None:
-    """One Arrow stream a domain, its rows in the order of the corpus."""
-    if not files:
-        return
-    rows = pa.dataset.dataset(files, format="parquet")
-    writers = dict[str, pa.RecordBatchStreamWriter]()
-    pending = dict[str, list[pa.RecordBatch]]()
-
-    def flush(domain: str) -> None:
-        if domain not in writers:
-            writers[domain] = pa.ipc.new_stream(str(folder / f"{domain}.arrow"), _SCHEMA)
-        writers[domain].write_table(pa.Table.from_batches(pending.pop(domain)).combine_chunks())
-
-    with tqdm(total=rows.count_rows(), desc=f"tokenise {folder.name}", unit=" pairs", unit_scale=True) as bar:
-        for batch in rows.to_batches(columns=list(_COLUMNS), batch_size=1 << 14):
-            domains = batch["domain"].dictionary_encode()
-            for code, domain in enumerate(domains.dictionary.to_pylist()):
-                part = batch.filter(pa.compute.equal(domains.indices, code))
-                en, zh = part["en"].to_pylist(), part["zh"].to_pylist()
-                views = ((teacher, en), (student, en), (student, zh))
-                columns = [_encode(tokenizer, texts, max_length) for tokenizer, texts in views]
-                pending.setdefault(domain, []).append(pa.record_batch(columns, schema=_SCHEMA))
-                if sum(map(len, pending[domain])) >= _CHUNK_ROWS:
-                    flush(domain)
-            bar.update(len(batch))
-    for domain in list(pending):
-        flush(domain)
-    for writer in writers.values():
-        writer.close()
-
-
-def _without_padding(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy without the padding and truncation that a tokenizer.json may set."""
-    copy: Tokenizer = Tokenizer.from_str(tokenizer.to_str())
-    copy.no_padding()
-    copy.no_truncation()
-    return copy
-
-
-def _encode(tokenizer: Tokenizer, texts: list[str], max_length: int) -> pa.Array:
-    ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
-    cut = [row if len(row) <= max_length else [*row[: max_length - 1], row[-1]] for row in ids]
-    return pa.array(cut, type=pa.large_list(pa.int32()))
-
-
-def check_corpus(corpus: Path) -> None:
-    """UserError unless `corpus` is a whole folder of `python -m data.build` with at least one training row."""
-    shards = sorted((corpus / "train").glob("*.parquet"))
-    if not shards:
-        raise UserError(
-            f"data.corpus: {corpus} is no corpus (no train/*.parquet there); "
-            f"build one first: python -m data.build CONFIG.yaml --out {corpus}"
-        )
-    rows = 0
-    for shard in [*shards, *sorted((corpus / "valid").glob("*.parquet"))]:
-        try:
-            with pq.ParquetFile(shard) as file:
-                names, num_rows = file.schema_arrow.names, file.metadata.num_rows
-        except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(f"{shard}: not a readable Parquet file ({error}); build the corpus again") from error
-        missing = [column for column in _COLUMNS if column not in names]
-        if missing:
-            raise UserError(f"{shard}: no column {missing[0]!r}; it has {', '.join(names)}")
-        rows += num_rows if shard in shards else 0
-    if not rows:
-        raise UserError(f"data.corpus: {corpus} has no training rows; its report.json says why each was rejected")

@@ -41,10 +41,14 @@ class VocabularyConfig:
     """Merges of characters into words, beyond the single characters."""
     min_character_count: int = 3
     """Rarer characters stay spelled in bytes."""
+    sample_rows: int = 5_000_000
+    """It learns from about this many rows of a larger corpus."""
 
     def __post_init__(self) -> None:
-        if self.words < 0 or self.min_character_count < 1:
-            raise ValueError("student.extended.vocabulary: words must be >= 0 and min_character_count >= 1")
+        if self.words < 0 or min(self.min_character_count, self.sample_rows) < 1:
+            raise ValueError(
+                "student.extended.vocabulary: words must be >= 0, min_character_count and sample_rows >= 1"
+            )
 
 
 def extend_tokenizer(

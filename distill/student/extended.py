@@ -122,7 +122,8 @@ class ExtendedConfig(StudentKind):
         """The teacher's tokenizer with Chinese merges trained on the corpus, words taken from its dictionary rows."""
         rows, word = training_rows(corpus), is_word(2)
         words = pc.unique(rows.to_table(columns=["zh"], filter=word)["zh"]).to_pylist()
-        sentences = chinese_texts(rows, ~word) if rows.count_rows(filter=~word) else iter(words)
+        count = rows.count_rows(filter=~word)
+        sentences = chinese_texts(rows, ~word, self.vocabulary.sample_rows / count) if count else iter(words)
         return extend_tokenizer(teacher.tokenizer, sentences, words, self.vocabulary)
 
     def load_tokenizer(self, folder: Path, option: str) -> PreTrainedTokenizerFast:

@@ -30,10 +30,12 @@ def is_word(min_length: int) -> pc.Expression:
     return pc.match_substring_regex(pc.field("zh"), rf"^\p{{Han}}{{{min_length},{LONGEST_WORD}}}$")
 
 
-def chinese_texts(rows: pa.dataset.Dataset, filter_: pc.Expression) -> Iterator[str]:
-    """The Chinese of some rows, streamed: a corpus need not fit into memory."""
+def chinese_texts(rows: pa.dataset.Dataset, filter_: pc.Expression, share: float) -> Iterator[str]:
+    """The Chinese of a random `share` of some rows, the same every time; streamed: a corpus may not fit in memory."""
+    random = np.random.default_rng(0)
     for batch in rows.to_batches(columns=["zh"], filter=filter_):
-        yield from batch["zh"].to_pylist()
+        texts = batch["zh"] if share >= 1 else batch["zh"].filter(pa.array(random.random(len(batch)) < share))
+        yield from texts.to_pylist()
 
 
 def read_dictionary(corpus: Path) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ from distill.train.config import ResolvedConfig, RunConfig, StudentConfig, Train
 _CHANGEABLE = (
     "recompute", "tokens_at_once", "compile", "shard", "log_every", "eval_every", "save_every", "keep", "trackers",
 )  # fmt: skip
+_OF_TOKENIZER = ("teacher", "padding", "student.", "data.corpus")
 
 
 def with_precision(run: RunConfig, device: torch.device) -> RunConfig:
@@ -46,7 +47,7 @@ def claim_run_dir(folder: Path, resolved: ResolvedConfig) -> None:
                 f"{key}: {requested.get(key, 'absent')!r} here, {stored.get(key, 'absent')!r} in {path}; "
                 "give the same, or another --out_dir"
             )
-        if changed_keys:  # nothing was trained yet
+        if any(key.startswith(_OF_TOKENIZER) for key in changed_keys):  # nothing was trained yet
             shutil.rmtree(folder / "tokenizer", ignore_errors=True)
     elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"out_dir: {folder} holds other things and no config.yaml; name a new folder")

@@ -15,7 +15,8 @@ from data.cli import UserError
 from data.files import write_json
 from data.loader.batches import BatchDataset, BatchSchedule, Vocabulary
 from data.loader.mixture import MixtureStage, mixture_stages
-from data.loader.token_store import DomainTokens, TokenStore, check_corpus, write_token_store
+from data.loader.token_store import DomainTokens, TokenStore
+from data.loader.tokenise import check_corpus, write_token_store
 from distill.distributed import resolve_precision, use_fast_products
 from distill.geometry import read_geometry
 from distill.losses import Hidden, KvMetric, LossesConfig, Readout
@@ -99,8 +100,11 @@ class PreparedRun:
     pretrained: Pretrained
 
 
-def prepare_run(resolved: ResolvedConfig, processes: int) -> PreparedRun:
-    """Claim the run's folder, train the tokenizer, write the token store; each only where it is missing."""
+def prepare_run(resolved: ResolvedConfig, processes: int, tokenise_processes: int = 1) -> PreparedRun:
+    """Claim the run's folder, train the tokenizer, write the token store; each only where it is missing.
+
+    `processes` will train; `tokenise_processes` tokenise the corpus.
+    """
     config, kind = resolved.run, resolved.run.student.kind
     _check_division(config, processes)
     check_corpus(config.data.corpus)
@@ -115,8 +119,10 @@ def prepare_run(resolved: ResolvedConfig, processes: int) -> PreparedRun:
     student_tokenizer = kind.load_tokenizer(tokenizer_folder, "out_dir").backend_tokenizer
     _report_fertility(config, student_tokenizer)
     store_root = config.data.token_store or config.out_dir / "tokens"
-    teacher_tokenizer = teacher.tokenizer.backend_tokenizer
-    store = write_token_store(config.data.corpus, store_root, teacher_tokenizer, student_tokenizer, teacher.max_length)
+    store = write_token_store(
+        config.data.corpus, store_root, teacher.tokenizer.backend_tokenizer, student_tokenizer, teacher.max_length,
+        kind.shares_english_tokens, tokenise_processes,
+    )  # fmt: skip
     _mixture(config, TokenStore(store))  # raises here, on one process
     return PreparedRun(store, teacher)
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from datasets import Dataset
 from tokenizers import Tokenizer, processors
 
 from data.cli import UserError
-from data.loader import token_store as tokens_module
+from data.loader import tokenise
 from data.loader.batches import BatchDataset, BatchSchedule, TokenBatch, Vocabulary
 from data.loader.mixture import MixtureStage
-from data.loader.token_store import VIEWS, DomainTokens, TokenIds, TokenStore, write_token_store
+from data.loader.token_store import VIEWS, DomainTokens, TokenIds, TokenStore
+from data.loader.tokenise import write_token_store
 from distill import text_tower
 from tests.distill.tiny_clip import captions, teacher_model, teacher_tokenizer, write_corpus, write_shard
 
@@ -82,7 +84,7 @@ def test_gather_over_many_record_batches(
     """Chunks of one row each read like one chunk of all."""
     for number, (pair, domain) in enumerate(zip(captions()[:9], "abaabbaab", strict=True)):
         write_shard(tmp_path / f"c/train/{number}.parquet", [pair], [domain])
-    monkeypatch.setattr(tokens_module, "_CHUNK_ROWS", 1)
+    monkeypatch.setattr(tokenise, "_CHUNK_ROWS", 1)
     some = TokenStore(write_token_store(tmp_path / "c", tmp_path, words, words, SLOTS)).train["a"]
     rows = np.array([4, 1, 3, 0, 2, 4])
     wanted = [_cut(words.encode(captions()[place][0]).ids) for place in (7, 2, 6, 0, 3, 7)]
@@ -108,7 +110,7 @@ def test_a_second_call_reuses_and_a_changed_corpus_makes_another(
     corpus = write_corpus(tmp_path / "corpus")
     first = write_token_store(corpus, tmp_path / "store", words, words, SLOTS)
     with monkeypatch.context() as patch:
-        patch.setattr(tokens_module, "_encode", None)  # would fail if anything were tokenised again
+        patch.setattr(tokenise, "_encode", None)  # would fail if anything were tokenised again
         assert write_token_store(corpus, tmp_path / "store", words, words, SLOTS) == first
     others = {
         write_token_store(corpus, tmp_path / "store", words, words, SLOTS + 1),
@@ -129,32 +131,71 @@ def test_padding_and_truncation_of_a_saved_tokenizer_do_not_enter_the_store(word
 
 
 def test_killed_half_way_nothing_counts(words: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """kill -9 while the held-out slice is written: the next call starts again and is right."""
+    """kill -9 while the held-out slice is written: the next call goes on with that shard and is right."""
     corpus, store = write_corpus(tmp_path / "corpus"), tmp_path / "store"
-    write = tokens_module._write_split
+    write = tokenise._tokenise_shard
 
-    def die(files: list[Path], folder: Path, *rest: object) -> None:
-        if folder.name == "valid":
-            os.kill(os.getpid(), signal.SIGKILL)
-        write(files, folder, *rest)  # type: ignore[arg-type]
+    def die(shard: Path, parts: Path, how: tokenise.Tokenisation) -> Iterator[int]:
+        for count in write(shard, parts, how):
+            if shard.parent.name == "valid":
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield count
 
     child = os.fork()
     if child == 0:
-        monkeypatch.setattr(tokens_module, "_write_split", die)
+        monkeypatch.setattr(tokenise, "_tokenise_shard", die)
         write_token_store(corpus, store, words, words, SLOTS)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert list(store.iterdir()), "it did die half-way"
-    assert all(".partial-" in path.name for path in store.iterdir())
+    assert [path.suffix for path in store.iterdir()] == [".parts"]
     here, elsewhere = socket.gethostname(), store / f".other.partial-elsewhere-{child}"
     alive = [store / f".other.partial-{here}-{os.getppid()}", elsewhere, store / f"other.partial-{os.getppid()}"]
     for folder in alive:
         folder.mkdir()
-    assert {n: len(r) for n, r in TokenStore(write_token_store(corpus, store, words, words, SLOTS)).valid.items()} == {
-        "caption": 10
-    }
+    written: list[str] = []
+
+    def noted(shard: Path, parts: Path, how: tokenise.Tokenisation) -> Iterator[int]:
+        written.append(shard.name)
+        return write(shard, parts, how)
+
+    monkeypatch.setattr(tokenise, "_tokenise_shard", noted)
+    again = write_token_store(corpus, store, words, words, SLOTS)
+    assert written == ["part-00000.parquet"], "the held-out slice alone"
+    assert _bytes(again) == _bytes(write_token_store(corpus, tmp_path / "whole", words, words, SLOTS))
+    assert {name: len(rows) for name, rows in TokenStore(again).valid.items()} == {"caption": 10}
     left = {path for path in store.iterdir() if ".partial-" in path.name}
     assert left == {*alive}, "what a dead writer left is gone; what a living one writes, or another machine's, stays"
+
+
+def _bytes(store: Path) -> dict[str, bytes]:
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*.arrow")}
+
+
+def test_two_processes_write_the_bytes_of_one(words: Tokenizer, corpus: Path, store: Path, tmp_path: Path) -> None:
+    other = write_token_store(corpus, tmp_path, words, _other(words), SLOTS, processes=2)
+    assert _bytes(other) == _bytes(store)
+    assert [path.name for path in tmp_path.iterdir()] == [other.name]
+
+
+def test_a_student_with_the_teachers_english_tokenises_ascii_once(
+    words: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes; the student's tokenizer reads Chinese, and English that is not ASCII."""
+    pairs = [("a cat", "猫"), ("a café", "咖啡馆"), ("the 猫", "猫"), ("a dog\x7f", "狗")]
+    write_shard(tmp_path / "c" / "train" / "0.parquet", pairs, ["a", "b", "a", "a"])
+    one = write_token_store(tmp_path / "c", tmp_path / "one", words, words, SLOTS)
+    read: list[str] = []
+    encode = tokenise._encode
+
+    def noted(tokenizer: Tokenizer, texts: list[str], max_length: int) -> list[list[int]]:
+        read.extend(texts)
+        return encode(tokenizer, texts, max_length)
+
+    monkeypatch.setattr(tokenise, "_encode", noted)
+    other = write_token_store(tmp_path / "c", tmp_path / "other", words, words, SLOTS, same_ascii=True)
+    assert _bytes(one) == _bytes(other)
+    assert Counter(read) == Counter([text for pair in pairs for text in pair] + ["a café", "the 猫"])
 
 
 def test_a_corpus_without_shards_is_refused(words: Tokenizer, tmp_path: Path) -> None:

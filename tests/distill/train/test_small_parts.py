@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from data.cli import UserError
-from data.loader.token_store import TokenStore, write_token_store
+from data.loader.token_store import TokenStore
+from data.loader.tokenise import write_token_store
 from distill.distributed import use_fast_products
 from distill.text_tower import EncoderOutput
 from distill.train.batch import Prefetcher
