@@ -18,9 +18,10 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
-from data.build.config import CorpusConfig, Download
+from data.build.config import CorpusConfig, Download, parse_source
 from data.cli import UserError, one_line, read_yaml, run_cli
 from data.files import file_lock
+from data.sources.mtdata import Mtdata, look_up
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 60
@@ -57,7 +58,8 @@ class Partial:
 
 def fetch(config: Path, sleep: Callable[[float], None] = time.sleep) -> int:
     """Bring every file of `config` that is not there; returns how many were fetched."""
-    root, downloads = config.resolve().parent, read_yaml(config, CorpusConfig, "CONFIG").downloads
+    root, corpus = config.resolve().parent, read_yaml(config, CorpusConfig, "CONFIG")
+    downloads = [*corpus.downloads, *_indexed_downloads(corpus, config)]
     if not downloads:
         raise UserError(f"{config}: no downloads in it; each needs url and path, and should have sha256 or size")
     missing = [each for each in downloads if not _is_complete(each, root / each.path)]
@@ -72,6 +74,22 @@ def fetch(config: Path, sleep: Callable[[float], None] = time.sleep) -> int:
         print(f"fetched {each.path}")
     print(f"{len(missing)} files fetched, {len(downloads) - len(missing)} there or by hand")
     return len(missing)
+
+
+def _indexed_downloads(config: CorpusConfig, path: Path) -> list[Download]:
+    """The files of the sources that mtdata's index knows; prints where they are from and what to cite."""
+    places = [(n, entry) for n, entry in enumerate(config.sources) if entry.get("format") == "mtdata"]
+    parsed = [parse_source(entry, f"{path}: sources.{n}") for n, entry in places]
+    corpora = [source for source in parsed if isinstance(source, Mtdata)]
+    entries = look_up(corpora, path.resolve().parent) if corpora else {}
+    downloads = list[Download]()
+    for corpus in corpora:
+        files = corpus.downloads(entries[corpus.id])
+        downloads += [Download(path=target, url=url) for target, url in files.items()]
+        print(f"{corpus.id}: {', '.join(files.values())}; licence as the config says: {corpus.license}")
+        for citation in entries[corpus.id].citations:
+            print(f"  cite {' '.join(citation.split())}")
+    return downloads
 
 
 def _is_complete(download: Download, target: Path) -> bool:

@@ -16,8 +16,9 @@ from data.sources.dictionaries import Cedict, Omw
 from data.sources.documents import Mapping, Poems, PromptList, Squad, Tags
 from data.sources.jsonl import Jsonl, JsonRecords
 from data.sources.localisation import ByKey
+from data.sources.mtdata import Mtdata
 from data.sources.subtitles import Srt, Subtitles
-from data.sources.tables import Hub, Parquet
+from data.sources.tables import Hub, Parquet, Xlsx
 from data.sources.tmx_sgml import Sgml, Tmx, WmtXml
 from data.sources.wikipedia import WikipediaAbstracts, WikipediaTitles
 
@@ -32,6 +33,8 @@ FORMATS: dict[str, type[Source]] = {
     "csv": Csv,
     "parquet": Parquet,
     "hub": Hub,
+    "xlsx": Xlsx,
+    "mtdata": Mtdata,
     "tmx": Tmx,
     "sgml": Sgml,
     "wmt_xml": WmtXml,
@@ -184,7 +187,7 @@ class ResolvedCorpus:
 def load_corpus_config(path: Path) -> ResolvedCorpus:
     """Read and check a corpus config; UserError names the file and the key."""
     config, root = read_yaml(path, CorpusConfig, "CONFIG"), str(path.resolve().parent)
-    parsed = [_parse_source(entry, f"{path}: sources.{n}") for n, entry in enumerate(config.sources)]
+    parsed = [parse_source(entry, f"{path}: sources.{n}") for n, entry in enumerate(config.sources)]
     sources = tuple(source.expanded(root) for source in parsed)
     name, count = Counter(source.name for source in sources).most_common(1)[0]
     if count > 1:
@@ -199,7 +202,8 @@ def load_corpus_config(path: Path) -> ResolvedCorpus:
     return ResolvedCorpus(root, path.read_text(encoding="utf-8"), config, sources, limits)
 
 
-def _parse_source(entry: dict[str, Any], location: str) -> Source:
+def parse_source(entry: dict[str, Any], location: str) -> Source:
+    """One entry of `sources`, as the reader that its format names; UserError begins with its `location`."""
     name, format_name = entry.get("name", "no name"), entry.get("format")
     where = f"{location} ({name}): "
     if not isinstance(format_name, str) or format_name not in FORMATS:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -66,7 +66,7 @@ class Source(CellOptions, ABC):
     def paths(self) -> tuple[str, ...]:
         """Every file that is read, as the config names it; `file` of a raw row is an index into them."""
 
-    def expanded(self, root: str) -> Self:
+    def expanded(self, root: str) -> "Source":
         """The source with folders and patterns in its lists of files replaced by the files."""
         lists: dict[str, Any] = {
             name: expand_files(root, value) for name, value in vars(self).items() if isinstance(value, tuple)

@@ -1,6 +1,7 @@
 """Compressed files, and members of archives."""
 
 import bz2
+import fnmatch
 import gzip
 import io
 import lzma
@@ -80,8 +81,9 @@ def _open_tar_member(raw: IO[bytes], name: str, member: str, path: str) -> Itera
 
 
 def _chosen_member(names: list[str], member: str, path: str) -> str:
-    """`member`, or where it is not named the only one."""
-    chosen = member or (names[0] if len(names) == 1 else "")
+    """`member`, the only one that has its pattern, or where it is not named the only one."""
+    matches = [member] if member in names else fnmatch.filter(names, member) if member else names
+    chosen = matches[0] if len(matches) == 1 else ""
     if chosen not in names:
         raise UserError(f"{path}: the archive has no member {member!r}; write ARCHIVE!MEMBER, one of {names[:8]}")
     return chosen

@@ -157,18 +157,22 @@ class Csv(PairSource):
         """(line where the record starts, cells of en, zh and image); None where the record has too few cells."""
         names = [name for name in (self.en, self.zh, self.image) if name]
         rows = _csv_rows(text, path, self.delimiter, self.quotes)
-        if self.header:
-            _, header = next(rows, (1, []))
-            missing = [name for name in names if name not in (header or [])]
-            if missing:
-                raise UserError(f"{path}:1: no column {missing[0]!r}; the header has {', '.join(header or [])[:200]}")
-            indices = [(header or []).index(str(name)) for name in names]
-        else:
-            if not all(str(name).isdecimal() and int(name) > 0 for name in names):
-                raise UserError(f"source {self.name}: with `header: false`, columns are numbers from 1, not {names}")
-            indices = [int(name) - 1 for name in names]
+        header = (next(rows, (1, []))[1] or []) if self.header else None
+        indices = column_indices(names, header, f"{path}:1")
         for line, row in rows:
             yield line, [row[index] for index in indices] if row and len(row) > max(indices) else None
+
+
+def column_indices(names: list[str | int], header: list[str] | None, where: str) -> list[int]:
+    """Where columns are, by name in the header or, where there is none, by 1-based number; UserError begins `where`."""
+    if header is not None:
+        missing = [name for name in names if str(name) not in header]
+        if missing:
+            raise UserError(f"{where}: no column {missing[0]!r}; the header has {', '.join(header)[:200]}")
+        return [header.index(str(name)) for name in names]
+    if not all(str(name).isdecimal() and int(name) > 0 for name in names):
+        raise UserError(f"{where}: with `header: false`, columns are numbers from 1, not {names}")
+    return [int(name) - 1 for name in names]
 
 
 def _csv_rows(text: str, path: str, delimiter: str, quotes: bool) -> Iterator[tuple[int, list[str] | None]]:

@@ -1,5 +1,6 @@
-"""Tables by column names: Parquet files, and Hugging Face data sets by id or as a local copy."""
+"""Tables by column names: Parquet files, workbooks, and Hugging Face data sets by id or as a local copy."""
 
+import io
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,10 +10,12 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from python_calamine import CalamineError, CalamineWorkbook
 
-from data.cli import UserError
-from data.sources.base import PAIR_BATCH_ROWS, FileSource, Source, pair_batches, raw_batch
-from data.sources.io import TEXT, open_decompressed
+from data.cli import UserError, one_line, panics_as_errors
+from data.sources.base import PAIR_BATCH_ROWS, FileSource, Pair, PairSource, Source, pair_batches, raw_batch
+from data.sources.delimited import column_indices
+from data.sources.io import TEXT, open_decompressed, read_bytes
 from data.sources.jsonl import record_pairs
 
 
@@ -75,6 +78,44 @@ def _text(column: pa.Array, dotted: str, path: str) -> pa.Array:
     except pa.ArrowInvalid:  # Parquet does not promise UTF-8: bad bytes become U+FFFD, which the cleaning rejects
         text = pa.array([b.decode("utf-8", "replace") for b in text.cast(pa.large_binary()).to_pylist()], TEXT)
     return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Xlsx(PairSource):
+    """A sheet of an Excel or OpenDocument workbook: columns by header name, or by 1-based number without a header."""
+
+    en: str | int = "en"
+    zh: str | int = "zh"
+    image: str | int = ""
+    header: bool = True
+    sheet: str = ""  # empty: the first
+
+    def pairs(self, root: str, path: str) -> Iterator[Pair]:
+        """Yield one pair a row that is not empty; `line` is the row's number in the sheet."""
+        names = [name for name in (self.en, self.zh, self.image) if name]
+        rows = ((n, row) for n, row in enumerate(self._rows(root, path), 1) if any(cell != "" for cell in row))
+        first = next(rows, (1, []))[1] if self.header else None
+        indices = column_indices(names, None if first is None else list(map(_cell, first)), f"{path}:1")
+        for number, row in rows:
+            cells = [_cell(row[index]) if index < len(row) else "" for index in indices]
+            yield Pair(cells[0], cells[1], number, image=cells[2] if self.image else "")
+
+    def _rows(self, root: str, path: str) -> list[list[object]]:
+        content = read_bytes(root, path)
+        try:
+            with panics_as_errors():
+                workbook = CalamineWorkbook.from_filelike(io.BytesIO(content))
+                if self.sheet and self.sheet not in workbook.sheet_names:
+                    raise UserError(f"{path}: no sheet {self.sheet!r}; it has {', '.join(workbook.sheet_names)[:200]}")
+                sheet = self.sheet or workbook.sheet_names[0]
+                return list(map(list, workbook.get_sheet_by_name(sheet).to_python(skip_empty_area=False)))
+        except (CalamineError, OSError, RuntimeError, ValueError, IndexError) as error:
+            raise UserError(f"{path}: not a readable workbook ({one_line(error)}); save it again as .xlsx") from error
+
+
+def _cell(value: object) -> str:
+    """A cell as a sheet shows it: 3.0 is 3."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)

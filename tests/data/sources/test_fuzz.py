@@ -20,6 +20,7 @@ import pytest
 from data.cli import UserError
 from data.sources.base import RAW, Source, join_continued_lines
 from tests.data.sources.test_readers import source
+from tests.data.sources.test_workbooks_and_indices import workbook
 
 
 def _parquet() -> bytes:
@@ -77,6 +78,11 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, bytes]]] = {
     "jsonl": ("jsonl", {"files": ["a"]}, {"a": b'{"en":["a","b"],"zh":["c","d"]}\n{"en":"x","zh":"\\ud800"}\n'}),
     "csv": ("csv", {"files": ["a"], "split_lines": True}, {"a": b'en,zh\n"a\nb","c\nd"\n'}),
     "parquet": ("parquet", {"files": ["a"]}, {"a": _parquet()}),
+    "xlsx": (
+        "xlsx",
+        {"files": ["a"], "header": False, "en": 1, "zh": 2},
+        {"a": workbook(S=[["one", "一"], ["two", 2]])},
+    ),
     "squad": ("squad", {"en": "a", "zh": "b"}, {"a": SQUAD, "b": SQUAD}),
     "poems": ("poems", {"files": ["a"]}, {"a": POEM}),
     "prompt_list": ("prompt_list", {"en": "a", "zh": "b"}, {"a": LIST, "b": LIST}),

@@ -61,6 +61,72 @@ RECORDS: dict[str, tuple[str, dict[str, Any], dict[str, str], int]] = {
         {"a": "1\tlemma\tdog\n2\tlemma\tcat\n", "b": "1\tlemma\t狗\n3\tlemma\t鱼\n"},
         3,
     ),
+    "csv numbers": (
+        "csv",
+        {"files": ["a"], "header": False, "en": 1, "zh": 3},
+        {"a": "one,x,一\ntwo\n\nthree,,三\n"},
+        3,
+    ),
+    "interleaved": ("interleaved", {"files": ["a"]}, {"a": "one\n一\n\ntwo\nthree\n三\n四\n"}, 4),
+    "markdown": (
+        "markdown",
+        {"files": ["a"]},
+        {"a": "# t\n| a | b |\n|---|---|\n| one | 一 |\n| two |\ntext\n\n| c | d |\n|:-:|---|\n| x | 三 |\n"},
+        3,
+    ),
+    "wmt_xml": (
+        "wmt_xml",
+        {"files": ["a"]},
+        {
+            "a": '<dataset><doc id="d"><src lang="en"><p><seg id="1">a</seg><seg id="2">b</seg></p></src>'
+            '<ref lang="zh" translator="A"><p><seg id="1">一</seg></p></ref></doc>'
+            '<doc id="e"><src lang="en"><p><seg id="1">c</seg></p></src></doc></dataset>'
+        },
+        3,
+    ),
+    "po": (
+        "by_key",
+        {"files": ["a.po"]},
+        {
+            "a.po": 'msgid ""\nmsgstr ""\n"Language: zh_CN\\n"\n\nmsgid "one"\nmsgstr "一"\n\n#, fuzzy\nmsgid "two"\n'
+            'msgstr "二"\n\nmsgid "three"\nmsgstr ""\n\n#~ msgid "old"\n#~ msgstr "旧"\n'
+        },
+        4,
+    ),
+    "locales": (
+        "by_key",
+        {"en": ["a.json"], "zh": ["b.json"]},
+        {"a.json": '{"a": {"b": "one", "n": 3}, "c": "two"}', "b.json": '{"a": {"b": "一"}, "d": "四"}'},
+        3,
+    ),
+    "subtitles": (
+        "subtitles",
+        {"en": ["a.srt"], "zh": ["b.srt"]},
+        {
+            "a.srt": "1\n00:00:01,000 --> 00:00:02,000\nOne\n\n2\n00:00:05,000 --> 00:00:06,000\nLone\n",
+            "b.srt": "1\n00:00:01,000 --> 00:00:02,000\n一\n\n2\n00:00:08,000 --> 00:00:09,000\n独\n",
+        },
+        3,
+    ),
+    "lrc": ("subtitles", {"files": ["a"]}, {"a": "[ti:x]\n[00:01.00]The moon\n[00:01.00]月亮\n[00:02.00]alone\n"}, 2),
+    "squad": (
+        "squad",
+        {"en": "a", "zh": "b"},
+        {
+            "a": '{"data": [{"paragraphs": [{"context": "c", "qas": [{"question": "q"}, {"question": "r"}]}]}]}',
+            "b": '{"data": [{"paragraphs": [{"context": "丙", "qas": [{"question": "问"}, {}]}]}]}',
+        },
+        3,
+    ),
+    "prompt_list": (
+        "prompt_list",
+        {"en": "a", "zh": "b"},
+        {
+            "a": '[{"displayName": "a", "langName": "cat"}, {"displayName": "b", "langName": "dog"}, 3]',
+            "b": '[{"displayName": "a", "langName": "猫"}, {"displayName": "c", "langName": "狗"}, 3]',
+        },
+        3,
+    ),
     "poems": ("poems", {"files": ["a"]}, {"a": '[{"English": {"content": "a"}, "Chinese": {"content": "一"}}, 3]'}, 2),
 }
 
