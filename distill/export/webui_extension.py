@@ -9,6 +9,7 @@ import importlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,15 @@ class TokenSet:
 def plug_into_checkpoint(model: Any, folder: Path) -> None:  # noqa: ANN401  classes of the programs
     """Put the student in `folder` into `model`, a loaded checkpoint; what does not fit raises ValueError first."""
     config, tokenizer = _load_config(folder), _load_tokenizer(folder)
-    if hasattr(model, "forge_objects"):
+    if hasattr(model, "forge_objects") and not hasattr(model, "cond_stage_model"):
         if not hasattr(model, "text_processing_engine"):
             raise ValueError("only checkpoints of Stable Diffusion 1.x and 2.x have one text encoder")
         _check_width(model.text_processing_engine.text_encoder.transformer.config.hidden_size, config)
         _plug_into_forge(model, folder, config, tokenizer)
     else:
         embedder: Any = getattr(getattr(model, "cond_stage_model", None), "wrapped", None)
-        if not hasattr(embedder, "transformer"):
+        clip_l = model.forge_objects.clip.cond_stage_model if hasattr(model, "forge_objects") else None
+        if not hasattr(embedder, "transformer") or (clip_l is not None and not hasattr(clip_l, "clip_l")):
             raise ValueError("only checkpoints of Stable Diffusion 1.x have a text encoder that can be exchanged here")
         _check_width(embedder.transformer.config.hidden_size, config)
         _plug_into_webui(model, embedder, folder, config, tokenizer)
@@ -110,7 +112,10 @@ def _plug_into_forge(model: Any, folder: Path, config: dict[str, Any], tokenizer
 def _plug_into_webui(model: Any, embedder: Any, folder: Path, config: dict[str, Any], tokenizer: Any) -> None:  # noqa: ANN401
     transformers, hijacks = importlib.import_module("transformers"), importlib.import_module("modules.sd_hijack")
     old, hijack = embedder.transformer, model.cond_stage_model.hijack
-    student = transformers.CLIPTextModel(transformers.CLIPTextConfig(**config))
+    holder = model.forge_objects.clip.cond_stage_model.clip_l if hasattr(model, "forge_objects") else None  # reForge
+    layers = nullcontext() if holder is None else _reforge_layers(holder)
+    with layers:
+        student = transformers.CLIPTextModel(transformers.CLIPTextConfig(**config))
     _load_weights(student, folder)
     embedder.transformer = student.to(device=old.device, dtype=old.dtype).eval().requires_grad_(requires_grad=False)
     embedder.tokenizer = tokenizer
@@ -120,9 +125,17 @@ def _plug_into_webui(model: Any, embedder: Any, folder: Path, config: dict[str, 
     model.cond_stage_model.comma_token = _comma_tokens(tokenizer)
     model.cond_stage_model.id_pad = tokenizer.pad_token_id
     hijack.clip = model.cond_stage_model
+    if holder is not None:  # what is moved between devices and patched by LoRAs
+        student.text_model.embeddings.to(importlib.import_module("torch").float32)
+        holder.transformer, model.clip = student, model.cond_stage_model
     hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)  # their names are ids of the tokenizer
     if "networks" in sys.modules:  # the built-in extension for LoRA, which finds modules by name
         sys.modules["networks"].assign_network_names_to_compvis_modules(model)
+
+
+def _reforge_layers(holder: Any) -> Any:  # noqa: ANN401
+    """While open, new layers are those of the encoder that `holder` has, which cast as they compute."""
+    return importlib.import_module("ldm_patched.modules.ops").use_patched_ops(holder.operations)
 
 
 def _comma_tokens(tokenizer: Any) -> TokenSet:  # noqa: ANN401

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -146,6 +147,26 @@ def test_a_checkpoint_that_keeps_its_own(
         assert loaded.cond_stage_model.wrapped.tokenizer == "old"
 
 
+def test_reforge_moves_and_patches_what_its_holder_has(
+    shipped: Any,  # noqa: ANN401
+    student: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("ldm_patched", "ldm_patched.modules", "ldm_patched.modules.ops"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    vars(sys.modules["ldm_patched.modules.ops"])["use_patched_ops"] = nullcontext
+    loaded, holder = checkpoint(), SimpleNamespace(operations="theirs", transformer="old")
+    clip = SimpleNamespace(cond_stage_model=SimpleNamespace(clip_l=holder))
+    loaded.forge_objects = SimpleNamespace(clip=clip)
+    shipped.module.plug_into_checkpoint(loaded, student)
+    assert holder.transformer is loaded.cond_stage_model.wrapped.transformer
+    assert isinstance(holder.transformer, Encoder)
+    assert loaded.clip is loaded.cond_stage_model
+    clip.cond_stage_model = SimpleNamespace(clip_h=holder)  # of Stable Diffusion 2.x
+    with pytest.raises(ValueError, match=r"only checkpoints of Stable Diffusion 1\.x"):
+        shipped.module.plug_into_checkpoint(loaded, student)
+
+
 def test_a_set_of_tokens_equals_each_of_them() -> None:
     assert TokenSet([3, 5]) == 3
     assert 5 == TokenSet([3, 5])  # noqa: SIM300  as the programs compare
@@ -153,17 +174,24 @@ def test_a_set_of_tokens_equals_each_of_them() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("YUQIAO_FORGE" not in os.environ, reason="YUQIAO_FORGE names a checkout of Forge")
-def test_forges_real_text_engine(student: Path) -> None:
-    """YUQIAO_FORGE_PYTHON names the interpreter with Forge's release of transformers (default: this one)."""
-    python = os.environ.get("YUQIAO_FORGE_PYTHON", sys.executable)
-    script = Path(__file__).with_name("forge_run.py")
+@pytest.mark.parametrize("program", ["forge", "reforge"])
+def test_the_real_text_engine(program: str, student: Path) -> None:
+    """YUQIAO_FORGE and YUQIAO_REFORGE name checkouts.
+
+    YUQIAO_FORGE_PYTHON and YUQIAO_REFORGE_PYTHON are interpreters with their releases of transformers.
+    """
+    variable = f"YUQIAO_{program.upper()}"
+    if variable not in os.environ:
+        pytest.skip(f"{variable} names a checkout of {program}")
+    python = os.environ.get(f"{variable}_PYTHON", sys.executable)
+    script = Path(__file__).with_name(f"{program}_run.py")
     done = subprocess.run(
-        [python, script, os.environ["YUQIAO_FORGE"], student / EXTENSION, student],
+        [python, script, os.environ[variable], student / EXTENSION, student],
         capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
+    print(program, found)
     assert found["difference"] < 1e-5
     assert found["prompts"] >= 15
     assert found["behind a comma"]
