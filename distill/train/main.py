@@ -75,7 +75,10 @@ def _run(resolved: ResolvedConfig, accelerator: Accelerator, lock: ExitStack) ->
         accelerator.end_training()
     if accelerator.is_main_process:
         print(f"{config.out_dir}: step {progress.step} of {config.train.steps}, {progress.pairs} pairs")
-        print(f"next: python scripts/export.py --run {config.out_dir} --out STUDENT")
+        if progress.step < config.train.steps:
+            print(f"stopped and saved; the same command goes on from step {progress.step}")
+        else:
+            print(f"next: python scripts/export.py --run {config.out_dir} --out STUDENT")
 
 
 def _prepare(run: RunConfig, accelerator: Accelerator, lock: ExitStack) -> tuple[RunConfig, PreparedRun]:

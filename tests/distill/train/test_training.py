@@ -120,7 +120,12 @@ def test_three_steps_and_three_more_are_six(
 
 
 def test_sigterm_saves_and_the_run_goes_on(
-    whole: Path, teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path,
+    teacher: Path,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
     with monkeypatch.context() as patch:
@@ -133,6 +138,7 @@ def test_sigterm_saves_and_the_run_goes_on(
 
         patch.setattr(trainer.Trainer, "step", asked)
         _train(arguments, monkeypatch)  # returns: exit code 0
+    assert "stopped and saved; the same command goes on from step 2\n" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [2]
     _train(arguments, monkeypatch)
