@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -19,7 +20,7 @@ from distill.losses.base import LossInput
 from distill.text_tower import EncoderOutput
 from eval.datasets.benchmark import BENCHMARKS
 from tests.eval.random_pipeline import write_pipeline
-from tests.eval.tiny import text_half, tiny_clip, tiny_student_tokenizer
+from tests.eval.tiny import WIDTH, text_half, tiny_clip, tiny_student_tokenizer
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "data").rglob("CARD.md"))]
@@ -99,11 +100,15 @@ def test_the_steps_of_architecture_name_what_their_files_hold() -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline and a student for it, under the names that the pages give them."""
+    """A pipeline, a student for it and an index of features, under the names that the pages give them."""
     folder = tmp_path_factory.mktemp("docs")
     write_pipeline(folder).rename(folder / "PIPELINE")
     words = tiny_student_tokenizer()
     export(text_half(tiny_clip(words, seed=1)), words, folder / "STUDENT")
+    faiss: Any = pytest.importorskip("faiss", reason="needs the extra `dev`: make install")
+    index = faiss.IndexFlatIP(WIDTH)
+    index.add(np.eye(WIDTH, dtype=np.float32))
+    faiss.write_index(index, str(folder / "PICTURES.index"))
     return folder
 
 

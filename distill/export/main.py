@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
 from data.cli import UserError
-from distill.export import formats
+from distill.export import formats, onnx, search, web
 from distill.export.folder import Writer, check_output_folder, export
 from distill.export.hub import UploadTarget, hub_token, upload
 from distill.export.model_card import CardInfo, card_writer, read_card_info
@@ -24,21 +23,21 @@ from distill.export.results import read_results
 from distill.student.xlmr import XlmrStudent
 from distill.train.checkpoint import OpenedRun, open_run
 
-PartName = Literal["comfyui", "webui", "onnx", "sentence-transformers", "golden"]
+PartName = Literal["comfyui", "webui", "onnx", "web", "immich", "open_clip", "sentence-transformers", "golden"]
 
 
-def _onnx_writer() -> Writer:
-    """Checked before any work: the packages of the extra are there; imported only where --parts names it."""
-    onnx = import_module("distill.export.onnx")
+def _with_onnx(writer: Writer) -> Writer:
+    """`writer`, which needs the packages of the extra; checked before any work."""
     onnx.require_packages()
-    writer: Writer = onnx.write_onnx
     return writer
 
 
 WRITERS: dict[PartName, Callable[[], Writer]] = {
     "comfyui": lambda: formats.write_comfyui_node,
     "webui": lambda: formats.write_webui_extension,
-    "onnx": _onnx_writer,
+    "onnx": lambda: _with_onnx(onnx.write_onnx),
+    "web": lambda: _with_onnx(web.write_web),
+    "immich": lambda: _with_onnx(search.write_immich),
     "sentence-transformers": lambda: formats.write_sentence_modules,
     "golden": lambda: formats.write_golden,
 }
@@ -88,16 +87,19 @@ def parse(arguments: list[str] | None) -> ExportOptions:
     if pipeline is not None:
         check_pipeline_out(args.pipeline_out, args.out, pipeline)
     target = _upload_target(args)
-    writers, results = tuple(WRITERS[part]() for part in args.parts), read_results(args.results)
+    writers = tuple(WRITERS[part]() for part in WRITERS if part in args.parts)  # in their order: web takes onnx/
+    results = read_results(args.results)
     run = open_run(args.run, args.step)
     if isinstance(run.student, XlmrStudent):
-        if pipeline is not None or target is not None or set(args.parts) & {"comfyui", "webui", "onnx"}:
+        if pipeline is not None or target is not None or set(args.parts) - {"sentence-transformers", "golden"}:
             raise UserError(
-                "student.xlmr: is no CLIP text tower, so it has no pipeline, upload, ComfyUI, WebUI or ONNX export; "
+                "student.xlmr: is no CLIP text tower, so it has no pipeline, upload, or --parts but these two; "
                 "leave these options out to get a sentence-transformers folder"
             )
     elif pipeline is not None:
         check_pipeline_fit(run.student.state_width, pipeline)
+    if "open_clip" in args.parts:
+        writers = (*writers, search.open_clip_writer(run.config.teacher))
     name = args.push_to_hub or args.name or args.out.absolute().name
     card = read_card_info(name, args.license, run.config, results)
     return ExportOptions(run, args.out, writers, card, pipeline, args.pipeline_out, target)
@@ -117,7 +119,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--step", type=int | None, help="checkpoint to export; by default the newest")
     parser.add_argument(
         "--parts", type=PartName, nargs="*", default=["sentence-transformers", "golden"],
-        help="further forms: comfyui, webui, onnx, sentence-transformers, golden",
+        help="further forms: comfyui, webui, onnx, web, immich, open_clip, sentence-transformers, golden",
     )  # fmt: skip
     parser.add_argument("--name", type=str | None, help="the model's name on its card; by default that of --out")
     parser.add_argument("--license", type=str, default="other", help="licence of the student, as the Hub spells it")

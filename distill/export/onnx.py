@@ -61,21 +61,29 @@ def write_onnx(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreT
 
 def export_onnx(model: CLIPTextModelWithProjection, max_length: int, path: Path) -> None:
     """Export with opset OPSET; batch and length (up to `max_length`) are free."""
-    size = sum(weight.numel() for weight in model.parameters()) * 4
-    ids = torch.ones((2, 9), dtype=torch.int64)  # any two rows of any length: only the shape is traced
+    outputs = ["last_hidden_state", "text_embeds"]
+    export_module(OnnxModule(model), torch.int64, max_length, "input_ids", outputs, path)
+
+
+def export_module(
+    module: torch.nn.Module, ids_type: torch.dtype, max_length: int, input_name: str, outputs: list[str], path: Path
+) -> None:
+    """Export `module`, which takes ids [batch, length] of `ids_type`, under these names."""
+    size = sum(weight.numel() for weight in module.parameters()) * 4
+    ids = torch.ones((2, 9), dtype=ids_type)  # any two rows of any length: only the shape is traced
     dynamic_dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=2, max=max_length)}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            OnnxModule(model).eval(),
+            module.eval(),
             (ids,),
             path,
             dynamo=True,
             opset_version=OPSET,
-            input_names=["input_ids"],
-            output_names=["last_hidden_state", "text_embeds"],
-            dynamic_shapes={"input_ids": dynamic_dims},
+            input_names=[input_name],
+            output_names=outputs,
+            dynamic_shapes=(dynamic_dims,),
             external_data=size > SINGLE_FILE_BYTES,
             verbose=False,
         )

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from data.cli import UserError
 from distill.api import TextEncoder, load_student, load_text_encoder
-from eval.datasets.benchmark import IMAGE_SUFFIXES
 from eval.generation.pipeline import (
     Pipeline,
     SamplingConfig,
@@ -21,7 +20,8 @@ from eval.generation.pipeline import (
     sample,
     seeded_noise,
 )
-from eval.retrieval.images import image_features, load_image_tower
+from eval.pictures import PictureFeatures, Tick, folder_features, ignore, picture_paths
+from eval.retrieval.images import ImageTower, load_image_tower
 
 MAX_IMAGES = 2000
 
@@ -58,18 +58,22 @@ class ImageGenerator:
 
 
 @dataclass(frozen=True)
-class ImageIndex:
-    """Pictures with their features [pictures, dim] of the teacher's CLIP, and the student that encodes queries."""
+class ImageSearch:
+    """The image tower of the teacher's CLIP, and the student, which encodes queries in its space."""
 
-    paths: tuple[Path, ...]
-    features: NDArray[np.float32]
+    tower: ImageTower
     student: TextEncoder
 
-    def search(self, text: str, count: int = 12) -> list[tuple[Path, float]]:
+    def read(self, folder: Path, tick: Tick = ignore) -> PictureFeatures:
+        """The first MAX_IMAGES pictures below `folder`, by name; `tick` as in `folder_features`."""
+        paths = picture_paths(folder, "--pictures")[:MAX_IMAGES]
+        return folder_features(self.tower, paths, f"--pictures {folder}", tick)
+
+    def find(self, text: str, pictures: PictureFeatures, count: int = 12) -> list[tuple[Path, float]]:
         """The nearest pictures with their cosines, nearest first."""
-        cosines = self.features @ self.student.encode([text])[0]
+        cosines = pictures.features @ self.student.encode([text])[0]
         order = np.argsort(-cosines, kind="stable")[:count]
-        return [(self.paths[index], float(cosines[index])) for index in order]
+        return [(pictures.paths[index], float(cosines[index])) for index in order]
 
 
 def load_generator(
@@ -82,21 +86,12 @@ def load_generator(
     return ImageGenerator(pipeline, pipeline_text_encoder(pipeline), student_encoder)
 
 
-def load_image_index(folder: Path, clip: str, student: str, device: torch.device) -> ImageIndex:
-    """An index of the first MAX_IMAGES pictures below `folder`, by name, with features of the image tower of `clip`."""
-    if not folder.is_dir():
-        raise UserError(
-            f"--pictures {folder}: no such folder; give one of pictures, or run scripts/quickstart.py first"
-        )
-    paths = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)[:MAX_IMAGES])
-    if not paths:
-        raise UserError(f"--pictures {folder}: no pictures in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    tower = load_image_tower(clip, "--clip", torch.float32, device)
-    encoder = load_student(student, device, "--student")
-    features = image_features(tower, [str(path) for path in paths], lambda name: Path(name).read_bytes(), "crop")
-    if features.shape[1] != encoder.feature_dim:
+def load_image_search(clip: str, student: str, device: torch.device) -> ImageSearch:
+    """The image tower of `clip` and the student; UserError for features of two widths."""
+    tower, encoder = load_image_tower(clip, "--clip", torch.float32, device), load_student(student, device, "--student")
+    if tower.model.config.projection_dim != encoder.feature_dim:
         raise UserError(f"--student {student}: its features have another width than those of --clip {clip}")
-    return ImageIndex(paths, features, encoder)
+    return ImageSearch(tower, encoder)
 
 
 def cosine_summary(cosine: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
 The page is served on this machine to this machine: no analytics, no fonts from elsewhere, no public link.
 """
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -15,15 +16,18 @@ from PIL import Image
 
 from data.cli import REPOSITORY, UserError
 from data.miniature import ASSETS
-from eval.demo.backend import ImageGenerator, ImageIndex, cosine_summary, load_generator, load_image_index
+from eval.demo.backend import ImageGenerator, ImageSearch, cosine_summary, load_generator, load_image_search
 from eval.generation.pipeline import SamplingConfig
 from eval.generation.prompts import check_prompt
+from eval.pictures import PictureFeatures
 from eval.report.charts import line_chart
 from eval.report.page import enlarged
+from eval.retrieval.images import decode_image
 from eval.retrieval.options import Precision, resolve_device, torch_dtype
 
 QUICKSTART = REPOSITORY / "runs" / "quickstart"
 MIN_WIDTH = 256  # pixels; smaller pictures are enlarged
+THUMBNAIL = 512  # pixels of the longer side of a picture that was found
 EXAMPLES = [
     ["一只红色的猫在雪地里", "a red cat in the snow"],
     ["夜空下的绿色城堡，左边有一棵树", "a green castle under a starry night sky, a tree on its left"],
@@ -54,12 +58,14 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"--student {args.student}: not there yet; run scripts/quickstart.py first, or name a student")
     device = resolve_device(args.device)
     generator = load_generator(args.pipeline, args.student, device, torch_dtype(args.precision))
-    image_index = load_image_index(args.pictures, args.clip, args.student, device)
-    serve(generator, image_index, SamplingConfig(**vars(args.drawing)), args.port)
+    images = load_image_search(args.clip, args.student, device)
+    serve(generator, images, images.read(args.pictures), SamplingConfig(**vars(args.drawing)), args.port)
 
 
-def serve(generator: ImageGenerator, image_index: ImageIndex, sampling: SamplingConfig, port: int) -> None:
-    """Serve the page on 127.0.0.1 until Ctrl-C."""
+def serve(
+    generator: ImageGenerator, images: ImageSearch, first: PictureFeatures, sampling: SamplingConfig, port: int
+) -> None:
+    """Serve the page on 127.0.0.1 until Ctrl-C; `first` is searched until another folder is named."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     gradio: Any = importlib.import_module("gradio")
     with gradio.Blocks(title="Yuqiao 语桥", analytics_enabled=False) as page:
@@ -69,11 +75,11 @@ def serve(generator: ImageGenerator, image_index: ImageIndex, sampling: Sampling
         with gradio.Tab("Draw 画"):
             _draw_tab(gradio, generator, sampling)
         with gradio.Tab("Search 找"):
-            _search_tab(gradio, image_index)
+            _search_tab(gradio, images, first)
     plain = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     page.queue(default_concurrency_limit=1).launch(
         server_name="127.0.0.1", server_port=port or None, share=False, ssr_mode=False, footer_links=[], theme=plain,
-        css=CHART_STYLE, allowed_paths=sorted({str(path.parent) for path in image_index.paths}),
+        css=CHART_STYLE,
     )  # fmt: skip
 
 
@@ -108,24 +114,48 @@ def _draw_tab(gradio: Any, generator: ImageGenerator, sampling: SamplingConfig) 
         trigger(_show_user_errors(gradio, generate), [prompt, english, seed], [*shown, note, cosines])
 
 
-def _search_tab(gradio: Any, image_index: ImageIndex) -> None:  # noqa: ANN401  an optional package
-    query = gradio.Textbox(label=f"Search {len(image_index.paths)} pictures 找图", elem_id="query")
+def _search_tab(gradio: Any, images: ImageSearch, first: PictureFeatures) -> None:  # noqa: ANN401  an optional package
+    searched = gradio.State(first)
+    with gradio.Row():
+        folder = gradio.Textbox(label="Folder of your pictures, on this machine 图片文件夹", elem_id="folder", scale=4)
+        read_button = gradio.Button("Read 读入", elem_id="read")
+    note = gradio.Markdown(_pictures_note(first), elem_id="pictures")
+    query = gradio.Textbox(label="Search 找图", elem_id="query")
     button = gradio.Button("Search", variant="primary", elem_id="search")
     gallery = gradio.Gallery(
         label="Nearest first", columns=4, object_fit="contain", buttons=["fullscreen"], elem_id="found"
     )
 
-    def search(text: str) -> list[tuple[str, str]]:
-        check_prompt(text, "search")
-        return [(str(path), f"{cosine:.3f}") for path, cosine in image_index.search(text)]
+    def read(name: str, progress: Any = gradio.Progress()) -> tuple[PictureFeatures, str]:  # noqa: ANN401, B008
+        found = images.read(Path(name.strip()).expanduser(), lambda done, total: progress((done, total)))
+        return found, _pictures_note(found)
 
+    def search(text: str, pictures: PictureFeatures) -> list[tuple[Image.Image, str]]:
+        check_prompt(text, "search")
+        return [(_thumbnail(path), f"{path.name} {cosine:.3f}") for path, cosine in images.find(text, pictures)]
+
+    for trigger in (read_button.click, folder.submit):
+        trigger(_show_user_errors(gradio, read), folder, [searched, note])
     for trigger in (button.click, query.submit):
-        trigger(_show_user_errors(gradio, search), query, gallery)
+        trigger(_show_user_errors(gradio, search), [query, searched], gallery)
+
+
+def _pictures_note(pictures: PictureFeatures) -> str:
+    skipped = pictures.skipped
+    unread = f"; {len(skipped)} could not be read, the first: {skipped[0]}" if skipped else ""
+    return f"{len(pictures.paths)} pictures{unread}"
+
+
+def _thumbnail(path: Path) -> Image.Image:
+    image = decode_image(path.read_bytes(), str(path))
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return image
 
 
 def _show_user_errors(gradio: Any, function: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ANN401  an optional package
     """`function` with UserError shown on the page."""
 
+    @functools.wraps(function)  # by its signature the page finds a parameter for progress
     def checked(*values: Any) -> Any:  # noqa: ANN401  whatever the components hold
         try:
             return function(*values)

@@ -24,6 +24,7 @@ from distill.loading import load_any_tokenizer, load_pretrained_model
 from eval.metrics import l2_normalise
 from eval.retrieval.options import Protocol, check_safetensors, normalise_caption
 
+IMMICH_MODEL = Path("textual") / "model.onnx"
 LEGACY_EOS_ID = 2
 """The end-of-text id in old CLIP configs, which means: pool at the largest id of the sentence."""
 
@@ -74,10 +75,16 @@ def text_features(
 def load_text_tower(source: str, option: str, dtype: torch.dtype, device: torch.device) -> TextTower:
     """The text tower of a CLIPTextModelWithProjection or whole CLIPModel with its tokenizer; UserError for all else.
 
-    A `source` that ends in .onnx is an exported ONNX file. `option` is the command-line option that named it.
+    A `source` that ends in .onnx is an exported ONNX file; the folders of the parts `immich` and `open_clip` are read
+    as those programs read them. `option` is the command-line option that named it.
     """
+    folder = Path(source).expanduser()
     if source.endswith(".onnx"):
         return load_onnx_tower(Path(source), option)
+    if (folder / IMMICH_MODEL).is_file():
+        return load_onnx_tower(folder / IMMICH_MODEL, option)
+    if (folder / "open_clip_config.json").is_file():
+        return _load_open_clip_tower(folder, option, dtype, device)
     check_safetensors(source, option)
     tokenizer = load_any_tokenizer(source, option)
     model = load_pretrained_model(CLIPTextModelWithProjection, source, option, "CLIP text tower", dtype=dtype)
@@ -112,24 +119,51 @@ def _embed_with_torch(model: CLIPTextModelWithProjection, ids: NDArray[np.int64]
 
 
 def load_onnx_tower(path: Path, option: str) -> TextTower:
-    """The exported ONNX file `STUDENT/onnx/*.onnx` with the tokenizer of STUDENT, on the CPU."""
+    """The exported ONNX file `STUDENT/onnx/*.onnx` with the tokenizer of STUDENT, on the CPU; or that for Immich."""
     if importlib.util.find_spec("onnxruntime") is None:
         raise UserError(f"{option} {path}: ONNX needs the package onnxruntime; pip install 'yuqiao[onnx]'")
     if not path.is_file():
         raise UserError(f"{option} {path}: no such file")
     onnxruntime: Any = importlib.import_module("onnxruntime")
-    tokenizer = load_any_tokenizer(str(path.absolute().parent.parent), option)
+    for_immich = path.parent.name == IMMICH_MODEL.parent.name
+    tokenizer = load_any_tokenizer(str(path.absolute().parent if for_immich else path.absolute().parent.parent), option)
+    output = "text_features" if for_immich else "text_embeds"
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        width = next(int(output.shape[1]) for output in session.get_outputs() if output.name == "text_embeds")
+        width = next(int(each.shape[1]) for each in session.get_outputs() if each.name == output)
     except Exception as error:  # its classes, one per status code, have no other common ancestor
         raise UserError(f"{option} {path}: not an exported ONNX student ({one_line(error)})") from error
-    embed = partial(_embed_with_onnx, session)
+    embed = partial(_embed_with_onnx, session, output)
     return TextTower(embed, tokenizer, max_length=int(tokenizer.model_max_length), feature_dim=width)
 
 
-def _embed_with_onnx(session: Any, ids: NDArray[np.int64]) -> NDArray[np.float32]:  # noqa: ANN401  untyped
-    features: NDArray[np.float32] = session.run(["text_embeds"], {"input_ids": ids})[0]
+def _embed_with_onnx(session: Any, output: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:  # noqa: ANN401  untyped
+    given = session.get_inputs()[0]
+    typed = ids.astype(np.int32) if given.type == "tensor(int32)" else ids
+    features: NDArray[np.float32] = session.run([output], {given.name: typed})[0]
+    return features
+
+
+def _load_open_clip_tower(folder: Path, option: str, dtype: torch.dtype, device: torch.device) -> TextTower:
+    if importlib.util.find_spec("open_clip") is None:
+        raise UserError(f"{option} {folder}: needs the package open_clip; pip install open_clip_torch")
+    open_clip: Any = importlib.import_module("open_clip")
+    try:
+        model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder.absolute()}")
+        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder.absolute()}").tokenizer
+    except Exception as error:  # whatever it meets in a damaged folder
+        raise UserError(f"{option} {folder}: open_clip cannot load it ({one_line(error)})") from error
+    model = model.to(device=device, dtype=dtype).eval()
+    length, dim = int(model.context_length), int(model.text_projection.shape[1])
+    return TextTower(partial(_embed_with_open_clip, model, length), tokenizer, max_length=length, feature_dim=dim)
+
+
+def _embed_with_open_clip(model: Any, length: int, ids: NDArray[np.int64]) -> NDArray[np.float32]:  # noqa: ANN401  untyped
+    """It takes texts of one length, padded with anything behind the end-of-text."""
+    padded = np.pad(ids, ((0, 0), (0, length - ids.shape[1])), mode="edge")
+    with torch.inference_mode():
+        output: Any = model.encode_text(torch.from_numpy(padded).to(model.logit_scale.device))
+    features: NDArray[np.float32] = output.float().cpu().numpy()
     return features
 
 
@@ -138,5 +172,6 @@ def model_files(source: str) -> list[Path]:
     folder = Path(source)
     if folder.suffix == ".onnx":
         return [folder]
-    names = ("config.json", "tokenizer.json", "vocab.json", "merges.txt", "preprocessor_config.json")
+    names = ("config.json", "tokenizer.json", "vocab.json", "merges.txt", "preprocessor_config.json",
+             "open_clip_config.json", str(IMMICH_MODEL), "textual/tokenizer.json")  # fmt: skip
     return sorted([*folder.glob("*.safetensors"), *(folder / name for name in names if (folder / name).is_file())])

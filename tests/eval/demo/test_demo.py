@@ -18,7 +18,7 @@ import torch
 from data.cli import UserError
 from distill.export.folder import export
 from eval.demo import page
-from eval.demo.backend import load_generator, load_image_index
+from eval.demo.backend import load_generator, load_image_search
 from eval.generation.pipeline import SamplingConfig
 from tests.eval.files import picture
 from tests.eval.random_pipeline import write_pipeline
@@ -26,6 +26,13 @@ from tests.eval.tiny import save_clip, text_half, tiny_clip, tiny_student_tokeni
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +70,14 @@ def test_twins_share_their_noise_and_differ_by_their_states(made: Path) -> None:
 
 
 def test_search_is_the_order_of_the_cosines(made: Path) -> None:
-    index = load_image_index(made / "pictures", str(made / "clip"), str(made / "student"), CPU)
-    found = index.search("机械狗", count=15)
+    images = load_image_search(str(made / "clip"), str(made / "student"), CPU)
+    pictures = images.read(made / "pictures")
+    found = images.find("机械狗", pictures, count=15)
     cosines = [cosine for _, cosine in found]
     assert cosines == sorted(cosines, reverse=True)
-    assert {path for path, _ in found} == set(index.paths)
-    place = index.paths.index(found[0][0])
-    assert cosines[0] == pytest.approx(float(index.features[place] @ index.student.encode(["机械狗"])[0]), abs=1e-6)
+    assert {path for path, _ in found} == set(pictures.paths)
+    place = pictures.paths.index(found[0][0])
+    assert cosines[0] == pytest.approx(float(pictures.features[place] @ images.student.encode(["机械狗"])[0]), abs=1e-6)
 
 
 def test_mistakes_are_one_line(made: Path, tmp_path: Path) -> None:
@@ -92,7 +100,7 @@ def address(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     log = (tmp_path_factory.mktemp("log") / "log").open("w+")
     server = subprocess.Popen(command, stdout=log, stderr=log, text=True)
     try:
-        for _ in range(240):
+        for _ in range(900):
             assert server.poll() is None, Path(log.name).read_text()
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
@@ -109,6 +117,10 @@ def address(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser: apt-get install chromium fonts-noto-cjk")
 def test_typing_and_clicking(address: str, tmp_path: Path) -> None:
     play: Any = pytest.importorskip("playwright.sync_api", reason="needs the extra `dev`: make install")
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "mine.png").write_bytes(picture(30))
+    (own / "cut.png").write_bytes(picture(31)[:100])
     with play.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 390, "height": 844})
@@ -136,6 +148,14 @@ def test_typing_and_clicking(address: str, tmp_path: Path) -> None:
         tab.press("#query textarea", "Enter")
         tab.wait_for_selector("#found img", timeout=20_000)
         tab.wait_for_function("document.querySelectorAll('#found img').length >= 12")
+        tab.fill("#folder textarea", str(own))
+        tab.click("#read")
+        tab.wait_for_selector("#pictures:has-text('1 pictures; 1 could not be read')", timeout=20_000)
+        tab.press("#query textarea", "Enter")
+        tab.wait_for_selector("#found :text('mine.png')", timeout=20_000)
+        tab.fill("#folder textarea", str(own / "absent"))
+        tab.click("#read")
+        tab.wait_for_selector("text=no such folder; give one of pictures", timeout=20_000)
         browser.close()
     away = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
     assert not away, json.dumps(away)

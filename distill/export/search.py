@@ -1,0 +1,170 @@
+"""The student in the forms of programs that search pictures: Immich's text half, and a whole CLIP for open_clip.
+
+The image tower is the teacher's, untouched, so an index of pictures that such a program has made stays as it is.
+"""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from transformers import CLIPModel, CLIPTextModelWithProjection, PretrainedConfig, PreTrainedTokenizerFast
+from transformers.image_processing_base import ImageProcessingMixin
+
+from data.cli import UserError, one_line
+from data.files import write_json
+from distill.export.folder import Writer, write_tokenizer
+from distill.export.formats import padded_ids
+from distill.export.onnx import TOLERANCE, export_module
+from distill.loading import load_pretrained_model
+
+OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+LAYER_NAMES = {
+    "layer_norm1.": "ln_1.",
+    "layer_norm2.": "ln_2.",
+    "mlp.fc1.": "mlp.c_fc.",
+    "mlp.fc2.": "mlp.c_proj.",
+    "self_attn.out_proj.": "attn.out_proj.",
+}
+"""Of a layer: the part of a name in transformers -> in open_clip, which has query, key and value in one matrix."""
+
+
+class NormalisedFeatures(torch.nn.Module):
+    """Ids [batch, length], int32, to features [batch, dim] of length 1, as Immich's own exports are."""
+
+    def __init__(self, model: CLIPTextModelWithProjection) -> None:
+        """Share the weights of `model`."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, text: torch.Tensor) -> torch.Tensor:
+        """Features for search."""
+        features: torch.Tensor = self.model(input_ids=text).text_embeds
+        return F.normalize(features, dim=-1)
+
+
+def write_immich(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write `immich/textual/` into `folder`, run it and compare; further than TOLERANCE away raises RuntimeError."""
+    textual, max_length = folder / "immich" / "textual", int(model.config.max_position_embeddings)
+    textual.mkdir(parents=True)
+    export_module(NormalisedFeatures(model), torch.int32, max_length, "text", ["text_features"], textual / "model.onnx")
+    write_tokenizer(tokenizer, textual, max_length)
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    session = onnxruntime.InferenceSession(str(textual / "model.onnx"), providers=["CPUExecutionProvider"])
+    ids = padded_ids(tokenizer, max_length).to(torch.int32)
+    found = np.concatenate([session.run(None, {"text": row[None]})[0] for row in ids.numpy()])
+    with torch.inference_mode():
+        error = float(np.abs(found - NormalisedFeatures(model)(ids).numpy()).max())
+    if error > TOLERANCE:
+        raise RuntimeError(f"{textual}: differs from the trained model by {error:.2e}, over {TOLERANCE}")
+
+
+def open_clip_writer(teacher: str) -> Writer:
+    """The writer of `open_clip/`, with the image tower of the teacher; UserError where that is no whole CLIPModel."""
+    try:
+        kind = PretrainedConfig.get_config_dict(teacher)[0].get("model_type")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--parts open_clip: no readable config.json in teacher {teacher!r} ({one_line(error)})"
+        ) from error
+    if kind != "clip":
+        raise UserError(
+            f"--parts open_clip: the teacher {teacher!r} has no image tower, which open_clip needs; leave it out"
+        )
+
+    def write_open_clip(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:
+        clip = load_pretrained_model(CLIPModel, teacher, "teacher", "CLIP model")
+        out = folder / "open_clip"
+        out.mkdir()
+        save_file(open_clip_weights(clip, model), out / "open_clip_model.safetensors", {"format": "pt"})
+        config = {"model_cfg": _model_config(clip, model, tokenizer), "preprocess_cfg": _preprocessing(teacher)}
+        write_json(config, out / "open_clip_config.json")
+        write_tokenizer(tokenizer, out, model.config.max_position_embeddings)
+
+    return write_open_clip
+
+
+def open_clip_weights(clip: CLIPModel, text: CLIPTextModelWithProjection) -> dict[str, torch.Tensor]:
+    """The image tower of `clip` and the text tower `text` under open_clip's names."""
+    theirs, ours = clip.state_dict(), text.state_dict()
+    vision = "vision_model.embeddings."
+    weights = {
+        "logit_scale": theirs["logit_scale"],
+        "visual.class_embedding": theirs[vision + "class_embedding"],
+        "visual.positional_embedding": theirs[vision + "position_embedding.weight"],
+        "visual.conv1.weight": theirs[vision + "patch_embedding.weight"],
+        "visual.proj": theirs["visual_projection.weight"].T,
+        "token_embedding.weight": ours["text_model.embeddings.token_embedding.weight"],
+        "positional_embedding": ours["text_model.embeddings.position_embedding.weight"],
+        "text_projection": ours["text_projection.weight"].T,
+    }
+    for end in ("weight", "bias"):
+        weights[f"visual.ln_pre.{end}"] = theirs[f"vision_model.pre_layrnorm.{end}"]  # so spelled by transformers
+        weights[f"visual.ln_post.{end}"] = theirs[f"vision_model.post_layernorm.{end}"]
+        weights[f"ln_final.{end}"] = ours[f"text_model.final_layer_norm.{end}"]
+    weights |= _layers(theirs, "vision_model.encoder.layers.", "visual.transformer.resblocks.")
+    weights |= _layers(ours, "text_model.encoder.layers.", "transformer.resblocks.")
+    return {name: weight.detach().contiguous().clone() for name, weight in weights.items()}
+
+
+def _layers(state: Mapping[str, torch.Tensor], prefix: str, target: str) -> dict[str, torch.Tensor]:
+    renamed = {}
+    for key in (key for key in state if key.startswith(prefix)):
+        number, _, rest = key.removeprefix(prefix).partition(".")
+        for old, new in LAYER_NAMES.items():
+            if rest.startswith(old):
+                renamed[f"{target}{number}.{new}{rest.removeprefix(old)}"] = state[key]
+        if rest.startswith("self_attn.q_proj."):
+            end = rest.rpartition(".")[2]
+            parts = [state[key.replace("q_proj", f"{name}_proj")] for name in "qkv"]
+            renamed[f"{target}{number}.attn.in_proj_{end}"] = torch.cat(parts)
+    return renamed
+
+
+def _model_config(
+    clip: CLIPModel, text: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast
+) -> dict[str, Any]:
+    """Of open_clip; its own pooling takes the largest id, above which a student has Chinese."""
+    vision, words = clip.config.vision_config, text.config
+    activations = {vision.hidden_act, words.hidden_act}
+    if not activations <= {"gelu", "quick_gelu"} or len(activations) > 1:
+        raise UserError(
+            f"--parts open_clip: no activation {' and '.join(sorted(activations))} in open_clip; leave it out"
+        )
+    return {
+        "embed_dim": words.projection_dim,
+        "quick_gelu": words.hidden_act == "quick_gelu",
+        "vision_cfg": {
+            "image_size": vision.image_size,
+            "patch_size": vision.patch_size,
+            "width": vision.hidden_size,
+            "layers": vision.num_hidden_layers,
+            "head_width": vision.hidden_size // vision.num_attention_heads,
+            "mlp_ratio": vision.intermediate_size / vision.hidden_size,
+        },
+        "text_cfg": {
+            "context_length": words.max_position_embeddings,
+            "vocab_size": words.vocab_size,
+            "width": words.hidden_size,
+            "heads": words.num_attention_heads,
+            "layers": words.num_hidden_layers,
+            "mlp_ratio": words.intermediate_size / words.hidden_size,
+            "hf_tokenizer_name": "here",  # any name: of a local folder, its own tokenizer is read
+            "pool_type": "eos",
+            "eos_id": tokenizer.eos_token_id,
+            "pad_id": tokenizer.pad_token_id,
+        },
+    }
+
+
+def _preprocessing(teacher: str) -> dict[str, Any]:
+    try:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(teacher)
+    except OSError:
+        settings = {}
+    mean, std = settings.get("image_mean", OPENAI_MEAN), settings.get("image_std", OPENAI_STD)
+    return {"mean": list(mean), "std": list(std), "interpolation": "bicubic", "resize_mode": "shortest"}
