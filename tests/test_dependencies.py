@@ -18,7 +18,7 @@ ORDER = {
         "export api long_prompts prepare train losses student unet_geometry geometry distributed text_tower loading"
     ),
     "eval": (
-        "quickstart flickr30k_cn nouns translation pairs ablation demo web_pictures report speed miniature generation "
+        "quickstart flickr30k_cn nouns translation pairs ablation demo report speed miniature generation "
         "prompts pictures retrieval golden datasets held_out metrics"
     ),
 }

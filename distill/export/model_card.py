@@ -30,6 +30,9 @@ CONTENTS = {
     "comfyui": "a custom node for ComfyUI that loads this folder",
     "webui": "an extension for AUTOMATIC1111's WebUI and Forge that loads this folder",
     "onnx": "ONNX, opset 18, free batch and length: `model.onnx` in float32, `model_int8.onnx`",
+    "web": "a page for a browser that runs the int8 model, with the tokenizer for JavaScript",
+    "immich": "the text half of a model of Immich",
+    "open_clip": "the whole CLIP with this text tower, for open_clip",
     "modules.json": "what makes the folder a sentence-transformers model",
     "golden": "20 prompts with ids, states and features in float32, to check other runtimes against",
 }

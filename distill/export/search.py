@@ -129,7 +129,8 @@ def _model_config(
     clip: CLIPModel, text: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast
 ) -> dict[str, Any]:
     """Of open_clip; its own pooling takes the largest id, above which a student has Chinese."""
-    vision, words = clip.config.vision_config, text.config
+    vision: Any = clip.config.vision_config
+    words = text.config
     activations = {vision.hidden_act, words.hidden_act}
     if not activations <= {"gelu", "quick_gelu"} or len(activations) > 1:
         raise UserError(

@@ -1,6 +1,6 @@
 """The student for a browser: a folder of static files that @huggingface/transformers of npm loads, with a search page.
 
-The page runs the int8 ONNX model and compares its features with those of pictures, which `eval.web_pictures` adds.
+The page runs the int8 ONNX model and compares its features with those of pictures, which `eval.pictures` adds.
 """
 
 import base64

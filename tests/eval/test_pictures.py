@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data.cli import UserError
-from eval import pictures, web_pictures
+from eval import pictures
 from eval.pictures import folder_features, picture_paths
 from eval.retrieval.images import ImageTower, image_features, load_image_tower
 from tests.eval.files import picture
@@ -70,11 +70,11 @@ def test_pictures_beside_the_web_page(
     web = tmp_path / "web"
     command = ["--web", str(web), "--clip", str(tmp_path / "clip"), "--pictures", str(folder), "--device", "cpu"]
     with pytest.raises(UserError, match=r"no index\.html; export with --parts web"):
-        web_pictures.main(command)
+        pictures.main(command)
     web.mkdir()
     (web / "index.html").touch()
-    web_pictures.main(command)
-    web_pictures.main(command)  # replaces what is there
+    pictures.main(command)
+    pictures.main(command)  # replaces what is there
     assert "4 pictures; 1 could not be read, the first: image " in capsys.readouterr().out
     files = {path.name for path in (web / "pictures").iterdir()}
     assert files == {"titles.json", "features.f32", "0.jpg", "1.jpg", "2.jpg", "3.jpg"}

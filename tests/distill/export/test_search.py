@@ -109,9 +109,9 @@ def test_the_real_open_clip(
     model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, teacher: str, tmp_path: Path
 ) -> None:
     export(model, tokenizer, tmp_path / "student", [write_golden, open_clip_writer(teacher)])
-    command = [os.environ["YUQIAO_OPEN_CLIP_PYTHON"], "-c", OPEN_CLIP, tmp_path / "student" / "open_clip"]
+    folder, python = tmp_path / "student" / "open_clip", os.environ["YUQIAO_OPEN_CLIP_PYTHON"]
     done = subprocess.run(
-        [*command, tmp_path / "found.safetensors", *GOLDEN_PROMPTS],
+        [python, "-c", OPEN_CLIP, folder, tmp_path / "found.safetensors", *GOLDEN_PROMPTS],
         capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
