@@ -100,15 +100,15 @@ def broadcast_weights(weights: Iterable[nn.Parameter]) -> None:
 
 
 @torch.no_grad()
-def average_gradients(weights: Iterable[nn.Parameter]) -> None:
-    """Average the gradients over the ranks, in place; FSDP2 has averaged those of its weights already."""
+def average_gradients(weights: Iterable[nn.Parameter], bf16: bool = False) -> None:
+    """Average the gradients over the ranks, in place, sent in float32 or `bf16`; FSDP2 has averaged its own already."""
     if world_size() == 1:
         return
     gradients = [weight.grad for weight in weights if weight.grad is not None and not isinstance(weight, DTensor)]
     for bucket in _buckets(gradients):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
+        flat = (flat.bfloat16() if bf16 else flat) / world_size()
         dist.all_reduce(flat)
-        flat /= world_size()
         averaged = torch.split(flat, [gradient.numel() for gradient in bucket])
         torch._foreach_copy_(bucket, [a.view_as(g) for a, g in zip(averaged, bucket, strict=True)])
 

@@ -57,10 +57,7 @@ class SplitEmbedding(nn.Module):
 
 
 class ExtendedStudent(ClipStudent):
-    """A CLIP text tower whose vocabulary has grown; before training its English output is bit-exactly the teacher's.
-
-    The teacher's projection stays frozen.
-    """
+    """A CLIP text tower whose vocabulary has grown; before training its English output is bit-exactly the teacher's."""
 
     def __init__(
         self,
@@ -69,7 +66,7 @@ class ExtendedStudent(ClipStudent):
         num_tokens: int,
         tied_ids: Mapping[int, int],
         init_embeddings: Mapping[int, torch.Tensor],
-        freeze: Freeze,
+        config: "ExtendedConfig",
         on_cpu: bool,
     ) -> None:
         """Start as `teacher`; `tied_ids` (id -> id whose row it uses) and `init_embeddings` are keyed by token id."""
@@ -89,11 +86,11 @@ class ExtendedStudent(ClipStudent):
         tied[list(tied_ids)] = True
         self.register_buffer("_tied_rows", tied, persistent=False)
         self._tied_rows: torch.Tensor
-        self.text.text_projection.requires_grad_(False)  # image features and SDXL's pooled input are in its space
-        if freeze == "transformer":
+        if config.freeze == "transformer":
             self.text.requires_grad_(False)
             self.embedding.new.requires_grad_(True)
-        self.embedding.teacher.requires_grad_(freeze == "none")
+        self.embedding.teacher.requires_grad_(config.freeze == "none")
+        self.text.text_projection.requires_grad_(config.train_projection)
 
     @property
     def embedding(self) -> SplitEmbedding:
@@ -114,6 +111,8 @@ class ExtendedConfig(StudentKind):
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
     freeze: Freeze = "embeddings"
     """embeddings: the teacher's own rows stay; transformer: only new rows train, and English is bit-exact."""
+    train_projection: bool = False
+    """Train the projection too, which leaves the space of the teacher's images and of SDXL's pooled input."""
 
     def check(self) -> None:
         """Needs nothing but the teacher."""
@@ -141,7 +140,7 @@ class ExtendedConfig(StudentKind):
             texts = new_token_texts(tokenizer, num_old)
             rows = embeddings_from_translations(texts, translations, teacher.tokenizer, embedding)
         vocabulary, tied_ids = vocabulary_of(tokenizer, teacher.max_length), tied_embeddings(tokenizer, num_old)
-        return ExtendedStudent(teacher, vocabulary, len(tokenizer), tied_ids, rows, self.freeze, on_cpu)
+        return ExtendedStudent(teacher, vocabulary, len(tokenizer), tied_ids, rows, self, on_cpu)
 
 
 def tied_embeddings(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, int]:

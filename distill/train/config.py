@@ -88,6 +88,8 @@ class TrainConfig:
     """Compile both towers with torch.compile, minutes at the start; auto: on CUDA, where Triton is installed."""
     shard: bool = False
     """Shard weights, gradients and moments over the processes (FSDP2) instead of keeping all on each."""
+    bf16_gradients: bool = False
+    """Send gradients between processes in bf16: half the traffic, for slow networks; not for `shard`."""
     ema: float | None = None
     """Decay of an exponential mean of the weights, such as 0.999, which is then evaluated and exported; null: none."""
     spike: float | None = None

@@ -135,7 +135,7 @@ class Trainer:
         with self.autocast():
             targets = self.setup.teacher.targets(batch, config.tokens_at_once)
         terms = backward(task, batch, targets, step / config.steps, config.tokens_at_once, self.autocast)
-        average_gradients(self._weights.values())
+        average_gradients(self._weights.values(), bf16=config.bf16_gradients)
         norm = full_tensor(torch.nn.utils.clip_grad_norm_(self._weights.values(), config.clip_norm))
         # The gradients are averaged: every rank has the same norm, and all skip the same steps.
         self._optimizer.found_inf = self._skipped.add(norm)  # type: ignore[attr-defined]  # fused AdamW reads it

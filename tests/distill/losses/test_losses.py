@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill.distributed import gather_rows, mean_over_ranks
+from distill.distributed import average_gradients, gather_rows, mean_over_ranks
 from distill.losses import Alignment, Contrastive, EmptyPrompt, Hidden, LossesConfig, LossInput, Pooled
 from distill.losses.base import scheduled_terms
 from distill.text_tower import EncoderOutput, text_mask
@@ -172,6 +172,22 @@ def test_gather_is_in_rank_order_with_gradients_from_all(tmp_path: Path) -> None
     for (gathered, gradient), wanted in zip(results, ([3.0, 6.0], [9.0, 12.0]), strict=True):
         assert gathered.flatten().tolist() == [0, 0, 1, 1]
         assert gradient.flatten().tolist() == wanted
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_gradients_are_averaged_by_hand(bf16: bool, tmp_path: Path) -> None:
+    """In bf16, 1 + 2 ** -12 is 1 on its way."""
+
+    def work(rank: int) -> torch.Tensor:
+        weight = torch.nn.Parameter(torch.zeros(3))
+        weight.grad = torch.tensor([1.0, float(rank), 1 + 2**-12])
+        average_gradients([weight], bf16)
+        return weight.grad
+
+    results: list[Any] = two_processes(work, tmp_path)
+    for gradient in results:
+        assert gradient.tolist() == [1.0, 0.5, 1.0 if bf16 else 1 + 2**-12]
+        assert gradient.dtype == torch.float32
 
 
 def test_losses_are_exact_under_autocast() -> None:

@@ -85,6 +85,13 @@ def test_twins_read_the_same(teacher: Path, tokens: Path) -> None:
     assert not torch.equal(table[ids[spell("狗")]], table[ids[spell("猫")]])
 
 
+def test_the_projection_trains_where_it_is_wanted(teacher: Path, tokens: Path) -> None:
+    pretrained, config = load_pretrained(str(teacher)), ExtendedConfig(VocabularyConfig(12, 1), train_projection=True)
+    student = config.build(pretrained, config.load_tokenizer(tokens, "t"), {}, on_cpu=True)
+    frozen = {name for name, weight in student.named_parameters() if not weight.requires_grad}
+    assert frozen == {"text.text_model.embeddings.token_embedding.teacher"}
+
+
 @pytest.mark.parametrize("freeze", ["none", "embeddings", "transformer"])
 def test_freeze_trains_exactly_what_it_says(teacher: Path, tokens: Path, freeze: Freeze) -> None:
     student = _student(teacher, tokens, freeze=freeze)
