@@ -18,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     `--processes N` is the number of cores to use; by default all.
     """
+    if {"-h", "--help"} & set(sys.argv[1:] if arguments is None else arguments):
+        print("prepare: --processes N, the number of cores to use (all by default), and the options of the run:\n")
     options, processes = _without_processes(list(sys.argv[1:] if arguments is None else arguments))
     resolved = parse_config(options)
     folder = resolved.run.out_dir

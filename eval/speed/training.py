@@ -26,6 +26,7 @@ from data.loader.batches import BatchDataset, BatchSchedule
 from data.loader.mixture import mixture_stages
 from data.loader.token_store import TokenStore
 from distill import loading
+from distill.distributed import Precision
 from distill.train.batch import BatchLoader
 from distill.train.config import ResolvedConfig, parse_config
 from distill.train.main import make_accelerator
@@ -84,6 +85,7 @@ def _options() -> Namespace:
     parser.add_argument("--english-every", type=int, default=4)
     parser.add_argument("--steps", type=int, default=4, help="steps of each kind in a round; 1 / full-share divides it")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", type=Precision, default="auto", help="auto, bf16 or fp32, as train.precision")
     parser.add_argument("--peer", type=bool, default=True, help="also measure sentence-transformers' trainer")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark-train"))
     args = parser.parse_args()
@@ -112,6 +114,7 @@ def _config(args: Namespace) -> ResolvedConfig:
         "data.corpus": args.work / "corpus",
         "data.mixture.weights": f"{{{args.domain}: 1.0}}", "train.batch_size": args.batch_size,
         "train.full_share": args.full_share, "train.english_every": args.english_every,
+        "train.precision": args.precision,
     }  # fmt: skip
     resolved = parse_config([part for key, value in options.items() for part in (f"--{key}", str(value))])
     # The peer and the result have the precision that the trainer computes in.

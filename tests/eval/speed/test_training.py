@@ -51,12 +51,13 @@ def test_the_clock_and_the_machine() -> None:
 def test_the_command(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything on, sentence-transformers too, in small."""
     given = ["--teacher", str(teacher), "--corpus", str(corpus), "--work", str(tmp_path), "--batch-size", "8"]
-    given += ["--steps", "2", "--full-share", "0.5", "--rounds", "2"]
+    given += ["--steps", "2", "--full-share", "0.5", "--rounds", "2", "--precision", "fp32"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *given])
     training.main()
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert result.keys() == {"machine", "settings", "steps", "peer"}
     assert result["machine"]["commit"]
+    assert result["settings"]["precision"] == "fp32"
     assert result["settings"]["losses"] == ["Pooled", "Hidden", "Contrastive"]
     assert result["steps"]["padded over tight"]["median"] > 0
     for way in ("tight", "mix", "padded"):
