@@ -29,8 +29,16 @@ from distill.train.main import make_accelerator
 from distill.train.setup import TrainSetup, build_setup, compiles, prepare_run
 from distill.train.trainer import Trainer
 from distill.unet_geometry import write_geometry
-from eval.speed.launches import LaunchCounter
-from eval.speed.measure import Shape, count_tokens, machine, peak_flops, random_teacher, step_flops, timed
+from eval.speed.measure import (
+    LaunchCounter,
+    Shape,
+    count_tokens,
+    machine,
+    peak_flops,
+    random_teacher,
+    step_flops,
+    timed,
+)
 
 CPU_BATCH_SIZE = 32
 PROJECTED_PAIRS = {"41 M pairs": 41e6, "150 M pairs": 150e6}

@@ -10,7 +10,7 @@ from distill.student.extended import ExtendedConfig
 from distill.text_tower import EncoderOutput, load_pretrained, text_mask
 from distill.train.batch import Teacher
 from distill.train.passes import join_passes
-from eval.speed.launches import LaunchCounter
+from eval.speed.measure import LaunchCounter
 
 
 def _texts(*shapes: tuple[int, int]) -> list[torch.Tensor]:

@@ -14,7 +14,7 @@ from distill.train.metrics import TermAverages
 from distill.train.setup import build_setup, prepare_run
 from distill.train.trainer import Trainer
 from distill.unet_geometry import write_geometry
-from eval.speed.launches import LaunchCounter
+from eval.speed.measure import LaunchCounter
 from eval.speed.shipped_run import ShippedRunOptions, fake_processes, main, random_geometry, run_config
 
 
