@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from xml.etree import ElementTree
 
@@ -21,6 +21,12 @@ STRINGS_ENTRY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*=\s*"((?:[^"\\]|\\.)*)"\s*;|(
 PROPERTY = re.compile(r"^[ \t]*([^#!\s:=][^:=\n]*?)[ \t]*[:=][ \t]*(.*)$", re.MULTILINE)
 ESCAPE = re.compile(r"\\(?:[uU]([0-9a-fA-F]{4})|(.))", re.DOTALL)
 ESCAPED = {"n": "\n", "t": "\t", "r": ""}
+FROM_CHINESE = re.compile(
+    r"<(?:file|xliff|TS)\b[^<>]*\b(?:source-language|srcLang|sourcelanguage)\s*=\s*[\"'](?:zh|cmn)"
+    r"|\"Language: en(?![a-z])",
+    re.IGNORECASE,
+)  # XLIFF, Qt and gettext say so at their start
+MNEMONIC = re.compile(r"\s*[(（][_&]\w[)）]")  # the key of a menu's entry: "打开(_O)" beside "_Open"
 UNTRANSLATED = ("needs-translation", "new", "initial")  # states of XLIFF
 
 
@@ -55,9 +61,12 @@ class ByKey(Source):
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield one pair an entry; `line` counts entries, or is the line where the format has lines."""
         for index, (en, zh) in enumerate(paired_files(self.name, self.en, self.zh)):
-            yield from pair_batches(_joined(self._units(root, en), self._units(root, zh)), index)
+            pairs = _joined(self._units(root, en), self._units(root, zh))
+            yield from pair_batches(map(_without_mnemonic, pairs), index)
         for index, path in enumerate(self.files, len(self.en) + len(self.zh)):
-            yield from pair_batches(map(self._bilingual, self._units(root, path)), index)
+            flipped = self.flipped or bool(FROM_CHINESE.search(read_text(root, path, self.encoding)))
+            pairs = (_bilingual(unit, flipped) for unit in self._units(root, path))
+            yield from pair_batches(map(_without_mnemonic, pairs), index)
 
     def _units(self, root: str, path: str) -> list[Unit]:
         suffix = PurePosixPath(COMPRESSED.sub("", path.lower().rpartition("!")[2])).suffix
@@ -73,9 +82,15 @@ class ByKey(Source):
             raise UserError(f"{path}: no entry in it; is this a {suffix} file of texts?")
         return units
 
-    def _bilingual(self, unit: Unit) -> Pair:
-        en, zh = (unit.target, unit.source) if self.flipped else (unit.source, unit.target)
-        return Pair(en, zh, unit.line, fault=unit.fault or ("" if unit.target else "one_sided"))
+
+def _bilingual(unit: Unit, flipped: bool) -> Pair:
+    en, zh = (unit.target, unit.source) if flipped else (unit.source, unit.target)
+    return Pair(en, zh, unit.line, fault=unit.fault or ("" if unit.target else "one_sided"))
+
+
+def _without_mnemonic(pair: Pair) -> Pair:
+    zh, count = MNEMONIC.subn("", pair.zh)
+    return replace(pair, en=re.sub(r"[_&](?=\w)", "", pair.en, count=1), zh=zh) if count else pair
 
 
 def _joined(en: list[Unit], zh: list[Unit]) -> Iterator[Pair]:

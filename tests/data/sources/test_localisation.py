@@ -178,3 +178,20 @@ def test_bilingual_lyrics(tmp_path: Path) -> None:
     assert pairs(source("subtitles", files=["a.lrc"]), tmp_path) == [
         ("The moon", "月亮"), ("Rises", "升起"), ("Rises", "又升起"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.xlf", '<xliff><file source-language="zh-CN" target-language="en"><body><trans-unit id="1">'
+                  "<source>打开(&amp;O)</source><target>&amp;Open</target></trans-unit></body></file></xliff>"),
+        ("a.ts", '<TS version="2.1" sourcelanguage="zh_CN" language="en"><context><name>n</name><message>'
+                 "<source>打开(&amp;O)</source><translation>&amp;Open</translation></message></context></TS>"),
+        ("a.po", 'msgid ""\nmsgstr ""\n"Language: en_US\\n"\n\nmsgid "打开(_O)"\nmsgstr "_Open"\n'),
+        ("b.po", 'msgid ""\nmsgstr ""\n"Language: zh_CN\\n"\n\nmsgid "_Open"\nmsgstr "打开（_O）"\n'),
+    ],
+)  # fmt: skip
+def test_a_file_says_which_language_it_is_from_and_keys_of_menus_go(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    (row,) = read(source("by_key", files=[name]), tmp_path)
+    assert (row["en"], row["zh"], row["fault"]) == ("Open", "打开", "")
