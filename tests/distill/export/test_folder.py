@@ -23,7 +23,7 @@ from data.files import atomic_folder, replace_folder
 from distill.export.folder import TOKENIZER_PROBES, checked_clip_config, export, write_tokenizer
 from distill.export.main import main
 from distill.train.config import DataConfig, RunConfig
-from tests.eval.tiny import text_half, tiny_clip, tiny_tokenizer
+from tests.eval.tiny import save_clip, text_half, tiny_clip, tiny_tokenizer
 
 ROOT = Path(__file__).parents[3]
 PROMPT = "戴帽子拿剑的猫 and the dog，8k"
@@ -272,7 +272,8 @@ def test_command_line(
         student = SimpleNamespace(state_width=24, to_clip=lambda: model)
         return SimpleNamespace(config=config, student=student, tokenizer=tokenizer)
 
-    config = RunConfig("teacher", DataConfig(tmp_path / "corpus"), tmp_path / "run")
+    save_clip(tmp_path / "clip")
+    config = RunConfig(str(tmp_path / "clip"), DataConfig(tmp_path / "corpus"), tmp_path / "run")
     monkeypatch.setattr("distill.export.main.open_run", open_run)
 
     with pytest.raises(UserError, match="no such folder; train first"):
@@ -296,10 +297,10 @@ def test_command_line(
         with pytest.raises(UserError, match=said):
             main([*common, *wrong])
         assert not (tmp_path / "student").exists()
-    main([*common, "--step", "7", "--parts", "golden", "comfyui"])
+    main([*common, "--step", "7", "--parts", "golden", "comfyui", "open_clip"])
     assert opened[-1] == (tmp_path / "run", 7)
     assert len(opened) == 2, "once for the misfit, once for the export"
-    assert {path.name for path in (tmp_path / "student").iterdir()} >= {"golden", "comfyui", "README.md"}
+    assert {path.name for path in (tmp_path / "student").iterdir()} >= {"golden", "comfyui", "open_clip", "README.md"}
     assert "523 tokens, checked" in capsys.readouterr().out
 
 
