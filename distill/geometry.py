@@ -1,15 +1,20 @@
 """Geometry of a UNet's cross-attentions: key and value maps and stored queries, computed once for all steps."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
+from transformers import CLIPTextModel
 
 from data.cli import UserError
+from distill.loading import load_any_tokenizer, load_pretrained_model
+from distill.text_tower import EncoderOutput, encode_ids, load_pretrained
 
 FORMAT = "yuqiao unet geometry 1"
 
@@ -35,10 +40,14 @@ class CrossAttention:
 
 @dataclass(frozen=True)
 class Geometry:
-    """All cross-attentions of a UNet and `metric` [width, width], their keys' and values' common quadratic form."""
+    """All cross-attentions of a UNet and `metric` [width, width], their keys' and values' common quadratic form.
+
+    `widths` are those of the encoders whose states lie side by side, two for SDXL; empty for one encoder.
+    """
 
     metric: torch.Tensor
     layers: tuple[CrossAttention, ...]
+    widths: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
@@ -49,6 +58,12 @@ class Geometry:
     def shares(self) -> torch.Tensor:
         """`share` of every cross-attention, [layers]."""
         return torch.tensor([layer.share for layer in self.layers], device=self.metric.device)
+
+    def of_encoder(self, place: int) -> "Geometry":
+        """The same with the metric of one encoder's columns alone; `place` 0 is the first."""
+        start, stop = sum(self.widths[:place]), sum(self.widths[: place + 1])
+        maps = [weight[:, start:stop] for layer in self.layers for weight in (layer.key, layer.value)]
+        return replace(self, metric=kv_quadratic_form(maps))
 
 
 def attend(layer: CrossAttention, states: torch.Tensor) -> torch.Tensor:
@@ -93,4 +108,66 @@ def read_geometry(path: Path, device: torch.device, option: str = "losses.unet_g
         CrossAttention(**layer, **{part: tensors[f"{i}.{part}"] for part in ("query", "key", "value")})
         for i, layer in enumerate(json.loads(metadata["layers"]))
     )
-    return Geometry(tensors["metric"], layers)
+    return Geometry(tensors["metric"], layers, tuple(json.loads(metadata.get("widths", "[]"))))
+
+
+GEOMETRY_PROMPTS = (
+    "",
+    "a photo of a cat",
+    "a red helicopter taking off over snowy mountains",
+    "portrait of a girl with long hair, masterpiece, best quality",
+    "two men playing football on the grass",
+    "cyberpunk city at night, neon lights, rain, highly detailed, 8k",
+    "an old fisherman alone in a boat on a cold river, ink painting",
+    "low quality, blurry, bad hands",
+)
+"""The empty prompt, captions and prompts as people write them; an export's golden prompts are others."""
+
+
+@dataclass(frozen=True)
+class GeometryPrompts:
+    """What a UNet reads of GEOMETRY_PROMPTS: states [prompts, length, width], of encoders of `widths` side by side.
+
+    `added` are SDXL's `text_embeds` [prompts, dim] and `time_ids` [prompts, 6].
+    """
+
+    states: torch.Tensor
+    widths: tuple[int, ...] = ()
+    added: dict[str, torch.Tensor] | None = None
+
+    def rows(self, rows: Sequence[int]) -> "GeometryPrompts":
+        """Some of the prompts."""
+        added = {name: value[rows] for name, value in self.added.items()} if self.added else None
+        return replace(self, states=self.states[rows], added=added)
+
+
+@torch.no_grad()
+def single_prompts(name: str) -> GeometryPrompts:
+    """By the text encoder of a pipeline, or of its own folder."""
+    option = "--teacher"
+    model = load_pretrained_model(CLIPTextModel, name, option, "CLIP text encoder", dtype=torch.float32).eval()
+    length = model.config.max_position_embeddings
+    ids = load_any_tokenizer(name, option)(
+        list(GEOMETRY_PROMPTS), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    )
+    return GeometryPrompts(model(input_ids=ids.input_ids).last_hidden_state)
+
+
+@torch.no_grad()
+def pair_prompts(name: str, unet: Any) -> GeometryPrompts:  # noqa: ANN401
+    """By both text encoders of an SDXL pipeline, for whole pictures of the UNet's size."""
+    first, second = (_padded_output(f"{name}/{part}") for part in ("text_encoder", "text_encoder_2"))
+    states = torch.cat([first.hidden_states, second.hidden_states], dim=2)
+    side = 8 * int(unet.config.sample_size)
+    time_ids = torch.tensor([[side, side, 0, 0, side, side]]).expand(len(states), -1)
+    widths = first.hidden_states.shape[2], second.hidden_states.shape[2]
+    return GeometryPrompts(states, widths, {"text_embeds": second.pooled, "time_ids": time_ids})
+
+
+def _padded_output(name: str) -> EncoderOutput:
+    encoder = load_pretrained(name, "penultimate")
+    ids = encoder.tokenizer(
+        list(GEOMETRY_PROMPTS), padding="max_length", truncation=True, max_length=encoder.max_length,
+        return_tensors="pt",
+    ).input_ids  # fmt: skip
+    return encode_ids(encoder.model, ids, encoder.state_layer)

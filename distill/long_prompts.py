@@ -169,6 +169,8 @@ def prompt_states(
     negative prompt serves all. States are scaled by the weights of their tokens, then all of a prompt to their former
     norm (AUTOMATIC1111 restores the mean, which may be zero). Without weights, and within one chunk, they equal the
     pipeline's own states. `clip_skip` n takes the states n layers before the last, as the pipeline's argument does.
+    SDXL's pipelines get both encoders' states side by side, counted from those before the last layer, and the pooled
+    states [prompts, dim] of the first chunk; without a negative prompt zeros, where the pipeline itself has zeros.
     Weights that overflow raise UserError.
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -176,14 +178,55 @@ def prompt_states(
     if len(negatives) != len(prompts):
         raise UserError(f"prompt_states: {len(prompts)} prompts and {len(negatives)} negative ones; give one for each")
     _warn_unsupported(prompts + negatives)
-    tokenizer, max_length = pipeline.tokenizer, int(pipeline.text_encoder.config.max_position_embeddings)
-    chunks = [split_chunks(text, tokenizer, max_length - 2) for text in prompts + negatives]
-    longest = max(map(len, chunks), default=1)
-    states = [
-        _encode_chunks(pipeline, [*some, *([[]] * (longest - len(some)))], max_length, clip_skip) for some in chunks
+    parts = [""] if getattr(pipeline, "text_encoder_2", None) is None else ["", "_2"]
+    tokenizers, length = [getattr(pipeline, f"tokenizer{part}") for part in parts], _max_length(pipeline.text_encoder)
+    split = [[split_chunks(text, each, length - 2) for text in prompts + negatives] for each in tokenizers]
+    longest = max((len(chunks) for by_prompt in split for chunks in by_prompt), default=1)
+    layer = _StateLayer(clip_skip, before_last=len(parts) == 2)
+    encoded = [
+        [_encode_chunks(pipeline, part, [*chunks, *([[]] * (longest - len(chunks)))], layer) for chunks in by_prompt]
+        for part, by_prompt in zip(parts, split, strict=True)
     ]
-    both = states[: len(prompts)], states[len(prompts) :]
-    return {"prompt_embeds": torch.cat(both[0]), "negative_prompt_embeds": torch.cat(both[1])}
+    states = [torch.cat([each.states for each in row], dim=2) for row in zip(*encoded, strict=True)]
+    count = len(prompts)
+    found = {"prompt_embeds": torch.cat(states[:count]), "negative_prompt_embeds": torch.cat(states[count:])}
+    if len(parts) == 2:
+        pooled = torch.cat([each.pooled for each in encoded[-1]])
+        found |= {"pooled_prompt_embeds": pooled[:count], "negative_pooled_prompt_embeds": pooled[count:]}
+        if negative is None and pipeline.config.force_zeros_for_empty_prompt:
+            found |= {name: torch.zeros_like(value) for name, value in found.items() if name.startswith("negative")}
+    return found
+
+
+def _max_length(encoder: Any) -> int:  # noqa: ANN401
+    return int(encoder.config.max_position_embeddings)
+
+
+@dataclass(frozen=True)
+class _StateLayer:
+    """The layer whose states a UNet reads: n before the last with the final norm, or n before SDXL's without."""
+
+    clip_skip: int | None
+    before_last: bool
+
+    def states(self, encoder: Any, output: Any) -> Tensor:  # noqa: ANN401
+        """The states [chunks, length, width] of an encoder's output."""
+        if self.before_last:
+            states: Tensor = output.hidden_states[-((self.clip_skip or 0) + 2)]
+            return states
+        states = output.last_hidden_state
+        if self.clip_skip is not None:  # the norm lies one module deeper before transformers 5
+            inner = encoder.text_model if hasattr(encoder, "text_model") else encoder
+            states = inner.final_layer_norm(output.hidden_states[-(self.clip_skip + 1)])
+        return states
+
+
+@dataclass(frozen=True)
+class _EncodedPrompt:
+    """States [1, max_length * chunks, width], and of an encoder with projection the first chunk's pooled [1, dim]."""
+
+    states: Tensor
+    pooled: Tensor
 
 
 def _warn_unsupported(prompts: Sequence[str]) -> None:
@@ -194,28 +237,20 @@ def _warn_unsupported(prompts: Sequence[str]) -> None:
 
 
 @torch.no_grad()
-def _encode_chunks(
-    pipeline: Any,  # noqa: ANN401
-    chunks: list[list[Token]],
-    max_length: int,
-    clip_skip: int | None,
-) -> Tensor:
-    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
-    ids = torch.full((len(chunks), max_length), tokenizer.pad_token_id)
-    weights = torch.ones(len(chunks), max_length)
+def _encode_chunks(pipeline: Any, part: str, chunks: list[list[Token]], layer: _StateLayer) -> _EncodedPrompt:  # noqa: ANN401
+    tokenizer, encoder = getattr(pipeline, f"tokenizer{part}"), getattr(pipeline, f"text_encoder{part}")
+    ids = torch.full((len(chunks), _max_length(encoder)), tokenizer.pad_token_id)
+    weights = torch.ones(ids.shape)
     for row, tokens in enumerate(chunks):
         row_ids = [tokenizer.bos_token_id, *(token.id for token in tokens), tokenizer.eos_token_id]
         ids[row, : len(row_ids)] = torch.tensor(row_ids)
         weights[row, 1 : len(tokens) + 1] = torch.tensor([token.weight for token in tokens])
-    output = encoder(ids.to(pipeline._execution_device), output_hidden_states=clip_skip is not None)
-    states: Tensor = output.last_hidden_state
-    if clip_skip is not None:  # the norm lies one module deeper before transformers 5
-        inner = encoder.text_model if hasattr(encoder, "text_model") else encoder
-        states = inner.final_layer_norm(output.hidden_states[-(clip_skip + 1)])
+    output = encoder(ids.to(pipeline._execution_device), output_hidden_states=True)
+    states = layer.states(encoder, output)
     if not torch.equal(weights, torch.ones_like(weights)):
         weighted = states * weights.to(states)[..., None]
         states = weighted * (states.norm() / weighted.norm())
         if not states.isfinite().all():
             largest = float(weights.abs().max())
             raise UserError(f"prompt_states: a weight of {largest:g} overflows; give weights below 10")
-    return states.reshape(1, -1, states.shape[-1])
+    return _EncodedPrompt(states.reshape(1, -1, states.shape[-1]), output[0][:1])

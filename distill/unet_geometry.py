@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -18,24 +18,22 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
-from transformers import CLIPTextModel
 
 from data.cli import UserError, run_cli
 from data.files import atomic_file
-from distill.geometry import FORMAT, CrossAttention, Geometry, attend, kv_quadratic_form, share_between
-from distill.loading import load_any_tokenizer, load_pretrained_model
-
-GEOMETRY_PROMPTS = (
-    "",
-    "a photo of a cat",
-    "a red helicopter taking off over snowy mountains",
-    "portrait of a girl with long hair, masterpiece, best quality",
-    "two men playing football on the grass",
-    "cyberpunk city at night, neon lights, rain, highly detailed, 8k",
-    "an old fisherman alone in a boat on a cold river, ink painting",
-    "low quality, blurry, bad hands",
+from distill.geometry import (
+    FORMAT,
+    GEOMETRY_PROMPTS,
+    CrossAttention,
+    Geometry,
+    GeometryPrompts,
+    attend,
+    kv_quadratic_form,
+    pair_prompts,
+    share_between,
+    single_prompts,
 )
-"""The empty prompt, captions and prompts as people write them; an export's golden prompts are others."""
+from distill.loading import load_pretrained_model
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = ArgumentParser(prog="python -m distill.unet_geometry", exit_on_error=False, description=__doc__)
     parser.add_argument("--unet", type=str, required=True, help="folder or Hub id of a pipeline, or of a UNet alone")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    parser.add_argument("--teacher", type=str | None, help="the UNet's text encoder; by default the pipeline's own")
+    parser.add_argument("--teacher", type=str | None, help="text encoder, of SDXL a pipeline; by default --unet's")
     parser.add_argument("--queries", type=int, default=512, help="queries stored for each cross-attention")
     parser.add_argument("--steps", type=int, default=10, help="of denoising (DDIM), from noise to a picture")
     parser.add_argument("--guidance", type=float, default=7.5, help="scale of the guidance")
@@ -60,13 +58,14 @@ def main(arguments: list[str] | None = None) -> None:
         write_geometry(part, args.out, {"unet": args.unet, "columns": args.columns})
         print(f"{args.out}: the metric of the columns {args.columns}; it serves losses.kv_metric")
         return
-    check_single_encoder(unet, args.unet)
+    kind, name = encoder_kind(unet, args.unet), args.teacher or args.unet
     try:
-        states = teacher_states(args.teacher or args.unet, "--teacher")
+        prompts = pair_prompts(name, unet) if kind else single_prompts(name)
     except UserError as error:
-        raise error if args.teacher else UserError(f"{error}; name its text encoder with --teacher") from error
+        what = "the pipeline of its two text encoders" if kind else "its text encoder"
+        raise error if args.teacher else UserError(f"{error}; name {what} with --teacher") from error
     scheduler = load_scheduler(args.unet, args.steps)
-    collected = collect_geometry(unet, states, scheduler, args.guidance, args.queries, args.seed)
+    collected = collect_geometry(unet, prompts, scheduler, args.guidance, args.queries, args.seed)
     source = {"unet": args.unet, "teacher": args.teacher or args.unet, "seed": args.seed, "steps": args.steps}
     write_geometry(collected, args.out, {**source, "guidance": args.guidance, "prompts": GEOMETRY_PROMPTS})
     described = f"{len(collected.layers)} cross-attentions of width {collected.width}"
@@ -101,19 +100,21 @@ def load_scheduler(name: str, steps: int) -> Any:  # noqa: ANN401  # diffusers h
     return scheduler
 
 
-def check_single_encoder(unet: Any, name: str) -> None:  # noqa: ANN401  # diffusers has no types
-    """Raise UserError for a UNet that cannot be run on a prompt's states alone: SDXL's."""
-    if unet.config.addition_embed_type is not None:
+def encoder_kind(unet: Any, name: str) -> Literal["", "text_time"]:  # noqa: ANN401  # diffusers has no types
+    """What the UNet reads besides states: nothing, or as SDXL's the pooled state and time ids; UserError for others."""
+    kind: str | None = unet.config.addition_embed_type
+    if kind is not None and kind != "text_time":
         raise UserError(
-            f"--unet: {name!r} needs more than a prompt's states ({unet.config.addition_embed_type}); "
-            "for the metric of one of its encoders give --columns"
+            f"--unet: {name!r} needs more than a prompt's states ({kind}); for the metric of one of its encoders give "
+            "--columns"
         )
+    return "text_time" if kind else ""
 
 
 def metric_of_columns(unet: nn.Module, columns: str) -> Geometry:
     """The quadratic form of the keys and values on one encoder's columns of the states; no queries.
 
-    SDXL's attention depends on both encoders at once, so each has a metric, and neither a read-out.
+    For a UNet that cannot be run here; one of an SDXL pipeline can, and its file serves the losses of both encoders.
     """
     weights = [
         linear.weight.detach() for module in cross_attentions(unet).values() for linear in (module.to_k, module.to_v)
@@ -126,21 +127,9 @@ def metric_of_columns(unet: nn.Module, columns: str) -> Geometry:
 
 
 @torch.no_grad()
-def teacher_states(name: str, option: str) -> torch.Tensor:
-    """States [prompts, length, width] of GEOMETRY_PROMPTS by the text encoder of a pipeline, or of its own folder."""
-    model = load_pretrained_model(CLIPTextModel, name, option, "CLIP text encoder", dtype=torch.float32).eval()
-    length = model.config.max_position_embeddings
-    ids = load_any_tokenizer(name, option)(
-        list(GEOMETRY_PROMPTS), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    )
-    states: torch.Tensor = model(input_ids=ids.input_ids).last_hidden_state
-    return states
-
-
-@torch.no_grad()
 def collect_geometry(
     unet: nn.Module,
-    states: torch.Tensor,
+    prompts: GeometryPrompts,
     scheduler: Any,  # noqa: ANN401
     guidance: float,
     num_queries: int,
@@ -148,42 +137,44 @@ def collect_geometry(
 ) -> Geometry:
     """The key and value maps of `unet`, and `num_queries` of its queries, in random order.
 
-    `states` [prompts, length, width] are those of GEOMETRY_PROMPTS, the empty prompt first. Each of the others is
+    `prompts` are GEOMETRY_PROMPTS, the empty one first. Each of the others is
     denoised from noise of its own; queries are sampled from all passes, with prompt and without.
     """
     modules = cross_attentions(unet)
     width = next(iter(modules.values())).to_k.in_features
-    if states.shape[2] != width:
-        raise UserError(f"--teacher: its states are {states.shape[2]} wide, the UNet reads {width}")
+    if prompts.states.shape[2] != width:
+        raise UserError(f"--teacher: its states are {prompts.states.shape[2]} wide, the UNet reads {width}")
     generator = torch.Generator().manual_seed(seed)
-    passes = (len(states) - 1) * len(scheduler.timesteps)
+    passes = (len(prompts.states) - 1) * len(scheduler.timesteps)
     with _sampling_queries(modules, 1 + num_queries // passes, seed + 1) as queries_by_layer:
-        for row in tqdm(states[1:], desc="queries", unit=" prompts", leave=False):
-            denoise(unet, torch.stack([states[0], row]), scheduler, guidance, generator)
+        for row in tqdm(range(1, len(prompts.states)), desc="queries", unit=" prompts", leave=False):
+            denoise(unet, prompts.rows([0, row]), scheduler, guidance, generator)
     layers = []
     for name, module in modules.items():
         queries = torch.cat(queries_by_layer[name])
         sample = queries[torch.randperm(len(queries), generator=generator)[:num_queries]]
         key, value = module.to_k.weight.detach(), module.to_v.weight.detach()
         layer = CrossAttention(name, module.heads, module.scale, sample, key, value)
-        layers.append(replace(layer, share=share_between(attend(layer, states))))
+        layers.append(replace(layer, share=share_between(attend(layer, prompts.states))))
     metric = kv_quadratic_form([weight for layer in layers for weight in (layer.key, layer.value)])
-    return Geometry(metric, tuple(layers))
+    return Geometry(metric, tuple(layers), prompts.widths)
 
 
 def denoise(
     unet: nn.Module,
-    states: torch.Tensor,
+    both: GeometryPrompts,
     scheduler: Any,  # noqa: ANN401
     guidance: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """The latent [1, channels, height, width] that `unet` makes of noise; `states` of the empty and of a prompt."""
+    """The latent [1, channels, height, width] that `unet` makes of noise; `both` are the empty and a prompt."""
     config: Any = unet.config
     size = config.sample_size
     latent = torch.randn(1, config.in_channels, *((size, size) if isinstance(size, int) else size), generator=generator)
     for timestep in scheduler.timesteps:
-        empty, prompt = unet(latent.expand(2, -1, -1, -1), timestep, encoder_hidden_states=states).sample.chunk(2)
+        noisy = latent.expand(2, -1, -1, -1)
+        noise = unet(noisy, timestep, encoder_hidden_states=both.states, added_cond_kwargs=both.added).sample
+        empty, prompt = noise.chunk(2)
         latent = scheduler.step(empty + guidance * (prompt - empty), timestep, latent).prev_sample
     return latent
 
@@ -230,6 +221,8 @@ def write_geometry(geometry: Geometry, path: Path, source: dict[str, Any]) -> No
         for layer in geometry.layers
     ]
     metadata = {"format": FORMAT, "layers": json.dumps(layers), "source": json.dumps(source)}
+    if geometry.widths:
+        metadata["widths"] = json.dumps(geometry.widths)
     with atomic_file(path) as partial:
         save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, partial, metadata)
 

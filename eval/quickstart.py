@@ -7,7 +7,7 @@ again.
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
@@ -27,15 +27,17 @@ def main(
     pairs: int = 30_000,
     scenes: int = 1000,
     drawn: int = 24,
+    xl: bool = False,
 ) -> None:
     """Run every stage below `folder` and print where the results are.
 
     Args:
         folder: Where everything is written.
-        models: The miniature's models: clip/, pipeline/, recogniser/.
+        models: The miniature's models: clip/, pipeline/ and pipeline-xl/, recogniser/.
         pairs: Training pairs in all five registers.
         scenes: Unseen scenes of the retrieval benchmark.
         drawn: How many of them are drawn.
+        xl: Teach both encoders of the miniature SDXL, on the same corpus, beside what is in the folder.
     """
 
     def run(command: str, output: str | None = None) -> None:
@@ -49,6 +51,19 @@ def main(
     _write_corpus_config(folder / "world")
     run("-m data.build {folder}/world/corpus.yaml --out {folder}/corpus", "corpus/report.json")
     run("-m data.augment {folder}/corpus --switched 0.6", "corpus/train/augmented-*.parquet")
+    if xl:
+        _run_pair(run)
+        print(_drawn_line(json.loads((folder / "drawn-xl" / "result.json").read_text(encoding="utf-8")), folder))
+    else:
+        _run_single(run)
+        print(_summary_line(json.loads((folder / "retrieval.json").read_text(encoding="utf-8")), folder))
+
+
+Run = Callable[..., None]
+
+
+def _run_single(run: Run) -> None:
+    """The encoder of CLIP and of the miniature Stable Diffusion: training, export, retrieval, pictures, report."""
     run("-m distill.unet_geometry --unet {models}/pipeline --out {folder}/unet.safetensors", "unet.safetensors")
     run("scripts/distill.py --config configs/quickstart.yaml --teacher {models}/clip --data.corpus {folder}/corpus"
         " --losses.unet_geometry {folder}/unet.safetensors --out_dir {folder}/run")  # fmt: skip
@@ -60,8 +75,21 @@ def main(
         " --out {folder}/drawn")  # fmt: skip
     run("-m eval.report {folder}/retrieval.json {folder}/run {folder}/drawn --images {folder}/world/test/images"
         " --title 'Yuqiao quickstart' --out {folder}/report.html")  # fmt: skip
-    result = json.loads((folder / "retrieval.json").read_text(encoding="utf-8"))
-    print(_summary_line(result, folder))
+
+
+def _run_pair(run: Run) -> None:
+    """Both encoders of the miniature SDXL: training, export, pictures, report."""
+    run("-m distill.unet_geometry --unet {models}/pipeline-xl --out {folder}/unet-xl.safetensors",
+        "unet-xl.safetensors")  # fmt: skip
+    run("scripts/distill.py --config configs/quickstart-xl.yaml --teacher {models}/pipeline-xl"
+        " --data.corpus {folder}/corpus --losses.unet_geometry {folder}/unet-xl.safetensors"
+        " --out_dir {folder}/run-xl")  # fmt: skip
+    run("scripts/export.py --run {folder}/run-xl --out {folder}/student-xl")
+    run("-m eval.generation --pipeline {models}/pipeline-xl --student {folder}/student-xl"
+        " --prompts {folder}/world/test/prompts.jsonl --recogniser {models}/recogniser --limit {drawn} --seeds 1"
+        " --drawing.guidance 4 --out {folder}/drawn-xl")  # fmt: skip
+    run("-m eval.report {folder}/run-xl/l {folder}/run-xl/g {folder}/drawn-xl --title 'Yuqiao quickstart, SDXL'"
+        " --out {folder}/report-xl.html")  # fmt: skip
 
 
 def _write_corpus_config(world: Path) -> None:
@@ -84,4 +112,13 @@ def _summary_line(result: Mapping[str, list[dict[str, object]]], folder: Path) -
     return (
         f"mean recall: teacher on English {ceiling:.1f}, student on Chinese {student:.1f}, "
         f"teacher on Chinese {floor:.1f}; see {folder / 'report.html'}"
+    )
+
+
+def _drawn_line(result: Mapping[str, dict[str, dict[str, float]]], folder: Path) -> str:
+    """The last line for SDXL: things drawn right by language, and where the rest is."""
+    shares = {name: 100 * each["mean"] for name, each in result["things"].items()}
+    return (
+        f"things drawn right: teacher on English {shares['teacher-en']:.1f} %, student on Chinese "
+        f"{shares['student-zh']:.1f} %, mixed {shares['student-mixed']:.1f} %; see {folder / 'report-xl.html'}"
     )

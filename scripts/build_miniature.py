@@ -1,4 +1,7 @@
-"""`python scripts/build_miniature.py --work runs/miniature --out DIR [--until clip]`: train the miniature's models."""
+"""`python scripts/build_miniature.py --work runs/miniature --out DIR [--until clip]`: train the miniature's models.
+
+With `--xl`: the miniature SDXL, which starts from the first miniature.
+"""
 
 import sys
 from pathlib import Path
@@ -9,11 +12,16 @@ from jsonargparse import auto_cli  # noqa: E402
 
 from data.cli import run_cli  # noqa: E402
 from eval.miniature.build import BuildConfig, build_models  # noqa: E402
+from eval.miniature.build_xl import XlBuildConfig, build_xl  # noqa: E402
 
 
 def main() -> None:
     """Read the command line and build."""
-    build_models(auto_cli(BuildConfig, as_positional=False, exit_on_error=False))
+    arguments = [word for word in sys.argv[1:] if word != "--xl"]
+    if len(arguments) < len(sys.argv) - 1:
+        build_xl(auto_cli(XlBuildConfig, args=arguments, as_positional=False, exit_on_error=False))
+    else:
+        build_models(auto_cli(BuildConfig, args=arguments, as_positional=False, exit_on_error=False))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ PACKAGES = ("scripts", "eval", "distill", "data")
 ORDER = {
     "data": "inspect augment translate vocab fetch build loader miniature clean sources jit files cli",
     "distill": (
-        "export api long_prompts prepare train losses student unet_geometry geometry distributed text_tower loading"
+        "export api long_prompts prepare train losses student unet_geometry geometry distributed "
+        "text_encoder text_tower loading"
     ),
     "eval": (
         "quickstart flickr30k_cn nouns translation pairs ablation demo report speed miniature generation "
@@ -116,7 +117,7 @@ def test_a_public_name_has_one_meaning() -> None:
 def test_files_are_few_and_of_one_size() -> None:
     lines = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in MODULES.items()}
     markers = {module for module, path in MODULES.items() if path.name == "__init__.py"}
-    assert 145 <= len(lines.keys() - {module for module in markers if lines[module] < 5}) <= 165
+    assert 145 <= len(lines.keys() - {module for module in markers if lines[module] < 5}) <= 170
     assert [module for module, count in lines.items() if count > 260] == []
     short = [module for module, count in lines.items() if count < 40 and module not in markers]
     assert len(short) < 10, short

@@ -6,6 +6,7 @@ import io
 import re
 import runpy
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from distill.export.folder import export
 from distill.losses.base import LossInput
 from distill.text_tower import EncoderOutput
 from eval.datasets.benchmark import BENCHMARKS
+from tests.distill.tiny_xl import write_xl
 from tests.eval.random_pipeline import write_pipeline
 from tests.eval.tiny import WIDTH, text_half, tiny_clip, tiny_student_tokenizer
 
@@ -109,6 +111,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     index = faiss.IndexFlatIP(WIDTH)
     index.add(np.eye(WIDTH, dtype=np.float32))
     faiss.write_index(index, str(folder / "PICTURES.index"))
+    shutil.copytree(write_xl(folder).rename(folder / "SDXL_PIPELINE"), folder / "SDXL_STUDENT")
     return folder
 
 
@@ -136,9 +139,8 @@ def test_the_examples_of_architecture_work(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", python_blocks())
 def test_the_python_of_the_pages_runs(code: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(made)
-    kind: Any = StableDiffusionPipeline
-    whole = kind.__call__
-    monkeypatch.setattr(
-        kind, "__call__", lambda self, *texts, **more: whole(self, *texts, num_inference_steps=1, **more)
-    )
+    kind: Any
+    for kind in (StableDiffusionPipeline, StableDiffusionXLPipeline):
+        call = functools.partialmethod(kind.__call__, num_inference_steps=1)
+        monkeypatch.setattr(kind, "__call__", call)
     exec(code, {})

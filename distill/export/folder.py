@@ -28,8 +28,10 @@ from data.files import atomic_folder, check_out, read_json
 from distill.loading import is_clip_bpe
 from distill.text_tower import StateLayer
 
-_EXPORT_MARKERS = ("text_encoder/config.json", "states.safetensors")
-"""Files of an export beside its config.json, which a pipeline has not; the second is of an `xlmr` student."""
+_EXPORT_MARKERS = ({"config.json", "text_encoder/config.json"}, {"config.json", "states.safetensors"})
+"""Files of an export, of which a pipeline has not all; the second are of an `xlmr` student."""
+PAIR_MARKERS = {"text_encoder/config.json", "text_encoder_2/config.json", "golden/prompts.json"}
+"""Files of the export of SDXL's two encoders."""
 TOKENIZER_PROBES = (
     "",
     "a photo of a cat",
@@ -80,7 +82,7 @@ def check_output_folder(out: Path) -> None:
 
 
 def _is_export(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in _EXPORT_MARKERS)
+    return any(all((folder / name).is_file() for name in names) for names in (*_EXPORT_MARKERS, PAIR_MARKERS))
 
 
 def checked_clip_config(model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> CLIPTextConfig:
@@ -124,12 +126,17 @@ def write_folder(
         if name == "text_encoder":
             saved_config.num_hidden_layers = num_layers
             tensors = {key: weight for key, weight in weights.items() if not key.startswith(root_only)}
-        saved_config.architectures = [model_class.__name__]
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / name / "model.safetensors", {"format": "pt"})
-        saved_config.save_pretrained(folder / name)
+        write_model(tensors, saved_config, model_class, folder / name)
     for name in TOKENIZER_FOLDERS:
         write_tokenizer(tokenizer, folder / name, config.max_position_embeddings)
+
+
+def write_model(tensors: dict[str, torch.Tensor], config: CLIPTextConfig, model_class: Any, folder: Path) -> None:  # noqa: ANN401
+    """Weights and config of a model of `model_class`."""
+    config.architectures = [model_class.__name__]
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config.save_pretrained(folder)
 
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, max_length: int) -> None:
@@ -149,25 +156,36 @@ def verify_folder(folder: Path, model: CLIPTextModelWithProjection, tokenizer: P
     """Load what was written as a user would; any difference from the trained student raises RuntimeError."""
     disable_progress_bar()  # type: ignore[no-untyped-call]  # else a bar for each of the two loads
     for name, model_class in MODEL_CLASSES.items():
-        loaded, info = model_class.from_pretrained(folder / name, output_loading_info=True)
-        bad_keys = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
-        if bad_keys:
-            raise RuntimeError(f"{folder / name}: loads with {len(bad_keys)} keys amiss, {bad_keys[0]} first")
-        if loaded.config.eos_token_id != tokenizer.eos_token_id:
-            raise RuntimeError(
-                f"{folder / name}: eos_token_id {loaded.config.eos_token_id}, not {tokenizer.eos_token_id}"
-            )
-        _verify_weights(folder / name, model.state_dict(), loaded.state_dict())
+        verify_model(folder / name, model_class, model, tokenizer)
     for name in TOKENIZER_FOLDERS:
-        probes = [*TOKENIZER_PROBES, MIXED_SCRIPT_PROBE]
-        _verify_tokenizer(
-            f"the tokenizer in {folder / name}", AutoTokenizer.from_pretrained(folder / name), tokenizer, probes
-        )
+        verify_tokenizer(folder / name, tokenizer)
     if is_clip_bpe(tokenizer):
         clip_tokenizer = CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
         _verify_tokenizer(
             f"{folder}: the tokenizer of vocab.json and merges.txt", clip_tokenizer, tokenizer, TOKENIZER_PROBES
         )
+
+
+def verify_model(
+    folder: Path,
+    model_class: Any,  # noqa: ANN401
+    model: CLIPTextModelWithProjection,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Load a model as a user would; any difference from the trained one raises RuntimeError."""
+    loaded, info = model_class.from_pretrained(folder, output_loading_info=True)
+    bad_keys = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
+    if bad_keys:
+        raise RuntimeError(f"{folder}: loads with {len(bad_keys)} keys amiss, {bad_keys[0]} first")
+    if loaded.config.eos_token_id != tokenizer.eos_token_id:
+        raise RuntimeError(f"{folder}: eos_token_id {loaded.config.eos_token_id}, not {tokenizer.eos_token_id}")
+    _verify_weights(folder, model.state_dict(), loaded.state_dict())
+
+
+def verify_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Load a tokenizer as a user would; any difference from the trained one raises RuntimeError."""
+    probes = [*TOKENIZER_PROBES, MIXED_SCRIPT_PROBE]
+    _verify_tokenizer(f"the tokenizer in {folder}", AutoTokenizer.from_pretrained(folder), tokenizer, probes)
 
 
 def _verify_weights(folder: Path, trained: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor]) -> None:

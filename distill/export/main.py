@@ -11,7 +11,8 @@ from data.cli import UserError
 from distill.export import formats, onnx, search, web
 from distill.export.folder import Writer, check_output_folder, export
 from distill.export.hub import UploadTarget, hub_token, upload
-from distill.export.model_card import CardInfo, card_writer, read_card_info
+from distill.export.model_card import CardInfo, card_writer, pair_card, read_card_info
+from distill.export.pair import export_pair, is_pair_run, open_pair
 from distill.export.pipeline import (
     PipelineSource,
     check_pipeline_fit,
@@ -58,6 +59,10 @@ class ExportOptions:
 
 def main(arguments: list[str] | None = None) -> None:
     """Export as the options say; see `--help`."""
+    args = _parser().parse_args(arguments)
+    if is_pair_run(args.run):
+        _export_pair(args)
+        return
     options = parse(arguments)
     if isinstance(options.run.student, XlmrStudent):
         formats.export_sentence_encoder(options.run.student, options.run.tokenizer, options.out)
@@ -75,17 +80,43 @@ def main(arguments: list[str] | None = None) -> None:
         print(upload(options.out, options.target))
 
 
+def _export_pair(args: Namespace) -> None:
+    """Both encoders of SDXL as the options say."""
+    check_output_folder(args.out)
+    pipeline = _pipeline_source(args)
+    target, parts = _upload_target(args), open_pair(args.run, args.step)
+    if args.results:
+        raise UserError("--results: the card of SDXL's two encoders has no table of benchmarks; leave it out")
+    if pipeline is not None:
+        check_pipeline_fit([part.run.student.state_width for part in parts], pipeline)
+    name = args.push_to_hub or args.name or args.out.absolute().name
+    card = pair_card(read_card_info(name, args.license, parts[0].run.config, ()), parts)
+    export_pair(parts, args.out, card)
+    print(f"{args.out}: text_encoder/ and text_encoder_2/ of {len(parts[0].tokenizer)} tokens each, checked")
+    if pipeline is not None:
+        write_pipeline(args.out, pipeline.folder, args.pipeline_out)
+        print(f"{args.pipeline_out}: {pipeline.name} with the students as its prompt encoders")
+    if target is not None:
+        print(upload(args.out, target))
+
+
+def _pipeline_source(args: Namespace) -> PipelineSource | None:
+    if (args.pipeline is None) != (args.pipeline_out is None):
+        raise UserError("--pipeline and --pipeline-out: give both or neither")
+    if args.pipeline is None:
+        return None
+    pipeline = resolve_pipeline(args.pipeline)
+    check_pipeline_out(args.pipeline_out, args.out, pipeline)
+    return pipeline
+
+
 def parse(arguments: list[str] | None) -> ExportOptions:
     """The options with all that they name opened; every mistake is a UserError before anything is written."""
     args = _parser().parse_args(arguments)
     if not args.run.is_dir():
         raise UserError(f"--run {args.run}: no such folder; train first with scripts/distill.py")
     check_output_folder(args.out)
-    if (args.pipeline is None) != (args.pipeline_out is None):
-        raise UserError("--pipeline and --pipeline-out: give both or neither")
-    pipeline = None if args.pipeline is None else resolve_pipeline(args.pipeline)
-    if pipeline is not None:
-        check_pipeline_out(args.pipeline_out, args.out, pipeline)
+    pipeline = _pipeline_source(args)
     target = _upload_target(args)
     writers = tuple(WRITERS[part]() for part in WRITERS if part in args.parts)  # in their order: web takes onnx/
     results = read_results(args.results)
@@ -97,7 +128,7 @@ def parse(arguments: list[str] | None) -> ExportOptions:
                 "leave these options out to get a sentence-transformers folder"
             )
     elif pipeline is not None:
-        check_pipeline_fit(run.student.state_width, pipeline)
+        check_pipeline_fit([run.student.state_width], pipeline)
     if "open_clip" in args.parts:
         writers = (*writers, search.open_clip_writer(run.config.teacher))
     name = args.push_to_hub or args.name or args.out.absolute().name
@@ -114,7 +145,7 @@ def _upload_target(args: Namespace) -> UploadTarget | None:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python scripts/export.py", exit_on_error=False, description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="folder of a training run")
+    parser.add_argument("--run", type=Path, required=True, help="folder of a training run, or of SDXL's l/ and g/")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the student to")
     parser.add_argument("--step", type=int | None, help="checkpoint to export; by default the newest")
     parser.add_argument(

@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
-from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 from typing_extensions import TypedDict
 
 from data.files import read_json, validated
 from distill.export.folder import Writer
+from distill.export.pair import PairPart
 from distill.export.results import (
     WEIGHTS_FILE,
     BenchmarkResult,
@@ -23,7 +24,7 @@ from distill.export.results import (
 )
 from distill.train.config import RunConfig
 
-TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+TEMPLATE, PAIR_TEMPLATE = (Path(__file__).with_name(name) for name in ("model_card.md.jinja", "pair_card.md.jinja"))
 CONTENTS = {
     "model.safetensors": "the encoder with its projection (CLIPTextModelWithProjection)",
     "text_encoder": "the encoder as a Stable Diffusion pipeline takes it, with `tokenizer/`",
@@ -106,16 +107,51 @@ def _write_card(
     (folder / "README.md").write_text(card.content, encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class CardPart:
+    """What the card of a pair says of one encoder."""
+
+    name: str
+    config: CLIPTextConfig
+    million_weights: float
+    num_tokens: int
+    padding: str
+    step: int
+    recipe: str
+
+
+def pair_card(info: CardInfo, parts: Sequence[PairPart]) -> str:
+    """The card of SDXL's two encoders; `info` is that of the first."""
+    described = [
+        CardPart(
+            part.name, part.model.config, sum(weight.numel() for weight in part.model.parameters()) / 1e6,
+            len(part.tokenizer), str(part.tokenizer.pad_token), part.run.step, _recipe(part.run.config),
+        )
+        for part in parts
+    ]  # fmt: skip
+    source = info.config.teacher.removesuffix("/text_encoder")
+    card = ModelCard.from_template(
+        metadata(info), template_path=str(PAIR_TEMPLATE), name=info.name, parts=described, report=info.report,
+        pipeline=source if _is_hub_id(source) else "PIPELINE",
+    )  # fmt: skip
+    content: str = card.content
+    return content
+
+
+def _is_hub_id(name: str) -> bool:
+    return name.count("/") == 1 and not Path(name).exists()
+
+
 def metadata(info: CardInfo) -> ModelCardData:
     """The Hub's metadata: languages, tags, licence, base model and the scores of the student as `model-index`."""
-    teacher = info.config.teacher
+    teacher = info.config.teacher.removesuffix("/text_encoder")
     return ModelCardData(
         language=["zh", "en"],
         license=info.license,
         library_name="transformers",
         pipeline_tag="feature-extraction",
         tags=["clip", "text-encoder", "stable-diffusion", "diffusers", "sentence-transformers", "chinese"],
-        base_model=teacher if teacher.count("/") == 1 and not Path(teacher).exists() else None,
+        base_model=teacher if _is_hub_id(teacher) else None,
         model_name=info.name,
         eval_results=model_index(info.results) or None,
     )

@@ -1,12 +1,14 @@
 """A copy of a Stable Diffusion pipeline with the student as its prompt encoder; everything else stays as it is.
 
-A student can serve pipelines of Stable Diffusion 1.x and 2.x, recognised by their small files.
+A student can serve pipelines of Stable Diffusion 1.x and 2.x, the pair of both encoders those of SDXL, recognised by
+their small files.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -20,10 +22,12 @@ from distill.export.folder import FAST_TOKENIZER_CLASS
 
 PIPELINE_FILES = ("*.json", "*.txt", "*.safetensors", "*.model", "*.md")
 REPLACED_PARTS = ("text_encoder", "tokenizer")
+REPLACED_PAIR = (*REPLACED_PARTS, "text_encoder_2", "tokenizer_2")
 UNSAFE_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx"}
 """Files that may hold a pickle, or another form of the weights."""
-_UNSUPPORTED = ("StableDiffusionXL", "StableDiffusion3", "Flux")
-"""How the class names of pipelines with several encoders begin."""
+_XL = "StableDiffusionXL"
+_UNSUPPORTED = ("StableDiffusion3", "Flux")
+"""How the class names of pipelines with several encoders begin: SDXL's, and those that no student serves."""
 Component = tuple[str | None, str | None]
 """Library and class, both null where the pipeline goes without."""
 
@@ -65,20 +69,21 @@ def check_pipeline_out(out: Path, student: Path, pipeline: PipelineSource) -> No
     check_out("--pipeline-out", out, lambda folder: (folder / "model_index.json").is_file())
 
 
-def check_pipeline_fit(hidden_size: int, pipeline: PipelineSource) -> None:
-    """Raise UserError unless a student with states of width `hidden_size` can stand in `pipeline`."""
+def check_pipeline_fit(widths: Sequence[int], pipeline: PipelineSource) -> None:
+    """Raise UserError unless encoders with states of `widths`, one or SDXL's two, can stand in `pipeline`."""
     key, path = f"--pipeline {pipeline.name}", pipeline.folder / "model_index.json"
     index = validated(read_json(path), PipelineIndex, str(path), "give the folder of a diffusers pipeline")
-    check_pipeline_class(index, key)
+    if num_encoders(index, key) != len(widths):
+        raise UserError(f"{key}: it has {num_encoders(index, key)} text encoders, the student {len(widths)}")
     if index.get("text_encoder", (None, None))[1] != "CLIPTextModel":
         raise UserError(f"{key}: its encoder is not a CLIPTextModel; the student cannot stand in for it")
     path = pipeline.folder / "unet" / "config.json"
     unet = validated(read_json(path), dict[str, object], str(path), "fetch the pipeline again")
-    check_unet_config(unet, key)
-    if unet.get("cross_attention_dim") != hidden_size:
+    check_unet_config(unet, key, len(widths))
+    if unet.get("cross_attention_dim") != sum(widths):
         raise UserError(
             f"{key}: its UNet reads states of width {unet.get('cross_attention_dim')}, the student's have "
-            f"{hidden_size}; distil from the encoder of this very pipeline"
+            f"{' + '.join(map(str, widths))}; distil from the encoder of this very pipeline"
         )
     for part in (pipeline.folder / "unet", pipeline.folder / "vae"):
         pickles = list(part.glob("*.bin"))
@@ -86,46 +91,45 @@ def check_pipeline_fit(hidden_size: int, pipeline: PipelineSource) -> None:
             raise UserError(f"{key}: {pickles[0].name} is a pickle, which may run code; save safetensors")
 
 
-def check_pipeline_class(index: Mapping[str, Any], key: str) -> None:
-    """Raise UserError where `index`, the content of model_index.json, is of SDXL or later; `key` heads the error."""
-    kind = str(index.get("_class_name"))
-    if kind.startswith(_UNSUPPORTED) or (index.get("text_encoder_2") or [None, None])[1] is not None:
-        _raise_unsupported(f"a {kind}", key)
+def num_encoders(index: Mapping[str, Any], key: str) -> int:
+    """The text encoders by a pipeline's model_index.json: 1, or SDXL's 2; for others UserError, headed by `key`."""
+    kind, second = str(index.get("_class_name")), (index.get("text_encoder_2") or [None, None])[1] is not None
+    if kind.startswith(_UNSUPPORTED) or second != kind.startswith(_XL):
+        raise UserError(f"{key}: a {kind} reads other encoders; give a pipeline of Stable Diffusion 1.x, 2.x or XL")
+    if second and (index.get("text_encoder") or [None, None])[1] is None:
+        raise UserError(f"{key}: it has no text_encoder (SDXL's refiner?); give the base pipeline, with both encoders")
+    return 1 + second
 
 
-def check_unet_config(config: Mapping[str, Any], key: str) -> None:
-    """Raise UserError where the UNet of `config` needs more than the states of one encoder, as SDXL's does."""
-    if config.get("addition_embed_type") is not None:
-        _raise_unsupported("its UNet", key)
-
-
-def _raise_unsupported(subject: str, key: str) -> None:
-    raise UserError(
-        f"{key}: {subject} has two encoders or more (SDXL, SD 3, FLUX); give one of Stable Diffusion 1.x or 2.x"
-    )
+def check_unet_config(config: Mapping[str, Any], key: str, encoders: int) -> None:
+    """Raise UserError where the UNet of `config` is not one for so many encoders."""
+    wanted = "text_time" if encoders == 2 else None
+    if config.get("addition_embed_type") != wanted:
+        raise UserError(f"{key}: its UNet reads {config.get('addition_embed_type')!r} beside states, not {wanted!r}")
 
 
 def write_pipeline(student: Path, pipeline: Path, out: Path) -> None:
     """Write a copy of the folder `pipeline` with the exported folder `student` inside to `out`, whole or not at all."""
+    parts = REPLACED_PAIR if (student / "text_encoder_2").is_dir() else REPLACED_PARTS
     with atomic_folder(out) as folder:
-        shutil.copytree(pipeline, folder, ignore=_ignored_files)
-        for part in REPLACED_PARTS:
+        shutil.copytree(pipeline, folder, ignore=partial(_ignored_files, parts))
+        for part in parts:
             shutil.copytree(student / part, folder / part)
-        _set_fast_tokenizer(folder / "model_index.json")
+        _set_fast_tokenizers(folder / "model_index.json", [part for part in parts if part.startswith("tokenizer")])
 
 
-def _ignored_files(folder: str, names: list[str]) -> list[str]:
+def _ignored_files(parts: Sequence[str], folder: str, names: list[str]) -> list[str]:
     """The replaced parts, and everything that may hold a pickle."""
     is_root = Path(folder).joinpath("model_index.json").exists()
     unsafe = [name for name in names if Path(name).suffix in UNSAFE_SUFFIXES]
-    return [*unsafe, *(name for name in names if name == ".git" or (is_root and name in REPLACED_PARTS))]
+    return [*unsafe, *(name for name in names if name == ".git" or (is_root and name in parts))]
 
 
-def _set_fast_tokenizer(path: Path) -> None:
-    """Name the tokenizer's class by which diffusers takes tokenizer.json as it stands.
+def _set_fast_tokenizers(path: Path, parts: Sequence[str]) -> None:
+    """Name the tokenizers' class by which diffusers takes tokenizer.json as it stands.
 
     `CLIPTokenizer` is, up to transformers 4, one in Python that stops after CLIP's own 48,894 merges, and from 5 on
     one that does not cut Chinese from Latin letters.
     """
-    index = {**read_json(path), "tokenizer": ["transformers", FAST_TOKENIZER_CLASS]}
+    index = {**read_json(path), **{part: ["transformers", FAST_TOKENIZER_CLASS] for part in parts}}
     path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

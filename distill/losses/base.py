@@ -23,6 +23,20 @@ class EmptyPromptStates:
 
 
 @dataclass(frozen=True)
+class FirstStates:
+    """States [batch, length, width] of SDXL's first encoder, of student and teacher on the texts of a `LossInput`."""
+
+    chinese: torch.Tensor
+    target: torch.Tensor
+    english: torch.Tensor
+    english_target: torch.Tensor
+
+    def of(self, language: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """The student's and the teacher's states for "zh" or "en"."""
+        return (self.chinese, self.target) if language == "zh" else (self.english, self.english_target)
+
+
+@dataclass(frozen=True)
 class LossInput:
     """Encoder outputs of one step.
 
@@ -40,6 +54,8 @@ class LossInput:
     """English token ids are the teacher's; otherwise positions compare on max-length steps alone."""
     empty: EmptyPromptStates | None = None
     geometry: Geometry | None = None
+    first: FirstStates | None = None
+    """On max-length steps, where a UNet reads these states in front of the student's."""
     translation_losses: LossTerms = field(default_factory=dict)
     """The decoder's cross-entropy by direction, such as `zh_from_en`."""
     progress: float = 0.0

@@ -26,7 +26,8 @@ class Readout:
 
     For every cross-attention of the UNet, K = h to_k^T and V = h to_v^T over all positions. The loss is the squared
     difference of the outputs for student and teacher over the teacher's squared norm times the share of it that differs
-    between prompts (most is the same for all), averaged over the cross-attentions.
+    between prompts (most is the same for all), averaged over the cross-attentions. Of SDXL's two encoders the first is
+    taught already: h is its state and the second's side by side.
     """
 
     chinese: float = 1.0
@@ -53,6 +54,9 @@ class Readout:
         terms = {}
         for language, (weight, student, teacher) in by_language(step, self.chinese, self.english).items():
             states = student.hidden_states, teacher.hidden_states
+            if step.first:
+                first = step.first.of(language)
+                states = torch.cat([first[0], states[0]], dim=2), torch.cat([first[1], states[1]], dim=2)
             errors, norms = readout_sums(layers, *states)
             terms[f"readout_{language}"] = weight * (errors / mean_over_ranks(norms) / step.geometry.shares).mean()
         return terms

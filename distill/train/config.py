@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from jsonargparse import ArgumentParser
 
-from data.cli import UserError, checked_config, load_yaml, merged, overridden
+from data.cli import Tree, UserError, checked_config, load_yaml, merged, overridden
 from data.loader.mixture import MixtureConfig
 from distill.distributed import Precision
 from distill.losses import LossesConfig
@@ -132,6 +132,9 @@ class RunConfig:
     """The teacher's states that a UNet reads: last (SD 1.x), penultimate_normed (SD 2.x), penultimate (SDXL)."""
     padding: str | None = None
     """The padding token of the UNet's pipeline ('!' in SD 2.x); null: the teacher tokenizer's."""
+    first_encoder: Path | None = None
+    """SDXL: the finished run of the first encoder, CLIP L, whose second this run teaches: its Chinese tokens are taken
+    over, and losses.readout sees the states of both side by side. `stages` sets it."""
     student: StudentConfig = field(default_factory=StudentConfig)
     losses: LossesConfig = field(default_factory=LossesConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -149,18 +152,31 @@ class ResolvedConfig:
 
     @property
     def yaml(self) -> str:
-        """The YAML that parses to it."""
-        return yaml.safe_dump(_plain(asdict(self.run)), sort_keys=False)
+        """The YAML that parses to it; a run of one encoder has no key of a first."""
+        tree = _plain(asdict(self.run))
+        if self.run.first_encoder is None:
+            del tree["first_encoder"]
+        return yaml.safe_dump(tree, sort_keys=False)
 
 
 def parse_config(arguments: Sequence[str] | None = None) -> ResolvedConfig:
     """Read `--config FILE.yaml` and dotted overrides, later ones first; UserError names the key that is wrong."""
-    tree = dict[str, Any]()
+    return resolved_config(read_options(arguments))
+
+
+def read_options(arguments: Sequence[str] | None = None) -> Tree:
+    """The keys of `--config FILE.yaml` and of dotted overrides, unchecked."""
+    tree = Tree()
     for option, value in _options(sys.argv[1:] if arguments is None else arguments):
         if option == "config":
             tree = merged(tree, load_yaml(Path(value), "--config"), RunConfig)
         else:
             tree = overridden(tree, option, value)
+    return tree
+
+
+def resolved_config(tree: Tree) -> ResolvedConfig:
+    """The run of a tree of keys; UserError names the key that is wrong."""
     return ResolvedConfig(_with_absolute_paths(checked_config(tree, RunConfig)))
 
 
@@ -180,7 +196,9 @@ def _with_absolute_paths(run: RunConfig) -> RunConfig:
         run = replace(run, teacher=str(teacher.absolute()))
     data = replace(run.data, corpus=_absolute(run.data.corpus), token_store=_absolute(run.data.token_store))
     losses = replace(run.losses, unet_geometry=_absolute(run.losses.unet_geometry))
-    return replace(run, data=data, losses=losses, out_dir=_absolute(run.out_dir))
+    return replace(
+        run, data=data, losses=losses, out_dir=_absolute(run.out_dir), first_encoder=_absolute(run.first_encoder)
+    )
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

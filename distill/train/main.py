@@ -17,8 +17,9 @@ from accelerate.utils import broadcast_object_list, set_seed
 
 from data.cli import UserError
 from data.files import file_lock
-from distill.train.config import ResolvedConfig, RunConfig, parse_config
+from distill.train.config import ResolvedConfig, RunConfig
 from distill.train.memory import memory_line
+from distill.train.pair import parse_runs
 from distill.train.run_folder import with_precision
 from distill.train.setup import PreparedRun, build_setup, prepare_run
 from distill.train.trainer import DivergedError, Trainer
@@ -27,19 +28,26 @@ _TOKENIZE_TIMEOUT = timedelta(days=1)  # the other ranks wait while the main pro
 
 
 def main() -> None:
-    """Train the run of `--config FILE.yaml`; the same command resumes it."""
+    """Train the run of `--config FILE.yaml`, or both of SDXL's encoders, one by one; the same command resumes it."""
     try:
-        resolved = parse_config()
-        for tracker in resolved.run.train.trackers:
+        runs = parse_runs()
+        for tracker in runs[0].run.train.trackers:
             if find_spec(tracker) is None:
                 raise UserError(f"train.trackers: {tracker} is not installed; pip install {tracker}, or leave it out")
     except UserError:
         if os.environ.get("LOCAL_RANK", "0") != "0":  # every process parses; one prints
             sys.exit(2)
         raise
-    accelerator = make_accelerator(resolved.run)
-    with ExitStack() as lock:
-        _run(resolved, accelerator, lock)
+    accelerator = make_accelerator(runs[0].run)
+    for resolved in runs:
+        with ExitStack() as lock:
+            if not _run(resolved, accelerator, lock):
+                break
+    else:
+        if accelerator.is_main_process:
+            folder = runs[0].run.out_dir if len(runs) == 1 else runs[0].run.out_dir.parent
+            print(f"next: python scripts/export.py --run {folder} --out STUDENT")
+    accelerator.end_training()
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
@@ -52,33 +60,33 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     )
 
 
-def _run(resolved: ResolvedConfig, accelerator: Accelerator, lock: ExitStack) -> None:
-    """Prepare on the main process, then train on all."""
+def _run(resolved: ResolvedConfig, accelerator: Accelerator, lock: ExitStack) -> bool:
+    """Prepare on the main process, then train on all; whether the run is at its end, or was stopped."""
     set_seed(resolved.run.train.seed)
     config, prepared = _prepare(resolved.run, accelerator, lock)
     if config.train.trackers:
         accelerator.init_trackers("yuqiao", config={"config": ResolvedConfig(config).yaml})
-    try:
-        setup = build_setup(config, accelerator, prepared.store, prepared.pretrained)
-        if accelerator.is_main_process and (expected := setup.expected_memory(config, accelerator.num_processes)):
-            print(memory_line(expected, config.train.tokens_at_once), flush=True)
-        progress = Trainer(setup, config.train, accelerator, config.out_dir).train()
-    except DivergedError as error:
-        raise UserError(str(error)) from error
-    except torch.OutOfMemoryError as error:
-        budget = config.train.tokens_at_once or "all"
-        raise UserError(
-            f"train.tokens_at_once: out of memory on {accelerator.device} with {budget} token positions at once; "
-            "set it to a smaller number, or train.recompute: true"
-        ) from error
-    finally:
-        accelerator.end_training()
+    with ExitStack() as failed:
+        failed.callback(accelerator.end_training)
+        try:
+            setup = build_setup(config, accelerator, prepared.store, prepared.pretrained)
+            if accelerator.is_main_process and (expected := setup.expected_memory(config, accelerator.num_processes)):
+                print(memory_line(expected, config.train.tokens_at_once), flush=True)
+            progress = Trainer(setup, config.train, accelerator, config.out_dir).train()
+        except DivergedError as error:
+            raise UserError(str(error)) from error
+        except torch.OutOfMemoryError as error:
+            budget = config.train.tokens_at_once or "all"
+            raise UserError(
+                f"train.tokens_at_once: out of memory on {accelerator.device} with {budget} token positions at once; "
+                "set it to a smaller number, or train.recompute: true"
+            ) from error
+        failed.pop_all()  # the next run goes on with the same processes
     if accelerator.is_main_process:
         print(f"{config.out_dir}: step {progress.step} of {config.train.steps}, {progress.pairs} pairs")
         if progress.step < config.train.steps:
             print(f"stopped and saved; the same command goes on from step {progress.step}")
-        else:
-            print(f"next: python scripts/export.py --run {config.out_dir} --out STUDENT")
+    return progress.step == config.train.steps
 
 
 def _prepare(run: RunConfig, accelerator: Accelerator, lock: ExitStack) -> tuple[RunConfig, PreparedRun]:

@@ -78,7 +78,22 @@ def loss_bytes(losses: LossesConfig, rows: int, english_rows: int, length: int, 
     return kept
 
 
-def expected_memory(shape: TowerShape, config: RunConfig, processes: int) -> dict[str, int]:
+@dataclass(frozen=True)
+class FirstShape:
+    """SDXL's first encoder beside the second: weights of its teacher and student, width, numbers of the geometry."""
+
+    weights: int
+    width: int
+    geometry: int
+
+    def num_bytes(self, positions: int) -> int:
+        """Bytes of all that is kept for a step of so many positions, of student and teacher each."""
+        return 4 * (self.weights + self.geometry + 2 * positions * self.width)
+
+
+def expected_memory(
+    shape: TowerShape, config: RunConfig, processes: int, first: FirstShape | None = None
+) -> dict[str, int]:
     """Bytes of a process by what they hold, and their sum as `peak`; `train.precision` is resolved."""
     train, losses = config.train, config.losses
     rows = train.batch_size // processes
@@ -101,6 +116,8 @@ def expected_memory(shape: TowerShape, config: RunConfig, processes: int) -> dic
         "activations": activations + kept + working if whole else max(activations, kept + working),
         "overhead": _OVERHEAD,
     }
+    if first:
+        held["first encoder and geometry"] = first.num_bytes(positions)
     return {**held, "peak": sum(held.values())}
 
 

@@ -27,6 +27,13 @@ from distill.train import checkpoint
 from distill.train.batch import BatchLoader, Teacher
 from distill.train.config import ResolvedConfig, RunConfig
 from distill.train.memory import expected_memory, tower_shape
+from distill.train.pair import (
+    FirstEncoder,
+    check_first_encoder,
+    check_geometry,
+    copy_tokenizer,
+    encoder_place,
+)
 from distill.train.run_folder import claim_run_dir
 from distill.train.task import EmptyPromptTarget, LossConstants, Task
 from distill.train.validation import validate
@@ -59,7 +66,7 @@ def validate_losses(config: RunConfig, width: int) -> None:
         heads = losses.translation.decoder.heads
         raise UserError(f"losses.translation.decoder.heads: {heads} heads do not divide the width {width}")
     if losses.unet_geometry is not None:
-        _check_geometry(losses, losses.unet_geometry, width)
+        check_geometry(config, losses.unet_geometry, width)
     if config.states == "penultimate":
         _check_norms(losses)
 
@@ -76,20 +83,6 @@ def _check_norms(losses: LossesConfig) -> None:
                 f"losses.{fix}: states: penultimate have no final norm, and no loss looks at the length of the "
                 f"{language} ones, which a UNet reads; add losses.{fix}: {{}}"
             )
-
-
-def _check_geometry(losses: LossesConfig, path: Path, width: int) -> None:
-    geometry = read_geometry(path, torch.device("cpu"))
-    if losses.readout and not geometry.layers:
-        raise UserError(
-            f"losses.readout: {path} holds the metric of one of two encoders, which are read together; "
-            "use losses.kv_metric"
-        )
-    if geometry.width != width:
-        raise UserError(
-            f"losses.unet_geometry: {path} reads states of width {geometry.width}, the teacher's have {width}; "
-            "take the UNet that belongs to this teacher"
-        )
 
 
 @dataclass(frozen=True)
@@ -110,12 +103,17 @@ def prepare_run(resolved: ResolvedConfig, processes: int, tokenise_processes: in
     check_corpus(config.data.corpus)
     teacher = config.load_teacher()
     validate_losses(config, teacher.width)
+    if config.first_encoder:
+        check_first_encoder(config.first_encoder, config, teacher)
     kind.check()
     claim_run_dir(config.out_dir, resolved)
     tokenizer_folder = config.out_dir / "tokenizer"
     if not tokenizer_folder.is_dir():
-        print(f"making the student's tokenizer on {config.data.corpus}", flush=True)
-        kind.build_tokenizer(teacher, config.data.corpus, tokenizer_folder)
+        if config.first_encoder:
+            copy_tokenizer(config.first_encoder, str(teacher.tokenizer.pad_token), tokenizer_folder)
+        else:
+            print(f"making the student's tokenizer on {config.data.corpus}", flush=True)
+            kind.build_tokenizer(teacher, config.data.corpus, tokenizer_folder)
     student_tokenizer = kind.load_tokenizer(tokenizer_folder, "out_dir").backend_tokenizer
     _report_fertility(config, student_tokenizer)
     store_root = config.data.token_store or config.out_dir / "tokens"
@@ -178,7 +176,8 @@ class TrainSetup:
         weights = [*student.parameters()]
         trained = sum(weight.numel() for weight in self.task.trainable().values())
         counts = self.teacher.num_weights, sum(weight.numel() for weight in weights), trained
-        return expected_memory(tower_shape(student.text.config, *counts), config, processes)
+        shape, first = tower_shape(student.text.config, *counts), self.task.first_shape()
+        return expected_memory(shape, config, processes, first)
 
 
 def build_setup(config: RunConfig, accelerator: Accelerator, store: Path, pretrained: Pretrained) -> TrainSetup:
@@ -199,6 +198,8 @@ def build_setup(config: RunConfig, accelerator: Accelerator, store: Path, pretra
     constants = build_loss_constants(config, teacher, pretrained.tokenizer, tokenizer, student)
     if precision == "bf16":
         teacher.convert_to_bf16()  # after the empty prompt, which is a target in float32
+        if constants.first:
+            constants.first.convert_to_bf16()
     teacher_vocabulary = vocabulary_of(pretrained.tokenizer, pretrained.max_length)
     tokens = TokenStore(store)
     loader = build_loader(config, accelerator, tokens, teacher_vocabulary, student.vocabulary)
@@ -236,6 +237,11 @@ def build_loss_constants(
     """Inputs of the losses that are the same in every step, on the teacher's device."""
     losses, device = config.losses, teacher.device
     geometry = read_geometry(losses.unet_geometry, device) if losses.unet_geometry else None
+    if geometry is not None and geometry.widths:
+        geometry = geometry.of_encoder(encoder_place(config, geometry, student.state_width))
+    first: FirstEncoder | None = None
+    if config.first_encoder and losses.readout:
+        first = FirstEncoder(config.first_encoder, tokenizer, device, config.train.tokens_at_once)
     empty: EmptyPromptTarget | None = None
     if losses.empty_prompt:
         ids, student_ids = (
@@ -243,7 +249,7 @@ def build_loss_constants(
         )
         empty = EmptyPromptTarget(student_ids, teacher(ids))
     launch_cost = 0 if device.type == "cpu" else GPU_LAUNCH_COST
-    return LossConstants(empty, geometry, config.student.kind.shares_english_tokens, launch_cost)
+    return LossConstants(empty, geometry, config.student.kind.shares_english_tokens, first, launch_cost)
 
 
 def _empty_prompt_ids(tokenizer: PreTrainedTokenizerFast, max_length: int) -> torch.Tensor:

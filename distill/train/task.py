@@ -20,6 +20,8 @@ from distill.student.base import StudentEncoder
 from distill.text_tower import EncoderOutput
 from distill.train.batch import Targets, TrainBatch
 from distill.train.checkpoint import DECODER, trainable
+from distill.train.memory import FirstShape
+from distill.train.pair import FirstEncoder
 from distill.train.passes import Passes, chunked, join_passes, split_rows
 
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -41,6 +43,8 @@ class LossConstants:
     geometry: Geometry | None = None
     aligned: bool = True
     """The student's English token ids are the teacher's."""
+    first: FirstEncoder | None = None
+    """SDXL's first encoder, where a loss looks at the states of both."""
     launch_cost: int = 0
     """What the kernel launches of a pass cost, in positions of a text; see `join_passes`."""
 
@@ -61,6 +65,14 @@ class Task(nn.Module):
         decoder = trainable(self.decoder) if self.decoder else {}
         return {**trainable(self.student), **{DECODER + name: weight for name, weight in decoder.items()}}
 
+    def first_shape(self) -> FirstShape | None:
+        """The sizes of SDXL's first encoder and of the geometry, where a loss looks at the states of both."""
+        first, geometry = self._constants.first, self._constants.geometry
+        if first is None or geometry is None:
+            return None
+        maps = sum(each.numel() for layer in geometry.layers for each in (layer.query, layer.key, layer.value))
+        return FirstShape(first.num_weights, first.width, maps)
+
     def passes(self, batch: TrainBatch) -> Passes:
         """What the student encodes in a step: Chinese, English, and the empty prompt where a loss compares it."""
         empty, vocabulary = self._constants.empty, self.student.vocabulary
@@ -77,7 +89,7 @@ class Task(nn.Module):
     ) -> LossTerms:
         """Named loss terms of the student's outputs for the texts of `passes`."""
         chinese, english, *empty_outputs = outputs
-        empty = self._constants.empty
+        empty, first = self._constants.empty, self._constants.first
         empty_states = EmptyPromptStates(empty_outputs[0], empty.target) if empty else None
         step = LossInput(
             chinese=chinese,
@@ -88,6 +100,7 @@ class Task(nn.Module):
             aligned=self._constants.aligned,
             empty=empty_states,
             geometry=self._constants.geometry,
+            first=first.states(batch) if first is not None and batch.padded_to_max else None,
             translation_losses=self._translation_losses(batch, chinese, english),
             progress=progress,
             draw=batch.draw,

@@ -9,16 +9,19 @@ import torch
 from numpy.typing import NDArray
 
 from data.cli import UserError
-from distill.api import TextEncoder, load_student, load_text_encoder
+from distill.api import TextEncoder, load_student
 from eval.generation.pipeline import (
     Pipeline,
     SamplingConfig,
     check_student_fit,
     decode_latents,
+    encode_text,
     load_pipeline,
+    load_prompt_encoder,
     pipeline_text_encoder,
     sample,
     seeded_noise,
+    unconditional_text,
 )
 from eval.pictures import PictureFeatures, Tick, folder_features, ignore, picture_paths
 from eval.retrieval.images import ImageTower, load_image_tower
@@ -47,12 +50,13 @@ class ImageGenerator:
     def generate(self, prompt: str, english: str, seed: int, sampling: SamplingConfig) -> ImagePair:
         """`english` under the teacher and `prompt` under the student, from the noise of `seed`."""
         start = seeded_noise(self.pipeline, [seed])
-        images, states = [], []
+        images, texts = [], []
         for text_encoder, text in ((self.teacher, english), (self.student, prompt)):
-            states.append(text_encoder.states([text]))
-            path = sample(self.pipeline, start, states[-1], text_encoder.states([""]), sampling)
+            texts.append(encode_text(text_encoder, [text]))
+            away = unconditional_text(self.pipeline, encode_text(text_encoder, [""]))
+            path = sample(self.pipeline, start, texts[-1], away, sampling)
             images.append(decode_latents(self.pipeline, path.latents[-1])[0])
-        cosine = torch.cosine_similarity(states[0], states[1], dim=-1)[0].tolist()
+        cosine = torch.cosine_similarity(texts[0].states, texts[1].states, dim=-1)[0].tolist()
         tokens = len(self.student.tokenizer(prompt, verbose=False).input_ids)
         return ImagePair(images[0], images[1], cosine, max(0, tokens - self.student.max_length))
 
@@ -81,7 +85,7 @@ def load_generator(
 ) -> ImageGenerator:
     """The pipeline `source` with both encoders; UserError for a student that does not fit its UNet."""
     pipeline = load_pipeline(source, device, dtype)
-    student_encoder = load_text_encoder(student, "--student", dtype, device)
+    student_encoder = load_prompt_encoder(student, "--student", dtype, device)
     check_student_fit(student_encoder, pipeline, (student, source))
     return ImageGenerator(pipeline, pipeline_text_encoder(pipeline), student_encoder)
 

@@ -19,13 +19,13 @@ from PIL import Image, ImageDraw
 
 from data.cli import UserError, command_line, commit, run_cli, versions
 from data.files import atomic_folder, check_out, hashes, write_json
-from distill.api import load_text_encoder
 from eval.generation.compare import GenerationComparison, GenerationSetup, Recognise, compare_generations, summarise
 from eval.generation.pipeline import (
     SamplingConfig,
     check_student_fit,
     images_at_once,
     load_pipeline,
+    load_prompt_encoder,
     pipeline_text_encoder,
 )
 from eval.generation.prompts import Prompt, read_prompts
@@ -42,7 +42,7 @@ class GenerationOptions:
     """The command line.
 
     Args:
-        pipeline: Stable Diffusion 1.x or 2.x: folder or Hub id.
+        pipeline: Stable Diffusion 1.x, 2.x or XL: folder or Hub id.
         student: Exported student: folder or Hub id.
         prompts: JSON lines with en, zh, maybe mixed and scene.
         out: Folder of result.json, grid.png and pictures/; an earlier result there is replaced.
@@ -89,7 +89,7 @@ def run_generation(arguments: list[str] | None = None) -> dict[str, Any]:
     recognise_images = _recognise_function(options.recogniser, prompts)
     device, dtype = resolve_device(options.device), torch_dtype(options.precision)
     pipeline = load_pipeline(options.pipeline, device, dtype)
-    student = load_text_encoder(options.student, "--student", dtype, device)
+    student = load_prompt_encoder(options.student, "--student", dtype, device)
     check_student_fit(student, pipeline, (options.student, options.pipeline))
     sampling = replace(options.drawing, batch=images_at_once(pipeline, options.drawing))
     setup = GenerationSetup(pipeline, pipeline_text_encoder(pipeline), student, sampling, recognise_images)

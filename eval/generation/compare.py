@@ -15,13 +15,16 @@ from eval.generation.pipeline import (
     Pipeline,
     SamplingConfig,
     Trajectory,
+    UnetText,
     decode_latents,
+    encode_text,
     images_at_once,
     make_solver,
     noise_seed,
     predict,
     sample,
     seeded_noise,
+    unconditional_text,
 )
 from eval.generation.prompts import Prompt
 from eval.generation.recogniser import RecognisedScene, SceneMatch, match_scene
@@ -48,10 +51,11 @@ class GenerationSetup:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """States [prompts, length, width], and the empty prompt's [1, length, width] of the same encoder."""
+    """Prompts, the empty prompt of the same encoder, and what guidance leads away from: the latter, or zeros."""
 
-    states: Tensor
-    empty: Tensor
+    text: UnetText
+    empty: UnetText
+    unconditional: UnetText
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,8 @@ def compare_generations(
         rows = [row for row, _ in batch]
         noise = seeded_noise(setup.pipeline, [noise_seed(row, seed) for row, seed in batch])
         trajectories = {
-            name: sample(setup.pipeline, noise, conditioning.states[rows], conditioning.empty, setup.sampling)
-            for name, conditioning in conditionings.items()
+            name: sample(setup.pipeline, noise, each.text.rows(rows), each.unconditional, setup.sampling)
+            for name, each in conditionings.items()
         }
         images = {name: decode_latents(setup.pipeline, path.latents[-1]) for name, path in trajectories.items()}
         measures = measure_scenes(setup.recognise, [prompts[row] for row in rows], images)
@@ -113,9 +117,13 @@ def make_conditionings(setup: GenerationSetup, prompts: Sequence[Prompt], floor:
     if floor:
         texts["teacher-zh"] = chinese
     encoders = {"teacher": setup.teacher, "student": setup.student}
-    empty = {side: encoder.states([""]) for side, encoder in encoders.items()}
+    empty = {side: encode_text(encoder, [""]) for side, encoder in encoders.items()}
+    away = {side: unconditional_text(setup.pipeline, text) for side, text in empty.items()}
     sides = {name: name.split("-")[0] for name in texts}
-    return {name: Conditioning(encoders[side].states(texts[name]), empty[side]) for name, side in sides.items()}
+    return {
+        name: Conditioning(encode_text(encoders[side], texts[name]), empty[side], away[side])
+        for name, side in sides.items()
+    }
 
 
 def measure_scenes(
@@ -167,19 +175,19 @@ def measure_predictions(
 ) -> Measures:
     """Prediction errors [n] on the teacher's path of prompts `rows`, and the empty prompts' own."""
     teacher = conditionings[TEACHER]
-    next_prompt = [(row + 1) % len(teacher.states) for row in rows]
-    states = {name: conditioning.states[rows] for name, conditioning in conditionings.items()}
+    next_prompt = [(row + 1) % len(teacher.text) for row in rows]
+    texts = {name: conditioning.text.rows(rows) for name, conditioning in conditionings.items()}
     empty = {TEACHER_EMPTY: teacher.empty, STUDENT_EMPTY: conditionings["student-zh"].empty}
-    probed = states | empty | {TEACHER_WRONG: teacher.states[next_prompt]}
+    probed = texts | empty | {TEACHER_WRONG: teacher.text.rows(next_prompt)}
     errors = prediction_errors(pipeline, path, probed, TEACHER, TEACHER_EMPTY, NUM_PROBE_STEPS)
-    empty_states = {TEACHER: states[TEACHER], **empty}
-    empty_errors = prediction_errors(pipeline, path, empty_states, TEACHER_EMPTY, TEACHER, NUM_PROBE_STEPS)
+    empty_texts = {TEACHER: texts[TEACHER], **empty}
+    empty_errors = prediction_errors(pipeline, path, empty_texts, TEACHER_EMPTY, TEACHER, NUM_PROBE_STEPS)
     return {"prediction_error": errors, "empty_prompt_error": {"student": empty_errors[STUDENT_EMPTY]}}
 
 
 @torch.no_grad()
 def prediction_errors(
-    pipeline: Pipeline, path: Trajectory, states: Mapping[str, Tensor], reference: str, unit: str, probes: int
+    pipeline: Pipeline, path: Trajectory, texts: Mapping[str, UnetText], reference: str, unit: str, probes: int
 ) -> dict[str, Values]:
     """Squared distance [n] of each conditioning's prediction from that of `reference`, on the latents of `path`.
 
@@ -187,13 +195,11 @@ def prediction_errors(
     path, averaged; the same for a UNet that predicts noise or velocity.
     """
     solver = make_solver(pipeline, len(path.times))
-    errors: dict[str, list[Values]] = {name: [] for name in states}
+    errors: dict[str, list[Values]] = {name: [] for name in texts}
     for step in np.linspace(0, len(path.times) - 1, probes).round().astype(int):
         time = path.times[step]
         latents = solver.scale_model_input(path.latents[step], time)
-        predicted = {
-            name: predict(pipeline, latents, time, state.expand(len(latents), -1, -1)) for name, state in states.items()
-        }
+        predicted = {name: predict(pipeline, latents, time, text.expand(len(latents))) for name, text in texts.items()}
         for name, prediction in predicted.items():
             error = prediction - predicted[reference]
             errors[name].append(squared_norm_ratio(error, predicted[unit] - predicted[reference]))

@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
-from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
+from torch import Tensor
+from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer, PreTrainedModel
 
 from data.cli import commit
 from data.files import write_json, write_text
@@ -20,8 +21,8 @@ from data.miniature.corpus import REGISTERS, TRAIN_SEED, caption_pair, sample_te
 from data.miniature.scene import sample_scenes
 from data.miniature.words import Wording
 from eval.generation.recogniser import Recogniser, load_recogniser
-from eval.miniature.dataset import SceneSet, english_captions, learn_tokenizer, rendered_images
-from eval.miniature.train_clip import clip_image_features, clip_text_features, recall_at_1, train_clip
+from eval.miniature.dataset import MAX_LENGTH, SceneSet, english_captions, learn_tokenizer, rendered_images
+from eval.miniature.train_clip import WIDTH, clip_image_features, clip_text_features, recall_at_1, train_clip
 from eval.miniature.train_images import (
     Autoencoder,
     encode_images,
@@ -30,7 +31,7 @@ from eval.miniature.train_images import (
     train_autoencoder,
     train_recogniser,
 )
-from eval.miniature.train_unet import cached_states, generation_scores, new_scheduler, train_unet
+from eval.miniature.train_unet import UnetPrompts, cached_states, generation_scores, new_scheduler, new_unet, train_unet
 from eval.miniature.training_loop import TrainingConfig, save_tensors
 
 CARD_TEMPLATE = """# The miniature's models
@@ -52,17 +53,21 @@ MODEL_DESCRIPTIONS = {
     "recogniser": "finds kinds, colours, sizes, counts, relations and background in 64x64 pictures",
     "clip": "CLIPModel + CLIPTokenizer: 77 slots, 4 layers, width 256; pictures of 64x64 in 8x8 patches",
     "pipeline": "StableDiffusionPipeline: AutoencoderTiny 8x down to 16 channels, UNet2DConditionModel, v-prediction",
+    "text_encoder_2": "of pipeline-xl/: CLIPTextModelWithProjection, width 320, taught by the image tower of clip/",
+    "pipeline-xl": "StableDiffusionXLPipeline: both text encoders; its denoiser goes on from that of pipeline/",
 }
 MIN_SCORES = {
     "recogniser": {"all_but_size": 0.98},
     "clip": {"t2i_r1.train": 0.85},
     "autoencoder": {"exact": 0.98},
     "pipeline": {"things": 0.85},
+    "text_encoder_2": {"t2i_r1.caption": 0.7},
+    "pipeline-xl": {"things": 0.85},
 }  # a model below them is not shipped
 
 
-def write_card(folder: Path, scores: Mapping[str, Mapping[str, float]], command: str, seed: int) -> None:
-    """Write `folder`/CARD.md: what the models are, how they were made, and their scores."""
+def write_card(path: Path, scores: Mapping[str, Mapping[str, float]], command: str, seed: int) -> None:
+    """Write the card at `path`: what the models are, how they were made, and their scores."""
     tables = []
     for name, model_scores in scores.items():
         bars = MIN_SCORES[name]
@@ -73,7 +78,7 @@ def write_card(folder: Path, scores: Mapping[str, Mapping[str, float]], command:
     text = CARD_TEMPLATE.format(
         command=command, seed=seed, commit=commit(), parts=parts, tables="\n\n".join(tables), **names
     )
-    write_text(text + "\n", folder / "CARD.md")
+    write_text(text + "\n", path)
 
 
 Scores = dict[str, float]
@@ -83,7 +88,7 @@ STAGES: tuple[BuildStage, ...] = get_args(BuildStage)
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """Stages, sizes and lengths of training."""
+    """Stages, sizes and lengths of training; the word --xl in front of all makes the miniature SDXL instead."""
 
     work: Path  # checkpoints, pictures and logs; the same command resumes from here
     out: Path  # the finished models
@@ -117,7 +122,7 @@ def build_models(config: BuildConfig) -> dict[str, Scores]:
     if "pipeline" in stages:
         scores["pipeline"] = make_pipeline(config, train, test, recogniser, autoencoder, towers)
     write_json(scores, config.out / "scores.json")
-    write_card(config.out, scores, " ".join(["python", *sys.argv]), config.seed)
+    write_card(config.out / "CARD.md", scores, " ".join(["python", *sys.argv]), config.seed)
     print(json.dumps(scores, indent=1))
     return scores
 
@@ -189,9 +194,18 @@ def make_pipeline(
 ) -> Scores:
     """Train the denoiser, write the pipeline, and score the pictures that it draws of unseen scenes."""
     texts = english_captions(train.scenes, config.seed + 10**9)
-    states = cached_states(towers.clip, towers.tokenizer, ["", *texts], config.work / "states.npy")
+
+    def encode(batch: list[str]) -> Tensor:
+        ids = towers.tokenizer(batch, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        states: Tensor = towers.clip.text_model(ids).last_hidden_state
+        return states
+
+    states = cached_states(encode, ["", *texts], (MAX_LENGTH, WIDTH), config.work / "states.npy")
     latents = encode_images(autoencoder, train.images)
-    unet, seconds = train_unet(latents, states, train, config.unet, config.seed, config.work / "unet")
+    torch.manual_seed(config.seed)
+    unet = new_unet()
+    prompts = UnetPrompts((states,))
+    seconds = train_unet(unet, latents, prompts, train, config.unet, config.seed, config.work / "unet")
     encoder = CLIPTextModel.from_pretrained(config.out / "clip", dtype=torch.float32)
     pipeline_class: Any = StableDiffusionPipeline
     pipeline = pipeline_class(
@@ -201,10 +215,20 @@ def make_pipeline(
     shares = generation_scores(pipeline, recogniser, test.scenes[: config.drawn], config.pictures)
     folder = config.out / "pipeline"
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
-    # In a config that says fp32, transformers loads the halves as fp32, as diffusers does with its own parts.
-    half = encoder.state_dict()
-    torch.nn.Module.to(encoder, dtype=torch.float32)
-    encoder.save_pretrained(folder / "text_encoder", state_dict=half)
+    save_half(encoder, folder / "text_encoder")
     for name in ("vocab.json", "merges.txt"):  # for loaders other than transformers 5
         shutil.copyfile(config.out / "clip" / name, folder / "tokenizer" / name)
+    weights = folder / "text_encoder" / "model.safetensors"
+    weights.unlink()  # they are in the whole CLIP
+    weights.symlink_to("../../clip/model.safetensors")
     return {"seconds": seconds, **shares}
+
+
+def save_half(encoder: PreTrainedModel, folder: Path) -> None:
+    """Write the half-precision weights of `encoder` in a config that says fp32.
+
+    transformers then loads them as fp32, as diffusers does with its own parts.
+    """
+    half = encoder.state_dict()
+    torch.nn.Module.to(encoder, dtype=torch.float32)
+    encoder.save_pretrained(folder, state_dict=half)

@@ -1,5 +1,9 @@
-"""Trains the miniature's CLIP on pictures and English captions, and measures its retrieval."""
+"""Trains the miniature's CLIP on pictures and English captions, and measures its retrieval.
 
+The miniature SDXL's second text tower is trained against its image tower, which stays as it is.
+"""
+
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+)
 
 from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene
 from eval.generation.recogniser import FIELDS, GRID, as_input
@@ -16,6 +27,8 @@ from eval.miniature.train_images import cell_losses
 from eval.miniature.training_loop import TrainingConfig, fit
 
 BATCH = 256
+SECOND_WIDTH = 320  # of the miniature SDXL's second tower and of its projection
+SECOND_LAYERS = 3
 WIDTH = 256  # of the text tower's states and of the shared space
 VISION_WIDTH = 160
 EDITIONS = 4  # captions of a scene
@@ -94,18 +107,24 @@ class ClipLearner(nn.Module):
             "code": 60 * F.binary_cross_entropy_with_logits(code, truth.flatten(1).float().repeat(2, 1)),
             "background": 0.3 * F.cross_entropy(self.background(both), backgrounds.repeat(2)),
             "cells": 0.3 * torch.stack(list(cell_terms.values())).sum(),
-            "nouns": self._nouns(states.last_hidden_state.float(), noun, kinds, truth),
+            "nouns": noun_loss(self.nouns, states.last_hidden_state.float(), noun, kinds, truth),
         }
 
-    def _nouns(self, states: Tensor, noun: Tensor, kinds: Tensor, truth: Tensor) -> Tensor:
-        """Kind, colour, size and number of a thing, from the state where its phrase ends."""
-        row, thing = (noun >= 0).nonzero(as_tuple=True)
-        kind, fields = kinds[row, thing], [len(COLOURS), len(SIZES), 4]
-        logits = torch.split(self.nouns(states[row, noun[row, thing].long()]), [len(KINDS), *fields], 1)
-        facts = torch.split(truth[row, kind].long(), [1, *fields, len(POSITION_NAMES)], 1)
-        targets = (kind, *(each.argmax(1) for each in facts[1:4]))
-        losses = [F.cross_entropy(found, target) for found, target in zip(logits, targets, strict=True)]
-        return 0.3 * (losses[0] + losses[1] + losses[2] + losses[3])
+
+def noun_loss(readout: nn.Module, states: Tensor, noun: Tensor, kinds: Tensor, truth: Tensor) -> Tensor:
+    """Kind, colour, size and number of a thing, from the state [n, length, d] where its phrase ends."""
+    row, thing = (noun >= 0).nonzero(as_tuple=True)
+    kind, fields = kinds[row, thing], [len(COLOURS), len(SIZES), 4]
+    logits = torch.split(readout(states[row, noun[row, thing].long()]), [len(KINDS), *fields], 1)
+    facts = torch.split(truth[row, kind].long(), [1, *fields, len(POSITION_NAMES)], 1)
+    targets = (kind, *(each.argmax(1) for each in facts[1:4]))
+    losses = [F.cross_entropy(found, target) for found, target in zip(logits, targets, strict=True)]
+    return 0.3 * (losses[0] + losses[1] + losses[2] + losses[3])
+
+
+def thing_kinds(scenes: list[Scene]) -> Tensor:
+    """[n, 3] indices into KINDS of the scenes' things, 0 where there is none."""
+    return torch.tensor([[KINDS.index(t.kind) for t in s.things] + [0] * (3 - len(s.things)) for s in scenes])
 
 
 def train_clip(
@@ -116,7 +135,7 @@ def train_clip(
     scenes, truth = data.scenes, scene_codes(data.scenes)
     learner = ClipLearner(new_clip(tokenizer))
     learner.clip.set_attn_implementation("eager")  # on a CPU in bf16 its backward pass takes half of sdpa's time
-    kinds = torch.tensor([[KINDS.index(t.kind) for t in s.things] + [0] * (3 - len(s.things)) for s in scenes])
+    kinds = thing_kinds(scenes)
 
     def losses(step: int) -> dict[str, Tensor]:
         rows = np.sort(batch_rows(len(scenes), BATCH, seed, step))
@@ -155,3 +174,68 @@ def clip_text_features(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[st
 def recall_at_1(queries: Tensor, gallery: Tensor, owner: Tensor) -> float:
     """The share of queries whose nearest row of the gallery is their owner."""
     return float((queries @ gallery.T).argmax(1).eq(owner).float().mean())
+
+
+def new_text_tower(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
+    """A stock text tower with projection, wider and with a layer less than the first CLIP's."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=SECOND_WIDTH, intermediate_size=2 * SECOND_WIDTH,
+        num_hidden_layers=SECOND_LAYERS, num_attention_heads=5, max_position_embeddings=77, hidden_act="gelu",
+        projection_dim=SECOND_WIDTH, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return CLIPTextModelWithProjection(config)
+
+
+class TextLearner(nn.Module):
+    """The text tower, and read-outs that are only for training; nouns are read from the states that a UNet reads."""
+
+    def __init__(self, tower: CLIPTextModelWithProjection) -> None:
+        """A linear map takes the image features into the tower's space."""
+        super().__init__()
+        self.tower = tower
+        self.image = nn.Linear(WIDTH, SECOND_WIDTH, bias=False)
+        self.scale = nn.Parameter(torch.tensor(2.66))
+        self.nouns = nn.Sequential(
+            nn.LayerNorm(SECOND_WIDTH), nn.Linear(SECOND_WIDTH, len(KINDS) + len(COLOURS) + len(SIZES) + 4)
+        )
+        self.code = nn.Linear(SECOND_WIDTH, len(KINDS) * NUM_FACTS)
+        self.background = nn.Linear(SECOND_WIDTH, len(BACKGROUNDS))
+
+    def losses(
+        self, images: Tensor, ids: Tensor, noun: Tensor, kinds: Tensor, truth: Tensor, backgrounds: Tensor
+    ) -> dict[str, Tensor]:
+        """All terms for a batch of image features [n, 256] with captions [n, length]."""
+        with torch.autocast("cpu", torch.bfloat16):
+            output = self.tower(ids, output_hidden_states=True)
+        text, states = output.text_embeds.float(), output.hidden_states[-2].float()
+        logits = self.scale.exp() * F.normalize(text) @ F.normalize(self.image(images)).T
+        labels = torch.arange(len(ids))
+        return {
+            "contrast": F.cross_entropy(logits, labels) / 2 + F.cross_entropy(logits.T, labels) / 2,
+            "code": 60 * F.binary_cross_entropy_with_logits(self.code(text), truth.flatten(1).float()),
+            "background": 0.3 * F.cross_entropy(self.background(text), backgrounds),
+            "nouns": noun_loss(self.nouns, states, noun, kinds, truth),
+        }
+
+
+def train_text_tower(
+    data: SceneSet, clip: CLIPModel, tokenizer: CLIPTokenizer, config: TrainingConfig, seed: int, folder: Path
+) -> tuple[TextLearner, float]:
+    """A tower trained on the scenes' captions and the image features of `clip`, with its read-outs; its CPU seconds."""
+    torch.manual_seed(seed + 1)
+    learner = TextLearner(new_text_tower(tokenizer))
+    learner.tower.set_attn_implementation("eager")  # as for the first CLIP
+    truth, kinds = scene_codes(data.scenes), thing_kinds(data.scenes)
+    images = cache(lambda: clip_image_features(clip, data.images))  # not needed where nothing is left to train
+
+    def losses(step: int) -> dict[str, Tensor]:
+        rows = np.sort(batch_rows(len(data.scenes), BATCH, seed, step))
+        edition = (step * BATCH // len(data.scenes) + step) % EDITIONS + 1
+        texts = english_captions(data.scenes, seed + 10**8 * edition, rows)
+        captions = tokenise_captions([data.scenes[row] for row in rows], texts, tokenizer)
+        ids = captions.ids[:, : int(captions.length.max())]
+        return learner.losses(images()[rows], ids, captions.noun, kinds[rows], truth[rows], data.backgrounds[rows])
+
+    seconds = fit("clip-2", learner, config, losses, folder)
+    return learner, seconds

@@ -1,5 +1,7 @@
 """Trains the denoiser on latents and text states of English prompts, one in ten empty, and scores what it draws."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
-from transformers import CLIPModel, CLIPTokenizer
 
 from data.miniature.corpus import TEST_CAPTION_SEED, caption_pair
 from data.miniature.scene import BACKGROUNDS, Scene
@@ -19,14 +20,16 @@ from eval.generation.pipeline import (
     Pipeline,
     SamplingConfig,
     decode_latents,
+    encode_text,
     images_at_once,
     noise_seed,
     pipeline_text_encoder,
     sample,
     seeded_noise,
+    unconditional_text,
 )
 from eval.generation.recogniser import FIELDS, Recogniser, SceneMatch, match_scene, match_shares, recognise
-from eval.miniature.dataset import MAX_LENGTH, SceneSet, batch_rows, cached_array
+from eval.miniature.dataset import SceneSet, batch_rows, cached_array
 from eval.miniature.train_clip import WIDTH
 from eval.miniature.train_images import LATENT_CHANNELS, cell_losses
 from eval.miniature.training_loop import TrainingConfig, fit
@@ -59,16 +62,44 @@ def new_scheduler() -> Scheduler:
     )  # fmt: skip
 
 
-def cached_states(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], path: Path) -> NDArray[np.float16]:
-    """[n, 77, 256] last hidden states, which the UNet attends to; read from `path` or computed into it."""
+@dataclass(frozen=True)
+class UnetPrompts:
+    """What a UNet reads of no prompt and of n prompts: states [1 + n, 77, width] of one encoder or of two side by side.
+
+    SDXL's also reads `pooled` [1 + n, width] and `time_ids` [6]; of half the prompts left out it reads zeros, which is
+    what its pipelines give it for no negative prompt.
+    """
+
+    states: tuple[NDArray[np.float16], ...]
+    pooled: NDArray[np.float16] | None = None
+    time_ids: tuple[int, ...] = ()
+
+    def take(self, rows: NDArray[np.intp], has_text: Tensor) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """States [rows, 77, width] of prompts, or of no prompt, and SDXL's other inputs."""
+        stored = np.where(has_text.numpy(), rows + 1, 0)
+        states = torch.cat([torch.from_numpy(each[stored].astype(np.float32)) for each in self.states], dim=2)
+        if self.pooled is None:
+            return states, None
+        kept = torch.from_numpy((stored > 0) | (rows % 2 == 0))[:, None]
+        pooled = torch.from_numpy(self.pooled[stored].astype(np.float32))
+        time_ids = torch.tensor(self.time_ids).expand(len(rows), -1)
+        return states * kept[:, :, None], {"text_embeds": pooled * kept, "time_ids": time_ids}
+
+
+EncodeTexts = Callable[[list[str]], Tensor]
+
+
+def cached_states(
+    encode: EncodeTexts, texts: list[str], shape: tuple[int, ...], path: Path
+) -> NDArray[np.float16]:  # fmt: skip
+    """encode(texts) [n, *shape]; read from `path` or computed into it."""
 
     @torch.no_grad()
-    def encode(rows: slice) -> NDArray[np.float32]:
-        ids = tokenizer(texts[rows], padding="max_length", truncation=True, return_tensors="pt").input_ids
-        states: NDArray[np.float32] = clip.text_model(ids).last_hidden_state.numpy()
+    def compute(rows: slice) -> NDArray[np.float32]:
+        states: NDArray[np.float32] = encode(texts[rows]).numpy()
         return states
 
-    return cached_array(path, np.float16, (len(texts), MAX_LENGTH, WIDTH), encode, batch=128)
+    return cached_array(path, np.float16, (len(texts), *shape), compute, batch=128)
 
 
 class UnetLearner(nn.Module):
@@ -91,41 +122,49 @@ class UnetLearner(nn.Module):
     def _keep(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         self._middle = output
 
-    def forward(self, noisy: Tensor, times: Tensor, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The velocity [n, 16, 8, 8], the cells [n, fields, 8, 8] and the background [n, 8]."""
-        velocity = self.unet(noisy.contiguous(memory_format=torch.channels_last), times, states).sample
-        return velocity.float(), self.cells(self._middle).float(), self.background(self._middle.mean((2, 3))).float()
+    def forward(self, noisy: Tensor, times: Tensor, states: Tensor, added: dict[str, Tensor] | None) -> "UnetOutput":
+        """The output for latents [n, 16, 8, 8] at times [n]."""
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        velocity = self.unet(noisy, times, states, added_cond_kwargs=added).sample
+        background = self.background(self._middle.mean((2, 3)))
+        return UnetOutput(velocity.float(), self.cells(self._middle).float(), background.float())
+
+
+@dataclass(frozen=True)
+class UnetOutput:
+    """The velocity [n, 16, 8, 8], and what the middle says of cells [n, fields, 8, 8] and background [n, 8]."""
+
+    velocity: Tensor
+    cells: Tensor
+    background: Tensor
 
 
 def train_unet(
-    latents: Tensor, all_states: NDArray[np.float16], data: SceneSet, config: TrainingConfig, seed: int, folder: Path
-) -> tuple[Unet, float]:
-    """A trained denoiser of latents [n, 16, 8, 8] under states [1 + n, 77, 256], of which the first are no prompt's."""
-    torch.manual_seed(seed)
-    unet = new_unet().to(memory_format=torch.channels_last)
+    unet: Unet, latents: Tensor, prompts: UnetPrompts, data: SceneSet, config: TrainingConfig, seed: int, folder: Path
+) -> float:
+    """Train a denoiser of latents [n, 16, 8, 8] under the n prompts, in place, and return its CPU seconds."""
+    unet.to(memory_format=torch.channels_last)
     unet.set_attn_processor(AttnProcessor())  # on a CPU in bf16 faster to train than the fused kind
     learner = UnetLearner(unet)
     alphas_cumprod = new_scheduler().alphas_cumprod
-    empty, states = torch.from_numpy(all_states[0].astype(np.float32)), all_states[1:]
 
     def losses(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed * 10**9 + step)
         rows = batch_rows(len(latents), BATCH, seed, step)
         stratified = torch.randperm(BATCH, generator=generator) + torch.rand(BATCH, generator=generator)
         times = (stratified * len(alphas_cumprod) / BATCH).long()
-        text_states = torch.from_numpy(states[rows].astype(np.float32))
         has_text = torch.rand(BATCH, generator=generator) >= EMPTY_SHARE
-        text_states = torch.where(has_text[:, None, None], text_states, empty)
+        states, added = prompts.take(rows, has_text)
         clean, noise = latents[rows], torch.randn(BATCH, *latents.shape[1:], generator=generator)
         share = alphas_cumprod[times][:, None, None, None]
         noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
         target_velocity = share.sqrt() * noise - (1 - share).sqrt() * clean
         with torch.autocast("cpu", torch.bfloat16):
-            velocity, cell_logits, background_logits = learner(noisy, times, text_states)
-        error = F.mse_loss(velocity, target_velocity, reduction="none").mean((1, 2, 3))
+            output: UnetOutput = learner(noisy, times, states, added)
+        error = F.mse_loss(output.velocity, target_velocity, reduction="none").mean((1, 2, 3))
         ratio = alphas_cumprod[times] / (1 - alphas_cumprod[times])
-        cell_terms = cell_losses(cell_logits[has_text], data.cells[rows][has_text])
-        background = F.cross_entropy(background_logits[has_text], data.backgrounds[rows][has_text])
+        cell_terms = cell_losses(output.cells[has_text], data.cells[rows][has_text])
+        background = F.cross_entropy(output.background[has_text], data.backgrounds[rows][has_text])
         return {
             "velocity": (error * ratio.clamp(max=GAMMA) / (ratio + 1)).mean() * 4,
             "cells": READOUT_WEIGHT * torch.stack(list(cell_terms.values())).sum(),
@@ -133,7 +172,8 @@ def train_unet(
         }
 
     seconds = fit("unet", learner, config, losses, folder)
-    return unet.to(memory_format=torch.contiguous_format), seconds  # the only form that safetensors writes
+    unet.to(memory_format=torch.contiguous_format)  # the only form that safetensors writes
+    return seconds
 
 
 def generation_scores(pipeline: Pipeline, recogniser: Recogniser, scenes: list[Scene], seeds: int) -> dict[str, float]:
@@ -143,7 +183,7 @@ def generation_scores(pipeline: Pipeline, recogniser: Recogniser, scenes: list[S
     prompts = [
         caption_pair(s, ("caption", "prompt")[i % 2], TEST_CAPTION_SEED + i, "train").en for i, s in enumerate(scenes)
     ]
-    states, empty = teacher.states(prompts), teacher.states([""])
+    text, empty = encode_text(teacher, prompts), unconditional_text(pipeline, encode_text(teacher, [""]))
     matches: list[SceneMatch] = []
     cases = [(row, seed) for seed in range(seeds) for row in range(len(scenes))]
     batch_size = images_at_once(pipeline, sampling)
@@ -151,6 +191,7 @@ def generation_scores(pipeline: Pipeline, recogniser: Recogniser, scenes: list[S
         batch = cases[start : start + batch_size]
         initial_noise = seeded_noise(pipeline, [noise_seed(row, seed) for row, seed in batch])
         rows = [row for row, _ in batch]
-        drawn = decode_latents(pipeline, sample(pipeline, initial_noise, states[rows], empty, sampling).latents[-1])
+        path = sample(pipeline, initial_noise, text.rows(rows), empty, sampling)
+        drawn = decode_latents(pipeline, path.latents[-1])
         matches += [match_scene(scenes[row], one) for row, one in zip(rows, recognise(recogniser, drawn), strict=True)]
     return match_shares(matches)

@@ -19,8 +19,8 @@ from transformers import CLIPTextModelWithProjection
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from data.cli import UserError, one_line
-from distill.api import length_sorted_batches
 from distill.loading import load_any_tokenizer, load_pretrained_model
+from distill.text_encoder import length_sorted_batches
 from eval.metrics import l2_normalise
 from eval.retrieval.options import Protocol, check_safetensors, normalise_caption
 

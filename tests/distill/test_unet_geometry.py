@@ -11,18 +11,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from data.cli import UserError
-from distill.geometry import attend, kv_quadratic_form, read_geometry, share_between
+from distill.geometry import GEOMETRY_PROMPTS, attend, kv_quadratic_form, read_geometry, share_between, single_prompts
 from distill.train.config import parse_config
 from distill.train.setup import validate_losses
 from distill.unet_geometry import (
-    GEOMETRY_PROMPTS,
-    check_single_encoder,
     collect_geometry,
     cross_attentions,
+    encoder_kind,
     load_scheduler,
     main,
     metric_of_columns,
-    teacher_states,
 )
 from tests.distill.tiny_clip import run_options, write_config
 
@@ -80,7 +78,7 @@ def test_reading_is_the_unets_own_attention(written: tuple[Any, Path], teacher: 
     """Our read-out, through to_out, is what diffusers' attention gives for the input that makes that query."""
     unet, path = written
     found = read_geometry(path, torch.device("cpu"))
-    states = teacher_states(str(teacher), "--teacher")
+    states = single_prompts(str(teacher)).states
     for layer in found.layers:
         module = cross_attentions(unet)[layer.name]
         pixels = torch.randn(1, 6, module.to_q.in_features, generator=torch.Generator().manual_seed(2))
@@ -94,7 +92,7 @@ def test_queries_are_those_of_guided_denoising(written: tuple[Any, Path], teache
     """Each stored query is one that the first cross-attention asks while DDIM denoises the prompts one by one."""
     unet, path = written
     found = read_geometry(path, torch.device("cpu"))
-    states, random, asked = teacher_states(str(teacher), "--teacher"), torch.Generator().manual_seed(0), []
+    states, random, asked = single_prompts(str(teacher)).states, torch.Generator().manual_seed(0), []
     first = cross_attentions(unet)[found.layers[0].name]
     hook = first.to_q.register_forward_hook(lambda _m, _i, query: asked.append(query.flatten(0, 1)))
     kind: Any = DDIMScheduler
@@ -116,9 +114,9 @@ def test_queries_are_those_of_guided_denoising(written: tuple[Any, Path], teache
     assert found.layers[0].query.shape == (5, 8)
     for query in found.layers[0].query:
         assert (everything - query).abs().sum(dim=1).min() < 1e-4
-    again = collect_geometry(unet, states, scheduler, 7.5, 5, seed=0)
+    again = collect_geometry(unet, single_prompts(str(teacher)), scheduler, 7.5, 5, seed=0)
     torch.testing.assert_close(again.layers[2].query, found.layers[2].query, atol=1e-6, rtol=1e-5)
-    other = collect_geometry(unet, states, scheduler, 7.5, 5, seed=1).layers[2].query
+    other = collect_geometry(unet, single_prompts(str(teacher)), scheduler, 7.5, 5, seed=1).layers[2].query
     assert not torch.allclose(other, found.layers[2].query, atol=1e-3)
 
 
@@ -126,7 +124,7 @@ def test_the_share_between_prompts(written: tuple[Any, Path], teacher: Path) -> 
     """By hand: 1 and 3 have the mean 2, the variance 2 and the mean square 5; of a file, its teacher's prompts."""
     assert share_between(torch.tensor([[1.0], [3.0]])) == pytest.approx(2 / 5)
     found = read_geometry(written[1], torch.device("cpu"))
-    states = teacher_states(str(teacher), "--teacher")
+    states = single_prompts(str(teacher)).states
     shares = [share_between(attend(layer, states)) for layer in found.layers]
     assert found.shares.tolist() == pytest.approx(shares, rel=1e-4)
     assert 0 < min(shares) < max(shares) < 1
@@ -165,11 +163,11 @@ def test_a_pipeline_brings_its_own_text_encoder(tmp_path: Path, teacher: Path) -
 def test_two_encoders_side_by_side(tmp_path: Path, teacher: Path) -> None:
     """Each has the metric of its own columns; a read-out of one of them there is not."""
     unet = _unet(48)
-    unet.register_to_config(addition_embed_type="text_time")
+    unet.register_to_config(addition_embed_type="image")
     unet.save_pretrained(tmp_path / "unet")
     common = ["--unet", str(tmp_path / "unet"), "--out", str(tmp_path / "g")]
-    with pytest.raises(UserError, match=r"needs more than a prompt's states \(text_time\).* give --columns"):
-        check_single_encoder(unet, "x")
+    with pytest.raises(UserError, match=r"needs more than a prompt's states \(image\).* give --columns"):
+        encoder_kind(unet, "x")
     for wrong in ("32:49", "5:5", "all"):
         with pytest.raises(UserError, match="give START:STOP within the width 48"):
             metric_of_columns(unet, wrong)

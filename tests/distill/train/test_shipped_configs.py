@@ -15,6 +15,7 @@ from data.loader.mixture import mixture_stages
 from distill.geometry import CrossAttention, Geometry
 from distill.train import checkpoint
 from distill.train.config import parse_config
+from distill.train.pair import parse_runs
 from distill.unet_geometry import write_geometry
 from eval.speed.measure import Shape, random_teacher
 from tests.conftest import REPOSITORY
@@ -53,7 +54,8 @@ def test_what_a_unet_reads(name: str, states: str, padding: str | None) -> None:
 
 def test_every_configuration_is_read() -> None:
     for path in (REPOSITORY / "configs").glob("*.yaml"):
-        assert parse_config(["--config", str(path)]).run.out_dir.parts
+        for resolved in parse_runs(["--config", str(path)]):
+            assert resolved.run.out_dir.parts
 
 
 def _unet_geometry(width: int, path: Path) -> Path:

@@ -1,25 +1,34 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from data.cli import UserError
 from data.miniature.scene import Scene, Thing, scene_json
 from distill.api import load_text_encoder
 from eval.generation.__main__ import run_generation
 from eval.generation.compare import LIMIT_DB, latent_distances, prediction_errors, psnr, squared_norm_ratio
-from eval.generation.pipeline import SamplingConfig, decode_latents, load_pipeline, sample, seeded_noise
+from eval.generation.pipeline import (
+    SamplingConfig,
+    UnetText,
+    decode_latents,
+    encode_text,
+    load_pipeline,
+    make_solver,
+    pipeline_text_encoder,
+    sample,
+    seeded_noise,
+    unconditional_text,
+)
 from eval.generation.pipeline import Trajectory as Trajectory
 from eval.generation.prompts import read_prompts
 from eval.generation.recogniser import Recogniser, load_recogniser
 from eval.metrics import mean_interval
+from tests.distill.tiny_xl import write_xl
 from tests.eval.random_pipeline import write_encoder, write_pipeline
 
 FAST = ["--drawing.steps", "3", "--seeds", "2", "--drawing.batch", "3"]
@@ -212,25 +221,26 @@ def test_a_recogniser_with_other_weights_is_refused(tmp_path: Path) -> None:
 def test_drawing_is_a_pure_function_of_seed_and_states(pipeline: Path) -> None:
     whole = load_pipeline(str(pipeline), torch.device("cpu"))
     student = load_text_encoder(str(pipeline), "--student")
-    states, empty = student.states(["the cat", "the dog"]), student.states([""])
+    text, empty = encode_text(student, ["the cat", "the dog"]), encode_text(student, [""])
     start = seeded_noise(whole, [5, 6])
     torch.testing.assert_close(start[1:], seeded_noise(whole, [6]))
     how = SamplingConfig(steps=4, guidance=3)
-    both, one = sample(whole, start, states, empty, how), sample(whole, start[1:], states[1:], empty, how)
+    second = text.rows([1])
+    both, one = sample(whole, start, text, empty, how), sample(whole, start[1:], second, empty, how)
     assert both.latents.shape == (5, 2, 4, 8, 8)
     torch.testing.assert_close(both.latents[:, 1:], one.latents, atol=1e-4, rtol=1e-4)
     assert decode_latents(whole, one.latents[-1]).shape == (1, 64, 64, 3)
-    free = sample(whole, start[1:], states[1:], empty, SamplingConfig(steps=4, guidance=1))
+    free = sample(whole, start[1:], second, empty, SamplingConfig(steps=4, guidance=1))
     assert (free.latents[-1] - one.latents[-1]).abs().max() > 1e-3
 
 
 def test_prediction_error_is_one_for_empty_and_zero_for_the_teacher(pipeline: Path) -> None:
     whole = load_pipeline(str(pipeline), torch.device("cpu"))
     teacher = load_text_encoder(str(pipeline), "--student")
-    states, empty = teacher.states(["the cat", "the dog"]), teacher.states([""])
-    path = sample(whole, seeded_noise(whole, [1, 2]), states, empty, SamplingConfig(steps=3))
-    half = (states + empty) / 2
-    found = prediction_errors(whole, path, {"t": states, "e": empty, "half": half}, "t", "e", probes=2)
+    text, empty = encode_text(teacher, ["the cat", "the dog"]), encode_text(teacher, [""])
+    path = sample(whole, seeded_noise(whole, [1, 2]), text, empty, SamplingConfig(steps=3))
+    half = UnetText((text.states + empty.states) / 2)
+    found = prediction_errors(whole, path, {"t": text, "e": empty, "half": half}, "t", "e", probes=2)
     np.testing.assert_allclose(found["t"], 0)
     np.testing.assert_allclose(found["e"], 1, rtol=1e-5)
     assert 0 < found["half"].max() < 1.5
@@ -250,33 +260,56 @@ def test_measures_by_hand() -> None:
     assert high == pytest.approx(0.55, abs=0.02)
 
 
-def test_a_pipeline_of_sdxl_is_refused_in_one_line(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
-    kinds: Any = diffusers
-    own = kinds.StableDiffusionPipeline.from_pretrained(pipeline, safety_checker=None)
-    unet = kinds.UNet2DConditionModel.from_config({
-        **own.unet.config, "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": 6 * 8 + 24,
-    })  # fmt: skip
-    second = CLIPTextModelWithProjection(CLIPTextConfig(**{**own.text_encoder.config.to_dict(), "projection_dim": 24}))
-    kinds.StableDiffusionXLPipeline(
-        vae=own.vae, unet=unet, scheduler=own.scheduler, text_encoder=own.text_encoder, tokenizer=own.tokenizer,
-        text_encoder_2=second, tokenizer_2=own.tokenizer,
-    ).save_pretrained(tmp_path / "xl")  # fmt: skip
-    out = tmp_path / "out"
-    words = ["--pipeline", str(tmp_path / "xl"), "--student", str(pipeline), "--prompts", str(prompts)]
-    said = r"--pipeline .*xl: {} has two encoders or more \(SDXL, SD 3, FLUX\); give one of Stable Diffusion 1"
-    for weights in (tmp_path / "xl").rglob("*.safetensors"):
+def test_an_sdxl_pipeline_is_drawn_with(prompts: Path, tmp_path: Path) -> None:
+    """Its own encoders as the student give the same pictures; states and pooled states are those of the pipeline."""
+    xl = write_xl(tmp_path)
+    words = ["--pipeline", str(xl), "--student", str(xl), "--prompts", str(prompts)]
+    found = run_generation([*words, *FAST, "--out", str(tmp_path / "out")])
+    assert found["psnr"]["student-en"]["mean"] == LIMIT_DB
+    assert found["prediction_error"]["student-en"]["mean"] == 0
+    assert found["empty_prompt_error"]["student"]["mean"] == 0
+    assert found["prediction_error"]["student-zh"]["mean"] > 0
+    whole = load_pipeline(str(xl), torch.device("cpu"))
+    text = encode_text(pipeline_text_encoder(whole), ["red! cat", ""])
+    states, _, pooled, _ = whole.encode_prompt(["red! cat", ""], device="cpu", do_classifier_free_guidance=False)
+    assert text.pooled is not None
+    torch.testing.assert_close(text.states, states)
+    torch.testing.assert_close(text.pooled, pooled)
+
+
+@torch.no_grad()
+def test_an_sdxl_picture_is_the_pipelines_own(tmp_path: Path) -> None:
+    """The latents of StableDiffusionXLPipeline from the same noise: pooled states, time ids, zeros as no prompt."""
+    xl = write_xl(tmp_path)
+    whole = load_pipeline(str(xl), torch.device("cpu"))
+    whole.scheduler = make_solver(whole, 3)
+    start = seeded_noise(whole, [5])
+    wanted = whole("red cat", latents=start, num_inference_steps=3, guidance_scale=4.0, output_type="latent").images
+    teacher = pipeline_text_encoder(whole)
+    away = unconditional_text(whole, encode_text(teacher, [""]))
+    assert whole.config.force_zeros_for_empty_prompt
+    path = sample(whole, start, encode_text(teacher, ["red cat"]), away, SamplingConfig(steps=3, guidance=4))
+    torch.testing.assert_close(path.latents[-1], wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_what_no_student_serves_is_refused_in_one_line(pipeline: Path, prompts: Path, tmp_path: Path) -> None:
+    xl, out = write_xl(tmp_path), tmp_path / "out"
+    words = ["--pipeline", str(xl), "--student", str(pipeline), "--prompts", str(prompts), "--out", str(out)]
+    with pytest.raises(UserError, match="one of the two has a text encoder and the other two"):
+        run_generation(words)
+    for weights in xl.rglob("*.safetensors"):
         weights.write_bytes(b"")  # it is known before any is read
-    with pytest.raises(UserError, match=said.format("a StableDiffusionXLPipeline")):
-        run_generation([*words, "--out", str(out)])
-    index = tmp_path / "xl" / "model_index.json"
-    told = json.loads(index.read_text(encoding="utf-8")) | {"_class_name": "Mine"}
-    index.write_text(json.dumps(told), encoding="utf-8")
-    with pytest.raises(UserError, match=said.format("a Mine")):
-        run_generation([*words, "--out", str(out)])
-    index.write_text(json.dumps(told | {"text_encoder_2": [None, None]}), encoding="utf-8")
-    with pytest.raises(UserError, match=said.format("its UNet")):
-        run_generation([*words, "--out", str(out)])
+    index = xl / "model_index.json"
+    told = json.loads(index.read_text(encoding="utf-8"))
+    for change, said in (
+        ({"_class_name": "Mine"}, "a Mine reads other encoders"),
+        ({"_class_name": "StableDiffusion3Pipeline"}, "a StableDiffusion3Pipeline reads other encoders"),
+        ({"text_encoder": [None, None]}, "it has no text_encoder"),
+        ({"_class_name": "Mine", "text_encoder_2": [None, None]}, "its UNet reads 'text_time' beside states"),
+    ):
+        index.write_text(json.dumps(told | change), encoding="utf-8")
+        with pytest.raises(UserError, match=f"--pipeline .*xl: {said}"):
+            run_generation(words)
     assert not out.exists()
 
 

@@ -1,0 +1,75 @@
+"""The miniature SDXL: what its denoiser starts from, what it is trained on, how its folder shares files."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from eval.miniature.build_xl import link_equal_files, new_xl_unet
+from eval.miniature.train_clip import SECOND_WIDTH, TextLearner, new_text_tower
+from eval.miniature.train_unet import UnetPrompts, new_unet
+from tests.distill.tiny_clip import teacher_tokenizer
+
+
+def test_the_denoiser_starts_as_the_first_one_on_mapped_states() -> None:
+    """K of states h is the first's K of h maps; pooled state and time ids add nothing yet."""
+    torch.manual_seed(0)
+    first, maps = new_unet(), torch.randn(256 + SECOND_WIDTH, 256) / 24
+    unet, states = new_xl_unet(first, maps), torch.randn(2, 5, 256 + SECOND_WIDTH)
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v"
+    torch.testing.assert_close(unet.get_submodule(name)(states), first.get_submodule(name)(states @ maps))
+    assert torch.equal(unet.conv_in.weight, first.conv_in.weight)
+    noisy, times = torch.randn(2, 16, 8, 8), torch.tensor([3, 700])
+    with torch.no_grad():
+        outputs = [
+            unet(noisy, times, states, added_cond_kwargs={
+                "text_embeds": torch.full((2, SECOND_WIDTH), value), "time_ids": torch.full((2, 6), 64),
+            }).sample
+            for value in (0.0, 9.0)
+        ]  # fmt: skip
+    assert torch.equal(*outputs)
+    assert not any("mid_block.attentions" in weight for weight in unet.state_dict())
+
+
+def test_what_is_read_of_prompts_left_out() -> None:
+    """Row 0 is the empty prompt's; of SDXL's prompts left out, every second is zeros, states and pooled state."""
+    first, second = (np.arange(5, dtype=np.float16)[:, None, None] + place for place in (10, 20))
+    rows, has_text = np.array([0, 1, 2, 3]), torch.tensor([True, False, False, True])
+    states, added = UnetPrompts((first,)).take(rows, has_text)
+    assert (states[:, 0, 0].tolist(), added) == ([11, 10, 10, 14], None)
+    pair = UnetPrompts((first, second), np.arange(5, dtype=np.float16)[:, None], (64, 64, 0, 0, 64, 64))
+    states, added = pair.take(rows, has_text)
+    assert added is not None
+    assert states[:, 0].tolist() == [[11, 21], [0, 0], [10, 20], [14, 24]]
+    assert added["text_embeds"].tolist() == [[1], [0], [0], [4]]
+    assert added["time_ids"].shape == (4, 6)
+
+
+def test_equal_files_become_links(tmp_path: Path) -> None:
+    for folder, text in (("first", "same"), ("second", "same"), ("second", "own")):
+        (tmp_path / folder / "vae").mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "vae" / f"{text}.txt").write_text(text)
+    (tmp_path / "first" / "vae" / "own.txt").write_text("other")
+    link_equal_files(tmp_path / "second", tmp_path / "first")
+    same, own = (tmp_path / "second" / "vae" / f"{name}.txt" for name in ("same", "own"))
+    assert (same.is_symlink(), own.is_symlink()) == (True, False)
+    assert str(same.readlink()) == "../../first/vae/same.txt"
+    assert (same.read_text(), own.read_text()) == ("same", "own")
+
+
+def test_every_weight_of_the_tower_learns() -> None:
+    """A step's terms reach every weight of the tower but the last layer's read-outs of nouns, which read before it."""
+    torch.manual_seed(0)
+    learner = TextLearner(new_text_tower(teacher_tokenizer()))
+    ids, noun = torch.randint(0, 500, (4, 9)), torch.tensor([[3, -1, -1]] * 4)
+    ids[:, -1] = 521  # end-of-text
+    kinds, truth = torch.zeros(4, 3, dtype=torch.long), torch.zeros(4, *learner_truth_shape(learner), dtype=torch.uint8)
+    terms = learner.losses(torch.randn(4, 256), ids, noun, kinds, truth, torch.zeros(4, dtype=torch.long))
+    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    assert [name for name, weight in learner.named_parameters() if weight.grad is None] == []
+
+
+def learner_truth_shape(learner: TextLearner) -> tuple[int, int]:
+    from data.miniature.scene import KINDS
+
+    return len(KINDS), learner.code.out_features // len(KINDS)
