@@ -1,7 +1,7 @@
 """Interfaces of a student: its kind (what a config names) and its encoder (what is trained)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,8 +11,8 @@ from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.files import atomic_folder
 from data.loader.batches import Vocabulary
+from data.loader.token_store import DomainTokens
 from distill import text_tower
-from distill.student.init_embeddings import Translations
 from distill.student.tokenizer import load_fast_tokenizer
 from distill.text_tower import EncoderOutput, Pretrained, StateLayer
 
@@ -130,9 +130,9 @@ class StudentKind(ABC):
 
     @abstractmethod
     def build(
-        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, translations: Translations, on_cpu: bool
+        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, pairs: Mapping[str, DomainTokens], on_cpu: bool
     ) -> StudentEncoder:
-        """The student at step 0; `translations` of words initialise embeddings, empty where a checkpoint follows."""
+        """The student at step 0; training `pairs` by domain initialise embeddings, empty where a checkpoint follows."""
 
     def build_tokenizer(self, teacher: Pretrained, corpus: Path, folder: Path) -> None:
         """Write the student's tokenizer as `folder`, atomically."""

@@ -1,6 +1,6 @@
 """The default student: the teacher's own transformer and tokenizer, plus rows for Chinese tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -12,22 +12,12 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from data.loader.batches import Vocabulary
+from data.loader.token_store import DomainTokens
 from distill.loading import load_clip_tokenizer
 from distill.student.base import ClipStudent, StudentKind, vocabulary_of
-from distill.student.chinese_bpe import (
-    FULLWIDTH_TOKENS,
-    WORD_END,
-    VocabularyConfig,
-    extend_tokenizer,
-    new_token_texts,
-)
-from distill.student.init_embeddings import (
-    Translations,
-    chinese_texts,
-    embeddings_from_translations,
-    is_word,
-    training_rows,
-)
+from distill.student.chinese_bpe import FULLWIDTH_TOKENS, WORD_END, VocabularyConfig, extend_tokenizer
+from distill.student.init_embeddings import chinese_texts, is_word, training_rows
+from distill.student.word_alignment import first_rows
 from distill.text_tower import Pretrained
 
 Freeze = Literal["none", "embeddings", "transformer"]
@@ -63,26 +53,15 @@ class ExtendedStudent(ClipStudent):
         self,
         teacher: Pretrained,
         vocabulary: Vocabulary,
-        num_tokens: int,
-        tied_ids: Mapping[int, int],
-        init_embeddings: Mapping[int, torch.Tensor],
+        embedding: SplitEmbedding,
+        tied_ids: Sequence[int],
         config: "ExtendedConfig",
         on_cpu: bool,
     ) -> None:
-        """Start as `teacher`; `tied_ids` (id -> id whose row it uses) and `init_embeddings` are keyed by token id."""
+        """Start as `teacher` with `embedding`, in which `tied_ids` use the rows of other ids."""
         super().__init__(teacher.copy_model(), teacher.state_layer, vocabulary, on_cpu)
-        old = self.text.text_model.embeddings.token_embedding.weight.detach()
-        owners = [token for token in range(len(old), num_tokens) if token not in tied_ids]
-        row_of_id = torch.arange(num_tokens)
-        row_of_id[owners] = torch.arange(len(old), len(old) + len(owners))
-        for token, owner in tied_ids.items():
-            row_of_id[token] = row_of_id[owner]
-        new = old.mean(dim=0).repeat(len(owners), 1)
-        for row, token in enumerate(owners):
-            if token in init_embeddings:
-                new[row] = init_embeddings[token]
-        self.text.text_model.embeddings.token_embedding = SplitEmbedding(old, new, row_of_id)
-        tied = torch.zeros(num_tokens, dtype=torch.bool)
+        self.text.text_model.embeddings.token_embedding = embedding
+        tied = torch.zeros(len(embedding.row_of_id), dtype=torch.bool)
         tied[list(tied_ids)] = True
         self.register_buffer("_tied_rows", tied, persistent=False)
         self._tied_rows: torch.Tensor
@@ -130,17 +109,25 @@ class ExtendedConfig(StudentKind):
         return load_clip_tokenizer(str(folder.absolute()), option)
 
     def build(
-        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, translations: Translations, on_cpu: bool
+        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, pairs: Mapping[str, DomainTokens], on_cpu: bool
     ) -> ExtendedStudent:
         """The extended student at step 0."""
-        num_old = teacher.model.config.vocab_size
-        embedding = teacher.model.text_model.embeddings.token_embedding.weight.detach()
-        rows = {}
-        if translations:
-            texts = new_token_texts(tokenizer, num_old)
-            rows = embeddings_from_translations(texts, translations, teacher.tokenizer, embedding)
-        vocabulary, tied_ids = vocabulary_of(tokenizer, teacher.max_length), tied_embeddings(tokenizer, num_old)
-        return ExtendedStudent(teacher, vocabulary, len(tokenizer), tied_ids, rows, self, on_cpu)
+        old = teacher.model.text_model.embeddings.token_embedding.weight.detach()
+        tied_ids = tied_embeddings(tokenizer, len(old))
+        row_of_id = _rows_of_ids(len(old), len(tokenizer), tied_ids)
+        new = first_rows(pairs, row_of_id.numpy(), old, start=len(old))
+        vocabulary, embedding = vocabulary_of(tokenizer, teacher.max_length), SplitEmbedding(old, new, row_of_id)
+        return ExtendedStudent(teacher, vocabulary, embedding, list(tied_ids), self, on_cpu)
+
+
+def _rows_of_ids(num_old: int, num_tokens: int, tied_ids: Mapping[int, int]) -> torch.Tensor:
+    """The row of each id, int64 [tokens]: the teacher's first, then one for each new id that uses no other's."""
+    row_of_id = torch.arange(num_tokens)
+    owners = [token for token in range(num_old, num_tokens) if token not in tied_ids]
+    row_of_id[owners] = torch.arange(num_old, num_old + len(owners))
+    for token, owner in tied_ids.items():
+        row_of_id[token] = row_of_id[owner]
+    return row_of_id
 
 
 def tied_embeddings(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, int]:

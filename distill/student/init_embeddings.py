@@ -1,4 +1,4 @@
-"""A corpus read for its vocabulary: dictionary rows, initial embeddings of new tokens, fertility of a tokenizer."""
+"""A corpus read for its vocabulary: dictionary rows, fertility of a tokenizer; embeddings of the same text."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,11 +12,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from distill.student.chinese_bpe import HAN_RUN, LONGEST_WORD
-from distill.student.tokenizer import normalization_map
 
-Translations = Mapping[str, list[str]]
-"""English translations by Chinese word."""
-_MAX_TRANSLATIONS = 4  # a word's first senses; later ones are rare and blur the mean
 _FERTILITY_ROWS = 2000  # a domain
 
 
@@ -38,47 +34,15 @@ def chinese_texts(rows: pa.dataset.Dataset, filter_: pc.Expression, share: float
         yield from texts.to_pylist()
 
 
-def read_dictionary(corpus: Path) -> dict[str, list[str]]:
-    """English translations of every Chinese word that is a pair by itself, in corpus order."""
-    entries = training_rows(corpus).to_table(columns=["en", "zh"], filter=is_word(1))
-    translations: dict[str, list[str]] = {}
-    for en, zh in zip(entries["en"].to_pylist(), entries["zh"].to_pylist(), strict=True):
-        translations.setdefault(zh.translate(normalization_map()), []).append(en)
-    return {word: english[:_MAX_TRANSLATIONS] for word, english in translations.items()}
-
-
-def embeddings_from_translations(
-    token_texts: Mapping[int, str],
-    translations: Translations,
-    teacher_tokenizer: PreTrainedTokenizerFast,
-    embedding: torch.Tensor,
+def rows_of_same_text(
+    texts: Mapping[int, str], teacher_tokenizer: PreTrainedTokenizerFast, embedding: torch.Tensor
 ) -> dict[int, torch.Tensor]:
-    """An initial row [width] for each new token: its translation's mean embedding, else the mean over its characters.
+    """The mean of the teacher's rows [width] of each text, by its key; texts without a token are left out.
 
-    `token_texts` maps token ids to texts, `embedding` [vocabulary, width] is the teacher's. Tokens without any
-    translated part are left out.
+    `embedding` [vocabulary, width] is the teacher's.
     """
-    words = sorted({part for text in token_texts.values() for part in (text, *text)} & translations.keys())
-    texts = [translation for word in words for translation in translations[word]]
-    ids = teacher_tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    means = np.array(
-        [embedding[row].mean(dim=0).numpy() if row else np.full(embedding.shape[1], np.nan) for row in ids]
-    )
-    by_word: dict[str, torch.Tensor] = {}
-    start = 0
-    for word in words:
-        stop = start + len(translations[word])
-        known = means[start:stop][~np.isnan(means[start:stop, 0])]
-        if len(known):
-            by_word[word] = torch.from_numpy(known.mean(axis=0))
-        start = stop
-    rows = {}
-    for token, text in token_texts.items():
-        if text in by_word:
-            rows[token] = by_word[text]
-        elif known_characters := [by_word[character] for character in text if character in by_word]:
-            rows[token] = torch.stack(known_characters).mean(dim=0)
-    return rows
+    ids = teacher_tokenizer([*texts.values()], add_special_tokens=False)["input_ids"] if texts else []
+    return {token: embedding[row].mean(dim=0) for token, row in zip(texts, ids, strict=True) if row}
 
 
 def fertility(corpus: Path, tokenizer: Tokenizer) -> Mapping[str, float]:

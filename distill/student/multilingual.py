@@ -2,19 +2,23 @@
 
 import copy
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
+import numpy as np
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
+from data.loader.token_store import DomainTokens
 from distill.student.base import ClipStudent, StudentKind, vocabulary_of
-from distill.student.init_embeddings import Translations, embeddings_from_translations
+from distill.student.init_embeddings import rows_of_same_text
 from distill.student.tokenizer import load_fast_tokenizer, token_texts
+from distill.student.word_alignment import first_rows
 from distill.text_tower import Pretrained
 
+_CHINESE = re.compile(r"[\u2e80-\u9fff]")
 _LAYER = re.compile(r"(?<=encoder\.layers\.)\d+")
 
 
@@ -27,7 +31,7 @@ class MultilingualConfig(StudentKind):
     layers: int | None = None
     """Layers, taken evenly from the teacher's; null: as many as it has."""
     first_rows: Literal["teacher", "random"] = "teacher"
-    """teacher: embeddings start at the teacher's of the same text, Chinese words at those of their glosses."""
+    """teacher: embeddings start at the teacher's of the same text, of Chinese words at those of aligned English."""
 
     def __post_init__(self) -> None:
         if self.layers is not None and self.layers < 1:
@@ -49,15 +53,18 @@ class MultilingualConfig(StudentKind):
         return tokenizer
 
     def build(
-        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, translations: Translations, on_cpu: bool
+        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, pairs: Mapping[str, DomainTokens], on_cpu: bool
     ) -> ClipStudent:
         """The student at step 0: every weight of the teacher's that fits, and initial rows for the vocabulary."""
-        model = init_multilingual(self, teacher, tokenizer, translations)
+        model = init_multilingual(self, teacher, tokenizer, pairs)
         return ClipStudent(model, teacher.state_layer, vocabulary_of(tokenizer, teacher.max_length), on_cpu)
 
 
 def init_multilingual(
-    config: MultilingualConfig, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, translations: Translations
+    config: MultilingualConfig,
+    teacher: Pretrained,
+    tokenizer: PreTrainedTokenizerFast,
+    pairs: Mapping[str, DomainTokens],
 ) -> CLIPTextModelWithProjection:
     """The tower at step 0."""
     shape = copy.deepcopy(teacher.model.config)
@@ -69,13 +76,11 @@ def init_multilingual(
     sources = teacher_layer_indices(teacher.model.config.num_hidden_layers, shape.num_hidden_layers)
     state = {name: weights[_LAYER.sub(lambda m: str(sources[int(m[0])]), name)] for name in model.state_dict()}
     old = teacher.model.text_model.embeddings.token_embedding.weight.detach()
-    new = old.mean(dim=0) + torch.randn(len(tokenizer), old.shape[1]) * old.std(dim=0)
+    new = first_rows(pairs if config.first_rows == "teacher" else {}, np.arange(len(tokenizer)), old, start=0)
     if config.first_rows == "teacher":
-        texts = token_texts(tokenizer)
-        # A piece without a translation that is not Chinese means what the teacher reads in its letters.
-        letters = {text: [text] for text in texts.values() if not any("\u2e80" <= c <= "\u9fff" for c in text)}
-        rows = embeddings_from_translations(texts, {**letters, **translations}, teacher.tokenizer, old)
-        for index, row in rows.items():
+        # A piece that is not Chinese means what the teacher reads in its letters.
+        texts = {i: text for i, text in token_texts(tokenizer).items() if not _CHINESE.search(text)}
+        for index, row in rows_of_same_text(texts, teacher.tokenizer, old).items():
             new[index] = row
     state["text_model.embeddings.token_embedding.weight"] = new
     model.load_state_dict(state)

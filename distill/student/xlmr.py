@@ -1,6 +1,6 @@
 """AltCLIP's and M-CLIP's student: a pre-trained multilingual encoder with a projection into the teacher's space."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +11,9 @@ from transformers import AutoModel, CLIPTextModelWithProjection, PreTrainedToken
 
 from data.cli import UserError
 from data.loader.batches import Vocabulary
+from data.loader.token_store import DomainTokens
 from distill.loading import load_pretrained_model
 from distill.student.base import StudentEncoder, StudentKind, vocabulary_of
-from distill.student.init_embeddings import Translations
 from distill.student.tokenizer import load_fast_tokenizer
 from distill.text_tower import EncoderOutput, Pretrained, text_mask
 
@@ -82,7 +82,7 @@ class XlmrConfig(StudentKind):
         return tokenizer
 
     def build(
-        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, translations: Translations, on_cpu: bool
+        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, pairs: Mapping[str, DomainTokens], on_cpu: bool
     ) -> XlmrStudent:
         """The pre-trained encoder under new projections."""
         vocabulary = vocabulary_of(tokenizer, teacher.max_length)

@@ -71,7 +71,8 @@ class TrainConfig:
     english_every: int = 4
     """The student encodes the English of every n-th pair."""
     lr: float = 4e-4
-    embedding_lr: float = 2e-3
+    embedding_lr: float = 5e-4
+    """Of the token embeddings: first rows of words are their translations, which a higher rate forgets."""
     warmup: int = 50
     final_lr: float = 0.01
     """Where the cosine ends, as a share of the peak."""

@@ -21,7 +21,7 @@ from distill.distributed import resolve_precision, use_fast_products
 from distill.geometry import read_geometry
 from distill.losses import Hidden, KvMetric, LossesConfig, Readout
 from distill.student.base import ClipStudent, StudentEncoder, vocabulary_of
-from distill.student.init_embeddings import fertility, read_dictionary
+from distill.student.init_embeddings import fertility
 from distill.text_tower import Pretrained
 from distill.train import checkpoint
 from distill.train.batch import BatchLoader, Teacher
@@ -185,8 +185,8 @@ def build_setup(config: RunConfig, accelerator: Accelerator, store: Path, pretra
     train, kind, device = config.train, config.student.kind, accelerator.device
     tokenizer = kind.load_tokenizer(config.out_dir / "tokenizer", "out_dir")
     resumed = bool(checkpoint.saved_steps(config.out_dir / "checkpoints"))
-    translations = {} if resumed else read_dictionary(config.data.corpus)
-    student = kind.build(pretrained, tokenizer, translations, device.type == "cpu").to(device)
+    tokens = TokenStore(store)
+    student = kind.build(pretrained, tokenizer, {} if resumed else tokens.train, device.type == "cpu").to(device)
     if train.recompute:
         student.enable_gradient_checkpointing()
     teacher = Teacher(pretrained, device)
@@ -201,7 +201,6 @@ def build_setup(config: RunConfig, accelerator: Accelerator, store: Path, pretra
         if constants.first:
             constants.first.convert_to_bf16()
     teacher_vocabulary = vocabulary_of(pretrained.tokenizer, pretrained.max_length)
-    tokens = TokenStore(store)
     loader = build_loader(config, accelerator, tokens, teacher_vocabulary, student.vocabulary)
     return TrainSetup(Task(student, config.losses, constants), teacher, loader, tokens.valid, teacher_vocabulary)
 

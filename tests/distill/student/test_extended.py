@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from distill import loading, text_tower
+from data.loader.token_store import DomainTokens, TokenStore
+from data.loader.tokenise import write_token_store
+from distill import text_tower
+from distill.loading import load_clip_tokenizer
 from distill.student.chinese_bpe import VocabularyConfig, spell
 from distill.student.extended import ExtendedConfig, ExtendedStudent, Freeze
-from distill.student.init_embeddings import embeddings_from_translations, read_dictionary
 from distill.text_tower import load_pretrained
 from distill.train import checkpoint
-from tests.distill.tiny_clip import SLOTS, teacher_model, teacher_tokenizer, write_shard
+from tests.distill.tiny_clip import SLOTS, teacher_model, teacher_tokenizer
 
 ENGLISH = ["a red cat on the grass", "", "naïve ❤️ 42!", "the dog, the dog"]
 CHINESE = ["草地上的一只红色的猫", "红色，蓝色。", "a 猫 and a 狗"]
@@ -24,22 +27,32 @@ def tokens(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
-def _student(teacher: Path, tokens: Path, corpus: Path | None = None, freeze: Freeze = "embeddings") -> ExtendedStudent:
-    senses = read_dictionary(corpus) if corpus else {}
-    words = loading.load_clip_tokenizer(str(tokens), "out_dir")
-    config = ExtendedConfig(VocabularyConfig(12, 1), freeze)
-    return config.build(load_pretrained(str(teacher)), words, senses, on_cpu=True)
+def _student(
+    teacher: Path,
+    tokens: Path,
+    corpus: Path | None = None,
+    store: Path = Path(),
+    freeze: Freeze = "embeddings",
+) -> ExtendedStudent:
+    pretrained, words = load_pretrained(str(teacher)), load_clip_tokenizer(str(tokens), "out_dir")
+    pairs = dict[str, DomainTokens]()
+    if corpus:
+        english, chinese = pretrained.tokenizer.backend_tokenizer, words.backend_tokenizer
+        pairs = TokenStore(write_token_store(corpus, store, english, chinese, SLOTS)).train
+    return ExtendedConfig(VocabularyConfig(12, 1), freeze).build(pretrained, words, pairs, on_cpu=True)
 
 
 def _ids(folder: Path, texts: list[str]) -> torch.Tensor:
-    words = loading.load_clip_tokenizer(str(folder), "teacher")
+    words = load_clip_tokenizer(str(folder), "teacher")
     ids: torch.Tensor = words(texts, padding="max_length", max_length=SLOTS, return_tensors="pt")["input_ids"]
     return ids
 
 
 @torch.no_grad()
-def test_at_step_0_english_is_bit_identical_to_the_teachers(teacher: Path, tokens: Path, corpus: Path) -> None:
-    student = _student(teacher, tokens, corpus)
+def test_at_step_0_english_is_bit_identical_to_the_teachers(
+    teacher: Path, tokens: Path, corpus: Path, tmp_path: Path
+) -> None:
+    student = _student(teacher, tokens, corpus, tmp_path)
     original = text_tower.optimize_for_device(text_tower.load_tower(str(teacher), "t"), True)
     ids = _ids(tokens, ENGLISH)
     assert torch.equal(ids, _ids(teacher, ENGLISH))
@@ -61,13 +74,13 @@ def test_the_fast_path_is_the_published_function(teacher: Path) -> None:
 
 
 @torch.no_grad()
-def test_stock_equals_the_student(teacher: Path, tokens: Path, corpus: Path, tmp_path: Path) -> None:
-    student = _student(teacher, tokens, corpus)
+def test_stock_equals_the_student(teacher: Path, tokens: Path, tmp_path: Path) -> None:
+    student = _student(teacher, tokens)
     student.embedding.new.normal_()
     student.to_clip().save_pretrained(tmp_path)
     stock = text_tower.load_tower(str(tmp_path), "student")
     assert stock.config.eos_token_id == len(teacher_tokenizer()) - 1
-    assert stock.config.vocab_size == len(loading.load_clip_tokenizer(str(tokens), "t")) > len(teacher_tokenizer())
+    assert stock.config.vocab_size == len(load_clip_tokenizer(str(tokens), "t")) > len(teacher_tokenizer())
     for texts in (ENGLISH, CHINESE):
         ids = _ids(tokens, texts)
         ours, theirs = student(ids), stock(input_ids=ids)
@@ -77,7 +90,7 @@ def test_stock_equals_the_student(teacher: Path, tokens: Path, corpus: Path, tmp
 
 @torch.no_grad()
 def test_twins_read_the_same(teacher: Path, tokens: Path) -> None:
-    student, ids = _student(teacher, tokens), loading.load_clip_tokenizer(str(tokens), "t").get_vocab()
+    student, ids = _student(teacher, tokens), load_clip_tokenizer(str(tokens), "t").get_vocab()
     student.embedding.new.normal_()
     table = student.output_table().detach()
     assert torch.equal(table[ids[spell("，")]], student.embedding.teacher[ids[","]])
@@ -128,39 +141,13 @@ def test_a_legacy_end_of_text_becomes_explicit(teacher: Path, tokens: Path, tmp_
         assert torch.allclose(student.to_clip()(input_ids=ids).text_embeds, student(ids).pooled, atol=1e-5)
 
 
-def test_gloss_rows_by_hand() -> None:
-    """A sense is the mean of its tokens, a word the mean of its senses, an unknown word that of its characters."""
-    words = teacher_tokenizer()
-    vocab = words.get_vocab()
-    table = torch.arange(len(vocab), dtype=torch.float32)[:, None].repeat(1, 3)
-    cat, dog, the, red = (float(vocab[piece]) for piece in ("cat</w>", "dog</w>", "the</w>", "red</w>"))
-    rows = embeddings_from_translations(
-        {900: "猫", 901: "狗", 902: "猫狗", 903: "龙", 904: "龙猫", 905: "红"},
-        {"猫": ["cat", "the cat"], "狗": ["dog"], "红": ["   ", "red"]},
-        words,
-        table,
-    )
-    meow = (cat + (the + cat) / 2) / 2
-    assert rows.keys() == {900, 901, 902, 904, 905}
-    assert rows[900].tolist() == [meow] * 3
-    assert rows[901].tolist() == [dog] * 3
-    assert rows[902].tolist() == pytest.approx([(meow + dog) / 2] * 3)
-    assert rows[904].tolist() == [meow] * 3
-    assert rows[905].tolist() == [red] * 3
-    assert embeddings_from_translations({900: "猫"}, {}, words, table) == {}
-
-
-def test_glosses_are_the_pairs_that_stand_alone(tmp_path: Path) -> None:
-    """The first four senses in the corpus's order; sentences, mixed text and long runs are none; 貓 is read as 猫."""
-    pairs = [("cat", "猫"), ("a cat", "猫咪"), ("moggy", "貓"), ("x", "一只猫。"), ("y", "猫cat"), ("z", "猫" * 9)]
-    more = [("three", "猫"), ("four", "猫"), ("five", "猫")]
-    write_shard(tmp_path / "train" / "part-00000.parquet", pairs + more, ["dictionary"] * 9)
-    assert read_dictionary(tmp_path) == {"猫": ["cat", "moggy", "three", "four"], "猫咪": ["a cat"]}
-
-
-def test_new_rows_start_at_their_gloss(teacher: Path, tokens: Path, corpus: Path) -> None:
-    student, ids = _student(teacher, tokens, corpus), loading.load_clip_tokenizer(str(tokens), "t").get_vocab()
+def test_new_rows_start_at_their_translations(teacher: Path, tokens: Path, corpus: Path, tmp_path: Path) -> None:
+    """The rows nearest to new ones are those of their translations; all have mean and spread of the teacher's."""
+    student, ids = _student(teacher, tokens, corpus, tmp_path), load_clip_tokenizer(str(tokens), "t").get_vocab()
+    old, new = student.embedding.teacher.detach(), student.embedding.new.detach()
     table = student.output_table().detach()
-    assert torch.allclose(table[ids[spell("猫")]], table[ids["cat</w>"]])
-    half = table[ids[spell("猫")[:2]]]
-    assert torch.allclose(half, student.embedding.teacher.mean(dim=0)), "no text of its own: the mean of all rows"
+    for word, english in (("猫", "cat</w>"), ("狗", "dog</w>")):
+        nearest = F.cosine_similarity(table[ids[spell(word)]] - old.mean(dim=0), old - old.mean(dim=0)).argmax()
+        assert nearest == ids[english], word
+    assert torch.allclose(new.std(dim=0), old.std(dim=0), rtol=0.5)
+    assert torch.equal(new, _student(teacher, tokens, corpus, tmp_path).embedding.new), "the same every time"
