@@ -42,7 +42,8 @@ def load_student(source: str | Path, device: str | torch.device = "cpu", key: st
 
 def is_pair(source: str | Path) -> bool:
     """Whether a folder or Hub id holds two text encoders, as SDXL's pipelines and their students do."""
-    return ModelSource(str(Path(source).expanduser()), "text_encoder_2").has("config.json")
+    folder = Path(source).expanduser()
+    return ModelSource(str(folder if folder.is_dir() else source), "text_encoder_2").has("config.json")
 
 
 Part = Literal["text_encoder", "text_encoder_2"]

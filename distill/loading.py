@@ -33,6 +33,8 @@ class ModelSource:
         """Whether `file` is there; for a Hub id it is downloaded."""
         if Path(self.name).is_dir():
             return (Path(self.name) / self.subfolder / file).is_file()
+        if self.name.startswith((".", "/", "~")):  # a path, and no Hub id: nothing to ask the Hub
+            return False
         try:
             return cached_file(self.name, file, subfolder=self.subfolder) is not None
         except OSError:

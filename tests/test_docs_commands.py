@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState, PartialState
 
 from tests.distill.export.hub_server import TOKEN, running
 from tests.distill.tiny_clip import captions, run_options
+from tests.distill.tiny_xl import write_xl
 from tests.eval.files import ENGLISH, IMAGES, KINDS, name, write_files
 from tests.eval.random_pipeline import write_pipeline
 from tests.eval.tiny import save_clip, save_translator
@@ -33,7 +34,7 @@ LOOKING = (
 )  # fmt: skip
 """In the order of what a command reads that another one wrote, as are those above."""
 PAGES = ("README.md", "corpus.md", "students.md", "losses.md", "evaluation.md", "recipe.md", "use.md")
-TOO_BIG = ("--num_processes", "configs/corpus/skyclip-150m.yaml")
+TOO_BIG = ("--num_processes", "configs/corpus/skyclip-150m.yaml", "configs/sdxl.yaml", "--pipeline SDXL_PIPELINE")
 
 
 def typed(modules: tuple[str, ...], onnx: bool) -> list[tuple[str, str]]:
@@ -99,6 +100,7 @@ def write_stand_ins(folder: Path) -> None:
     shutil.copytree("TEACHER", "CLIP")
     shutil.copytree("TEACHER", "openai/clip-vit-large-patch14")
     write_pipeline(folder).rename("PIPELINE")
+    write_xl(folder).rename("SDXL_PIPELINE")
     save_translator(folder / "MODEL")
     Path("LINES.txt").write_text("A cat.\n", encoding="utf-8")
     pairs = [*captions(), ("room 35, floor 72", "12号房间，98楼")]  # the last is refused for its numbers
