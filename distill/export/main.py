@@ -8,7 +8,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from data.cli import UserError
-from distill.export import formats, onnx, search, web
+from distill.export import formats, onnx, search
 from distill.export.folder import Writer, check_output_folder, export
 from distill.export.hub import UploadTarget, hub_token, upload
 from distill.export.model_card import CardInfo, card_writer, pair_card, read_card_info
@@ -37,7 +37,7 @@ WRITERS: dict[PartName, Callable[[], Writer]] = {
     "comfyui": lambda: formats.write_comfyui_node,
     "webui": lambda: formats.write_webui_extension,
     "onnx": lambda: _with_onnx(onnx.write_onnx),
-    "web": lambda: _with_onnx(web.write_web),
+    "web": lambda: _with_onnx(search.write_web),
     "immich": lambda: _with_onnx(search.write_immich),
     "sentence-transformers": lambda: formats.write_sentence_modules,
     "golden": lambda: formats.write_golden,

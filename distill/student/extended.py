@@ -15,8 +15,15 @@ from data.loader.batches import Vocabulary
 from data.loader.token_store import DomainTokens
 from distill.loading import load_clip_tokenizer
 from distill.student.base import ClipStudent, StudentKind, vocabulary_of
-from distill.student.chinese_bpe import FULLWIDTH_TOKENS, WORD_END, VocabularyConfig, extend_tokenizer
-from distill.student.init_embeddings import chinese_texts, is_word, training_rows
+from distill.student.chinese_bpe import (
+    FULLWIDTH_TOKENS,
+    WORD_END,
+    VocabularyConfig,
+    chinese_texts,
+    extend_tokenizer,
+    is_word,
+    training_rows,
+)
 from distill.student.word_alignment import first_rows
 from distill.text_tower import Pretrained
 

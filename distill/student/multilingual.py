@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
 from data.loader.token_store import DomainTokens
 from distill.student.base import ClipStudent, StudentKind, vocabulary_of
-from distill.student.init_embeddings import rows_of_same_text
 from distill.student.tokenizer import load_fast_tokenizer, token_texts
 from distill.student.word_alignment import first_rows
 from distill.text_tower import Pretrained
@@ -92,3 +92,14 @@ def teacher_layer_indices(num_teacher_layers: int, num_layers: int) -> list[int]
     if num_layers == 1:
         return [num_teacher_layers - 1]
     return [round(layer * (num_teacher_layers - 1) / (num_layers - 1)) for layer in range(num_layers)]
+
+
+def rows_of_same_text(
+    texts: Mapping[int, str], teacher_tokenizer: PreTrainedTokenizerFast, embedding: torch.Tensor
+) -> dict[int, torch.Tensor]:
+    """The mean of the teacher's rows [width] of each text, by its key; texts without a token are left out.
+
+    `embedding` [vocabulary, width] is the teacher's.
+    """
+    ids = teacher_tokenizer([*texts.values()], add_special_tokens=False)["input_ids"] if texts else []
+    return {token: embedding[row].mean(dim=0) for token, row in zip(texts, ids, strict=True) if row}

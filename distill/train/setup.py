@@ -21,7 +21,7 @@ from distill.distributed import resolve_precision, use_fast_products
 from distill.geometry import read_geometry
 from distill.losses import Hidden, KvMetric, LossesConfig, Readout
 from distill.student.base import ClipStudent, StudentEncoder, vocabulary_of
-from distill.student.init_embeddings import fertility
+from distill.student.chinese_bpe import fertility
 from distill.text_tower import Pretrained
 from distill.train import checkpoint
 from distill.train.batch import BatchLoader, Teacher

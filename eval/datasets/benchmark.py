@@ -1,5 +1,7 @@
 """A retrieval benchmark: image ids, captions by language and a reader of pictures, from any published layout."""
 
+import base64
+import binascii
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +14,6 @@ from numpy.typing import NDArray
 from data.cli import UserError
 from data.sources.benchmark_files import EXPECTED, benchmark_files, read_benchmark_rows
 from data.sources.benchmark_rows import BenchmarkRow
-from eval.datasets.chinese_clip import CAPTION_SUFFIXES, base64_image_reader, image_offsets, pictures_file
 from eval.datasets.hub import is_hub_id, read_hub
 
 ImageReader = Callable[[str], bytes]
@@ -211,5 +212,44 @@ def missing_images(source: str, fix: str) -> ImageReader:
 
     def read_image(image: str) -> bytes:
         raise UserError(f"image {image}: {source}; {fix}")
+
+    return read_image
+
+
+CAPTION_SUFFIXES = ("_texts.jsonl", "_queries.jsonl")
+
+
+def pictures_file(texts: Path) -> Path:
+    """The file of pictures that belongs to a file of captions."""
+    suffix = next(suffix for suffix in CAPTION_SUFFIXES if texts.name.endswith(suffix))
+    return texts.with_name(texts.name.removesuffix(suffix) + "_imgs.tsv")
+
+
+def image_offsets(pictures: Path) -> dict[str, int]:
+    """Byte offset of each picture's line, so that no more than one picture is in memory."""
+    offsets: dict[str, int] = {}
+    with pictures.open("rb") as file:
+        position = 0
+        for number, line in enumerate(file, 1):
+            image, tab, _ = line.partition(b"\t")
+            if not tab:
+                raise UserError(f"{pictures}:{number}: no tab; each line needs id<TAB>picture in base64")
+            offsets[image.decode("utf-8", errors="replace")] = position
+            position += len(line)
+    return offsets
+
+
+def base64_image_reader(pictures: Path, offsets: dict[str, int]) -> Callable[[str], bytes]:
+    """From an image id to the bytes of its picture; UserError for one that is not base64."""
+
+    def read_image(image: str) -> bytes:
+        with pictures.open("rb") as file:
+            file.seek(offsets[image])
+            code = file.readline().partition(b"\t")[2].strip()
+        try:
+            # Both alphabets occur: the authors' files are in the plain one, their own reader takes the other.
+            return base64.b64decode(code.translate(bytes.maketrans(b"-_", b"+/")), validate=True)
+        except binascii.Error as error:
+            raise UserError(f"{pictures}: image {image} is not base64 ({error}); is the file cut short?") from error
 
     return read_image

@@ -18,9 +18,9 @@ from distill.text_tower import StateLayer
 from eval.datasets.benchmark import RetrievalBenchmark
 from eval.metrics import BOOTSTRAP_SEED, CUTOFFS, DRAWS
 from eval.prompts.aligned import AlignedPrompt, read_aligned_prompts
-from eval.prompts.readout import UnetReadout
 from eval.prompts.scores import (
     Baseline,
+    UnetReadout,
     add_readout,
     group_scores,
     over_length,

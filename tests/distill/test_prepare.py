@@ -12,9 +12,8 @@ from tokenizers import Tokenizer
 from data.cli import UserError
 from data.loader import tokenise
 from distill import prepare
-from distill.student.chinese_bpe import VocabularyConfig
+from distill.student.chinese_bpe import VocabularyConfig, chinese_texts, training_rows
 from distill.student.extended import ExtendedConfig
-from distill.student.init_embeddings import chinese_texts, training_rows
 from distill.text_tower import load_pretrained
 from tests.distill.tiny_clip import run_options, write_config
 from tests.distill.train.test_training import _train, _weights

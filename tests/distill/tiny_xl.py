@@ -8,6 +8,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from tests.distill.tiny_clip import teacher_tokenizer
+from tests.eval.random_pipeline import read_more_of_the_text, tiny_autoencoder
 
 FIRST, SECOND = 16, 24  # widths of the states; the second has as wide a projection
 
@@ -41,15 +42,9 @@ def write_xl(folder: Path, seed: int = 0) -> Path:
             for weight in model.parameters():
                 if weight.ndim > 1:
                     weight.normal_(std=0.3)
-        for name, weight in unet.named_parameters():
-            if "attn2" in name and weight.ndim > 1:
-                weight.mul_(4)
-    vae = kinds.AutoencoderTiny(
-        encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
-        num_encoder_blocks=(0, 0, 0, 0), num_decoder_blocks=(0, 0, 0, 0),
-    )  # fmt: skip
     whole = kinds.StableDiffusionXLPipeline(
-        vae=vae, unet=unet, scheduler=kinds.DDIMScheduler(prediction_type="v_prediction"), text_encoder=first,
+        vae=tiny_autoencoder(), unet=read_more_of_the_text(unet),
+        scheduler=kinds.DDIMScheduler(prediction_type="v_prediction"), text_encoder=first,
         text_encoder_2=second, tokenizer=tokenizer, tokenizer_2=tokenizer_2, add_watermarker=False,
     )  # fmt: skip
     whole.save_pretrained(folder / "xl")

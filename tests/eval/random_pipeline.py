@@ -30,6 +30,24 @@ def write_encoder(folder: Path, width: int = WIDTH, seed: int = 0, slots: int = 
     return folder
 
 
+def read_more_of_the_text(unet: Any) -> Any:  # noqa: ANN401
+    """The same random UNet, whose output depends lively on the text."""
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if "attn2" in name and weight.ndim > 1:
+                weight.mul_(4)
+    return unet
+
+
+def tiny_autoencoder() -> Any:  # noqa: ANN401
+    """Random, for pictures of 64 pixels."""
+    kinds: Any = diffusers
+    return kinds.AutoencoderTiny(
+        encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
+        num_encoder_blocks=(0, 0, 0, 0), num_decoder_blocks=(0, 0, 0, 0),
+    )  # fmt: skip
+
+
 def write_pipeline(folder: Path) -> Path:
     """A random pipeline for 64-pixel pictures whose UNet depends lively on the text."""
     write_encoder(folder)
@@ -40,16 +58,9 @@ def write_pipeline(folder: Path) -> Path:
         attention_head_dim=2, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
-    with torch.no_grad():
-        for name, weight in unet.named_parameters():
-            if "attn2" in name and weight.ndim > 1:
-                weight.mul_(4)
-    vae = kinds.AutoencoderTiny(
-        encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
-        num_encoder_blocks=(0, 0, 0, 0), num_decoder_blocks=(0, 0, 0, 0),
-    )  # fmt: skip
     whole = kinds.StableDiffusionPipeline(
-        vae=vae, unet=unet, scheduler=kinds.DDIMScheduler(prediction_type="v_prediction"),
+        vae=tiny_autoencoder(), unet=read_more_of_the_text(unet),
+        scheduler=kinds.DDIMScheduler(prediction_type="v_prediction"),
         text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"), tokenizer=tiny_tokenizer(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip

@@ -5,7 +5,7 @@ checkpoint or the user interface is a stand-in: the settings, and the model arou
 transformers that Forge pins.
 """
 
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -21,12 +21,10 @@ def main(forge: str, extension: str, student: str) -> None:
     shared.opts = SimpleNamespace(emphasis="No norm", comma_padding_backtrack=20, CLIP_stop_at_last_layers=1)
     sys.modules["modules"], sys.modules["modules.shared"] = ModuleType("modules"), shared
 
-    import torch
     from backend.args import dynamic_args
     from backend.nn.clip import IntegratedCLIP
     from backend.patcher.clip import CLIP
     from backend.text_processing.classic_engine import ClassicTextProcessingEngine
-    from safetensors.torch import load_file
     from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
     dynamic_args["embedding_dir"] = None
@@ -42,32 +40,15 @@ def main(forge: str, extension: str, student: str) -> None:
         ),
         **{f"forge_objects{end}": SimpleNamespace(clip=clip) for end in ("", "_original", "_after_applying_lora")},
     )
-    spec = importlib.util.spec_from_file_location("yuqiao", extension)
-    assert spec is not None
-    assert spec.loader is not None
-    yuqiao = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(yuqiao)
-    yuqiao.plug_into_checkpoint(model, Path(student))
-
+    text_engine: Any = importlib.import_module("text_engine")  # the file beside this one
+    text_engine.plug_into_checkpoint(extension, model, student)
     engine = model.text_processing_engine
-    prompts = json.loads((Path(student) / "golden" / "prompts.json").read_text(encoding="utf-8"))
-    states = load_file(Path(student) / "golden" / "vectors.safetensors")["last_hidden_state"]
-    plain = [row for row, text in enumerate(prompts) if engine.process_texts([text])[1] <= 75 and "(" not in text]
-    with torch.inference_mode():
-        found = torch.cat([engine([prompts[row]]).float().cpu() for row in plain])
-    ends = [chunk.tokens for chunk in engine.process_texts(["一幅水墨，" * 20])[0][0]]
-    first = ends[0][: ends[0].index(tokenizer.eos_token_id)]
-    print(
-        json.dumps(
-            {
-                "prompts": len(plain),
-                "difference": float((found - states[plain]).abs().max()),
-                "chunks": len(ends),
-                "behind a comma": first[-1] == engine.comma_token,
-                "shared": model.forge_objects.clip is model.forge_objects_original.clip,
-                "patched": model.forge_objects.clip.cond_stage_model.clip_l is engine.text_encoder,
-            }
-        )
+    text_engine.print_comparison(
+        engine,
+        tokenizer,
+        student,
+        shared=model.forge_objects.clip is model.forge_objects_original.clip,
+        patched=model.forge_objects.clip.cond_stage_model.clip_l is engine.text_encoder,
     )
 
 

@@ -6,7 +6,6 @@ release of transformers that reForge pins.
 """
 
 import importlib
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -46,7 +45,6 @@ def main(reforge: str, extension: str, student: str) -> None:
 
     import torch
     from ldm_patched.modules.sd1_clip import SDClipModel
-    from safetensors.torch import load_file
     from transformers import PreTrainedTokenizerFast
 
     forge_clip: Any = importlib.import_module("modules_forge.forge_clip")
@@ -64,32 +62,15 @@ def main(reforge: str, extension: str, student: str) -> None:
         cond_stage_model=forge_clip.CLIP_SD_15_L(embedder, sd_hijack.model_hijack),
         forge_objects=SimpleNamespace(clip=clip),
     )
-    spec = importlib.util.spec_from_file_location("yuqiao", extension)
-    assert spec is not None
-    assert spec.loader is not None
-    yuqiao = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(yuqiao)
-    yuqiao.plug_into_checkpoint(model, Path(student))
-
+    text_engine: Any = importlib.import_module("text_engine")  # the file beside this one
+    text_engine.plug_into_checkpoint(extension, model, student)
     engine = model.cond_stage_model
-    prompts = json.loads((Path(student) / "golden" / "prompts.json").read_text(encoding="utf-8"))
-    states = load_file(Path(student) / "golden" / "vectors.safetensors")["last_hidden_state"]
-    plain = [row for row, text in enumerate(prompts) if engine.process_texts([text])[1] <= 75 and "(" not in text]
-    with torch.inference_mode():
-        found = torch.cat([engine([prompts[row]]).float().cpu() for row in plain])
-    ends = [chunk.tokens for chunk in engine.process_texts(["一幅水墨，" * 20])[0][0]]
-    first = ends[0][: ends[0].index(tokenizer.eos_token_id)]
-    print(
-        json.dumps(
-            {
-                "prompts": len(plain),
-                "difference": float((found - states[plain]).abs().max()),
-                "chunks": len(ends),
-                "behind a comma": first[-1] == engine.comma_token,
-                "shared": model.clip is engine and reloaded == [True],
-                "patched": holder.transformer is engine.wrapped.transformer,
-            }
-        )
+    text_engine.print_comparison(
+        engine,
+        tokenizer,
+        student,
+        shared=model.clip is engine and reloaded == [True],
+        patched=holder.transformer is engine.wrapped.transformer,
     )
 
 

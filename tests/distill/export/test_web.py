@@ -20,7 +20,7 @@ from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from distill.export.folder import export
 from distill.export.formats import GOLDEN_PROMPTS, write_golden
-from distill.export.web import javascript_rules, write_web
+from distill.export.search import javascript_rules, write_web
 from distill.student.tokenizer import normalization_map
 
 NODE_PACKAGES = os.environ.get("YUQIAO_NODE", "")

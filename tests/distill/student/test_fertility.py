@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from distill.student.init_embeddings import fertility
+from distill.student.chinese_bpe import fertility
 
 
 def _corpus(folder: Path, split: str, zh: list[str]) -> None:

@@ -88,6 +88,15 @@ def test_what_a_run_writes(whole: Path) -> None:
     assert kinds == {".yml", ".yaml", ".json", ".jsonl", ".safetensors", ".arrow"}
 
 
+def test_training_teaches_chinese(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty steps from first rows that are near already."""
+    tree = run_options(teacher, corpus, tmp_path / "run")
+    tree["train"] |= {"steps": 20, "eval_every": 20, "save_every": 20}
+    _train(write_config(tmp_path / "config.yaml", tree), monkeypatch)
+    logged = [line["pooled_zh"] for line in _records(tmp_path / "run") if "loss" in line]
+    assert logged[-1] < logged[0]
+
+
 def test_chinese_is_near_its_english_from_the_first_step(whole: Path) -> None:
     """First rows are those of the translations: six steps cannot show more than that it stays so."""
     distances = [line["pooled_zh"] for line in _records(whole) if "loss" in line]
