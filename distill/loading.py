@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import ModelCard, snapshot_download
 from tokenizers.models import BPE
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -68,6 +68,23 @@ def component_source(name: str, option: str, component: str) -> ModelSource:
         candidates = [ModelSource("/".join(repository), part.replace("text_encoder", component)) for part in inside]
         candidates = candidates or [ModelSource(resolved), ModelSource(resolved, component)]
     return next((source for source in candidates if source.has(marker)), ModelSource(resolved))
+
+
+def base_model(source: str, option: str) -> str:
+    """The base model that the card of a student names, `source` a folder or Hub id, or its encoder of SDXL's two.
+
+    `option` names what gives it where the card does not.
+    """
+    folder, _, part = source.rpartition("/")
+    name = folder if (is_part := part in ("text_encoder", "text_encoder_2")) else source
+    card = Path(name).expanduser() / "README.md"
+    try:
+        base = ModelCard.load(card if card.is_file() else name).data.base_model
+    except Exception as error:  # what the Hub, a file or its YAML raise
+        raise UserError(f"{option}: {source!r} has no card that names it ({one_line(error)}); give it") from error
+    if not isinstance(base, str):
+        raise UserError(f"{option}: the card of {source!r} names no base model; give the teacher it was taught from")
+    return f"{base}/{part}" if is_part else base
 
 
 def load_pretrained_model(

@@ -34,7 +34,10 @@ LOOKING = (
 )  # fmt: skip
 """In the order of what a command reads that another one wrote, as are those above."""
 PAGES = ("README.md", "corpus.md", "students.md", "losses.md", "evaluation.md", "recipe.md", "use.md")
-TOO_BIG = ("--num_processes", "configs/corpus/skyclip-150m.yaml", "configs/sdxl.yaml", "--pipeline SDXL_PIPELINE")
+TOO_BIG = (
+    "--num_processes", "configs/corpus/skyclip-150m.yaml", "configs/sdxl.yaml", "--pipeline SDXL_PIPELINE",
+    "--init STUDENT",
+)  # fmt: skip
 
 
 def typed(modules: tuple[str, ...], onnx: bool) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from data.cli import UserError
 from data.loader.batches import Vocabulary
 from data.loader.token_store import DomainTokens
 from distill.loading import load_clip_tokenizer
@@ -25,7 +26,7 @@ from distill.student.chinese_bpe import (
     training_rows,
 )
 from distill.student.word_alignment import first_rows
-from distill.text_tower import Pretrained
+from distill.text_tower import Pretrained, load_tower
 
 Freeze = Literal["none", "embeddings", "transformer"]
 
@@ -154,3 +155,49 @@ def tied_embeddings(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> di
             if wide + end in vocab and narrow + end in vocab:
                 tied[vocab[wide + end]] = vocab[narrow + end]
     return tied
+
+
+_TABLE, _PROJECTION = "text_model.embeddings.token_embedding.weight", "text_projection.weight"
+_MAX_CHANGE = 0.1  # of the token rows, in their norm: half precision changes them by 0.001, another model by about 1
+
+
+@dataclass(frozen=True)
+class Graft:
+    """What a finished student has over the teacher that it was taught from."""
+
+    student: Mapping[str, torch.Tensor]
+    teacher: Mapping[str, torch.Tensor]
+
+    @torch.no_grad()
+    def apply(self, target: ExtendedStudent) -> None:
+        """Add the difference to every weight of `target` that trains, and take over the rows of new tokens, in place.
+
+        `target` has the student's tokenizer. Its frozen weights and its projection stay its own teacher's.
+        """
+        for name, weight in target.text.named_parameters():
+            if weight.requires_grad and name in self.teacher.keys() - {_PROJECTION}:
+                weight.add_(self.student[name] - self.teacher[name])
+        embedding, table, own = target.embedding, self.student[_TABLE], self.teacher[_TABLE]
+        if embedding.teacher.requires_grad:
+            embedding.teacher.add_(table[: len(own)] - own)
+        row = embedding.row_of_id - len(own)
+        embedding.new[row[row >= 0]] = table[row >= 0]
+
+
+def load_graft(init: str, init_teacher: str, teacher: Pretrained) -> Graft:
+    """What the student `init` has over `init_teacher`, for `teacher`; UserError where the three do not fit."""
+    student, own = load_tower(init, "init").state_dict(), load_tower(init_teacher, "init_teacher").state_dict()
+    if not teacher.tokenizer.get_vocab().items() <= load_clip_tokenizer(init, "init").get_vocab().items():
+        raise UserError(f"init: {init!r} spells English otherwise than the teacher; take a student of its architecture")
+    for key, weights in (("init", student), ("init_teacher", own)):
+        for name, weight in teacher.model.named_parameters():
+            shape = weights[name].shape if name in weights else ("absent",)
+            if shape != weight.shape and name not in (_TABLE, _PROJECTION):
+                raise UserError(
+                    f"{key}: {name} is {[*shape]}, the teacher's {[*weight.shape]}; all three are of one architecture"
+                )
+    rows, table = own[_TABLE], student[_TABLE]
+    change = (table[: len(rows)] - rows).norm() / rows.norm() if len(rows) <= len(table) else torch.tensor(torch.inf)
+    if change > _MAX_CHANGE:
+        raise UserError(f"init_teacher: {init_teacher!r} is not the teacher of {init!r}: its token rows are others")
+    return Graft(student, own)

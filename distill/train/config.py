@@ -136,9 +136,20 @@ class RunConfig:
     first_encoder: Path | None = None
     """SDXL: the finished run of the first encoder, CLIP L, whose second this run teaches: its Chinese tokens are taken
     over, and losses.readout sees the states of both side by side. `stages` sets it."""
+    init: str | None = None
+    """A finished student, exported folder or Hub id, whose Chinese is grafted onto `teacher`, such as the encoder of a
+    fine-tuned checkpoint: its tokens and their rows, and what it learned over its own teacher."""
+    init_teacher: str | None = None
+    """That own teacher; null: the base model that the card of `init` names."""
     student: StudentConfig = field(default_factory=StudentConfig)
     losses: LossesConfig = field(default_factory=LossesConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.init is None and self.init_teacher is not None:
+            raise ValueError("init_teacher: is the teacher of `init`, and there is no init; give both")
+        if self.init is not None and not isinstance(self.student.kind, ExtendedConfig):
+            raise ValueError("init: the Chinese of a finished student grafts onto an `extended` student alone")
 
     def load_teacher(self) -> Pretrained:
         """The teacher, unchanged."""
@@ -153,10 +164,11 @@ class ResolvedConfig:
 
     @property
     def yaml(self) -> str:
-        """The YAML that parses to it; a run of one encoder has no key of a first."""
+        """The YAML that parses to it; without the keys of what this run does not start from."""
         tree = _plain(asdict(self.run))
-        if self.run.first_encoder is None:
-            del tree["first_encoder"]
+        for key in ("first_encoder", "init", "init_teacher"):
+            if tree[key] is None:
+                del tree[key]
         return yaml.safe_dump(tree, sort_keys=False)
 
 
@@ -193,8 +205,9 @@ def read_stored_config(path: Path) -> RunConfig:
 
 def _with_absolute_paths(run: RunConfig) -> RunConfig:
     # Absolute, so that the run's folder can be used from anywhere.
-    if (teacher := Path(run.teacher).expanduser()).is_dir():
-        run = replace(run, teacher=str(teacher.absolute()))
+    teacher = _absolute_if_folder(run.teacher) or run.teacher
+    init, init_teacher = _absolute_if_folder(run.init), _absolute_if_folder(run.init_teacher)
+    run = replace(run, teacher=teacher, init=init, init_teacher=init_teacher)
     data = replace(run.data, corpus=_absolute(run.data.corpus), token_store=_absolute(run.data.token_store))
     losses = replace(run.losses, unet_geometry=_absolute(run.losses.unet_geometry))
     return replace(
@@ -219,6 +232,11 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
         if text is None:
             raise UserError(f"{argument}: no value; write {argument} VALUE")
         yield name, text
+
+
+def _absolute_if_folder(model: str | None) -> str | None:
+    """The name of a model, absolute where it is a folder and no Hub id."""
+    return str(folder.absolute()) if model and (folder := Path(model).expanduser()).is_dir() else model
 
 
 def _absolute(path: T) -> T:

@@ -69,7 +69,7 @@ def _run(resolved: ResolvedConfig, accelerator: Accelerator, lock: ExitStack) ->
     with ExitStack() as failed:
         failed.callback(accelerator.end_training)
         try:
-            setup = build_setup(config, accelerator, prepared.store, prepared.pretrained)
+            setup = build_setup(config, accelerator, prepared.store, prepared.pretrained, prepared.graft)
             if accelerator.is_main_process and (expected := setup.expected_memory(config, accelerator.num_processes)):
                 print(memory_line(expected, config.train.tokens_at_once), flush=True)
             progress = Trainer(setup, config.train, accelerator, config.out_dir).train()

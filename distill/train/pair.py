@@ -7,9 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from data.cli import Tree, UserError, merged
-from data.files import atomic_folder
 from distill.geometry import Geometry, read_geometry
-from distill.loading import load_clip_tokenizer
 from distill.losses.base import FirstStates
 from distill.student.base import vocabulary_of
 from distill.text_tower import Pretrained, text_mask
@@ -31,8 +29,8 @@ def parse_runs(arguments: Sequence[str] | None = None) -> list[ResolvedConfig]:
 def stage_configs(tree: Tree) -> list[ResolvedConfig]:
     """The runs of `stages`: what stands there goes before the common keys.
 
-    `teacher` is the pipeline, unless each stage names its own. Each encoder's states are those before its last layer;
-    the second is padded with "!", as SDXL's tokenizer_2 does, and follows the first.
+    `teacher` is the pipeline, `init` a student of both, unless a stage names its own. Each encoder's states are those
+    before its last layer; the second is padded with "!", as SDXL's tokenizer_2 does, and follows the first.
     """
     common, stages = {key: value for key, value in tree.items() if key != "stages"}, tree["stages"]
     if not isinstance(stages, dict) or stages.keys() - PARTS.keys():
@@ -45,8 +43,9 @@ def stage_configs(tree: Tree) -> list[ResolvedConfig]:
         given = merged({"states": "penultimate", **common}, own, RunConfig)
         if "out_dir" in given:
             given["out_dir"] = str(Path(given["out_dir"]) / name)
-        if "teacher" in given and "teacher" not in own:
-            given["teacher"] = f"{given['teacher']}/{part}"
+        for model in ("teacher", "init", "init_teacher"):
+            if model in given and model not in own:
+                given[model] = f"{given[model]}/{part}"
         if runs:
             given = {"padding": "!", **given, "first_encoder": str(runs[0].run.out_dir)}
         runs.append(resolved_config(given))
@@ -93,13 +92,6 @@ def check_first_encoder(folder: Path, second: RunConfig, teacher: Pretrained) ->
     if first_teacher.tokenizer.get_vocab() != teacher.tokenizer.get_vocab():
         raise UserError(f"{key}: its teacher spells otherwise than {second.teacher!r}; they are of two pipelines")
     return first
-
-
-def copy_tokenizer(first: Path, padding: str, folder: Path) -> None:
-    """Write the first student's tokenizer to `folder`, atomically, with `padding` for its padding token."""
-    tokenizer = load_clip_tokenizer(str(first / "tokenizer"), "first_encoder", pad_token=padding)
-    with atomic_folder(folder) as partial:
-        tokenizer.save_pretrained(partial)
 
 
 class FirstEncoder:

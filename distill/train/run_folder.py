@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from data.cli import UserError
-from data.files import write_text
+from data.files import atomic_folder, write_text
 from distill.distributed import resolve_precision
-from distill.student.extended import ExtendedConfig
+from distill.loading import base_model, load_clip_tokenizer
+from distill.student.extended import ExtendedConfig, Graft, load_graft
+from distill.text_tower import Pretrained
 from distill.train import checkpoint
 from distill.train.config import ResolvedConfig, RunConfig, StudentConfig, TrainConfig, read_stored_config
 
@@ -18,7 +21,7 @@ from distill.train.config import ResolvedConfig, RunConfig, StudentConfig, Train
 _CHANGEABLE = (
     "recompute", "tokens_at_once", "compile", "shard", "log_every", "eval_every", "save_every", "keep", "trackers",
 )  # fmt: skip
-_OF_TOKENIZER = ("teacher", "padding", "student.", "data.corpus")
+_OF_TOKENIZER = ("teacher", "padding", "init", "student.", "data.corpus")
 
 
 def with_precision(run: RunConfig, device: torch.device) -> RunConfig:
@@ -53,6 +56,30 @@ def claim_run_dir(folder: Path, resolved: ResolvedConfig) -> None:
         raise UserError(f"out_dir: {folder} holds other things and no config.yaml; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(resolved.yaml, path)
+
+
+def student_tokenizer_of(run: RunConfig, teacher: Pretrained) -> PreTrainedTokenizerFast:
+    """The tokenizer in a run's folder, where it is written first: another student's, or one made on the corpus."""
+    folder, kind = run.out_dir / "tokenizer", run.student.kind
+    if not folder.is_dir():
+        if source := str(run.first_encoder / "tokenizer") if run.first_encoder else run.init:
+            key = "first_encoder" if run.first_encoder else "init"
+            copied = load_clip_tokenizer(source, key, pad_token=str(teacher.tokenizer.pad_token))
+            if run.init and load_clip_tokenizer(run.init, "init").get_vocab() != copied.get_vocab():
+                raise UserError(f"init: {run.init!r} has other tokens than {source}; graft both of one student")
+            with atomic_folder(folder) as partial:
+                copied.save_pretrained(partial)
+        else:
+            print(f"making the student's tokenizer on {run.data.corpus}", flush=True)
+            kind.build_tokenizer(teacher, run.data.corpus, folder)
+    return kind.load_tokenizer(folder, "out_dir")
+
+
+def read_graft(run: RunConfig, teacher: Pretrained) -> Graft | None:
+    """What a run that has not begun takes over from `init`; a checkpoint holds it from then on."""
+    if run.init is None or checkpoint.saved_steps(run.out_dir / "checkpoints"):
+        return None
+    return load_graft(run.init, run.init_teacher or base_model(run.init, "init_teacher"), teacher)
 
 
 def _weight_affecting(run: RunConfig) -> RunConfig:

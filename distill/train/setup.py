@@ -22,6 +22,7 @@ from distill.geometry import read_geometry
 from distill.losses import Hidden, KvMetric, LossesConfig, Readout
 from distill.student.base import ClipStudent, StudentEncoder, vocabulary_of
 from distill.student.chinese_bpe import fertility
+from distill.student.extended import ExtendedStudent, Graft
 from distill.text_tower import Pretrained
 from distill.train import checkpoint
 from distill.train.batch import BatchLoader, Teacher
@@ -31,10 +32,9 @@ from distill.train.pair import (
     FirstEncoder,
     check_first_encoder,
     check_geometry,
-    copy_tokenizer,
     encoder_place,
 )
-from distill.train.run_folder import claim_run_dir
+from distill.train.run_folder import claim_run_dir, read_graft, student_tokenizer_of
 from distill.train.task import EmptyPromptTarget, LossConstants, Task
 from distill.train.validation import validate
 
@@ -87,10 +87,11 @@ def _check_norms(losses: LossesConfig) -> None:
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """The token store's folder, and the teacher, which the main process has loaded meanwhile."""
+    """The token store's folder, and what the main process has loaded meanwhile; others take its weights over."""
 
     store: Path
     pretrained: Pretrained
+    graft: Graft | None = None
 
 
 def prepare_run(resolved: ResolvedConfig, processes: int, tokenise_processes: int = 1) -> PreparedRun:
@@ -106,15 +107,9 @@ def prepare_run(resolved: ResolvedConfig, processes: int, tokenise_processes: in
     if config.first_encoder:
         check_first_encoder(config.first_encoder, config, teacher)
     kind.check()
+    graft = read_graft(config, teacher)
     claim_run_dir(config.out_dir, resolved)
-    tokenizer_folder = config.out_dir / "tokenizer"
-    if not tokenizer_folder.is_dir():
-        if config.first_encoder:
-            copy_tokenizer(config.first_encoder, str(teacher.tokenizer.pad_token), tokenizer_folder)
-        else:
-            print(f"making the student's tokenizer on {config.data.corpus}", flush=True)
-            kind.build_tokenizer(teacher, config.data.corpus, tokenizer_folder)
-    student_tokenizer = kind.load_tokenizer(tokenizer_folder, "out_dir").backend_tokenizer
+    student_tokenizer = student_tokenizer_of(config, teacher).backend_tokenizer
     _report_fertility(config, student_tokenizer)
     store_root = config.data.token_store or config.out_dir / "tokens"
     store = write_token_store(
@@ -122,7 +117,7 @@ def prepare_run(resolved: ResolvedConfig, processes: int, tokenise_processes: in
         kind.shares_english_tokens, tokenise_processes,
     )  # fmt: skip
     _mixture(config, TokenStore(store))  # raises here, on one process
-    return PreparedRun(store, teacher)
+    return PreparedRun(store, teacher, graft)
 
 
 def _check_division(config: RunConfig, processes: int) -> None:
@@ -180,13 +175,19 @@ class TrainSetup:
         return expected_memory(shape, config, processes, first)
 
 
-def build_setup(config: RunConfig, accelerator: Accelerator, store: Path, pretrained: Pretrained) -> TrainSetup:
+def build_setup(
+    config: RunConfig, accelerator: Accelerator, store: Path, pretrained: Pretrained, graft: Graft | None = None
+) -> TrainSetup:
     """Init order: student (which starts as the teacher), teacher, task, data."""
     train, kind, device = config.train, config.student.kind, accelerator.device
     tokenizer = kind.load_tokenizer(config.out_dir / "tokenizer", "out_dir")
     resumed = bool(checkpoint.saved_steps(config.out_dir / "checkpoints"))
     tokens = TokenStore(store)
-    student = kind.build(pretrained, tokenizer, {} if resumed else tokens.train, device.type == "cpu").to(device)
+    pairs = {} if resumed or config.init else tokens.train
+    student = kind.build(pretrained, tokenizer, pairs, device.type == "cpu")
+    if graft and isinstance(student, ExtendedStudent):
+        graft.apply(student)
+    student.to(device)
     if train.recompute:
         student.enable_gradient_checkpointing()
     teacher = Teacher(pretrained, device)

@@ -55,7 +55,8 @@ KEYS: list[tuple[str, object, str]] = [
     (
         "trian",
         {"lr": 1},
-        "trian: no such key; there are teacher, data, out_dir, states, padding, first_encoder, student, losses, train",
+        "trian: no such key; there are teacher, data, out_dir, states, padding, first_encoder, init, "
+        "init_teacher, student, losses, train",
     ),
     ("train.learning_rate", 1, "train.learning_rate: no such key; there are steps, batch_size"),
     ("data.mixture.stages", [{"from": 3}], "data.mixture.stages.0.from: no such key; there are from_step, "),
