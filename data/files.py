@@ -210,3 +210,20 @@ def validated(value: object, schema: type[T], where: str, fix: str) -> T:
         key = f"{'.'.join(map(str, first['loc']))}: " if first["loc"] else ""
         raise UserError(f"{where}: {key}{first['msg']}; {fix}") from error
     return cast(T, value)
+
+
+def check_safetensors(source: str, option: str) -> None:
+    """Raise UserError where `source` is a folder without safetensors, a file, or a path that does not exist."""
+    folder = Path(source).expanduser()
+    if folder.is_file():
+        raise UserError(f"{option} {source}: a file; name the folder of a model in safetensors, never a pickle")
+    if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
+        raise UserError(f"{option} {source}: no such folder")
+    if not folder.is_dir():
+        return
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{option} {source}: no config.json; it is not a folder of a transformers model")
+    if not any(folder.glob("*.safetensors")):
+        pickles = [path.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(kind)]
+        problem = f"only {pickles[0]}, a pickle, which may run code" if pickles else "no weights"
+        raise UserError(f"{option} {source}: {problem}; save it as model.safetensors")

@@ -7,8 +7,9 @@ ids (`ORG/NAME`, `ORG/NAME/text_encoder`). Weights may be sharded, or of the fp1
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from huggingface_hub import ModelCard, snapshot_download
 from tokenizers.models import BPE
 from torch import nn
@@ -171,3 +172,19 @@ def is_clip_bpe(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Whether words are spelled by merges of bytes, the last piece with `</w>`."""
     model = tokenizer.backend_tokenizer.model
     return isinstance(model, BPE) and model.end_of_word_suffix == "</w>"
+
+
+def torch_dtype(precision: Literal["fp32", "bf16", "fp16"]) -> torch.dtype:
+    """The type of a tower's weights at `precision`."""
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def resolve_device(name: str | None) -> torch.device:
+    """The device `name`, by default the accelerator or else the CPU; UserError where torch cannot use it."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    try:
+        device = torch.device(name) if name else accelerator or torch.device("cpu")
+        torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError) as error:  # also NotImplementedError, of `meta`
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device

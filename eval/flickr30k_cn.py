@@ -2,11 +2,11 @@
 
 from data.cli import run_cli
 from eval.datasets.benchmark import BENCHMARKS
-from eval.retrieval.__main__ import run_benchmark
+from eval.retrieval.command import run_benchmark
 
 
 def main() -> None:
-    """Score Flickr30K-CN, or any file in one of its layouts; the options are those of `eval.retrieval.options`."""
+    """Score Flickr30K-CN, or any file in one of its layouts; the options are those of `eval.retrieval.command`."""
     run_benchmark(BENCHMARKS["flickr30k-cn"], module="eval.flickr30k_cn")
 
 

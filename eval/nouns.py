@@ -13,7 +13,7 @@ import numpy as np
 from data.cli import UserError, run_cli
 from data.files import read_json
 from eval.datasets.benchmark import IMAGE_SUFFIXES, CaptionSet, RetrievalBenchmark, text_lines
-from eval.retrieval.options import parse_options
+from eval.retrieval.command import parse_options
 from eval.retrieval.result import RetrievalResult
 from eval.retrieval.score import score_benchmark
 

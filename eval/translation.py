@@ -19,10 +19,10 @@ from data.cli import UserError, command_line, run_cli
 from data.files import write_json
 from distill.losses.translation import Language
 from eval.datasets.benchmark import CaptionSet, RetrievalBenchmark
-from eval.held_out import Pairs, load_held_out
 from eval.metrics import bleu_and_chrf
-from eval.retrieval.options import OPENAI, Options, common_options, make_parser
-from eval.retrieval.result import Ratio, RetrievalResult, ScoreRow, recall_ratios
+from eval.pairs import Pairs, load_held_out
+from eval.retrieval.command import common_options, make_parser
+from eval.retrieval.result import OPENAI, Options, Ratio, RetrievalResult, ScoreRow, recall_ratios
 from eval.retrieval.score import load_models, score_rows, score_settings, text_gallery
 from eval.retrieval.translators import DecoderTranslator, translate_to_english
 

@@ -19,8 +19,8 @@ ORDER = {
         "text_encoder text_tower loading"
     ),
     "eval": (
-        "quickstart flickr30k_cn nouns translation pairs ablation demo report speed miniature generation "
-        "prompts pictures retrieval golden datasets held_out metrics"
+        "flickr30k_cn nouns translation pairs ablation demo report speed miniature generation "
+        "prompts pictures retrieval golden datasets metrics"
     ),
 }
 """The same inside a package: a module or sub-package imports those to its right."""

@@ -20,7 +20,7 @@ from data.clean.characters import Mask
 from data.clean.dedup import BANDS, ReasonCodes, band_keys, first_n_per_key, near_duplicates
 from data.clean.hashing import RowHashes
 from data.clean.scores import SCORES
-from data.sources.benchmark_rows import image_id
+from data.sources.benchmark_files import image_id
 
 KEPT, VALID = "", "valid"  # verdicts of rows that stay
 NUM_EXAMPLES = 10  # of a reason, in the report

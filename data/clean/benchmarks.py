@@ -11,8 +11,14 @@ from data.clean.characters import decode
 from data.clean.hashing import RowHashes, casefolded, hash_rows
 from data.clean.normalise import normalise_text
 from data.cli import UserError
-from data.sources.benchmark_files import benchmark_files, read_benchmark_rows
-from data.sources.benchmark_rows import BenchmarkRow, image_id, is_benchmark_column, record_rows
+from data.sources.benchmark_files import (
+    BenchmarkRow,
+    benchmark_files,
+    image_id,
+    is_benchmark_column,
+    read_benchmark_rows,
+    record_rows,
+)
 from data.sources.io import TEXT
 
 

@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from data.cli import UserError
 from data.sources.base import Pair, PairSource, Source, TwoFiles, pair_batches, raw_batch
-from data.sources.benchmark_files import read_benchmark_rows
-from data.sources.benchmark_rows import image_id
+from data.sources.benchmark_files import image_id, read_benchmark_rows
 from data.sources.compressed import COMPRESSED
 from data.sources.io import Lines, read_lines
 

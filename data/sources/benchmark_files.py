@@ -9,41 +9,51 @@
 - a folder of Chinese-CLIP or MUGE, or with one file of the above, or with the Parquet files of a Hub data set
 """
 
-import csv
-import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from data.cli import UserError, one_line
-from data.sources.benchmark_rows import (
-    IMAGE_KEYS,
-    BenchmarkRow,
-    Json,
-    caption_list,
-    is_benchmark_column,
-    record_rows,
-    text_key_language,
-)
+from data.sources.benchmark_tables import EXPECTED, IMAGE_NAME, BenchmarkRecord, line_records, parquet_records
 from data.sources.compressed import COMPRESSED
-from data.sources.io import open_decompressed, read_bytes
+from data.sources.io import read_bytes
 
-CAPTION_LINE = re.compile(r"^(?P<image>[^\s,#]+)(?P<index>#(?:(?:zh|en)[a-z]*#)?\d+)?(?:[\t,]| +)(?P<text>.*)$")
-IMAGE_NAME = re.compile(
-    r"(?=\S*\d)(?:\S+\.(?:jpe?g|png|webp|gif|bmp)|(?:\S*/)?COCO_\w+|\d{5,}|[0-9a-f]{16})", re.IGNORECASE
-)
-ODD_LINE = re.compile(r"\t|\.jpe?g\b|COCO_\w+\d{12}|#\d|^\s*[{<\[]")  # of no list of texts
+Json = Any  # a parsed value of unknown shape
 HELD_OUT_FILES = ("test_texts.jsonl", "valid_texts.jsonl", "valid_queries.jsonl", "test_queries.jsonl")
 TABLE_SUFFIXES = (".csv", ".jsonl", ".json")
-EXPECTED = (
-    "give a folder with test_texts.jsonl and test_imgs.tsv, a CSV with the columns image,caption, lines of "
-    'IMAGE#0<tab>caption, or a JSONL with {"image": ..., "zh": [...], "en": [...]} a line'
+IMAGE_KEYS = (
+    *("image", "img_path", "image/key", "image_ids", "item_ids", "filename", "file_name", "image_name", "image_path"),
+    *("coco_image", "image_id", "videoID"),
 )
+"""Keys and columns of image ids, the most telling first: a row's own id is under the first that it has."""
+_TEXT_KEYS = {
+    "zh": "zh caption_zh zh_caption captions_zh zh_captions chinese chCap prompt_zh prompt_cn",
+    "en": "en caption_en en_caption captions_en en_captions english enCap prompt_en",
+    "en_all": "en_all",
+    "zh_en": "zh_en",  # translations of the captions under zh, index by index
+    "": "caption captions sentence sentences text texts raw query_text comment prompt",
+}
+TEXT_KEYS = {key: language for language, keys in _TEXT_KEYS.items() for key in keys.split()}
+"""Keys and columns of captions, and their language; "" where the layout does not say it."""
+NUMBERED_TEXT_KEY = re.compile(r"(?:caption|sentence|text)_?\d")  # caption_0 ... caption_4
+COCO_NAME = re.compile(r"^(?:COCO_[a-z]+\d*_)?(\d{12})$")
+
+
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """A caption, or where `text` is None an image alone; `where` is its file and line for messages.
+
+    `images` are the ids of the images that the caption describes, `aliases` other names of the same image.
+    """
+
+    where: str
+    language: str
+    text: str | None
+    images: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 def benchmark_files(folder: Path) -> list[Path]:
@@ -70,10 +80,14 @@ def read_benchmark_rows(root: str, path: str) -> Iterator[BenchmarkRow]:
     if name.endswith(".json"):
         return _json_document(_text(root, path), path)
     if name.endswith((".csv", ".tsv", ".txt", ".token", ".lst")):
-        return _lines(_text(root, path), path)
+        return _rows(line_records(_text(root, path), path, is_benchmark_column))
     if name.endswith(".parquet"):
-        return _parquet(root, path)
+        return _rows(parquet_records(root, path, is_benchmark_column))
     raise UserError(f"{path}: a file of an unknown kind; {EXPECTED}")
+
+
+def _rows(records: Iterator[BenchmarkRecord]) -> Iterator[BenchmarkRow]:
+    return (row for record in records for row in record_rows(record.values, record.where))
 
 
 def _text(root: str, path: str) -> str:
@@ -84,24 +98,6 @@ def _text(root: str, path: str) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{line}: not valid UTF-8 at byte {error.start}; save the file as UTF-8") from error
-
-
-def _parquet(root: str, path: str) -> Iterator[BenchmarkRow]:
-    """Rows of a Hub data set's file by the names of its columns; pictures are not read."""
-    with open_decompressed(root, path) as stream:
-        try:
-            file = pq.ParquetFile(stream)
-            fields = [field for field in file.schema_arrow if is_benchmark_column(field.name)]
-            columns = [f.name for f in fields if f.name not in IMAGE_KEYS or not pa.types.is_struct(f.type)]
-            if not columns:
-                names = ", ".join(file.schema_arrow.names)[:200]
-                raise UserError(f"{path}: no column of captions among {names}")
-            batches = file.iter_batches(1024, columns=columns)
-            for number, record in enumerate((record for batch in batches for record in batch.to_pylist()), 1):
-                filled = {name: value for name, value in record.items() if value is not None}
-                yield from record_rows(filled, f"{path}: row {number}")
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path}: not a readable Parquet file ({error}); fetch it again") from error
 
 
 def _parse_json(text: str, where: str) -> Json:
@@ -176,52 +172,54 @@ def _walk(node: Json, path: str) -> Iterator[BenchmarkRow]:
             yield from record_rows(node, path)
 
 
-def _lines(text: str, path: str) -> Iterator[BenchmarkRow]:
-    """A table with a header, captions with their image, image ids, or texts, whichever the lines are."""
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not lines:
-        raise UserError(f"{path}: no captions; the file is empty")
-    is_table = COMPRESSED.sub("", path.lower()).endswith((".csv", ".tsv"))
-    for delimiter in "\t,|":
-        header = [cell.strip().strip('"') for cell in lines[0][1].split(delimiter)]
-        if any(map(is_benchmark_column, header)) and (is_table or not any(" " in cell for cell in header)):
-            return _table(text, path, delimiter)
-    matches = [(number, line, CAPTION_LINE.match(line)) for number, line in lines]
-    with_image = sum(bool(m and (m["index"] or IMAGE_NAME.fullmatch(m["image"]))) for _, _, m in matches)
-    if 2 * with_image > len(lines):
-        return _caption_lines(matches, path)
-    if is_table:
-        raise UserError(f"{path}:{lines[0][0]}: no column of captions in {lines[0][1][:70]!r}; {EXPECTED}")
-    if all(IMAGE_NAME.fullmatch(line.strip()) for _, line in lines):
-        return (BenchmarkRow(f"{path}:{number}", "", None, (line.strip(),)) for number, line in lines)
-    odd = [(number, line) for number, line in lines if ODD_LINE.search(line)]
-    if 10 * len(odd) > len(lines):
-        raise UserError(f"{path}:{odd[0][0]}: not understood, {odd[0][1][:60]!r}; {EXPECTED}, or a text a line")
-    return (BenchmarkRow(f"{path}:{number}", "", line.strip()) for number, line in lines)
+def text_key_language(key: str) -> str | None:
+    """The language of the captions under a key or column ("": unknown); None where it holds no captions."""
+    return "" if NUMBERED_TEXT_KEY.fullmatch(key) else TEXT_KEYS.get(key)
 
 
-def _table(text: str, path: str, delimiter: str) -> Iterator[BenchmarkRow]:
-    reader = csv.reader(
-        io.StringIO(text),
-        delimiter=delimiter,
-        quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE,
-        strict=True,
-    )
-    try:
-        header = [cell.strip() for cell in next(row for row in reader if row)]
-        columns = {name: index for index, name in enumerate(header) if is_benchmark_column(name)}
-        for cells in filter(None, reader):
-            where = f"{path}:{reader.line_num}"
-            if len(cells) <= max(columns.values()):
-                raise UserError(f"{where}: the row lacks its image or its caption")
-            yield from record_rows({name: cells[index].strip() for name, index in columns.items()}, where)
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not CSV ({error}); quote captions that hold commas") from error
+def is_benchmark_column(name: str) -> bool:
+    """Whether a key or column holds captions or image ids."""
+    return name in IMAGE_KEYS or text_key_language(name) is not None
 
 
-def _caption_lines(matches: Iterable[tuple[int, str, re.Match[str] | None]], path: str) -> Iterator[BenchmarkRow]:
-    for number, line, match in matches:
-        where = f"{path}:{number}"
-        if match is None or not match["text"].strip():
-            raise UserError(f"{where}: no IMAGE#0<tab>caption as in the lines around it, but {line[:60]!r}")
-        yield BenchmarkRow(where, "", match["text"].strip(), (match["image"].strip(),))
+def record_rows(record: dict[str, Any], where: str) -> Iterator[BenchmarkRow]:
+    """The rows of one JSON object or table row: its captions, or its image alone; none where it has neither."""
+    names = [_image_ids(record[key]) for key in IMAGE_KEYS if key in record]
+    names = [ids for ids in names if ids] or [()]
+    images, aliases = names[0], tuple(alias for ids in names[1:] for alias in ids)
+    texts = sorted((key for key in record if text_key_language(key) is not None), key=_rank)
+    for key in texts:
+        for text in caption_list(record[key], where, key):
+            yield BenchmarkRow(where, text_key_language(key) or "", text, images, aliases)
+    if images and not texts:
+        yield BenchmarkRow(where, "", None, images, aliases)
+
+
+def _rank(key: str) -> int:
+    """Captions come in the order of TEXT_KEYS, wherever a record has them."""
+    return list(TEXT_KEYS).index(key) if key in TEXT_KEYS else len(TEXT_KEYS)
+
+
+def _image_ids(value: Json) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    return tuple(str(one) for one in values if isinstance(one, (str, int)) and str(one))
+
+
+def caption_list(value: Json, where: str, key: str) -> list[str]:
+    """Captions under `key`: a string, a list of strings or of {"raw": ...}, or Crossmodal-3600's {"caption": [...]}."""
+    if isinstance(value, dict):
+        value = value.get("caption")
+    texts = [value] if isinstance(value, str) else value
+    if isinstance(texts, list):
+        texts = [text.get("raw", text.get("caption")) if isinstance(text, dict) else text for text in texts]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{where}: {key} must be a string or a list of strings")
+    return texts
+
+
+def image_id(name: str) -> str:
+    """The id behind a file name: "val2014/COCO_val2014_000000000139.jpg" and "000000000139.jpg" are one picture."""
+    stem = name.rsplit("/", 1)[-1].rsplit("\\", 1)[-1].split("#")[0].strip()
+    stem = re.sub(r"\.(?:jpe?g|png|webp|gif|bmp)$", "", stem, flags=re.IGNORECASE)
+    coco = COCO_NAME.match(stem)
+    return f"coco:{int(coco.group(1))}" if coco else stem

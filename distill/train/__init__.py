@@ -1,1 +1,1 @@
-"""TODO."""
+"""Training of a student: config, setup, steps, checkpoints, logs."""

@@ -28,6 +28,7 @@ from distill.train import checkpoint
 from distill.train.batch import BatchLoader, Teacher
 from distill.train.config import ResolvedConfig, RunConfig
 from distill.train.memory import expected_memory, tower_shape
+from distill.train.metrics import validate
 from distill.train.pair import (
     FirstEncoder,
     check_first_encoder,
@@ -36,7 +37,6 @@ from distill.train.pair import (
 )
 from distill.train.run_folder import claim_run_dir, read_graft, student_tokenizer_of
 from distill.train.task import EmptyPromptTarget, LossConstants, Task
-from distill.train.validation import validate
 
 _VALIDATION_ROWS = 500  # a domain
 GPU_LAUNCH_COST = 4096

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cli import UserError
-from data.sources.benchmark_files import EXPECTED, benchmark_files, read_benchmark_rows
-from data.sources.benchmark_rows import BenchmarkRow
+from data.sources.benchmark_files import BenchmarkRow, benchmark_files, read_benchmark_rows
+from data.sources.benchmark_tables import EXPECTED
 from eval.datasets.hub import is_hub_id, read_hub
 
 ImageReader = Callable[[str], bytes]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.cli import UserError, one_line
-from data.sources.benchmark_rows import BenchmarkRow, caption_list, text_key_language
+from data.sources.benchmark_files import BenchmarkRow, caption_list, text_key_language
 
 ID_COLUMNS = ("image_id", "img_id", "filename", "file_name", "img_path", "id")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")

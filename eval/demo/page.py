@@ -16,6 +16,7 @@ from PIL import Image
 
 from data.cli import REPOSITORY, UserError
 from data.miniature import ASSETS
+from distill.loading import resolve_device, torch_dtype
 from eval.demo.backend import ImageGenerator, ImageSearch, cosine_summary, load_generator, load_image_search
 from eval.generation.pipeline import SamplingConfig
 from eval.generation.prompts import check_prompt
@@ -23,7 +24,7 @@ from eval.pictures import PictureFeatures
 from eval.report.charts import line_chart
 from eval.report.page import enlarged
 from eval.retrieval.images import decode_image
-from eval.retrieval.options import Precision, resolve_device, torch_dtype
+from eval.retrieval.result import Precision
 
 QUICKSTART = REPOSITORY / "runs" / "quickstart"
 MIN_WIDTH = 256  # pixels; smaller pictures are enlarged

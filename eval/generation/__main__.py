@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 
 from data.cli import UserError, command_line, commit, run_cli, versions
 from data.files import atomic_folder, check_out, hashes, write_json
+from distill.loading import resolve_device, torch_dtype
 from eval.generation.compare import GenerationComparison, GenerationSetup, Recognise, compare_generations, summarise
 from eval.generation.pipeline import (
     SamplingConfig,
@@ -30,7 +31,7 @@ from eval.generation.pipeline import (
 )
 from eval.generation.prompts import Prompt, read_prompts
 from eval.generation.recogniser import load_recogniser, recognise
-from eval.retrieval.options import Precision, resolve_device, torch_dtype
+from eval.retrieval.result import Precision
 
 _OUTPUT_NAMES = {"result.json", "grid.png", "pictures"}
 _TABLE_MEASURES = ("psnr", "latent_distance", "prediction_error", "things", "read_exact")

@@ -29,7 +29,8 @@ from eval.prompts.scores import (
     score_prompts,
     worst_prompts,
 )
-from eval.retrieval.options import OPENAI, Options, common_options, make_parser
+from eval.retrieval.command import common_options, make_parser
+from eval.retrieval.result import OPENAI, Options
 from eval.retrieval.score import load_models, score_settings
 
 _MODULE = "eval.prompts"

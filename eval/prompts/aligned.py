@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data.cli import UserError, one_line
-from data.sources.benchmark_rows import TEXT_KEYS
+from data.sources.benchmark_files import TEXT_KEYS
 
 ZH_KEYS, EN_KEYS = (
     tuple(key for key, key_language in TEXT_KEYS.items() if key_language == language) for language in ("zh", "en")

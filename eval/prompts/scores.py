@@ -21,7 +21,7 @@ from distill.text_tower import StateLayer, encode_ids
 from eval.metrics import CUTOFFS, Values, hits, mean_interval, positive_ranks
 from eval.prompts.aligned import FORMS, AlignedPrompt
 from eval.retrieval.models import TextTower, text_features
-from eval.retrieval.options import Options
+from eval.retrieval.result import Options
 from eval.retrieval.score import Models
 from eval.retrieval.translators import translate_to_english
 

@@ -15,10 +15,10 @@ from transformers import CLIPConfig, CLIPVisionModelWithProjection, PretrainedCo
 from transformers.image_processing_base import ImageProcessingMixin
 
 from data.cli import UserError, one_line
+from data.files import check_safetensors
 from distill.loading import load_pretrained_model
 from eval.datasets.benchmark import ImageReader
 from eval.metrics import l2_normalise
-from eval.retrieval.options import check_safetensors
 
 Transform = Literal["squash", "crop"]
 PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}

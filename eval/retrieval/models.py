@@ -19,10 +19,11 @@ from transformers import CLIPTextModelWithProjection
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from data.cli import UserError, one_line
+from data.files import check_safetensors
 from distill.loading import load_any_tokenizer, load_pretrained_model
 from distill.text_encoder import length_sorted_batches
 from eval.metrics import l2_normalise
-from eval.retrieval.options import Protocol, check_safetensors, normalise_caption
+from eval.retrieval.result import Protocol, normalise_caption
 
 IMMICH_MODEL = Path("textual") / "model.onnx"
 LEGACY_EOS_ID = 2

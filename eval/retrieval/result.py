@@ -1,9 +1,12 @@
-"""The result of a retrieval benchmark: rows of recalls with intervals, ratios of rows, settings; as JSON and table."""
+"""A retrieval benchmark's run: what was asked, and its result as JSON and table.
+
+Asked are models, data and one of two protocols; the result has rows of recalls with intervals, their ratios, settings.
+"""
 
 import itertools
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -11,6 +14,11 @@ from data.files import write_json
 from distill.export.results import MEAN_RECALL, METRICS, RECALLS, ROW_NOTES, ratio_title
 from eval.metrics import Values, percentile_interval
 
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["fp32", "bf16", "fp16"]
+ProtocolName = Literal["chinese-clip", "openai"]
 _MR = METRICS.index(MEAN_RECALL)
 COMPARED_ROWS = (
     (("student", "zh"), ("teacher", "zh_en")),
@@ -23,6 +31,65 @@ COMPARED_ROWS = (
     (("mt+teacher", "zh"), ("teacher", "en")),
 )
 """(model, language) of the two rows of each ratio; the fair one, with the same captions on both sides, is first."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How pictures and captions are prepared; `max_length` is in tokens, start and end of text included."""
+
+    name: ProtocolName
+    transform: Literal["squash", "crop"]
+    max_length: int
+    lower_case: bool
+    straight_quotes: bool
+
+
+CHINESE_CLIP = Protocol("chinese-clip", transform="squash", max_length=52, lower_case=True, straight_quotes=True)
+OPENAI = Protocol("openai", transform="crop", max_length=77, lower_case=False, straight_quotes=False)
+PROTOCOLS: dict[ProtocolName, Protocol] = {protocol.name: protocol for protocol in (CHINESE_CLIP, OPENAI)}
+
+
+def normalise_caption(text: str, protocol: Protocol) -> str:
+    """A caption as the protocol passes it to the tokenizer."""
+    if protocol.straight_quotes:
+        text = text.replace("“", '"').replace("”", '"')
+    return text.lower() if protocol.lower_case else text
+
+
+@dataclass(frozen=True)
+class Options:
+    """Models, data and protocol of a benchmark run; `--help` explains each."""
+
+    student: str
+    clip: str
+    data: str
+    translator: str | None
+    out: Path | None
+    protocol: Protocol
+    max_length: int
+    title: str | None
+    examples: int
+    precision: Precision
+    device_name: str | None
+    command: str
+    image_features: Path | None = None
+    images: Path | None = None
+    english: str | None = None
+    traditional: bool = False
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """Of the towers; features are always float32."""
+        from distill.loading import torch_dtype
+
+        return torch_dtype(self.precision)
+
+    @property
+    def device(self) -> "torch.device":
+        """Of `device_name`; UserError where torch cannot use it."""
+        from distill.loading import resolve_device
+
+        return resolve_device(self.device_name)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from eval.datasets.benchmark import CaptionSet, RetrievalBenchmark
 from eval.metrics import positive_ranks, recalls
 from eval.retrieval.images import image_features, load_image_tower
 from eval.retrieval.models import TextTower, load_text_tower, model_files, text_features
-from eval.retrieval.options import Options
-from eval.retrieval.result import Example, RetrievalResult, ScoreRow, recall_ratios
+from eval.retrieval.result import Example, Options, RetrievalResult, ScoreRow, recall_ratios
 
 ZH_LANGUAGES, EN_LANGUAGES = ("zh", "zh_hant"), ("en", "en_all")
 

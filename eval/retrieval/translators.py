@@ -9,11 +9,11 @@ from tqdm import tqdm
 from transformers import AutoModelForSeq2SeqLM
 
 from data.cli import UserError
+from data.files import check_safetensors
 from distill.loading import load_any_tokenizer, load_pretrained_model
 from distill.losses.translation import Language
 from distill.text_tower import EncoderOutput
 from distill.train import checkpoint
-from eval.retrieval.options import check_safetensors
 
 MAX_NEW_TOKENS = 160
 """Tokens of a translation; captions are far below, and a model that repeats itself is stopped."""

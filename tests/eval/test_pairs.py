@@ -9,8 +9,7 @@ import pytest
 from data.cli import UserError
 from data.files import hashes
 from distill.api import load_student
-from eval.held_out import concat_pairs, load_held_out
-from eval.pairs import cosine_by_position, main
+from eval.pairs import concat_pairs, cosine_by_position, load_held_out, main
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from distill.export.results import METRICS
 from distill.train import main as distill_main
 from distill.train.checkpoint import open_run
 from eval.datasets.benchmark import BENCHMARKS
-from eval.held_out import Pairs, load_held_out
 from eval.metrics import bleu_and_chrf
-from eval.retrieval import __main__ as retrieval_main
+from eval.pairs import Pairs, load_held_out
+from eval.retrieval import command
 from eval.retrieval.translators import _SPACES
 from eval.translation import bitext, run_translation
 from tests.distill.tiny_clip import run_options, write_config, write_corpus, write_shard, write_teacher
@@ -97,7 +97,7 @@ def test_the_result_is_that_of_a_benchmark(
     assert "caption: student-zh/teacher-en" in whole["ratios"]
     assert [(each["model"], each["direction"]) for each in whole["translations"]] == [("mt", "en_from_zh")]
     flickr = ["--student", student, "--clip", clip, "--data", files.jsonl, "--translator", translator, "--title", "few"]
-    other = retrieval_main.run_benchmark(BENCHMARKS["flickr30k-cn"], [str(each) for each in flickr]).to_json()
+    other = command.run_benchmark(BENCHMARKS["flickr30k-cn"], [str(each) for each in flickr]).to_json()
     assert set(whole["rows"][0]) - {"domain"} == set(other["rows"][0])
     assert set(whole["settings"]) - {"rows_per_domain"} == set(other["settings"])
     assert set(whole) - {"translations"} == set(other)

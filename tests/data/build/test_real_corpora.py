@@ -12,7 +12,7 @@ import yaml
 from data.build.__main__ import build
 from data.build.config import load_corpus_config
 from data.clean.benchmarks import load_benchmark
-from data.sources.benchmark_rows import image_id
+from data.sources.benchmark_files import image_id
 from tests.data.corpora import rows
 
 REPOSITORY = Path(__file__).parents[3]

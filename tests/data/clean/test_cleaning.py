@@ -15,7 +15,7 @@ from data.clean.heuristics import count_characters, numbers_disagree, periodicit
 from data.clean.language import cantonese, foreign_word_share
 from data.clean.normalise import normalise_text, strip_speakers
 from data.clean.scores import han_share, is_null
-from data.sources.benchmark_rows import image_id
+from data.sources.benchmark_files import image_id
 from data.sources.io import TEXT
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])

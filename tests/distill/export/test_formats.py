@@ -16,7 +16,7 @@ from distill.export.folder import export
 from distill.export.formats import GOLDEN_PROMPTS, write_golden, write_sentence_modules
 from distill.export.onnx import OPSET, TOLERANCE, write_onnx
 from eval.retrieval.models import load_text_tower, text_features
-from eval.retrieval.options import OPENAI
+from eval.retrieval.result import OPENAI
 
 Model = CLIPTextModelWithProjection
 

@@ -18,7 +18,7 @@ from distill.export.onnx import write_onnx
 from distill.export.results import METRICS, model_index, read_results, retrieval_lines, translation_lines
 from distill.train.config import RunConfig, parse_config
 from eval.datasets.benchmark import BENCHMARKS
-from eval.retrieval import __main__ as retrieval_main
+from eval.retrieval import command
 from tests.eval.files import write_files
 from tests.eval.tiny import save_clip
 
@@ -130,7 +130,7 @@ def test_the_int8_file_has_a_score_of_its_own(
     for student in (out, out / "onnx" / "model_int8.onnx"):
         results.append(tmp_path / f"{student.stem}.json")
         words = ["--student", student, "--clip", clip, "--data", files.jsonl, "--title", "Drawn", "--out", results[-1]]
-        retrieval_main.run_benchmark(BENCHMARKS["flickr30k-cn"], [str(word) for word in words])
+        command.run_benchmark(BENCHMARKS["flickr30k-cn"], [str(word) for word in words])
     origin = card_info("student", "other", run, results)
     export(model, tokenizer, out, [write_onnx, card_writer(origin)])
     read = ModelCard.load(out / "README.md")

@@ -20,7 +20,7 @@ from distill.export.folder import export
 from distill.export.formats import GOLDEN_PROMPTS, write_golden
 from distill.export.search import open_clip_weights, open_clip_writer, write_immich
 from eval.retrieval.models import load_text_tower, text_features
-from eval.retrieval.options import OPENAI
+from eval.retrieval.result import OPENAI
 from tests.eval.tiny import save_clip
 
 CPU = torch.device("cpu")

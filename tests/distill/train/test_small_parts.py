@@ -14,10 +14,9 @@ from data.loader.tokenise import write_token_store
 from distill.distributed import use_fast_products
 from distill.text_tower import EncoderOutput
 from distill.train.batch import Prefetcher
-from distill.train.metrics import MetricsFile, TermAverages
+from distill.train.metrics import MetricsFile, TermAverages, bitext_accuracy, validate
 from distill.train.optim import lr_at
 from distill.train.setup import compiles
-from distill.train.validation import bitext_accuracy, validate
 from tests.distill.tiny_clip import SLOTS, teacher_tokenizer
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from data.clean.benchmarks import load_benchmark
 from data.cli import UserError
-from data.sources.benchmark_files import read_benchmark_rows
-from data.sources.benchmark_rows import image_id
+from data.sources.benchmark_files import image_id, read_benchmark_rows
 from eval.datasets.benchmark import read_benchmark
 from tests.data.corpora import built, write_config
 from tests.eval import files as small

@@ -166,7 +166,7 @@ def test_missing_pictures_are_named(files: Files, tmp_path: Path) -> None:
 
 
 def test_an_english_file_joins_by_image(files: Files, tmp_path: Path) -> None:
-    from eval.retrieval.__main__ import with_english
+    from eval.retrieval.command import with_english
 
     lines = [{"id": "9", "img_path": "9.jpg", "sentences": ["of no image here"]}]
     lines += [{"id": "x", "img_path": small.name(n), "sentences": [f"a {n}", f"b {n}"]} for n in (3, 1)]

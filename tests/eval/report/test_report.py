@@ -18,7 +18,7 @@ from eval.report.__main__ import main as report
 from eval.report.charts import line_chart
 from eval.report.inputs import load_inputs
 from eval.report.page import FLICKR30K_CN, TEACHER_ON_ENGLISH
-from eval.retrieval.__main__ import run_benchmark
+from eval.retrieval.command import run_benchmark
 from tests.distill.tiny_clip import write_shard
 from tests.eval import files as small
 from tests.eval.files import Files

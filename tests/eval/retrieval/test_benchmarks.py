@@ -14,7 +14,7 @@ from data.cli import UserError
 from eval import flickr30k_cn, nouns, translation
 from eval.datasets.benchmark import BENCHMARKS, PublishedBenchmark, read_benchmark
 from eval.retrieval import __main__ as retrieval_main
-from eval.retrieval.__main__ import run_benchmark
+from eval.retrieval.command import run_benchmark
 from eval.retrieval.result import RetrievalResult
 from tests.distill.tiny_clip import write_shard
 from tests.eval import files as small

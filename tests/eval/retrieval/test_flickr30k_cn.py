@@ -17,11 +17,10 @@ from distill.export.results import METRICS, RECALLS
 from eval.datasets.benchmark import BENCHMARKS, read_benchmark
 from eval.flickr30k_cn import main
 from eval.metrics import positive_ranks, recalls
-from eval.retrieval.__main__ import run_benchmark
+from eval.retrieval.command import run_benchmark
 from eval.retrieval.images import image_features, load_image_tower
 from eval.retrieval.models import load_text_tower, text_features
-from eval.retrieval.options import OPENAI, PROTOCOLS, ProtocolName
-from eval.retrieval.result import RetrievalResult
+from eval.retrieval.result import OPENAI, PROTOCOLS, ProtocolName, RetrievalResult
 from eval.retrieval.score import load_features
 from tests.eval import files as small
 from tests.eval.files import Files

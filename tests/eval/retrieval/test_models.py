@@ -7,7 +7,7 @@ import torch
 from eval.metrics import l2_normalise
 from eval.retrieval.images import load_image_tower
 from eval.retrieval.models import TextTower, load_text_tower, text_features, token_ids
-from eval.retrieval.options import CHINESE_CLIP, OPENAI, Protocol, normalise_caption
+from eval.retrieval.result import CHINESE_CLIP, OPENAI, Protocol, normalise_caption
 
 TEXTS = ["the cat", "", "机械狗在月亮上", "the dog, the cat, the dog and a very long sentence of many bytes", "x"]
 

@@ -7,7 +7,7 @@ import pytest
 from data.build.__main__ import build
 from data.miniature import ASSETS
 from data.miniature.corpus import write_pairs, write_test
-from eval import quickstart
+from scripts import quickstart
 
 
 def test_the_recipe_keeps_every_register_and_no_test_caption(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_the_recipe_keeps_every_register_and_no_test_caption(tmp_path: Path) -> 
 def test_a_mistake_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as stopped:
-        quickstart.main(tmp_path / "file" / "below")
+        quickstart.run_quickstart(tmp_path / "file" / "below")
     assert stopped.value.code == 2
     assert capfd.readouterr().err.count("error: ") == 1
 
@@ -38,7 +38,7 @@ def test_the_whole_way_and_again_in_seconds(tmp_path: Path, capfd: pytest.Captur
     if not (ASSETS / "pipeline").is_dir():
         pytest.skip("the miniature's pipeline is not in data/miniature/assets")
     for _ in range(2):  # the second time everything is there
-        quickstart.main(tmp_path, scenes=50, drawn=8)  # all pairs: fewer, seen more often, move English
+        quickstart.run_quickstart(tmp_path, scenes=50, drawn=8)  # all pairs: fewer, seen more often, move English
     assert "mean recall: teacher on English" in capfd.readouterr().out
     drawn = json.loads((tmp_path / "drawn" / "result.json").read_text(encoding="utf-8"))
     assert drawn["psnr"]["student-en"]["mean"] > 25

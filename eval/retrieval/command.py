@@ -1,80 +1,29 @@
-"""Command-line options that every benchmark shares, and the two protocols of zero-shot retrieval.
+"""The command of a benchmark: the options that all share, and a run.
 
-Torch is imported where a device is asked for, so that a mistake on the command line shows at once.
+Torch and what needs it are imported late, so that a mistake on the command line shows at once.
 """
 
 import dataclasses
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
 from data.cli import UserError, command_line
-from data.files import check_writable
-from eval.datasets.benchmark import BENCHMARKS
+from data.files import check_safetensors, check_writable
+from eval.datasets.benchmark import BENCHMARKS, CaptionSet, PublishedBenchmark, RetrievalBenchmark, read_benchmark
+from eval.retrieval.result import (
+    CHINESE_CLIP,
+    OPENAI,
+    PROTOCOLS,
+    Options,
+    Precision,
+    Protocol,
+    ProtocolName,
+    RetrievalResult,
+)
 
-if TYPE_CHECKING:
-    import torch
-
-Precision = Literal["fp32", "bf16", "fp16"]
-ProtocolName = Literal["chinese-clip", "openai"]
 PUBLISHED_TITLES = tuple(published.title for published in BENCHMARKS.values())
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How pictures and captions are prepared; `max_length` is in tokens, start and end of text included."""
-
-    name: ProtocolName
-    transform: Literal["squash", "crop"]
-    max_length: int
-    lower_case: bool
-    straight_quotes: bool
-
-
-CHINESE_CLIP = Protocol("chinese-clip", transform="squash", max_length=52, lower_case=True, straight_quotes=True)
-OPENAI = Protocol("openai", transform="crop", max_length=77, lower_case=False, straight_quotes=False)
-PROTOCOLS: dict[ProtocolName, Protocol] = {protocol.name: protocol for protocol in (CHINESE_CLIP, OPENAI)}
-
-
-def normalise_caption(text: str, protocol: Protocol) -> str:
-    """A caption as the protocol passes it to the tokenizer."""
-    if protocol.straight_quotes:
-        text = text.replace("“", '"').replace("”", '"')
-    return text.lower() if protocol.lower_case else text
-
-
-@dataclass(frozen=True)
-class Options:
-    """Models, data and protocol of a benchmark run; `--help` explains each."""
-
-    student: str
-    clip: str
-    data: str
-    translator: str | None
-    out: Path | None
-    protocol: Protocol
-    max_length: int
-    title: str | None
-    examples: int
-    precision: Precision
-    device_name: str | None
-    command: str
-    image_features: Path | None = None
-    images: Path | None = None
-    english: str | None = None
-    traditional: bool = False
-
-    @property
-    def dtype(self) -> "torch.dtype":
-        """Of the towers; features are always float32."""
-        return torch_dtype(self.precision)
-
-    @property
-    def device(self) -> "torch.device":
-        """Of `device_name`; UserError where torch cannot use it."""
-        return resolve_device(self.device_name)
 
 
 def parse_options(module: str, description: str, arguments: list[str] | None = None) -> Options:
@@ -132,26 +81,6 @@ def add_device_options(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=str | None, help="cpu, cuda, cuda:1 ...; by default the accelerator, if any")
 
 
-def torch_dtype(precision: Precision) -> "torch.dtype":
-    """The type of a tower's weights at `precision`."""
-    import torch
-
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-
-def resolve_device(name: str | None) -> "torch.device":
-    """The device `name`, by default the accelerator or else the CPU; UserError where torch cannot use it."""
-    import torch
-
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    try:
-        device = torch.device(name) if name else accelerator or torch.device("cpu")
-        torch.zeros(1, device=device).tolist()
-    except (RuntimeError, AssertionError) as error:  # also NotImplementedError, of `meta`
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return device
-
-
 def common_options(args: Namespace, default_protocol: Protocol, command: str) -> Options:
     """The checked options of `make_parser`; `default_protocol` holds where the command line names none."""
     protocol = PROTOCOLS[args.protocol] if args.protocol else default_protocol
@@ -186,18 +115,76 @@ def check_models(options: Options) -> None:
             check_safetensors(source, option)
 
 
-def check_safetensors(source: str, option: str) -> None:
-    """Raise UserError where `source` is a folder without safetensors, a file, or a path that does not exist."""
-    folder = Path(source).expanduser()
-    if folder.is_file():
-        raise UserError(f"{option} {source}: a file; name the folder of a model in safetensors, never a pickle")
-    if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
-        raise UserError(f"{option} {source}: no such folder")
-    if not folder.is_dir():
-        return
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{option} {source}: no config.json; it is not a folder of a transformers model")
-    if not any(folder.glob("*.safetensors")):
-        pickles = [path.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(kind)]
-        problem = f"only {pickles[0]}, a pickle, which may run code" if pickles else "no weights"
-        raise UserError(f"{option} {source}: {problem}; save it as model.safetensors")
+def run_benchmark(
+    published: PublishedBenchmark, arguments: list[str] | None = None, module: str | None = None
+) -> RetrievalResult:
+    """Read the command line, score, print the table and write the JSON."""
+    purpose = f"Zero-shot retrieval on {published.title}: a student beside its teacher."
+    options = parse_options(module or f"eval.retrieval {published.name}", purpose, arguments)
+    benchmark = read_benchmark(options.data, options.images, published.language)
+    if options.english is not None:
+        benchmark = with_english(
+            benchmark, read_benchmark(options.english, options.images, language="en"), options.english
+        )
+    _check_published_size(published, benchmark, options)
+    if options.traditional:
+        benchmark = with_traditional(benchmark, options.data)
+    check_models(options)
+    from eval.retrieval.score import score_benchmark  # seconds of imports, which no mistake above should wait for
+
+    return score_benchmark(options.title or published.title, benchmark, options).publish(options.out)
+
+
+def _check_published_size(published: PublishedBenchmark, benchmark: RetrievalBenchmark, options: Options) -> None:
+    """UserError where the numbers of images and captions are not the published ones and --title names no other set."""
+    captions = benchmark.captions.get(published.language)
+    actual = _size_text(len(benchmark.images), len(captions.texts) if captions and published.captions else None)
+    expected = _size_text(published.images, published.captions)
+    if actual != expected and not options.title:
+        raise UserError(
+            f"--data {options.data}: {actual} in {published.language}, not the {expected} of {published.title}'s test "
+            "set; give the whole set, or where it is another one --title NAME"
+        )
+
+
+def _size_text(images: int, captions: int | None) -> str:
+    return f"{images} images" + (f" and {captions} captions" if captions is not None else "")
+
+
+def with_traditional(benchmark: RetrievalBenchmark, name: str) -> RetrievalBenchmark:
+    """`benchmark` with a copy of its Chinese captions in traditional characters (OpenCC's s2t)."""
+    simplified = benchmark.captions.get("zh")
+    if simplified is None:
+        raise UserError(f"--traditional: {name} has no Chinese captions; leave it out")
+    import opencc
+
+    convert = opencc.OpenCC("s2t").convert
+    traditional = CaptionSet(tuple(map(convert, simplified.texts)), simplified.pairs)
+    return dataclasses.replace(benchmark, captions={**benchmark.captions, "zh_hant": traditional})
+
+
+def with_english(benchmark: RetrievalBenchmark, english: RetrievalBenchmark, name: str) -> RetrievalBenchmark:
+    """`benchmark` with the English captions of another file, for the images that are in both.
+
+    Images are matched by file name without folder and suffix.
+    """
+    image_index = {PurePosixPath(image).stem: position for position, image in enumerate(benchmark.images)}
+    english_captions = english.captions.get("en")
+    if english_captions is None:
+        raise UserError(f"--english {name}: no English captions; it has {', '.join(english.captions)}")
+    stems = [PurePosixPath(image).stem for image in english.images]
+    pairs = [
+        (caption, image_index[stems[image]])
+        for caption, image in english_captions.pairs.tolist()
+        if stems[image] in image_index
+    ]
+    if not pairs:
+        raise UserError(f"--english {name}: none of its images is in --data; its first is {english.images[0]!r}")
+    caption_index = {caption: position for position, caption in enumerate(sorted({caption for caption, _ in pairs}))}
+    kept_captions = CaptionSet(
+        tuple(english_captions.texts[caption] for caption in caption_index),
+        np.array([(caption_index[caption], image) for caption, image in pairs], dtype=np.int64),
+    )
+    return dataclasses.replace(
+        benchmark, captions={**benchmark.captions, "en": kept_captions}, files=(*benchmark.files, *english.files)
+    )
