@@ -42,6 +42,8 @@ WRITERS: dict[PartName, Callable[[], Writer]] = {
     "sentence-transformers": lambda: formats.write_sentence_modules,
     "golden": lambda: formats.write_golden,
 }
+PAIR_PARTS: tuple[PartName, ...] = ("comfyui", "webui")
+"""What SDXL's two encoders have beside golden vectors, which they always have."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,15 @@ def _export_pair(args: Namespace) -> None:
     check_output_folder(args.out)
     pipeline = _pipeline_source(args)
     target, parts = _upload_target(args), open_pair(args.run, args.step)
+    if strange := set(args.parts) - {*PAIR_PARTS, "sentence-transformers", "golden"}:
+        raise UserError(f"--parts {min(strange)}: is of one encoder; SDXL's two take {' and '.join(PAIR_PARTS)}")
     if args.results:
         raise UserError("--results: the card of SDXL's two encoders has no table of benchmarks; leave it out")
     if pipeline is not None:
         check_pipeline_fit([part.run.student.state_width for part in parts], pipeline)
     name = args.push_to_hub or args.name or args.out.absolute().name
     card = pair_card(read_card_info(name, args.license, parts[0].run.config, ()), parts)
-    export_pair(parts, args.out, card)
+    export_pair(parts, args.out, card, [WRITERS[part]() for part in PAIR_PARTS if part in args.parts])
     print(f"{args.out}: text_encoder/ and text_encoder_2/ of {len(parts[0].tokenizer)} tokens each, checked")
     if pipeline is not None:
         write_pipeline(args.out, pipeline.folder, args.pipeline_out)

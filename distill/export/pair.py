@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from data.cli import UserError
 from data.files import atomic_folder, write_text
 from distill.export.folder import (
+    Writer,
     check_output_folder,
     checked_clip_config,
     verify_model,
@@ -58,7 +59,7 @@ def open_pair(folder: Path, step: int | None) -> list[PairPart]:
     return parts
 
 
-def export_pair(parts: Sequence[PairPart], out: Path, card: str) -> None:
+def export_pair(parts: Sequence[PairPart], out: Path, card: str, writers: Sequence[Writer] = ()) -> None:
     """Write both students to the folder `out`, whole or not at all: loaded again, they are as they were trained.
 
     `golden/` holds prompts, the ids of both encoders [20, max_length], `prompt_embeds` [20, max_length, width] and
@@ -70,6 +71,8 @@ def export_pair(parts: Sequence[PairPart], out: Path, card: str) -> None:
         for part in parts:
             _write_part(part, folder)
         _write_golden(parts, folder / "golden")
+        for writer in writers:  # of files alone, the same for both encoders
+            writer(folder, parts[0].model, parts[0].tokenizer)
         write_text(card, folder / "README.md")
 
 

@@ -1,20 +1,25 @@
 """Extension for AUTOMATIC1111's WebUI, Forge and reForge: put its folder into extensions/.
 
-It exchanges the text encoder and the tokenizer of each checkpoint of Stable Diffusion 1.x (in Forge also 2.x) for those
-of an exported student, as the checkpoint is loaded; a setting names the student's folder, another turns it off. It
-stands alone: the export copies it.
+It exchanges the text encoder and the tokenizer of each checkpoint of Stable Diffusion 1.x (in Forge also 2.x), in Forge
+and reForge also both of SDXL's, for those of an exported student, as the checkpoint is loaded; a setting names the
+student's folder, another turns it off. It stands alone: the export copies it.
 """
 
 import importlib
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 COMMAS = ",，、。;；"
 SECTION = ("yuqiao", "Yuqiao 语桥")
+FORGE_OPTIONS = (
+    "embedding_key", "text_projection", "minimal_clip_skip", "clip_skip", "return_pooled", "final_layer_norm",
+)  # fmt: skip
+"""What an engine of Forge keeps from the one before it."""
 
 
 class TokenSet:
@@ -31,35 +36,45 @@ class TokenSet:
     __hash__ = None  # type: ignore[assignment]
 
 
+@dataclass(frozen=True)
+class Encoder:
+    """One text encoder of the student: its config, its tokenizer, and the file of its weights."""
+
+    config: dict[str, Any]
+    tokenizer: Any
+    weights: Path
+
+
 def plug_into_checkpoint(model: Any, folder: Path) -> None:  # noqa: ANN401  classes of the programs
     """Put the student in `folder` into `model`, a loaded checkpoint; what does not fit raises ValueError first."""
-    config, tokenizer = _load_config(folder), _load_tokenizer(folder)
-    if hasattr(model, "forge_objects") and not hasattr(model, "cond_stage_model"):
-        if not hasattr(model, "text_processing_engine"):
-            raise ValueError("only checkpoints of Stable Diffusion 1.x and 2.x have one text encoder")
-        _check_width(model.text_processing_engine.text_encoder.transformer.config.hidden_size, config)
-        _plug_into_forge(model, folder, config, tokenizer)
-    else:
-        embedder: Any = getattr(getattr(model, "cond_stage_model", None), "wrapped", None)
-        clip_l = model.forge_objects.clip.cond_stage_model if hasattr(model, "forge_objects") else None
-        if not hasattr(embedder, "transformer") or (clip_l is not None and not hasattr(clip_l, "clip_l")):
-            raise ValueError("only checkpoints of Stable Diffusion 1.x have a text encoder that can be exchanged here")
-        _check_width(embedder.transformer.config.hidden_size, config)
-        _plug_into_webui(model, embedder, folder, config, tokenizer)
+    forge = hasattr(model, "forge_objects") and not hasattr(model, "cond_stage_model")
+    student = _load_student(folder)
+    own = _forge_engines(model) if forge else _webui_embedders(model)
+    if len(own) != len(student):
+        raise ValueError(f"this checkpoint's text encoders are {len(own)}, the student's {len(student)}")
+    for each, encoder in zip(own.values(), student, strict=True):
+        clip = each.text_encoder if forge else each.wrapped
+        _check_width(clip.transformer.config.hidden_size, encoder.config)
+    (_plug_into_forge if forge else _plug_into_webui)(model, own, student)
 
 
-def _load_config(folder: Path) -> dict[str, Any]:
-    path = folder / "text_encoder" / "config.json"
-    if not path.is_file() or not (folder / "tokenizer" / "tokenizer.json").is_file():
-        raise ValueError(f"{folder}: no exported student (text_encoder/ and tokenizer/)")
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return config
+def _load_student(folder: Path) -> list[Encoder]:
+    """Its encoder, or both of SDXL."""
+    names = ["text_encoder", *(["text_encoder_2"] if (folder / "text_encoder_2").is_dir() else [])]
+    student = []
+    for name in names:
+        path, tokenizer = folder / name / "config.json", folder / name.replace("text_encoder", "tokenizer")
+        if not path.is_file() or not (tokenizer / "tokenizer.json").is_file():
+            raise ValueError(f"{folder}: no exported student ({name}/ and {tokenizer.name}/)")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        student.append(Encoder(config, _load_tokenizer(tokenizer), folder / name / "model.safetensors"))
+    return student
 
 
 def _load_tokenizer(folder: Path) -> Any:  # noqa: ANN401
     transformers = importlib.import_module("transformers")
     try:
-        return transformers.PreTrainedTokenizerFast.from_pretrained(str(folder / "tokenizer"))
+        return transformers.PreTrainedTokenizerFast.from_pretrained(str(folder))
     except Exception as error:
         version = transformers.__version__
         raise ValueError(
@@ -72,65 +87,112 @@ def _check_width(width: int, config: Mapping[str, Any]) -> None:
         raise ValueError(f"this checkpoint reads states of width {width}, the student's have {config['hidden_size']}")
 
 
-def _load_weights(encoder: Any, folder: Path) -> None:  # noqa: ANN401
-    weights = importlib.import_module("safetensors.torch").load_file(str(folder / "text_encoder" / "model.safetensors"))
-    missing, unexpected = encoder.load_state_dict(weights, strict=False)
+def _load_weights(module: Any, weights: Mapping[str, Any]) -> None:  # noqa: ANN401
+    missing, unexpected = module.load_state_dict(weights, strict=False)
     wrong = [name for name in missing if not name.endswith(("text_projection.weight", "position_ids"))]
     if wrong or unexpected:
         raise ValueError(f"the student's weights do not fit: {[*wrong, *unexpected][0]}")
 
 
-def _plug_into_forge(model: Any, folder: Path, config: dict[str, Any], tokenizer: Any) -> None:  # noqa: ANN401
+def _forge_engines(model: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Forge's engines of the checkpoint's CLIPs by the names of their attributes; not those beside a T5."""
+    names = ["text_processing_engine"]
+    if not hasattr(model, names[0]):
+        names = ["text_processing_engine_l", "text_processing_engine_g"]
+    if hasattr(model, "text_processing_engine_t5") or not all(hasattr(model, name) for name in names):
+        raise ValueError("only checkpoints of Stable Diffusion 1.x, 2.x and XL have CLIPs alone for text encoders")
+    return {name: getattr(model, name) for name in names}
+
+
+def _plug_into_forge(model: Any, engines: Mapping[str, Any], student: Sequence[Encoder]) -> None:  # noqa: ANN401
     transformers, memory = importlib.import_module("transformers"), importlib.import_module("backend.memory_management")
-    old = model.text_processing_engine
+    clip_class = importlib.import_module("backend.nn.clip").IntegratedCLIP
+    load_file = importlib.import_module("safetensors.torch").load_file
     place = {"device": memory.text_encoder_device(), "dtype": memory.text_encoder_dtype()}
-    # Forge's layers have no weights before they are loaded, so that there is nothing to initialise.
-    uninitialised = importlib.import_module("transformers.modeling_utils").no_init_weights()
-    layers = importlib.import_module("backend.operations").using_forge_operations(**place, manual_cast_enabled=True)
-    with uninitialised, layers:
-        clip_class = importlib.import_module("backend.nn.clip").IntegratedCLIP
-        student = clip_class(transformers.CLIPTextModel, transformers.CLIPTextConfig(**config), True).to(**place)
-    _load_weights(student.transformer, folder)
-    name = old.embedding_key  # clip_l, in Stable Diffusion 2 clip_h
-    clip = importlib.import_module("backend.patcher.clip").CLIP({name: student}, {name: tokenizer})
-    engine = type(old)(
-        text_encoder=getattr(clip.cond_stage_model, name),
-        tokenizer=tokenizer,
-        embedding_dir=importlib.import_module("backend.args").dynamic_args["embedding_dir"],
-        embedding_key=name,
-        embedding_expected_shape=config["hidden_size"],
-        minimal_clip_skip=old.minimal_clip_skip,
-        clip_skip=old.clip_skip,
-        final_layer_norm=old.final_layer_norm,
-    )
-    engine.comma_token = _comma_tokens(tokenizer)
-    model.text_processing_engine = engine
+    models, tokenizers = {}, {}
+    for old, encoder in zip(engines.values(), student, strict=True):
+        # Forge's layers have no weights before they are loaded, so that there is nothing to initialise.
+        uninitialised = importlib.import_module("transformers.modeling_utils").no_init_weights()
+        layers = importlib.import_module("backend.operations").using_forge_operations(**place, manual_cast_enabled=True)
+        config = transformers.CLIPTextConfig(**encoder.config)
+        with uninitialised, layers:
+            integrated = clip_class(transformers.CLIPTextModel, config, True).to(**place)
+        _load_weights(integrated.transformer, load_file(str(encoder.weights)))
+        models[old.embedding_key] = integrated  # clip_l, clip_g; in Stable Diffusion 2 clip_h
+        tokenizers[old.embedding_key] = encoder.tokenizer
+    clip = importlib.import_module("backend.patcher.clip").CLIP(models, tokenizers)
+    for name, old in engines.items():
+        engine = type(old)(
+            text_encoder=getattr(clip.cond_stage_model, old.embedding_key),
+            tokenizer=tokenizers[old.embedding_key],
+            embedding_dir=importlib.import_module("backend.args").dynamic_args["embedding_dir"],
+            embedding_expected_shape=old.embeddings.expected_shape,
+            **{key: getattr(old, key) for key in FORGE_OPTIONS},
+        )
+        engine.comma_token = _comma_tokens(engine.tokenizer)
+        setattr(model, name, engine)
     for objects in ("forge_objects", "forge_objects_original", "forge_objects_after_applying_lora"):
         getattr(model, objects).clip = clip
 
 
-def _plug_into_webui(model: Any, embedder: Any, folder: Path, config: dict[str, Any], tokenizer: Any) -> None:  # noqa: ANN401
+def _webui_embedders(model: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The checkpoint's wrapped CLIPs by the names that reForge has for them."""
+    conditioner = getattr(model, "conditioner", None)  # of SDXL; its others are sizes
+    found = [getattr(model, "cond_stage_model", None)] if conditioner is None else list(conditioner.embedders[:2])
+    own = dict(zip(("clip_l", "clip_g"), found, strict=False))
+    holders = model.forge_objects.clip.cond_stage_model if hasattr(model, "forge_objects") else None
+    for name, each in own.items():
+        held = holders is None or hasattr(holders, name)
+        if not held or not hasattr(getattr(each, "wrapped", None), "transformer"):
+            raise ValueError(
+                "only checkpoints of Stable Diffusion 1.x, in reForge also XL, have a text encoder to exchange here"
+            )
+    return own
+
+
+def _plug_into_webui(model: Any, embedders: Mapping[str, Any], student: Sequence[Encoder]) -> None:  # noqa: ANN401
+    holders = model.forge_objects.clip.cond_stage_model if hasattr(model, "forge_objects") else None
+    for place, ((name, old), encoder) in enumerate(zip(embedders.items(), student, strict=True)):
+        holder = None if holders is None else getattr(holders, name)
+        new = _webui_embedder(old, encoder, holder, name)
+        if getattr(model, "conditioner", None) is None:
+            model.cond_stage_model = new.hijack.clip = new
+            if holder is not None:
+                model.clip = new
+        else:
+            model.conditioner.embedders[place] = new
+    # The names of textual inversions are ids of the tokenizer.
+    new.hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
+    if "networks" in sys.modules:  # the built-in extension for LoRA, which finds modules by name
+        sys.modules["networks"].assign_network_names_to_compvis_modules(model)
+
+
+def _webui_embedder(own: Any, encoder: Encoder, holder: Any, name: str) -> Any:  # noqa: ANN401
+    """An embedder as `own` that reads by the student; `holder` is what reForge moves and patches, if it is reForge."""
     transformers, hijacks = importlib.import_module("transformers"), importlib.import_module("modules.sd_hijack")
-    old, hijack = embedder.transformer, model.cond_stage_model.hijack
-    holder = model.forge_objects.clip.cond_stage_model.clip_l if hasattr(model, "forge_objects") else None  # reForge
-    layers = nullcontext() if holder is None else _reforge_layers(holder)
-    with layers:
-        student = transformers.CLIPTextModel(transformers.CLIPTextConfig(**config))
-    _load_weights(student, folder)
+    torch = importlib.import_module("torch")
+    embedder, tokenizer = own.wrapped, encoder.tokenizer
+    old = embedder.transformer
+    with nullcontext() if holder is None else _reforge_layers(holder):
+        student = transformers.CLIPTextModel(transformers.CLIPTextConfig(**encoder.config))
+    weights = importlib.import_module("safetensors.torch").load_file(str(encoder.weights))
+    projection = weights.pop("text_projection.weight", None)  # of the pooled states
+    _load_weights(student, weights)
     embedder.transformer = student.to(device=old.device, dtype=old.dtype).eval().requires_grad_(requires_grad=False)
     embedder.tokenizer = tokenizer
     embeddings = student.text_model.embeddings
-    embeddings.token_embedding = hijacks.EmbeddingsWithFixes(embeddings.token_embedding, hijack)
-    model.cond_stage_model = type(model.cond_stage_model)(embedder, hijack)
-    model.cond_stage_model.comma_token = _comma_tokens(tokenizer)
-    model.cond_stage_model.id_pad = tokenizer.pad_token_id
-    hijack.clip = model.cond_stage_model
-    if holder is not None:  # what is moved between devices and patched by LoRAs
-        student.text_model.embeddings.to(importlib.import_module("torch").float32)
-        holder.transformer, model.clip = student, model.cond_stage_model
-    hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)  # their names are ids of the tokenizer
-    if "networks" in sys.modules:  # the built-in extension for LoRA, which finds modules by name
-        sys.modules["networks"].assign_network_names_to_compvis_modules(model)
+    keyed = {"textual_inversion_key": name} if name == "clip_g" else {}
+    embeddings.token_embedding = hijacks.EmbeddingsWithFixes(embeddings.token_embedding, own.hijack, **keyed)
+    new = type(own)(embedder, own.hijack)
+    new.comma_token = _comma_tokens(tokenizer)
+    new.id_start, new.id_end, new.id_pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    if holder is not None:
+        student.text_model.embeddings.to(torch.float32)
+        holder.transformer = student
+        if projection is not None:
+            fixed = torch.nn.Parameter(projection.T.to(old.device, old.dtype), requires_grad=False)
+            embedder.text_projection = holder.text_projection = fixed
+    return new
 
 
 def _reforge_layers(holder: Any) -> Any:  # noqa: ANN401

@@ -24,6 +24,7 @@ class SDClipModel(torch.nn.Module):
     def __init__(
         self, device: str = "cpu", dtype: torch.dtype | None = None, textmodel_json_config: Any = None,
         special_tokens: Any = None, return_projected_pooled: bool = True, model_options: Any = None,
+        layer: str = "last", layer_idx: int | None = None, layer_norm_hidden_state: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.special_tokens = special_tokens
@@ -32,15 +33,18 @@ class SDClipModel(torch.nn.Module):
         width = textmodel_json_config["hidden_size"]
         self.transformer.text_projection = torch.nn.Linear(width, width, bias=False)  # square, as ComfyUI has it
         self.train(mode=False)
+        self.layer_idx = layer_idx if layer == "hidden" else None
+        assert layer_norm_hidden_state == (layer == "last")
 
     def load_sd(self, sd: dict[str, torch.Tensor]) -> Any:
         return self.transformer.load_state_dict(sd, strict=False)
 
     @torch.no_grad()
-    def encode_token_weights(self, chunks: list[list[tuple[int, float]]]) -> torch.Tensor:
+    def encode_token_weights(self, chunks: list[list[tuple[int, float]]]) -> tuple[torch.Tensor, torch.Tensor]:
         ids = torch.tensor([[number for number, _ in chunk] for chunk in chunks])
-        found: torch.Tensor = self.transformer(input_ids=ids).last_hidden_state
-        return found.reshape(1, -1, found.shape[-1])
+        found = self.transformer(input_ids=ids, output_hidden_states=True)
+        states = found.last_hidden_state if self.layer_idx is None else found.hidden_states[self.layer_idx]
+        return states.reshape(1, -1, states.shape[-1]), found.text_embeds[:1]
 
 
 class SD1ClipModel(torch.nn.Module):
@@ -50,17 +54,26 @@ class SD1ClipModel(torch.nn.Module):
         super().__init__()
         self.clip_l = clip_model(device=device, dtype=dtype, model_options={"model_name": "clip_l"})
 
-    def load_sd(self, sd: dict[str, torch.Tensor]) -> Any:
-        return self.clip_l.load_sd(sd)
+    def encode_token_weights(self, chunks: Any) -> Any:
+        return self.clip_l.encode_token_weights(chunks["l"])
+
+
+class SDXLClipModel(torch.nn.Module):
+    def __init__(self, device: str = "cpu", dtype: Any = None, model_options: Any = None) -> None:
+        raise NotImplementedError("makes encoders of the released sizes")
+
+    def encode_token_weights(self, chunks: Any) -> Any:
+        (first, _), (second, pooled) = (getattr(self, f"clip_{x}").encode_token_weights(chunks[x]) for x in "lg")
+        return torch.cat([first, second], dim=2), pooled
 
 
 class SDTokenizer:
     def __init__(
         self, tokenizer_path: str, embedding_directory: Any = None, embedding_size: int = 768,
-        tokenizer_class: Any = None, tokenizer_data: Any = None,
+        tokenizer_class: Any = None, tokenizer_data: Any = None, embedding_key: str = "clip_l",
     ) -> None:  # fmt: skip
         self.tokenizer = tokenizer_class.from_pretrained(tokenizer_path)
-        self.embedding_size = embedding_size
+        self.embedding_size, self.embedding_key = embedding_size, embedding_key
         self.start, self.end = self.tokenizer("")["input_ids"]
 
     def tokenize_with_weights(self, text: str) -> list[list[tuple[int, float]]]:
@@ -85,18 +98,32 @@ class SD1Tokenizer:
     ) -> None:
         self.clip_l = tokenizer(embedding_directory=embedding_directory, tokenizer_data=tokenizer_data)
 
+    def tokenize_with_weights(self, text: str) -> dict[str, Any]:
+        return {"l": self.clip_l.tokenize_with_weights(text)}
+
+
+class SDXLTokenizer:
+    clip_l: Any
+    clip_g: Any
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
+        """Theirs makes CLIP's own two."""
+
+    def tokenize_with_weights(self, text: str) -> dict[str, Any]:
+        return {"l": self.clip_l.tokenize_with_weights(text), "g": self.clip_g.tokenize_with_weights(text)}
+
 
 class CLIP:
     def __init__(self, target: Any, embedding_directory: Any = None, parameters: int = 0) -> None:
         self.cond_stage_model = target.clip(**target.params, device="cpu", dtype=torch.float32, model_options={})
         self.tokenizer = target.tokenizer(embedding_directory=embedding_directory, tokenizer_data={})
 
-    def load_sd(self, sd: dict[str, torch.Tensor]) -> Any:
-        return self.cond_stage_model.load_sd(sd)
-
     def encode(self, text: str) -> torch.Tensor:
-        found: torch.Tensor = self.cond_stage_model.clip_l.encode_token_weights(
-            self.tokenizer.clip_l.tokenize_with_weights(text)
+        return self.encode_pooled(text)[0]
+
+    def encode_pooled(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
+        found: tuple[torch.Tensor, torch.Tensor] = self.cond_stage_model.encode_token_weights(
+            self.tokenizer.tokenize_with_weights(text)
         )
         return found
 
@@ -108,6 +135,7 @@ def install(monkeypatch: pytest.MonkeyPatch, models: Path) -> None:
         "comfy.sd1_clip": {"SDClipModel": SDClipModel, "SD1ClipModel": SD1ClipModel, "SDTokenizer": SDTokenizer,
                            "SD1Tokenizer": SD1Tokenizer, "token_weights": token_weights,
                            "escape_important": str, "unescape_important": str},
+        "comfy.sdxl_clip": {"SDXLClipModel": SDXLClipModel, "SDXLTokenizer": SDXLTokenizer},
         "comfy.utils": {"load_torch_file": lambda path, safe_load: load_file(path)},
         "folder_paths": {"get_folder_paths": lambda kind: [str(models / kind)], "models_dir": str(models),
                          "add_model_folder_path": lambda kind, path: None},

@@ -5,10 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from accelerate.state import AcceleratorState, PartialState
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from distill.export.folder import export
+from distill.export.main import main as export_main
+from distill.train.main import main as train_main
+from tests.distill.tiny_clip import run_options, write_corpus
+from tests.distill.tiny_xl import write_xl
 from tests.eval.tiny import text_half, tiny_clip, tiny_student_tokenizer, tiny_tokenizer
 
 
@@ -50,4 +56,26 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("pipeline") / "teacher"
     pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """xl/, a run of both encoders, its export, and the copy of the pipeline with it."""
+    folder = tmp_path_factory.mktemp("pair")
+    xl = write_xl(folder)
+    tree = run_options(xl, write_corpus(folder / "corpus"), folder / "run")
+    tree["losses"] = {"contrastive": None, "alignment": {}, "kv_metric": {}}
+    tree["train"] |= {"steps": 2, "lr": 0.05}
+    tree["stages"] = {"g": {}}
+    (folder / "pair.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        patch.setattr("sys.argv", ["distill", "--config", str(folder / "pair.yaml")])
+        train_main()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+    named = {"--run": "run", "--out": "student", "--pipeline": "xl", "--pipeline-out": "copy"}
+    options = [word for option, name in named.items() for word in (option, str(folder / name))]
+    export_main([*options, "--parts", "comfyui", "webui"])
     return folder

@@ -28,27 +28,36 @@ def main(forge: str, extension: str, student: str) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
     dynamic_args["embedding_dir"] = None
-    config = json.loads((Path(student) / "text_encoder" / "config.json").read_text())
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(Path(student) / "tokenizer"))
-    teacher = IntegratedCLIP(CLIPTextModel, CLIPTextConfig(**config), True)  # the checkpoint's own, random
-    clip = CLIP({"clip_l": teacher}, {"clip_l": tokenizer})
-    model = SimpleNamespace(
-        text_processing_engine=ClassicTextProcessingEngine(
-            text_encoder=clip.cond_stage_model.clip_l,
-            tokenizer=tokenizer,
-            embedding_expected_shape=config["hidden_size"],
-        ),
-        **{f"forge_objects{end}": SimpleNamespace(clip=clip) for end in ("", "_original", "_after_applying_lora")},
-    )
     text_engine: Any = importlib.import_module("text_engine")  # the file beside this one
+    keys, parts = text_engine.parts(student)
+    teachers, tokenizers = {}, {}
+    for key, part in zip(keys, parts, strict=True):
+        tokenizer = Path(student) / part.replace("text_encoder", "tokenizer")
+        tokenizers[key] = PreTrainedTokenizerFast.from_pretrained(str(tokenizer))
+        config = CLIPTextConfig(**json.loads((Path(student) / part / "config.json").read_text()))
+        teachers[key] = IntegratedCLIP(CLIPTextModel, config, True)  # the checkpoint's own, random
+    clip = CLIP(teachers, tokenizers)
+    # As backend/diffusion_engine/sd15.py and sdxl.py give them.
+    xl = {"minimal_clip_skip": 2, "clip_skip": 2, "final_layer_norm": False} if len(keys) == 2 else {}
+    names = [f"text_processing_engine{key.removeprefix('clip') if xl else ''}" for key in keys]
+    engines = {
+        name: ClassicTextProcessingEngine(
+            text_encoder=getattr(clip.cond_stage_model, key), tokenizer=tokenizers[key], embedding_key=key,
+            embedding_expected_shape=2048 if xl else 768, text_projection=key == "clip_g",
+            return_pooled=key == "clip_g", **xl,
+        )
+        for key, name in zip(keys, names, strict=True)
+    }  # fmt: skip
+    objects = {f"forge_objects{end}": SimpleNamespace(clip=clip) for end in ("", "_original", "_after_applying_lora")}
+    model = SimpleNamespace(**engines, **objects)
     text_engine.plug_into_checkpoint(extension, model, student)
-    engine = model.text_processing_engine
+    found = [getattr(model, name) for name in names]
+    holders = [getattr(model.forge_objects.clip.cond_stage_model, key) for key in keys]
     text_engine.print_comparison(
-        engine,
-        tokenizer,
+        found,
         student,
         shared=model.forge_objects.clip is model.forge_objects_original.clip,
-        patched=model.forge_objects.clip.cond_stage_model.clip_l is engine.text_encoder,
+        patched=all(holder is engine.text_encoder for holder, engine in zip(holders, found, strict=True)),
     )
 
 

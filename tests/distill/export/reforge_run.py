@@ -50,27 +50,39 @@ def main(reforge: str, extension: str, student: str) -> None:
     forge_clip: Any = importlib.import_module("modules_forge.forge_clip")
     sd_hijack: Any = importlib.import_module("modules.sd_hijack")
     forge_clip.move_clip_to_gpu = lambda: None
-    config = json.loads((Path(student) / "text_encoder" / "config.json").read_text())
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(Path(student) / "tokenizer"))
-    holder = SDClipModel(textmodel_json_config={**config, "vocab_size": 520})  # the checkpoint's own
-    embeddings = holder.transformer.text_model.embeddings
-    embeddings.token_embedding = sd_hijack.EmbeddingsWithFixes(embeddings.token_embedding, sd_hijack.model_hijack)
-    embedder: Any = torch.nn.Module()
-    embedder.tokenizer, embedder.transformer = tokenizer, holder.transformer
-    clip = SimpleNamespace(cond_stage_model=SimpleNamespace(clip_l=holder))
-    model = SimpleNamespace(
-        cond_stage_model=forge_clip.CLIP_SD_15_L(embedder, sd_hijack.model_hijack),
-        forge_objects=SimpleNamespace(clip=clip),
-    )
     text_engine: Any = importlib.import_module("text_engine")  # the file beside this one
+    keys, parts = text_engine.parts(student)
+    classes = [forge_clip.CLIP_SD_XL_L, forge_clip.CLIP_SD_XL_G] if len(keys) == 2 else [forge_clip.CLIP_SD_15_L]
+    holders, own = {}, []
+    for key, part, kind in zip(keys, parts, classes, strict=True):
+        config = json.loads((Path(student) / part / "config.json").read_text())
+        holder = holders[key] = SDClipModel(textmodel_json_config={**config, "vocab_size": 520})  # the checkpoint's own
+        embeddings = holder.transformer.text_model.embeddings
+        embeddings.token_embedding = sd_hijack.EmbeddingsWithFixes(embeddings.token_embedding, sd_hijack.model_hijack)
+        embedder: Any = torch.nn.Module()
+        tokenizer = Path(student) / part.replace("text_encoder", "tokenizer")
+        embedder.tokenizer = PreTrainedTokenizerFast.from_pretrained(str(tokenizer))
+        embedder.transformer, embedder.text_projection = holder.transformer, holder.text_projection
+        embedder.layer, embedder.layer_idx, embedder.return_pooled = "hidden", -2, key == "clip_g"
+        own.append(kind(embedder, sd_hijack.model_hijack))
+    model = SimpleNamespace(
+        forge_objects=SimpleNamespace(clip=SimpleNamespace(cond_stage_model=SimpleNamespace(**holders)))
+    )
+    if len(own) == 2:
+        model.conditioner = SimpleNamespace(embedders=own)
+        model.cond_stage_model = model.clip = model.conditioner
+    else:
+        model.cond_stage_model = own[0]
     text_engine.plug_into_checkpoint(extension, model, student)
-    engine = model.cond_stage_model
+    engines = model.conditioner.embedders if len(own) == 2 else [model.cond_stage_model]
     text_engine.print_comparison(
-        engine,
-        tokenizer,
+        engines,
         student,
-        shared=model.clip is engine and reloaded == [True],
-        patched=holder.transformer is engine.wrapped.transformer,
+        shared=model.clip is model.cond_stage_model and reloaded == [True],
+        patched=all(
+            holder.transformer is engine.wrapped.transformer
+            for holder, engine in zip(holders.values(), engines, strict=True)
+        ),
     )
 
 

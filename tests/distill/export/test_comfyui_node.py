@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from distill.api import load_student, load_text_encoder
+from distill.api import load_pair, load_student, load_text_encoder
 from distill.export.folder import export
 from distill.export.formats import write_comfyui_node
 from tests.distill.export.comfyui_stub import ROWS, install
@@ -29,7 +29,7 @@ def student(model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFa
 
 
 @pytest.fixture
-def node(student: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:  # noqa: ANN401  the shipped module
+def nodes(student: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:  # noqa: ANN401  of the shipped module
     install(monkeypatch, tmp_path / "models")
     monkeypatch.chdir(tmp_path)  # wherever ComfyUI was started
     spec = importlib.util.spec_from_file_location("shipped", student / PACKAGE / "__init__.py")
@@ -37,7 +37,13 @@ def node(student: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.NODE_CLASS_MAPPINGS["LoadYuqiaoStudent"]()
+    assert module.NODE_DISPLAY_NAME_MAPPINGS.keys() == module.NODE_CLASS_MAPPINGS.keys()
+    return module.NODE_CLASS_MAPPINGS
+
+
+@pytest.fixture
+def node(nodes: Any) -> Any:  # noqa: ANN401
+    return nodes["LoadYuqiaoStudent"]()
 
 
 def tokens(clip: Any, prompt: str) -> list[list[tuple[Any, float]]]:  # noqa: ANN401
@@ -66,6 +72,20 @@ def test_a_student_of_stable_diffusion_2(node: Any, student: Path, model: CLIPTe
     wanted = load_text_encoder(student.parent / "sd2", "x").states(["戴帽子拿剑的猫"])
     assert torch.allclose(clip.encode("戴帽子拿剑的猫"), wanted, atol=1e-6)
     assert not torch.allclose(wanted, load_student(student).states(["戴帽子拿剑的猫"]), atol=1e-2)
+
+
+def test_a_student_of_both_encoders(nodes: Any, student: Path, pair: Path) -> None:  # noqa: ANN401
+    (student.parent / "xl").symlink_to(pair / "student")
+    node, wanted = nodes["LoadYuqiaoStudentXL"](), load_pair(pair / "student", "x")
+    assert node.INPUT_TYPES()["required"]["student"][0] == ["xl"]
+    assert nodes["LoadYuqiaoStudent"].INPUT_TYPES()["required"]["student"][0] == ["student"]
+    assert node.IS_CHANGED("xl") > 0
+    (clip,) = node.load("xl")
+    assert (clip.tokenizer.clip_l.embedding_key, clip.tokenizer.clip_g.embedding_key) == ("clip_l", "clip_g")
+    for prompt in ("戴帽子拿剑的猫! a dog", ""):
+        states, pooled = clip.encode_pooled(prompt)
+        torch.testing.assert_close(states, wanted.states([prompt]), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(pooled, wanted.pooled([prompt]), atol=1e-5, rtol=1e-5)
 
 
 def test_chunks_end_behind_commas_and_never_inside_a_character(node: Any, student: Path) -> None:  # noqa: ANN401

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from distill.export.folder import export
 from distill.export.formats import write_golden, write_webui_extension
 from distill.export.webui_extension import TokenSet
+from tests.distill.tiny_xl import FIRST, SECOND
 
 EXTENSION = Path("webui") / "yuqiao" / "scripts" / "yuqiao.py"
 
@@ -66,9 +68,9 @@ def shipped(student: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN
 class EmbeddingsWithFixes(torch.nn.Module):
     """Stands for the layer that puts in vectors of textual inversions."""
 
-    def __init__(self, wrapped: torch.nn.Module, hijack: Any) -> None:  # noqa: ANN401
+    def __init__(self, wrapped: torch.nn.Module, hijack: Any, textual_inversion_key: str = "clip_l") -> None:  # noqa: ANN401
         super().__init__()
-        self.wrapped, self.hijack = wrapped, hijack
+        self.wrapped, self.hijack, self.textual_inversion_key = wrapped, hijack, textual_inversion_key
 
 
 class Hijacked:
@@ -121,7 +123,7 @@ def test_a_checkpoint_reads_through_the_student(
         ("empty", ""),
         ("absent", "no exported student (text_encoder/ and tokenizer/)"),
         ("wide", "this checkpoint reads states of width 768, the student's have 24"),
-        ("sdxl", "only checkpoints of Stable Diffusion 1.x have a text encoder"),
+        ("sdxl", "only checkpoints of Stable Diffusion 1.x, in reForge also XL, have a text encoder"),
         ("old", "cannot read the student's tokenizer.json; 4.45 and newer can"),
     ],
 )
@@ -167,6 +169,36 @@ def test_reforge_moves_and_patches_what_its_holder_has(
         shipped.module.plug_into_checkpoint(loaded, student)
 
 
+def test_both_encoders_of_reforges_sdxl(
+    shipped: Any,  # noqa: ANN401
+    student: Path,
+    pair: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("ldm_patched", "ldm_patched.modules", "ldm_patched.modules.ops"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    vars(sys.modules["ldm_patched.modules.ops"])["use_patched_ops"] = nullcontext
+    parts = [checkpoint(width) for width in (FIRST, SECOND)]
+    stages = [part.cond_stage_model for part in parts]
+    holders = SimpleNamespace(**{f"clip_{x}": SimpleNamespace(operations="", transformer="old") for x in "lg"})
+    loaded = SimpleNamespace(
+        conditioner=SimpleNamespace(embedders=[*stages, "sizes"]), cond_stage_model="the conditioner",
+        forge_objects=SimpleNamespace(clip=SimpleNamespace(cond_stage_model=holders)),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="this checkpoint's text encoders are 2, the student's 1"):
+        shipped.module.plug_into_checkpoint(loaded, student)
+    with pytest.raises(ValueError, match="this checkpoint's text encoders are 1, the student's 2"):
+        shipped.module.plug_into_checkpoint(checkpoint(), pair / "student")
+    shipped.module.plug_into_checkpoint(loaded, pair / "student")
+    first, second, sizes = loaded.conditioner.embedders
+    assert (sizes, loaded.cond_stage_model) == ("sizes", "the conditioner")
+    assert (first.id_pad, second.id_pad) == (first.id_end, second.wrapped.tokenizer.convert_tokens_to_ids("!"))
+    assert holders.clip_l.transformer is first.wrapped.transformer
+    assert second.wrapped.transformer.text_model.embeddings.token_embedding.textual_inversion_key == "clip_g"
+    projection = load_file(pair / "student" / "text_encoder_2" / "model.safetensors")["text_projection.weight"]
+    assert torch.equal(holders.clip_g.text_projection, projection.T)
+
+
 def test_a_set_of_tokens_equals_each_of_them() -> None:
     assert TokenSet([3, 5]) == 3
     assert 5 == TokenSet([3, 5])  # noqa: SIM300  as the programs compare
@@ -174,8 +206,9 @@ def test_a_set_of_tokens_equals_each_of_them() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("encoders", [1, 2])
 @pytest.mark.parametrize("program", ["forge", "reforge"])
-def test_the_real_text_engine(program: str, student: Path) -> None:
+def test_the_real_text_engine(program: str, encoders: int, request: pytest.FixtureRequest) -> None:
     """YUQIAO_FORGE and YUQIAO_REFORGE name checkouts.
 
     YUQIAO_FORGE_PYTHON and YUQIAO_REFORGE_PYTHON are interpreters with their releases of transformers.
@@ -183,6 +216,7 @@ def test_the_real_text_engine(program: str, student: Path) -> None:
     variable = f"YUQIAO_{program.upper()}"
     if variable not in os.environ:
         pytest.skip(f"{variable} names a checkout of {program}")
+    student = request.getfixturevalue("student") if encoders == 1 else request.getfixturevalue("pair") / "student"
     python = os.environ.get(f"{variable}_PYTHON", sys.executable)
     script = Path(__file__).with_name(f"{program}_run.py")
     done = subprocess.run(
@@ -191,7 +225,7 @@ def test_the_real_text_engine(program: str, student: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    print(program, found)
+    print(program, encoders, found)
     assert found["difference"] < 1e-5
     assert found["prompts"] >= 15
     assert found["behind a comma"]
