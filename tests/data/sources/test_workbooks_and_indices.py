@@ -1,18 +1,24 @@
 """Sheets of workbooks, and corpora by their name in an index."""
 
+import fnmatch
+import importlib.util
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from data.build.config import load_corpus_config
 from data.cli import UserError
 from data.fetch import fetch
+from data.sources.delimited import Tsv
 from tests.data.corpora import write_config
 from tests.data.sources.test_readers import read, source
 
+PAGE = (Path(__file__).parents[3] / "docs" / "formats.md").read_text(encoding="utf-8")
 PARTS = {
     "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
     '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
@@ -108,8 +114,9 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "site" / "mtdata" / "__init__.py").touch()
     (tmp_path / "site" / "mtdata" / "index.py").write_text(INDEX, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    ids = {"ccmatrix": "OPUS-ccmatrix-v1-eng-zho", "wikimatrix": "Facebook-wikimatrix-1-eng-zho"}
-    return write_config(tmp_path, [{"name": name, "format": "mtdata", "id": each} for name, each in ids.items()])
+    (documented,) = re.findall(r"^- (\{.*format: mtdata.*\})$", PAGE, re.MULTILINE)
+    wikimatrix = {"name": "wikimatrix", "format": "mtdata", "id": "Facebook-wikimatrix-1-eng-zho"}
+    return write_config(tmp_path, [yaml.safe_load(documented), wikimatrix])
 
 
 def test_a_corpus_by_its_name_is_looked_up_fetched_and_read(
@@ -135,6 +142,38 @@ def test_a_corpus_by_its_name_is_looked_up_fetched_and_read(
     moses, tsv = load_corpus_config(config).sources
     assert [(row["en"], row["zh"]) for row in read(moses, config.parent)] == [("A dog.", "一只狗。")]
     assert vars(tsv) | {"files": ("mtdata/Facebook-wikimatrix-1-eng-zho.tsv.gz",), "en": 2, "zh": 3} == vars(tsv)
+
+
+INDEXED = {
+    "ccmatrix": "OPUS-ccmatrix-v1-eng-zho",
+    "unpc": "OPUS-unpc-v1.0-eng-zho",
+    "opensubtitles": "OPUS-opensubtitles-v2018-eng-zho_CN",
+    "ted2020": "OPUS-ted2020-v1-eng-zho_CN",
+    "wikimatrix": "Facebook-wikimatrix-1-eng-zho",
+    "news-commentary": "Statmt-news_commentary-18-eng-zho",
+}
+"""Source of configs/corpus/skyclip-150m.yaml -> id in mtdata's index."""
+
+
+@pytest.mark.slow  # mtdata indexes for a minute at its first import
+@pytest.mark.skipif(importlib.util.find_spec("mtdata") is None, reason="needs the extra `mtdata`")
+def test_the_large_config_has_the_addresses_and_layouts_of_the_real_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = load_corpus_config(Path(__file__).parents[3] / "configs" / "corpus" / "skyclip-150m.yaml")
+    fetched = dict[str, str]()
+    monkeypatch.setattr("data.fetch.fetch_file", lambda each, target, sleep: fetched.update({each.url: each.path}))
+    config = write_config(tmp_path, [{"name": n, "format": "mtdata", "id": each} for n, each in INDEXED.items()])
+    assert fetch(config) == len(INDEXED)
+    addresses = {each.url for each in large.config.downloads if re.search("pouta|fbaipub|statmt", each.url)}
+    assert fetched.keys() == addresses
+    by_hand = {each.name: each for each in large.sources}
+    for found in load_corpus_config(config).sources:
+        assert type(found) is type(by_hand[found.name])
+        for column in ("en", "zh") if isinstance(found, Tsv) else ():
+            assert vars(found)[column] == vars(by_hand[found.name])[column]
+        for ours, pattern in zip(by_hand[found.name].paths, found.paths, strict=True):
+            assert fnmatch.fnmatch(ours.partition("!")[2], pattern.partition("!")[2])
 
 
 @pytest.mark.parametrize(
