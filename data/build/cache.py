@@ -11,13 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import daft
 import fsspec  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from data.build.config import FORMATS
-from data.build.scoring import scored_batches
+from data.build.scoring import scored_batches, source_parts
 from data.clean.scores import References
 from data.cli import UserError
 from data.files import atomic_folder, write_json
@@ -90,10 +91,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _write_rows(source: Source, root: str, path: Path, references: References) -> int:
     """Stream the scored rows into one file with row groups of ROW_GROUP_SIZE; return how many."""
     count, pending = 0, list[pa.RecordBatch]()
+    is_cluster = daft.runners.get_or_create_runner().name == "ray"  # on one machine the cleaning has all cores anyway
+    parts = source_parts(source, root) if is_cluster else [None]
     writer: pq.ParquetWriter | None = None
     with tqdm(desc=source.name, unit=" rows", unit_scale=True, leave=False, mininterval=0.5, disable=None) as bar:
         try:
-            for batch in scored_batches(source, root, references):
+            for batch in scored_batches(source, root, references, parts):
                 writer = writer or pq.ParquetWriter(path, batch.schema, **CACHE_PARQUET)
                 pending.append(batch)
                 count += batch.num_rows

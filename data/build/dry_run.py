@@ -19,7 +19,7 @@ from data.clean.benchmarks import Exclusions
 from data.clean.scores import References
 from data.cli import UserError
 from data.sources.base import Source
-from data.sources.io import bytes_read, resolve_path
+from data.sources.io import bytes_read, local_bytes
 
 NUM_ROWS = 10_000  # of a source
 READ_SECONDS = 2.0  # of reading a source
@@ -84,15 +84,9 @@ def _sample_source(source: Source, root: str, folder: Path, references: Referenc
     path.parent.mkdir(parents=True)
     pq.write_table(pa.table(columns), path, **CACHE_PARQUET)
     check_sides(source, path)
-    expected = num_read if is_whole else num_read * _input_bytes(source, root) / max(bytes_read.total(), 1)
+    expected = num_read if is_whole else num_read * local_bytes(root, source.paths) / max(bytes_read.total(), 1)
     row_seconds, row_bytes = max(read_seconds, clean_seconds), path.stat().st_size / raw.num_rows
     return SampledSource(ScoredSource(source, path, raw.num_rows, (), 0), expected, is_whole, row_seconds, row_bytes)
-
-
-def _input_bytes(source: Source, root: str) -> int:
-    """Size of the local files of a source, an archive once."""
-    paths = {resolve_path(root, path.partition("!")[0]) for path in source.paths}
-    return sum(Path(path).stat().st_size for path in paths if "://" not in path and "::" not in path)
 
 
 def _table(samples: list[SampledSource], accounts: list[Account], kept_bytes: float) -> list[str]:

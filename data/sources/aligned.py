@@ -4,14 +4,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pyarrow as pa
 
 from data.cli import UserError
-from data.sources.base import Pair, PairSource, Source, TwoFiles, pair_batches, raw_batch
+from data.sources.base import Pair, PairSource, Part, Source, TwoFiles, pair_batches, raw_batch
 from data.sources.benchmark_files import image_id, read_benchmark_rows
 from data.sources.compressed import COMPRESSED
-from data.sources.io import Lines, read_lines
+from data.sources.io import Lines, Span, read_lines
 
 HAN = re.compile(r"[\u3400-\u9fff]")
 CAPTION = re.compile(r"^(?P<image>[^\t,#]+?)(?:#(?:(?:zh|en)[a-z]*#)?(?P<index>\d+))?(?:\t|,| (?=\S))(?P<text>.*)$")
@@ -93,6 +94,7 @@ class Moses(Source):
     en: tuple[str, ...]
     zh: tuple[str, ...]
     image: tuple[str, ...] = ()
+    reads_spans: ClassVar[bool] = True
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -101,14 +103,22 @@ class Moses(Source):
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield aligned batches; files of different length are the user's error."""
+        return self.read_part(root, Part(0, len(self.file_groups)))
+
+    @property
+    def file_groups(self) -> list[tuple[str, ...]]:
+        """Files that belong side by side."""
         if len(self.en) != len(self.zh) or (self.image and len(self.image) != len(self.en)):
             raise UserError(
                 f"source {self.name}: en has {len(self.en)} files, zh {len(self.zh)}, image {len(self.image)}; "
                 "they pair by position"
             )
-        for index in range(len(self.en)):
-            group = [files[index] for files in (self.en, self.zh, self.image) if files]
-            for first, texts in align_lines(root, group, self.encoding):
+        return list(zip(*filter(None, (self.en, self.zh, self.image)), strict=True))
+
+    def read_part(self, root: str, part: Part) -> Iterator[pa.RecordBatch]:
+        """Yield the aligned batches of some files, or of some of their lines."""
+        for index in range(part.start, part.stop):
+            for first, texts in align_lines(root, self.file_groups[index], self.encoding, part.spans):
                 yield raw_batch(
                     texts[0],
                     texts[1],
@@ -118,10 +128,13 @@ class Moses(Source):
                 )
 
 
-def align_lines(root: str, paths: list[str], encoding: str) -> Iterator[tuple[int, list[pa.Array]]]:
+def align_lines(
+    root: str, paths: tuple[str, ...], encoding: str, spans: tuple[Span, ...]
+) -> Iterator[tuple[int, list[pa.Array]]]:
     """Yield (first line number, equally long arrays), one array a path; UserError if a file ends early."""
-    streams = [read_lines(root, path, encoding) for path in paths]
-    pending, done = [pa.array([], pa.large_string()) for _ in paths], 0
+    each_span = spans or (None,) * len(paths)
+    streams = [read_lines(root, path, encoding, span) for path, span in zip(paths, each_span, strict=True)]
+    pending, done = [pa.array([], pa.large_string()) for _ in paths], spans[0].line - 1 if spans else 0
     while True:
         for index, stream in enumerate(streams):
             if not len(pending[index]) and (lines := next(stream, None)) is not None:

@@ -6,21 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from data.cli import UserError
-from data.sources.cells import CellOptions
-from data.sources.io import TEXT
+from data.sources.cells import CellOptions, join_continued_lines
+from data.sources.io import TEXT, Span
 
 PAIR_BATCH_ROWS = 65536  # rows a batch of the plain-Python readers
-STARTS_LOW = r"^[\s\-–'\".…]*[a-z]"  # an English line that goes on with a sentence
-ENDS_OPEN = r"[^.!?…\"'\s]\s*$"  # an English line that does not end one
-MAX_JOINED_LINES = 4
-MAX_LINE_DISTANCE = 5  # a cue of SRT takes 4 or 5 lines
 Json = Any  # a parsed document of unknown shape
 Domain = Literal["caption", "general", "subtitle", "encyclopedia", "news", "poetry", "prompt", "dictionary"]
 RAW = pa.schema(
@@ -49,6 +44,7 @@ class Source(CellOptions, ABC):
     join_lines: bool = False  # subtitles: join lines of one sentence
     spaces: Literal["remove", "comma", "keep"] = "remove"  # what becomes of a space between two Chinese characters
     encoding: str = "utf-8"
+    reads_spans: ClassVar[bool] = False  # each line gives its rows alone, so that a big file can be read in parts
     machine: str = ""  # the model that made one side; rows are then marked machine:NAME in the corpus's source column
 
     @property
@@ -77,11 +73,30 @@ class Source(CellOptions, ABC):
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield raw batches in file order; UserError for a file that is absent, damaged or of another format."""
 
-    def batches(self, root: str) -> Iterator[pa.RecordBatch]:
+    @property
+    def file_groups(self) -> list[tuple[str, ...]]:
+        """Files that can be read apart, those of one tuple side by side."""
+        return [self.paths]
+
+    def read_part(self, root: str, part: "Part") -> Iterator[pa.RecordBatch]:
+        """Yield the raw batches of one part; all parts, one after the other, have those of the source."""
+        return self.read(root)
+
+    def batches(self, root: str, part: "Part | None" = None) -> Iterator[pa.RecordBatch]:
         """Raw batches as the cleaning takes them: cells rewritten, and with `join_lines` a sentence a row."""
-        rewrites = any(vars(self)[option.name] != option.default for option in fields(CellOptions))
-        batches = map(self.rewrite_cells, self.read(root)) if rewrites else self.read(root)
+        batches = self.read_part(root, part) if part else self.read(root)
+        if any(vars(self)[option.name] != option.default for option in fields(CellOptions)):
+            batches = map(self.rewrite_cells, batches)
         return map(join_continued_lines, batches) if self.join_lines else batches
+
+
+@dataclass(frozen=True)
+class Part:
+    """Groups `start` to `stop` of a source's files; with `spans`, of each file of one group, the same lines of them."""
+
+    start: int
+    stop: int
+    spans: tuple[Span, ...] = ()
 
 
 def expand_files(root: str, entries: tuple[str, ...]) -> tuple[str, ...]:
@@ -119,12 +134,37 @@ class FileSource(Source):
 
     def read(self, root: str) -> Iterator[pa.RecordBatch]:
         """Yield the batches of every file."""
-        for index, path in enumerate(self.files):
-            yield from self.read_file(root, path, index)
+        return self.read_part(root, Part(0, len(self.files)))
+
+    @property
+    def file_groups(self) -> list[tuple[str, ...]]:
+        """Each file by itself."""
+        return [(path,) for path in self.files]
+
+    def read_part(self, root: str, part: Part) -> Iterator[pa.RecordBatch]:
+        """Yield the batches of some files."""
+        for index in range(part.start, part.stop):
+            yield from self.read_file(root, self.files[index], index)
 
     @abstractmethod
     def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
         """Yield the batches of one file; `index` is its place in `paths`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineSource(FileSource):
+    """A source of files whose every line gives its rows alone."""
+
+    reads_spans: ClassVar[bool] = True
+
+    def read_part(self, root: str, part: Part) -> Iterator[pa.RecordBatch]:
+        """Yield the batches of some files, or of some lines of one."""
+        for index in range(part.start, part.stop):
+            yield from self.read_file(root, self.files[index], index, *part.spans)
+
+    @abstractmethod
+    def read_file(self, root: str, path: str, index: int, span: Span | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the batches of one file, or of a span of it, which is no error where no line is of use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,32 +258,3 @@ def _text(values: Sequence[str]) -> pa.Array:
         return pa.array(values, TEXT)
     except UnicodeEncodeError:
         return pa.array([v.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for v in values], TEXT)
-
-
-def join_continued_lines(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Join subtitle lines that go on with the line before, on both sides: the two languages break at other places.
-
-    The line that a sentence starts on holds the whole, the others become the reject `joined`.
-    """
-    if batch.num_rows < 2:
-        return batch
-    line, file = batch.column("line").to_numpy(), batch.column("file").to_numpy()
-    starts_low = np.asarray(pc.match_substring_regex(batch.column("en"), STARTS_LOW), bool)
-    ends_open = np.asarray(pc.match_substring_regex(batch.column("en"), ENDS_OPEN), bool)
-    sound = np.asarray(pc.equal(batch.column("fault"), ""), bool)
-    near = (line[1:] > line[:-1]) & (line[1:] - line[:-1] <= MAX_LINE_DISTANCE) & (file[1:] == file[:-1])
-    goes_on = np.zeros(batch.num_rows, bool)
-    goes_on[1:] = starts_low[1:] & ends_open[:-1] & sound[1:] & sound[:-1] & near
-    if not goes_on.any():
-        return batch
-    heads = np.maximum.accumulate(np.where(goes_on, 0, np.arange(len(goes_on))))
-    goes_on &= (np.arange(len(goes_on)) - heads) % MAX_JOINED_LINES != 0
-    starts = pa.array(np.append(np.flatnonzero(~goes_on), len(goes_on)).astype(np.int64))
-    columns = {name: batch.column(name) for name in RAW.names}
-    joined = pa.array(goes_on)
-    for side in ("en", "zh"):
-        lists = pa.LargeListArray.from_arrays(starts, columns[side])
-        sentences = pc.binary_join(lists, pa.scalar(" ", TEXT)).take(pa.array(np.cumsum(~goes_on) - 1))
-        columns[side] = pc.if_else(joined, columns[side], sentences)
-    columns["fault"] = pc.if_else(joined, "joined", columns["fault"]).cast(TEXT)
-    return pa.RecordBatch.from_arrays([columns[name] for name in RAW.names], schema=RAW)

@@ -1,4 +1,4 @@
-"""Text options of every reader: what a cell of a tag table or glossary holds besides its text."""
+"""What is rewritten in the rows of any reader: what a cell holds besides its text, lines that go on."""
 
 import re
 from collections.abc import Callable
@@ -10,6 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data.sources.io import TEXT
+
 STACKED_BRACKETS = r"\({2,}|\){2,}|\{+|\}+"
 WEIGHT = r"\(?([^():]+):\d+(?:\.\d+)?\)?"
 PART_OF_SPEECH = (
@@ -20,6 +22,10 @@ ENGLISH_END = re.compile(
     r"(?:(?<=[.!?])|(?<=[.!?][\"'”’)]))(?<!\b[A-Z]\.)(?<!\b(?:Mr|Dr|St|Ms)\.)\s+(?=[\"'“‘(]?[A-Z0-9])"
 )
 CHINESE_END = re.compile(r"(?<=[。！？!?])(?![。！？!?”’』」）…])|(?<=[。！？!?…][”’』」）])(?![。！？!?”’』」）])")
+STARTS_LOW = r"^[\s\-–'\".…]*[a-z]"  # an English line that goes on with a sentence
+ENDS_OPEN = r"[^.!?…\"'\s]\s*$"  # an English line that does not end one
+MAX_JOINED_LINES = 4
+MAX_LINE_DISTANCE = 5  # a cue of SRT takes 4 or 5 lines
 SUBJECT = r"\[[\x{4e00}-\x{9fff}]{1,4}\]\s*"  # [医] of ECDICT
 
 
@@ -108,3 +114,32 @@ def _split_sentences(batch: pa.RecordBatch) -> pa.RecordBatch:
         return list(zip(en, zh, strict=True)) if len(en) == len(zh) > 1 else [(sides[0], sides[1])]
 
     return _expand(batch, np.ones(batch.num_rows, bool), split)
+
+
+def join_continued_lines(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Join subtitle lines that go on with the line before, on both sides: the two languages break at other places.
+
+    The line that a sentence starts on holds the whole, the others become the reject `joined`.
+    """
+    if batch.num_rows < 2:
+        return batch
+    line, file = batch.column("line").to_numpy(), batch.column("file").to_numpy()
+    starts_low = np.asarray(pc.match_substring_regex(batch.column("en"), STARTS_LOW), bool)
+    ends_open = np.asarray(pc.match_substring_regex(batch.column("en"), ENDS_OPEN), bool)
+    sound = np.asarray(pc.equal(batch.column("fault"), ""), bool)
+    near = (line[1:] > line[:-1]) & (line[1:] - line[:-1] <= MAX_LINE_DISTANCE) & (file[1:] == file[:-1])
+    goes_on = np.zeros(batch.num_rows, bool)
+    goes_on[1:] = starts_low[1:] & ends_open[:-1] & sound[1:] & sound[:-1] & near
+    if not goes_on.any():
+        return batch
+    heads = np.maximum.accumulate(np.where(goes_on, 0, np.arange(len(goes_on))))
+    goes_on &= (np.arange(len(goes_on)) - heads) % MAX_JOINED_LINES != 0
+    starts = pa.array(np.append(np.flatnonzero(~goes_on), len(goes_on)).astype(np.int64))
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    joined = pa.array(goes_on)
+    for side in ("en", "zh"):
+        lists = pa.LargeListArray.from_arrays(starts, columns[side])
+        sentences = pc.binary_join(lists, pa.scalar(" ", TEXT)).take(pa.array(np.cumsum(~goes_on) - 1))
+        columns[side] = pc.if_else(joined, columns[side], sentences)
+    columns["fault"] = pc.if_else(joined, "joined", columns["fault"]).cast(TEXT)
+    return pa.RecordBatch.from_arrays([*columns.values()], schema=batch.schema)

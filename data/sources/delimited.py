@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from data.cli import UserError
 from data.jit import njit
-from data.sources.base import FileSource, Pair, PairSource, raw_batch
-from data.sources.io import TEXT, Bytes, Lines, Offsets, read_lines, read_text
+from data.sources.base import LineSource, Pair, PairSource, raw_batch
+from data.sources.io import TEXT, Bytes, Lines, Offsets, Span, read_lines, read_text
 
 MAX_CELL_LINES = 20  # a record of more lines is looked at: its closing quote may be missing
 FEW_RECORDS = 10  # as many times more lines than records: probably a stray quote
@@ -26,7 +26,7 @@ FAULTS = ("", "blank", "columns", "score")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tsv(FileSource):
+class Tsv(LineSource):
     """Columns by 1-based number, without quoting. A line with too few columns is the reject `columns`, else `blank`."""
 
     delimiter: str = "\t"  # one ASCII character
@@ -37,7 +37,7 @@ class Tsv(FileSource):
     score: int = 0  # column of the publisher's own score (LASER margin of WikiMatrix, CCMatrix); 0: none
     min_score: float = 0.0  # rows under it are the reject `score`
 
-    def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
+    def read_file(self, root: str, path: str, index: int, span: Span | None = None) -> Iterator[pa.RecordBatch]:
         """Yield one batch a block of lines."""
         for key, column in (("en", self.en), ("zh", self.zh)):
             if column < 1:
@@ -45,12 +45,12 @@ class Tsv(FileSource):
         if len(self.delimiter) != 1 or not self.delimiter.isascii():
             raise UserError(f"source {self.name}: delimiter {self.delimiter!r} is not one ASCII character; use csv")
         widest = 0
-        for lines in read_lines(root, path, self.encoding):
+        for lines in read_lines(root, path, self.encoding, span):
             table = Columns(lines, ord(self.delimiter))
             widest = max(widest, int(table.counts.max()))
             batch = self._batch(index, table)
             yield batch.slice(max(0, self.skip - lines.first + 1))
-        if 0 < widest < (need := max(self.en, self.zh, self.image, self.score)):
+        if not span and 0 < widest < (need := max(self.en, self.zh, self.image, self.score)):
             raise UserError(
                 f"{path}: no line has column {need} (the widest has {widest}); fix `en`, `zh`, `image` "
                 f"or `delimiter` of source {self.name}"

@@ -17,7 +17,7 @@ from typing_extensions import Buffer
 
 from data.cli import UserError
 from data.jit import njit
-from data.sources.compressed import PACKED, STREAM_ERRORS, decompressed
+from data.sources.compressed import PACKED, STREAM_ERRORS, check_encoding, decompressed, is_utf8
 
 TEXT = pa.large_string()
 Bytes = npt.NDArray[np.uint8]
@@ -25,7 +25,6 @@ Offsets = npt.NDArray[np.int64]
 BLOCK_BYTES = 8 << 20  # bytes a block: large enough for vectorised work, small enough for many at once
 MAX_LINE_BYTES = 64 << 20
 LINE_FEED, RETURN = 10, 13
-SAMPLE_BYTES = 1 << 16  # start of a file by which its encoding is checked
 
 
 def resolve_path(root: str, path: str) -> str:
@@ -49,6 +48,12 @@ def open_decompressed(root: str, path: str) -> Iterator[IO[bytes]]:
 
 
 bytes_read = Counter[str]()  # of each local file, in this process: how far a reader has come
+
+
+def local_bytes(root: str, paths: tuple[str, ...]) -> int:
+    """Size of the files that are on a disk here, an archive once."""
+    targets = {resolve_path(root, path.partition("!")[0]) for path in paths}
+    return sum(Path(target).stat().st_size for target in targets if "://" not in target and "::" not in target)
 
 
 class _CountedFile(io.FileIO):
@@ -106,36 +111,6 @@ def damaged_file_error(path: str, error: BaseException) -> UserError:
     return UserError(f"{path}: the file is cut short or damaged ({error}); fetch it again")
 
 
-def check_encoding(path: str, encoding: str, start: bytes) -> None:
-    """UserError where Python does not know `encoding`, or where `start` of the file is text in another one."""
-    try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise UserError(f"{path}: unknown encoding {encoding!r}; use for example utf-8, utf-16 or gb18030") from None
-    if not is_utf8(encoding):
-        return
-    candidates = ["utf-16"] if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else []
-    lines = [line for line in start[:SAMPLE_BYTES].split(b"\n")[:-1] if not line.isascii()] if not candidates else []
-    if len(lines) >= 10 and 2 * sum(not _decodes(line, "utf-8") for line in lines) > len(lines):
-        whole = b"\n".join(lines)
-        candidates = [name for name in ("gb18030", "big5") if _decodes(whole, name)][:1]
-    if candidates:
-        raise UserError(f"{path}: not UTF-8, but it reads as {candidates[0]}; set `encoding: {candidates[0]}`")
-
-
-def is_utf8(encoding: str) -> bool:
-    """Whether `encoding` is a name of UTF-8, whose bytes are taken as they are."""
-    return codecs.lookup(encoding).name == "utf-8"
-
-
-def _decodes(data: bytes, encoding: str) -> bool:
-    try:
-        data.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 @dataclass(frozen=True)
 class Lines:
     """Consecutive lines of one file: `text` without line ends, `first` the 1-based number of the first."""
@@ -148,32 +123,44 @@ class Lines:
         return np.arange(self.first, self.first + len(self.text), dtype=np.int64)
 
 
-def read_lines(root: str, path: str, encoding: str = "utf-8") -> Iterator[Lines]:
-    """Yield the lines of `path`; bytes that are not `encoding` become U+FFFD, which the cleaning rejects.
+@dataclass(frozen=True)
+class Span:
+    """Whole lines of a plain UTF-8 file: bytes `start` to `stop`; the first line has the 1-based number `line`."""
 
-    A lone carriage return ends a line only in a file that uses it for most of its lines: in others it is a stray byte,
-    and a line more on one side would shift all pairs after it.
+    start: int
+    stop: int
+    line: int
+
+
+def read_lines(root: str, path: str, encoding: str = "utf-8", span: Span | None = None) -> Iterator[Lines]:
+    """Yield the lines of `path` or of a span of it.
+
+    Bytes that are not `encoding` become U+FFFD, which the cleaning rejects. A lone carriage return ends a line only in
+    a file that uses it for most of its lines: in others it is a stray byte, and a line more on one side would shift
+    all pairs after it.
     """
-    first = 1
-    for block in _blocks(root, path, encoding):
+    first = span.line if span else 1
+    for block in _blocks(root, path, encoding, span):
         text = _split(block)
         if len(text):
             yield Lines(text, first)
         first += len(text)
 
 
-def _blocks(root: str, path: str, encoding: str) -> Iterator[bytes]:
-    """Yield valid UTF-8 blocks that end with a line end."""
+def _blocks(root: str, path: str, encoding: str, span: Span | None) -> Iterator[bytes]:
+    """Yield valid UTF-8 blocks that end with a line end; those of a span are those of the whole file."""
     decoder: codecs.IncrementalDecoder | None = None
-    returns: bool | None = None  # whether \r ends lines; None before the first line end
-    remainder, start, held = b"", True, b""
+    returns = False if span else None  # whether \r ends lines; None before the first line end
+    remainder, start, held = b"", not (span and span.start), b""
     with open_decompressed(root, path) as stream:
+        position = stream.seek(span.start) if span else 0
         while True:
             try:
-                data = stream.read(BLOCK_BYTES)
+                size = min(BLOCK_BYTES - position % BLOCK_BYTES, span.stop - position) if span else BLOCK_BYTES
+                data = stream.read(size)
             except STREAM_ERRORS as error:
                 raise damaged_file_error(path, error) from error
-            final = not data
+            final, position = not data, position + len(data)
             if start:
                 check_encoding(path, encoding, data)
                 decoder = None if is_utf8(encoding) else codecs.getincrementaldecoder(encoding)("replace")
@@ -187,8 +174,7 @@ def _blocks(root: str, path: str, encoding: str) -> Iterator[bytes]:
             data = held + data
             held = b"\r" if data.endswith(b"\r") and not final else b""  # it may be half of \r\n
             data = data.removesuffix(held)
-            if returns is None and (feeds := data.count(b"\n")) + (all_returns := data.count(b"\r")):
-                returns = all_returns - data.count(b"\r\n") > feeds
+            returns = ends_with_returns(data) if returns is None else returns
             if returns:
                 data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             cut = data.rfind(b"\n") + 1
@@ -203,6 +189,12 @@ def _blocks(root: str, path: str, encoding: str) -> Iterator[bytes]:
             else:
                 yield _valid_utf8(b"".join((remainder, memoryview(data)[:cut])))
                 remainder = data[cut:]
+
+
+def ends_with_returns(data: bytes) -> bool | None:
+    """Whether most lines of `data` end with a lone carriage return; None where no line ends."""
+    feeds, returns = data.count(b"\n"), data.count(b"\r")
+    return returns - data.count(b"\r\n") > feeds if feeds + returns else None
 
 
 def _valid_utf8(block: bytes) -> bytes:

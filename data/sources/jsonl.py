@@ -9,9 +9,9 @@ import orjson
 import pyarrow as pa
 
 from data.cli import UserError
-from data.sources.base import FileSource, Json, Pair, PairSource, pair_batches, raw_batch
+from data.sources.base import Json, LineSource, Pair, PairSource, pair_batches, raw_batch
 from data.sources.documents import load_json
-from data.sources.io import TEXT, Lines, read_lines
+from data.sources.io import TEXT, Lines, Span, read_lines
 
 VERSE_NUMBER = re.compile(
     r"^(?:[\u4e00-\u9fff]{0,4}|[A-Z][A-Za-z ]{0,20})\s?[（(](?:[一二三四五六七八九十]+|[IVXL]+)[）)]\s*"
@@ -20,7 +20,7 @@ GLUED = re.compile(r"(?<=[a-z,.;:?!”])(?=[A-Z“])")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Jsonl(FileSource):
+class Jsonl(LineSource):
     """One object a line; a list on both sides pairs by position."""
 
     en: str = "en"
@@ -28,10 +28,10 @@ class Jsonl(FileSource):
     image: str = ""
     glued: bool = False  # PoetMT: lines joined without a space ("land.How many"), numbered poems, notes at the end
 
-    def read_file(self, root: str, path: str, index: int) -> Iterator[pa.RecordBatch]:
+    def read_file(self, root: str, path: str, index: int, span: Span | None = None) -> Iterator[pa.RecordBatch]:
         """Yield a batch a block of lines: as columns where all are objects of strings, else pair by pair."""
         num_lines, num_records, present_keys = 0, 0, set[str]()
-        for lines in read_lines(root, path, self.encoding):
+        for lines in read_lines(root, path, self.encoding, span):
             records = [parse_json_line(line) for line in lines.text.to_pylist()]
             num_lines += len(records)
             columns = None if self.glued else string_columns(records, self._keys)
@@ -43,6 +43,8 @@ class Jsonl(FileSource):
             num_records += sum(isinstance(record, dict) for record in records)
             present_keys |= {key for key in self._keys for record in records if value_at(record, key) is not None}
             yield from pair_batches(self._pairs(lines, records), index)
+        if span:
+            return
         if num_lines and not num_records:
             raise UserError(f"{path}: no line is a JSON object; one JSON document has format json, mapping or poems")
         absent = [key for key in self._keys if key not in present_keys]

@@ -1,5 +1,6 @@
-"""The same code on a local Ray of two CPUs writes the same rows as the native runner."""
+"""The same code on a local Ray of two workers writes the same rows as the native runner."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,45 +8,62 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from data.build.scoring import ordered_batches
+from data.build.scoring import PART_ROWS, ordered_batches
+from data.sources.io import BLOCK_BYTES
 from tests.data.corpora import PAIRS, rows, write_config, write_tsv
 
 REPOSITORY = Path(__file__).parents[3]
 
 
 def test_results_in_any_order_come_back_in_row_order() -> None:
-    table = pa.table({"x": list(range(10)), "row": pa.array(range(10), pa.int64())}).to_batches()[0]
+    """Two parts of five rows, each with a record of its end."""
+    numbers = [*range(6), *range(PART_ROWS, PART_ROWS + 6)]
+    columns = {"x": [0, 1, 2, 3, 4, None, 5, 6, 7, 8, 9, None], "error": [*[None] * 5, ""] * 2, "row": numbers}
+    table = pa.table(columns).to_batches()[0]
     pieces = [
-        table.slice(7, 3),
+        table.slice(7, 5),
         pa.concat_batches([table.slice(2, 1), table.slice(5, 2)]),
         table.slice(0, 2),
         table.slice(3, 2),
     ]
-    assert [v for batch in ordered_batches(iter(pieces)) for v in batch["x"].to_pylist()] == list(range(10))
+    assert [v for batch in ordered_batches(iter(pieces), 2) for v in batch["x"].to_pylist()] == list(range(10))
     with pytest.raises(AssertionError, match="row 3 never came back"):
-        list(ordered_batches(iter(pieces[:3])))
+        list(ordered_batches(iter(pieces[:3]), 2))
+    with pytest.raises(AssertionError, match=f"row {PART_ROWS} never came back"):
+        list(ordered_batches(iter([table.slice(0, 6)]), 2))
+    with pytest.raises(AssertionError, match="row 5 never came back"):
+        list(ordered_batches(iter([table.slice(0, 5)]), 1))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_ray_and_native_write_the_same_rows(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs the extra `cluster`: make install")
-    many = [(f"{a} number {n} and {n * 7} of them.", f"{b}第{n}号共{n * 7}个。") for n in range(7000) for a, b in PAIRS]
-    write_tsv(tmp_path / "a.tsv.gz", many)
-    write_tsv(tmp_path / "b.tsv", PAIRS)
+@pytest.mark.timeout(900)
+def test_one_machine_and_two_ray_workers_write_the_same(tmp_path: Path) -> None:
+    """A big file in parts on both workers, a compressed one on one of them: the same rows, order and report."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs the extra `cluster`: make install")
+    many = [
+        (f"{a} number {n} and {n * 7} of them.", f"{b}第{n}号共{n * 7}个。") for n in range(22000) for a, b in PAIRS
+    ]
+    write_tsv(tmp_path / "a.tsv.gz", many[:9999])
+    assert write_tsv(tmp_path / "b.tsv", many).stat().st_size > 2 * BLOCK_BYTES
     config = write_config(
-        tmp_path, [{"name": n, "format": "tsv", "files": [f]} for n, f in (("b", "b.tsv"), ("a", "a.tsv.gz"))]
+        tmp_path, [{"name": n, "format": "tsv", "files": [f]} for n, f in (("a", "a.tsv.gz"), ("b", "b.tsv"))]
     )
-    for runner in ("native", "ray"):
-        command = [sys.executable, "-m", "data.build", str(config), "--out", str(tmp_path / runner), "--runner", runner]
-        environment = {
-            "PATH": "/usr/bin:/bin",
-            "HOME": str(tmp_path),
-            "RAY_NUM_CPUS": "2",
-            "PYTHONPATH": str(REPOSITORY),
-        }
-        ran = subprocess.run(command, check=False, capture_output=True, text=True, cwd=REPOSITORY, env=environment)
-        assert ran.returncode == 0, ran.stderr[-3000:]
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        build(config, tmp_path / "native", "native", {})
+        build(config, tmp_path / "ray", "ray", {"RAY_ADDRESS": cluster.address})
+    finally:
+        cluster.shutdown()
     for split in ("train", "valid"):
         assert rows(tmp_path / "native", split) == rows(tmp_path / "ray", split)
     assert len(rows(tmp_path / "ray")) > 20_000
+    reports = [(tmp_path / runner / "report.json").read_text() for runner in ("native", "ray")]
+    assert len({re.sub(r'"seconds": [\d.]+', "", report) for report in reports}) == 1
+
+
+def build(config: Path, out: Path, runner: str, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "data.build", str(config), "--out", str(out), "--runner", runner]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(out.parent), "PYTHONPATH": str(REPOSITORY), **environment}
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, cwd=REPOSITORY, env=environment)
+    assert ran.returncode == 0, ran.stderr[-3000:]

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.cli import UserError
-from data.sources.base import RAW, Source, join_continued_lines
+from data.sources.base import RAW, Source
+from data.sources.cells import join_continued_lines
 from tests.data.sources.test_readers import source
 from tests.data.sources.test_workbooks_and_indices import workbook
 

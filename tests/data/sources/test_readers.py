@@ -229,7 +229,8 @@ def test_bilingual_srt(tmp_path: Path) -> None:
 
 
 def test_lines_of_one_sentence_are_joined() -> None:
-    from data.sources.base import RAW, join_continued_lines
+    from data.sources.base import RAW
+    from data.sources.cells import join_continued_lines
 
     en = ["Hey, we were able to confirm", "that he left", "on Friday.", "Really?", "and how", "Cut", "b", "c", "d", "e"]
     rows = [
