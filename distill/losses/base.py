@@ -53,6 +53,7 @@ class LossInput:
     aligned: bool = True
     """English token ids are the teacher's; otherwise positions compare on max-length steps alone."""
     empty: EmptyPromptStates | None = None
+    """On max-length steps."""
     geometry: Geometry | None = None
     first: FirstStates | None = None
     """On max-length steps, where a UNet reads these states in front of the student's."""

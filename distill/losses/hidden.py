@@ -138,7 +138,8 @@ class EmptyPrompt:
     schedule: LossSchedule = field(default_factory=LossSchedule)
 
     def terms(self, step: LossInput) -> LossTerms:
-        """`empty_prompt`, the same on every rank."""
-        assert step.empty is not None
+        """`empty_prompt`, the same on every rank; nothing where the step has no empty prompt."""
+        if step.empty is None:
+            return {}
         student, teacher = cropped_states(step.empty.student, step.empty.teacher)
         return {"empty_prompt": self.weight * (student - teacher).square().sum() / teacher.square().sum()}

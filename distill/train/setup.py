@@ -19,7 +19,7 @@ from data.loader.token_store import DomainTokens, TokenStore
 from data.loader.tokenise import check_corpus, write_token_store
 from distill.distributed import resolve_precision, use_fast_products
 from distill.geometry import read_geometry
-from distill.losses import Hidden, KvMetric, LossesConfig, Readout
+from distill.losses import EmptyPrompt, Hidden, KvMetric, LossesConfig, Readout
 from distill.student.base import ClipStudent, StudentEncoder, vocabulary_of
 from distill.student.chinese_bpe import fertility
 from distill.student.extended import ExtendedStudent, Graft
@@ -46,13 +46,14 @@ GPU_LAUNCH_COST = 4096
 def validate_losses(config: RunConfig, width: int) -> None:
     """UserError for losses that teacher (of `width`), student or steps cannot give, with the key and the fix."""
     losses, share = config.losses, config.train.full_share
-    if losses.readout and share == 0:
-        raise UserError("losses.readout: counts on full steps alone, and train.full_share is 0; give it a share")
+    for name, loss in (("readout", losses.readout), ("empty_prompt", losses.empty_prompt)):
+        if loss and share == 0:
+            raise UserError(f"losses.{name}: counts on full steps alone, and train.full_share is 0; give it a share")
     if losses.kv_metric and losses.kv_metric.chinese_padding and share == 0:
         raise UserError("losses.kv_metric.chinese_padding: there is padding on full steps alone; set train.full_share")
-    positionwise: tuple[type, ...] = (Readout,)
+    positionwise: tuple[type, ...] = (Readout, EmptyPrompt)
     if not config.student.kind.shares_english_tokens:
-        positionwise = (Readout, Hidden, KvMetric)
+        positionwise = (Readout, EmptyPrompt, Hidden, KvMetric)
         for name, loss in (("hidden", losses.hidden), ("kv_metric", losses.kv_metric)):
             if loss and share == 0:
                 raise UserError(

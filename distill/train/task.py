@@ -74,9 +74,14 @@ class Task(nn.Module):
         return FirstShape(first.num_weights, first.width, maps)
 
     def passes(self, batch: TrainBatch) -> Passes:
-        """What the student encodes in a step: Chinese, English, and the empty prompt where a loss compares it."""
+        """What the student encodes in a step: Chinese, English, and on max-length steps the empty prompt as one more row.
+
+        It would be a pass of its own, a third of the launches, on other steps.
+        """
         empty, vocabulary = self._constants.empty, self.student.vocabulary
-        texts = [batch.student_zh_ids, batch.student_en_ids, *([empty.ids] if empty else [])]
+        texts = [batch.student_zh_ids, batch.student_en_ids]
+        if empty and batch.padded_to_max:
+            texts.append(empty.ids)
         return join_passes(texts, vocabulary.pad_id, self._constants.launch_cost)
 
     def forward(self, batch: TrainBatch, targets: Targets, progress: float = 0.0) -> LossTerms:
@@ -90,7 +95,7 @@ class Task(nn.Module):
         """Named loss terms of the student's outputs for the texts of `passes`."""
         chinese, english, *empty_outputs = outputs
         empty, first = self._constants.empty, self._constants.first
-        empty_states = EmptyPromptStates(empty_outputs[0], empty.target) if empty else None
+        empty_states = EmptyPromptStates(empty_outputs[0], empty.target) if empty and empty_outputs else None
         step = LossInput(
             chinese=chinese,
             target=targets.pairs,
