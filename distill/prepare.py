@@ -1,6 +1,7 @@
 """`python -m distill.prepare --config FILE.yaml`: tokenizer and token store of a run, on a machine without a GPU.
 
-The trainer finds them in the run's folder, or in data.token_store. A killed preparation goes on where it was.
+Of both runs, where the configuration has `stages`. The trainer finds them in a run's folder, or in data.token_store.
+A killed preparation goes on where it was.
 """
 
 import os
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 from data.cli import UserError, run_cli
 from data.files import file_lock
-from distill.train.config import parse_config
+from distill.train.pair import parse_runs
 from distill.train.setup import prepare_run
 
 
@@ -21,11 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if {"-h", "--help"} & set(sys.argv[1:] if arguments is None else arguments):
         print("prepare: --processes N, the number of cores to use (all by default), and the options of the run:\n")
     options, processes = _without_processes(list(sys.argv[1:] if arguments is None else arguments))
-    resolved = parse_config(options)
-    folder = resolved.run.out_dir
-    with file_lock(folder, f"out_dir: another process prepares or trains {folder}; wait for it"):
-        store = prepare_run(resolved, 1, processes).store
-    print(f"prepared {store}; next: python scripts/distill.py {' '.join(options)}")
+    for resolved in parse_runs(options):
+        folder = resolved.run.out_dir
+        with file_lock(folder, f"out_dir: another process prepares or trains {folder}; wait for it"):
+            print(f"prepared {prepare_run(resolved, 1, processes).store}")
+    print(f"next: python scripts/distill.py {' '.join(options)}")
 
 
 def _without_processes(options: list[str]) -> tuple[list[str], int]:

@@ -78,20 +78,19 @@ def encoder_place(config: RunConfig, geometry: Geometry, width: int) -> int:
     return 1 if config.first_encoder or width not in geometry.widths else geometry.widths.index(width)
 
 
-def check_first_encoder(folder: Path, second: RunConfig, teacher: Pretrained) -> RunConfig:
-    """The configuration of a finished run that can be the first of `second`; UserError for any other."""
+def check_first_encoder(folder: Path, second: RunConfig, teacher: Pretrained, must_be_trained: bool) -> None:
+    """UserError unless the run of `folder` can be the first of `second`, whose teacher is `teacher`."""
     key = f"first_encoder: {folder}"
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{key} holds no run; train the first encoder first, or use configs/sdxl.yaml for both")
     first = read_stored_config(folder / "config.yaml")
-    if checkpoint.saved_steps(folder / "checkpoints")[-1:] != [first.train.steps]:
+    if must_be_trained and checkpoint.saved_steps(folder / "checkpoints")[-1:] != [first.train.steps]:
         raise UserError(f"{key} is not trained to its last step, {first.train.steps}; finish it first")
     if first.student.kind != second.student.kind:
         raise UserError(f"student: not that of {folder}; both encoders read the same tokens")
     first_teacher = first.load_teacher()
     if first_teacher.tokenizer.get_vocab() != teacher.tokenizer.get_vocab():
         raise UserError(f"{key}: its teacher spells otherwise than {second.teacher!r}; they are of two pipelines")
-    return first
 
 
 class FirstEncoder:

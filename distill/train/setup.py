@@ -95,10 +95,11 @@ class PreparedRun:
     graft: Graft | None = None
 
 
-def prepare_run(resolved: ResolvedConfig, processes: int, tokenise_processes: int = 1) -> PreparedRun:
+def prepare_run(resolved: ResolvedConfig, processes: int, ahead_processes: int | None = None) -> PreparedRun:
     """Claim the run's folder, train the tokenizer, write the token store; each only where it is missing.
 
-    `processes` will train; `tokenise_processes` tokenise the corpus.
+    `processes` will train. `ahead_processes` tokenise the corpus ahead of training, when the first encoder of a pair
+    need not be trained yet.
     """
     config, kind = resolved.run, resolved.run.student.kind
     _check_division(config, processes)
@@ -106,7 +107,7 @@ def prepare_run(resolved: ResolvedConfig, processes: int, tokenise_processes: in
     teacher = config.load_teacher()
     validate_losses(config, teacher.width)
     if config.first_encoder:
-        check_first_encoder(config.first_encoder, config, teacher)
+        check_first_encoder(config.first_encoder, config, teacher, must_be_trained=ahead_processes is None)
     kind.check()
     graft = read_graft(config, teacher)
     claim_run_dir(config.out_dir, resolved)
@@ -115,7 +116,7 @@ def prepare_run(resolved: ResolvedConfig, processes: int, tokenise_processes: in
     store_root = config.data.token_store or config.out_dir / "tokens"
     store = write_token_store(
         config.data.corpus, store_root, teacher.tokenizer.backend_tokenizer, student_tokenizer, teacher.max_length,
-        kind.shares_english_tokens, tokenise_processes,
+        kind.shares_english_tokens, ahead_processes or 1,
     )  # fmt: skip
     _mixture(config, TokenStore(store))  # raises here, on one process
     return PreparedRun(store, teacher, graft)

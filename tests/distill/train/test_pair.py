@@ -9,6 +9,8 @@ import yaml
 from safetensors.torch import load_file
 
 from data.cli import UserError
+from data.loader import tokenise
+from distill import prepare
 from distill.geometry import read_geometry
 from distill.losses import Readout
 from distill.losses.base import FirstStates, LossInput
@@ -86,6 +88,21 @@ def test_both_stages_by_one_command(
         )
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first), name
+
+
+def test_both_stages_are_prepared_ahead(
+    xl: Path, geometry: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that trains nothing: tokenizers and token stores of both; the training tokenises nothing."""
+    tree = pair_tree(xl, corpus, tmp_path / "run", geometry)
+    (tmp_path / "pair.yaml").write_text(yaml.safe_dump(tree))
+    prepare.main(["--config", str(tmp_path / "pair.yaml"), "--processes", "1"])
+    stores = {name: [*(tmp_path / "run" / name / "tokens").iterdir()] for name in ("l", "g")}
+    assert [len(folders) for folders in stores.values()] == [1, 1]
+    assert not [*(tmp_path / "run").glob("*/checkpoints")]
+    monkeypatch.setattr(tokenise, "_encode", None)  # would fail if anything were tokenised again
+    run(tree, monkeypatch, "--train.steps", "2")
+    assert [path.parts[-3] for path in sorted((tmp_path / "run").glob("*/checkpoints/*"))] == ["g", "l"]
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
