@@ -42,7 +42,7 @@ _BYTE_SYMBOLS: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-ca
 class VocabularyConfig:
     """How much Chinese the student's tokenizer learns."""
 
-    words: int = 16_000
+    words: int = 64_000
     """Merges of characters into words, beyond the single characters."""
     min_character_count: int = 3
     """Rarer characters stay spelled in bytes."""
