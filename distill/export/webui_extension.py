@@ -37,7 +37,7 @@ class TokenSet:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class _Encoder:
     """One text encoder of the student: its config, its tokenizer, and the file of its weights."""
 
     config: dict[str, Any]
@@ -58,7 +58,7 @@ def plug_into_checkpoint(model: Any, folder: Path) -> None:  # noqa: ANN401  cla
     (_plug_into_forge if forge else _plug_into_webui)(model, own, student)
 
 
-def _load_student(folder: Path) -> list[Encoder]:
+def _load_student(folder: Path) -> list[_Encoder]:
     """Its encoder, or both of SDXL."""
     names = ["text_encoder", *(["text_encoder_2"] if (folder / "text_encoder_2").is_dir() else [])]
     student = []
@@ -67,7 +67,7 @@ def _load_student(folder: Path) -> list[Encoder]:
         if not path.is_file() or not (tokenizer / "tokenizer.json").is_file():
             raise ValueError(f"{folder}: no exported student ({name}/ and {tokenizer.name}/)")
         config = json.loads(path.read_text(encoding="utf-8"))
-        student.append(Encoder(config, _load_tokenizer(tokenizer), folder / name / "model.safetensors"))
+        student.append(_Encoder(config, _load_tokenizer(tokenizer), folder / name / "model.safetensors"))
     return student
 
 
@@ -104,7 +104,7 @@ def _forge_engines(model: Any) -> dict[str, Any]:  # noqa: ANN401
     return {name: getattr(model, name) for name in names}
 
 
-def _plug_into_forge(model: Any, engines: Mapping[str, Any], student: Sequence[Encoder]) -> None:  # noqa: ANN401
+def _plug_into_forge(model: Any, engines: Mapping[str, Any], student: Sequence[_Encoder]) -> None:  # noqa: ANN401
     transformers, memory = importlib.import_module("transformers"), importlib.import_module("backend.memory_management")
     clip_class = importlib.import_module("backend.nn.clip").IntegratedCLIP
     load_file = importlib.import_module("safetensors.torch").load_file
@@ -150,7 +150,7 @@ def _webui_embedders(model: Any) -> dict[str, Any]:  # noqa: ANN401
     return own
 
 
-def _plug_into_webui(model: Any, embedders: Mapping[str, Any], student: Sequence[Encoder]) -> None:  # noqa: ANN401
+def _plug_into_webui(model: Any, embedders: Mapping[str, Any], student: Sequence[_Encoder]) -> None:  # noqa: ANN401
     holders = model.forge_objects.clip.cond_stage_model if hasattr(model, "forge_objects") else None
     for place, ((name, old), encoder) in enumerate(zip(embedders.items(), student, strict=True)):
         holder = None if holders is None else getattr(holders, name)
@@ -167,7 +167,7 @@ def _plug_into_webui(model: Any, embedders: Mapping[str, Any], student: Sequence
         sys.modules["networks"].assign_network_names_to_compvis_modules(model)
 
 
-def _webui_embedder(own: Any, encoder: Encoder, holder: Any, name: str) -> Any:  # noqa: ANN401
+def _webui_embedder(own: Any, encoder: _Encoder, holder: Any, name: str) -> Any:  # noqa: ANN401
     """An embedder as `own` that reads by the student; `holder` is what reForge moves and patches, if it is reForge."""
     transformers, hijacks = importlib.import_module("transformers"), importlib.import_module("modules.sd_hijack")
     torch = importlib.import_module("torch")

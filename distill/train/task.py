@@ -74,7 +74,7 @@ class Task(nn.Module):
         return FirstShape(first.num_weights, first.width, maps)
 
     def passes(self, batch: TrainBatch) -> Passes:
-        """What the student encodes in a step: Chinese, English, and on max-length steps the empty prompt as one more row.
+        """Texts that the student encodes: Chinese, English, and on max-length steps the empty prompt as one more row.
 
         It would be a pass of its own, a third of the launches, on other steps.
         """
