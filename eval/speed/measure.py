@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import PartialState
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import commit
+from distill.loading import resolve_device
 from distill.text_tower import text_mask
 from distill.train.batch import TrainBatch
 
@@ -57,9 +59,17 @@ def count_tokens(batch: TrainBatch, teacher_eos_id: int, student_eos_id: int) ->
     return tokens + int(text_mask(batch.teacher_ids, teacher_eos_id).sum())
 
 
+def use_device(name: str | None) -> torch.device:
+    """Train and measure on the device `name`, or where accelerate would; UserError where torch cannot use it."""
+    if name:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(resolve_device(name))
+    return PartialState().device
+
+
 def machine() -> dict[str, Any]:
     """Device, threads, load, torch and commit of a measurement."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    device = PartialState().device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": name, "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2),
         "torch": torch.__version__, "commit": commit(),
@@ -80,24 +90,23 @@ def timed(work: Callable[[], object]) -> float:
     The time of the process (user and system, all threads) leaves out other work on the machine; with one thread
     (OMP_NUM_THREADS=1) it is what an idle machine would take.
     """
-    clock = time.perf_counter if torch.accelerator.is_available() else time.process_time
-    _synchronize()
-    started = clock()
+    device = PartialState().device
+    if device.type == "cpu":
+        started = time.process_time()
+        work()
+        return time.process_time() - started
+    torch.accelerator.synchronize(device)
+    started = time.perf_counter()
     work()
-    _synchronize()
-    return clock() - started
-
-
-def _synchronize() -> None:
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
+    torch.accelerator.synchronize(device)
+    return time.perf_counter() - started
 
 
 def peak_flops(dtype: torch.dtype = torch.bfloat16) -> float:
     """FLOPs a second of a large square matrix product here and now, the best of three."""
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    size = 8192 if accelerator else 2048
-    one, other = (torch.randn(size, size, device=accelerator or "cpu").to(dtype) for _ in range(2))
+    device = PartialState().device
+    size = 2048 if device.type == "cpu" else 8192
+    one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     one @ other
     return 2 * size**3 / min(timed(lambda: one @ other) for _ in range(3))
 

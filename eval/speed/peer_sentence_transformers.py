@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import torch
+from accelerate import PartialState
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.losses import MSELoss  # type: ignore[import-not-found]
@@ -32,8 +32,9 @@ class SentenceTransformersPeer:
 
     def __init__(self, work: Path, domain: str, precision: str, batch_size: int) -> None:
         """Load the folders that `time_against_peer` writes."""
-        self._teacher = SentenceTransformer(str(work / "peer-teacher"))
-        self._student = SentenceTransformer(str(work / "peer-student"))
+        self._device = PartialState().device
+        self._teacher = SentenceTransformer(str(work / "peer-teacher"), device=str(self._device))
+        self._student = SentenceTransformer(str(work / "peer-student"), device=str(self._device))
         self._work, self._half, self._size = work, precision == "bf16", batch_size
         folder = ds.dataset(work / "corpus" / "train", format="parquet")
         self._rows = folder.to_table(columns=["en", "zh"], filter=pc.field("domain") == domain)
@@ -48,7 +49,7 @@ class SentenceTransformersPeer:
         )
         training_args = SentenceTransformerTrainingArguments(
             output_dir=str(self._work / "peer-run"), per_device_train_batch_size=self._size, num_train_epochs=1,
-            bf16=self._half, use_cpu=not torch.cuda.is_available(), save_strategy="no", report_to="none",
+            bf16=self._half, use_cpu=self._device.type == "cpu", save_strategy="no", report_to="none",
             disable_tqdm=True, logging_strategy="no",
         )  # fmt: skip
         trainer = SentenceTransformerTrainer(

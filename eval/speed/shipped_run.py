@@ -16,12 +16,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import yaml
+from accelerate import PartialState
 from jsonargparse import ArgumentParser
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from tqdm import trange
 
 from data.cli import UserError
-from distill.distributed import resolve_precision
+from distill.distributed import Precision, resolve_precision
 from distill.geometry import CrossAttention, Geometry, kv_quadratic_form
 from distill.loading import load_clip_tokenizer
 from distill.train.config import ResolvedConfig, RunConfig, parse_config
@@ -38,6 +39,7 @@ from eval.speed.measure import (
     random_teacher,
     step_flops,
     timed,
+    use_device,
 )
 
 CPU_BATCH_SIZE = 32
@@ -59,6 +61,8 @@ class ShippedRunOptions:
         steps: Measured steps; steps * train.full_share must be whole.
         launches: Also count the kernel launches and all_reduces of a padded and a max-length step, of 8 processes.
         options: More options of the run, such as --train.compile=true.
+        device: cpu, cuda ...; by default the accelerator where there is one.
+        precision: auto, bf16 or fp32; by default the configuration's.
         work: Folder of the run and of result.json.
     """
 
@@ -70,6 +74,8 @@ class ShippedRunOptions:
     steps: int = 4
     launches: bool = False
     options: list[str] = field(default_factory=list)
+    device: str | None = None
+    precision: Precision | None = None
     work: Path = Path("runs/benchmark-train")
 
 
@@ -89,6 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measure_run(options: ShippedRunOptions) -> dict[str, Any]:
     """Speed, memory and projected hours of the run."""
+    use_device(options.device)
     shipped_size = _read_yaml(options.config).get("train", {}).get("batch_size", 512)
     resolved = run_config(options, shipped_size)
     config = resolved.run
@@ -146,7 +153,9 @@ def run_config(options: ShippedRunOptions, shipped_size: int) -> ResolvedConfig:
             geometry = options.work / "geometry.safetensors"
             write_geometry(random_geometry(width), geometry, {"unet": "random"})
             values["losses.unet_geometry"] = geometry
-    on_cpu = not torch.accelerator.is_available()
+    if options.precision:
+        values["train.precision"] = options.precision
+    on_cpu = PartialState().device.type == "cpu"
     values |= {
         "teacher": teacher,
         "train.batch_size": options.batch_size or (CPU_BATCH_SIZE if on_cpu else shipped_size),
@@ -200,7 +209,7 @@ def _expected_memory(setup: TrainSetup, config: RunConfig) -> dict[str, float]:
 def _peak_memory(device: torch.device) -> dict[str, float]:
     """Of the measured steps on a GPU, of the whole process on a CPU."""
     if device.type == "cuda":
-        return {"allocated": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
+        return {"allocated": round(torch.cuda.max_memory_allocated(device) / 2**30, 2)}
     return {"resident, whole process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)}
 
 

@@ -34,7 +34,7 @@ from distill.train.run_folder import with_precision
 from distill.train.setup import build_setup, prepare_run
 from distill.train.trainer import Trainer
 from eval.speed import measure
-from eval.speed.measure import Shape, machine, peak_flops, random_teacher, timed
+from eval.speed.measure import Shape, machine, peak_flops, random_teacher, timed, use_device
 
 Round = dict[str, float]
 """The measurements of one round, by name."""
@@ -56,13 +56,14 @@ class TrainingBench:
 def main() -> None:
     """Measure, print, and write `result.json` into the working folder."""
     args = _options()
+    device = use_device(args.device)
     resolved = _config(args)
     bench = _build_bench(resolved, args)
     result: dict[str, Any] = {"machine": machine(), "settings": _settings(resolved, args)}
     rounds = [_round(bench, args, number) for number in tqdm(range(args.rounds), desc="rounds")]
     result["steps"] = _summary(rounds)
-    if torch.cuda.is_available():
-        result["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    if device.type == "cuda":
+        result["peak_memory_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
     if args.peer:
         from eval.speed.peer_sentence_transformers import time_against_peer
 
@@ -86,6 +87,7 @@ def _options() -> Namespace:
     parser.add_argument("--steps", type=int, default=4, help="steps of each kind in a round; 1 / full-share divides it")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", type=Precision, default="auto", help="auto, bf16 or fp32, as train.precision")
+    parser.add_argument("--device", type=str | None, help="cpu, cuda ...; by default the accelerator if there is one")
     parser.add_argument("--peer", type=bool, default=True, help="also measure sentence-transformers' trainer")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark-train"))
     args = parser.parse_args()

@@ -75,13 +75,18 @@ def config(teacher: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_the_command(config: Path, teacher: Path, corpus: Path, tmp_path: Path) -> None:
+def test_the_command(
+    config: Path, teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ACCELERATE_TORCH_DEVICE", raising=False)  # put back after --device has set it
     width = json.loads((teacher / "config.json").read_text(encoding="utf-8"))["hidden_size"]
     write_geometry(random_geometry(width, queries=4), tmp_path / "unet.safetensors", {})
     work = tmp_path / "work"
     arguments = ["--config", str(config), "--corpus", str(corpus), "--work", str(work), "--launches", "true"]
+    arguments += ["--device", "cpu", "--precision", "bf16"]
     main([*arguments, "--batch-size", "8", "--steps", "2", "--options", "[--losses.affinity.weight=0.1]"])
     result = json.loads((work / "result.json").read_text(encoding="utf-8"))
+    assert result["settings"]["precision"] == "bf16"
     assert result["settings"]["batch size"] == {"configuration": 2048, "measured": 8}
     assert {"EmptyPrompt", "Readout", "Affinity"} <= set(result["settings"]["losses"])
     assert result["pairs a second"] > 0
@@ -103,6 +108,8 @@ def test_mistakes_are_one_line(config: Path, corpus: Path, tmp_path: Path) -> No
         main(["--config", str(config), "--corpus", str(corpus), "--steps", "3", "--work", str(tmp_path / "w")])
     with pytest.raises(UserError, match=r"--config .*absent\.yaml: no such file"):
         main(["--config", str(tmp_path / "absent.yaml"), "--corpus", str(corpus)])
+    with pytest.raises(UserError, match=r"--device tpu9: "):
+        main(["--config", str(config), "--corpus", str(corpus), "--device", "tpu9"])
 
 
 def test_a_random_geometry_has_the_size_of_stable_diffusions(tmp_path: Path) -> None:

@@ -51,8 +51,9 @@ def test_the_clock_and_the_machine() -> None:
 def test_the_command(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything on, sentence-transformers too, in small."""
     given = ["--teacher", str(teacher), "--corpus", str(corpus), "--work", str(tmp_path), "--batch-size", "8"]
-    given += ["--steps", "2", "--full-share", "0.5", "--rounds", "2", "--precision", "fp32"]
+    given += ["--steps", "2", "--full-share", "0.5", "--rounds", "2", "--precision", "fp32", "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *given])
+    monkeypatch.delenv("ACCELERATE_TORCH_DEVICE", raising=False)  # put back after --device has set it
     training.main()
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert result.keys() == {"machine", "settings", "steps", "peer"}
@@ -74,6 +75,7 @@ def test_mistakes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     common = ["benchmark.py", "--teacher", "t", "--corpus", str(tmp_path)]
     for wrong, said in (
         (["--steps", "3"], "must be whole"),
+        (["--device", "tpu9"], "--device tpu9: "),
         (["--work", str(tmp_path / "w")], "no folder train there; python -m data.build makes a corpus"),
     ):
         monkeypatch.setattr(sys, "argv", [*common, *wrong])
