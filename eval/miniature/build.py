@@ -32,7 +32,7 @@ from eval.miniature.train_images import (
     train_recogniser,
 )
 from eval.miniature.train_unet import UnetPrompts, cached_states, generation_scores, new_scheduler, new_unet, train_unet
-from eval.miniature.training_loop import TrainingConfig, save_tensors
+from eval.miniature.training_loop import TrainingConfig, cpu_precision, save_tensors
 
 CARD_TEMPLATE = """# The miniature's models
 
@@ -43,7 +43,7 @@ Licence: that of this repository.
 
 Command: `{command}`
 Seed: {seed}. Code: {commit}. torch {torch}, diffusers {diffusers}, transformers {transformers}.
-Trained on the CPU in bf16 autocast.
+Trained on the CPU in {precision}.
 Scores are on unseen scenes: each holds a kind in a colour on a background that training never shows.
 
 {tables}"""
@@ -76,7 +76,13 @@ def write_card(path: Path, scores: Mapping[str, Mapping[str, float]], command: s
     parts = "\n".join(f"- `{name}/`: {what}" for name, what in MODEL_DESCRIPTIONS.items() if name in scores)
     names = {name: version(name) for name in ("torch", "diffusers", "transformers")}
     text = CARD_TEMPLATE.format(
-        command=command, seed=seed, commit=commit(), parts=parts, tables="\n\n".join(tables), **names
+        command=command,
+        seed=seed,
+        commit=commit(),
+        precision=cpu_precision(),
+        parts=parts,
+        tables="\n\n".join(tables),
+        **names,
     )
     write_text(text + "\n", path)
 

@@ -24,7 +24,7 @@ from data.miniature.scene import BACKGROUNDS, COLOURS, KINDS, SIZES, Scene
 from eval.generation.recogniser import FIELDS, GRID, as_input
 from eval.miniature.dataset import SceneSet, batch_rows, english_captions, tokenise_captions
 from eval.miniature.train_images import cell_losses
-from eval.miniature.training_loop import TrainingConfig, fit
+from eval.miniature.training_loop import TrainingConfig, autocast, fit
 
 BATCH = 256
 SECOND_WIDTH = 320  # of the miniature SDXL's second tower and of its projection
@@ -91,7 +91,7 @@ class ClipLearner(nn.Module):
         backgrounds: Tensor,
     ) -> dict[str, Tensor]:  # fmt: skip
         """All terms for a batch of pictures [n, 3, 64, 64] with captions [n, length]."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             vision = self.clip.vision_model(inputs)
             image = self.clip.visual_projection(vision.pooler_output).float()
             states = self.clip.text_model(ids)
@@ -206,7 +206,7 @@ class TextLearner(nn.Module):
         self, images: Tensor, ids: Tensor, noun: Tensor, kinds: Tensor, truth: Tensor, backgrounds: Tensor
     ) -> dict[str, Tensor]:
         """All terms for a batch of image features [n, 256] with captions [n, length]."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             output = self.tower(ids, output_hidden_states=True)
         text, states = output.text_embeds.float(), output.hidden_states[-2].float()
         logits = self.scale.exp() * F.normalize(text) @ F.normalize(self.image(images)).T

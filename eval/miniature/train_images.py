@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from data.miniature.scene import Scene
 from eval.generation.recogniser import FIELDS, Recogniser, as_input, match_scene, match_shares, recognise
 from eval.miniature.dataset import SceneSet, batch_rows
-from eval.miniature.training_loop import TrainingConfig, fit
+from eval.miniature.training_loop import TrainingConfig, autocast, fit
 
 RECOGNISER_BATCH, AUTOENCODER_BATCH = 128, 24
 Autoencoder = Any  # diffusers.AutoencoderTiny; diffusers has no types
@@ -53,7 +53,7 @@ def train_recogniser(data: SceneSet, config: TrainingConfig, seed: int, folder: 
     def losses(step: int) -> dict[str, Tensor]:
         rows = np.sort(batch_rows(len(data.scenes), RECOGNISER_BATCH, seed, step))
         inputs = perturb_images(as_input(data.images[rows]), torch.Generator().manual_seed(step))
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             cell_logits, background_logits = network(inputs.to(memory_format=torch.channels_last))
         background = 0.3 * F.cross_entropy(background_logits.float(), data.backgrounds[rows])
         return cell_losses(cell_logits, data.cells[rows]) | {"background": background}
@@ -95,7 +95,7 @@ def train_autoencoder(
         rows = batch_rows(len(data.scenes), AUTOENCODER_BATCH, seed, step)
         inputs = as_input(data.images[rows]).to(memory_format=torch.channels_last)
         noise = torch.randn(len(rows), LATENT_CHANNELS, 8, 8, generator=torch.Generator().manual_seed(step))
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             latents = model.encoder(inputs)
             share = torch.rand(len(rows), 1, 1, 1, generator=torch.Generator().manual_seed(-step - 1 & 0xFFFFFFFF))
             drawn = model.decoder(latents + NOISE * share * noise)

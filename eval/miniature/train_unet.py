@@ -32,7 +32,7 @@ from eval.generation.recogniser import FIELDS, Recogniser, SceneMatch, match_sce
 from eval.miniature.dataset import SceneSet, batch_rows, cached_array
 from eval.miniature.train_clip import WIDTH
 from eval.miniature.train_images import LATENT_CHANNELS, cell_losses
-from eval.miniature.training_loop import TrainingConfig, fit
+from eval.miniature.training_loop import TrainingConfig, autocast, fit
 
 Unet = Any  # diffusers.UNet2DConditionModel; diffusers has no types
 Scheduler = Any  # diffusers.DDPMScheduler
@@ -159,7 +159,7 @@ def train_unet(
         share = alphas_cumprod[times][:, None, None, None]
         noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
         target_velocity = share.sqrt() * noise - (1 - share).sqrt() * clean
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             output: UnetOutput = learner(noisy, times, states, added)
         error = F.mse_loss(output.velocity, target_velocity, reduction="none").mean((1, 2, 3))
         ratio = alphas_cumprod[times] / (1 - alphas_cumprod[times])

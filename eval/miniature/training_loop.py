@@ -1,11 +1,12 @@
-"""One resumable training loop for all of the miniature's models."""
+"""Resumable training of the miniature's models: one network on the terms of its loss, and the state that resumes."""
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from data.files import atomic_file
+from distill.distributed import resolve_precision
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class TrainingConfig:
     decay: float = 0.01
     ema: float = 0.998
     clip: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.98)
     save_seconds: float = 90.0
 
 
@@ -43,7 +46,17 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
         save_file({key: value.detach().contiguous() for key, value in tensors.items()}, partial, metadata)
 
 
-class _TrainState:
+def cpu_precision() -> Literal["bf16", "fp32"]:
+    """bf16 where this CPU multiplies in it, else fp32."""
+    return resolve_precision("auto", torch.device("cpu"))
+
+
+def autocast() -> torch.autocast:
+    """What a forward pass computes in: `cpu_precision`."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=cpu_precision() == "bf16")
+
+
+class TrainState:
     """Model, EMA and optimizer, as one set of named tensors."""
 
     def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
@@ -52,7 +65,7 @@ class _TrainState:
         matrices, vectors = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim < 2]
         self.optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": config.decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=config.rate, betas=(0.9, 0.98), fused=True,
+            lr=config.rate, betas=config.betas, fused=True,
         )  # fmt: skip
         self.trained = matrices + vectors
         self.ema = {key: value.detach().clone() for key, value in model.state_dict().items()}
@@ -67,16 +80,18 @@ class _TrainState:
         tensors["step"], tensors["seconds"] = torch.tensor(self.step), torch.tensor(self.seconds)
         return {key: value.clone() for key, value in tensors.items()}
 
-    def load(self, path: Path) -> None:
-        """Restore a checkpoint."""
-        tensors = load_file(path)
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore the `tensors` of a checkpoint."""
         self.step, self.seconds = int(tensors["step"]), float(tensors["seconds"])
         self.model.load_state_dict({key: tensors[f"model.{key}"] for key in self.ema})
-        self.ema = {key: tensors[f"average.{key}"].clone() for key in self.ema}
+        for key, average in self.ema.items():
+            average.copy_(tensors[f"average.{key}"])
         for index, parameter in enumerate(self.trained):
             prefix = f"optimizer.{index}."
-            self.optimizer.state[parameter] = {
-                key.removeprefix(prefix): value.clone() for key, value in tensors.items() if key.startswith(prefix)
+            stored = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            self.optimizer.state[parameter] = {  # the fused optimizer reads moments in the parameter's memory format
+                key: torch.empty_like(parameter, requires_grad=False).copy_(value) if value.ndim else value.clone()
+                for key, value in stored.items()
             }
 
     def update(self, loss: Tensor) -> None:
@@ -101,9 +116,9 @@ def fit(
 
     `folder/state.safetensors` is the newest checkpoint, from which the same call resumes.
     """
-    state, path = _TrainState(model, config), folder / "state.safetensors"
+    state, path = TrainState(model, config), folder / "state.safetensors"
     if path.exists():
-        state.load(path)
+        state.load(load_file(path))
     started, saved = time.process_time(), time.monotonic()
     previous_seconds, log = state.seconds, folder / "log.jsonl"
     folder.mkdir(parents=True, exist_ok=True)

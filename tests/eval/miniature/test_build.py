@@ -12,6 +12,7 @@ import torch
 from data.miniature.corpus import write_test
 from data.miniature.scene import sample_scenes
 from eval.generation.__main__ import run_generation
+from eval.miniature import training_loop
 from eval.miniature.dataset import rendered_images
 
 REPOSITORY = Path(__file__).parents[3]
@@ -33,6 +34,17 @@ def test_an_unknown_key_is_one_line() -> None:
     assert found.returncode == 2
     assert "nonsense" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_training_computes_in_what_the_machine_is_fast_in(
+    precision: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_loop, "resolve_precision", lambda *_: precision)
+    with training_loop.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+    files = [path for path in (REPOSITORY / "eval").rglob("*.py") if "torch.autocast(" in path.read_text()]
+    assert [path.name for path in files] == ["training_loop.py"]  # every training asks there
 
 
 @pytest.mark.slow
