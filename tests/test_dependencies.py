@@ -19,7 +19,7 @@ ORDER = {
         "text_encoder text_tower loading"
     ),
     "eval": (
-        "flickr30k_cn nouns translation pairs ablation demo report speed miniature generation "
+        "flickr30k_cn nouns translation pairs ablation demo report gan speed miniature generation "
         "prompts pictures retrieval golden datasets metrics"
     ),
 }

@@ -103,7 +103,7 @@ def run_generation(arguments: list[str] | None = None) -> dict[str, Any]:
         "command": command_line("eval.generation", arguments),
     }  # fmt: skip
     result = {**summarise(comparison), "settings": settings}
-    _write(options.out, comparison, prompts, result)
+    write_comparison(options.out, comparison, prompts, result)
     print(terminal_table(result))
     return result
 
@@ -125,7 +125,10 @@ def _hashed_files(options: GenerationOptions) -> list[Path]:
     return [options.prompts, *(path for folder in folders for path in sorted(folder.rglob("*.safetensors")))]
 
 
-def _write(out: Path, comparison: GenerationComparison, prompts: list[Prompt], result: dict[str, Any]) -> None:
+def write_comparison(
+    out: Path, comparison: GenerationComparison, prompts: list[Prompt], result: dict[str, Any]
+) -> None:
+    """Write the folder `out` whole: the pictures with their grid, and result.json, which names their prompts."""
     with atomic_folder(out) as folder:
         (folder / "pictures").mkdir(parents=True)
         for name, pictures in comparison.pictures.items():

@@ -107,8 +107,8 @@ def compare_generations(
     )
 
 
-def make_conditionings(setup: GenerationSetup, prompts: Sequence[Prompt], floor: bool) -> dict[str, Conditioning]:
-    """The conditionings by name, the teacher's English first."""
+def prompt_texts(prompts: Sequence[Prompt], floor: bool = False) -> dict[str, list[str]]:
+    """The texts by conditioning, SIDE-LANGUAGE, the teacher's English first; mixed where every prompt has it."""
     english, chinese = [prompt.en for prompt in prompts], [prompt.zh for prompt in prompts]
     texts = {TEACHER: english, "student-en": english, "student-zh": chinese}
     mixed = [prompt.mixed for prompt in prompts if prompt.mixed]
@@ -116,13 +116,18 @@ def make_conditionings(setup: GenerationSetup, prompts: Sequence[Prompt], floor:
         texts["student-mixed"] = mixed
     if floor:
         texts["teacher-zh"] = chinese
+    return texts
+
+
+def make_conditionings(setup: GenerationSetup, prompts: Sequence[Prompt], floor: bool) -> dict[str, Conditioning]:
+    """The conditionings by name, the teacher's English first."""
     encoders = {"teacher": setup.teacher, "student": setup.student}
     empty = {side: encode_text(encoder, [""]) for side, encoder in encoders.items()}
     away = {side: unconditional_text(setup.pipeline, text) for side, text in empty.items()}
-    sides = {name: name.split("-")[0] for name in texts}
+    sides = {name: (name.split("-")[0], texts) for name, texts in prompt_texts(prompts, floor).items()}
     return {
-        name: Conditioning(encode_text(encoders[side], texts[name]), empty[side], away[side])
-        for name, side in sides.items()
+        name: Conditioning(encode_text(encoders[side], texts), empty[side], away[side])
+        for name, (side, texts) in sides.items()
     }
 
 

@@ -1,0 +1,213 @@
+"""Alternating training of a generator and its discriminator on pictures of the miniature; resumes bit for bit.
+
+Both: two learning rates (Heusel et al. 2017), an average of the generator's weights (Yazici et al. 2019). DCGAN: the
+published non-saturating loss, with one-sided label smoothing (Salimans et al. 2016). Conditional: hinge loss (Lim and
+Ye 2017) on the three pairs of Reed et al. 2016, of which (wrong text, real picture) teaches that the text matters. It
+starts close to the real picture of the same text (L1, Isola et al. 2017), whose weight falls to nothing, so that the
+rest is adversarial alone. Both sides may see pictures moved and cut (differentiable augmentation, Zhao et al. 2020);
+colours are left alone, for they are part of what a text says.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils import convert_conv2d_weight_memory_format
+from tqdm import tqdm
+
+from eval.gan.networks import NOISE_DIM, Discriminator, GanConfig, Generator, TrainedGenerator, save_generator
+from eval.generation.recogniser import as_input
+from eval.miniature.dataset import batch_rows
+from eval.miniature.training_loop import TrainingConfig, TrainState, autocast, save_tensors
+
+SHOWN, SHEET_COLUMNS = 64, 8  # pictures of a sample sheet
+Score = Callable[[TrainedGenerator], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class GanTraining:
+    """Length and settings of a training; `wrong_pairs` shows the discriminator real pictures under another's text.
+
+    `l1` is the weight of the distance from the real picture of the text; it falls to nothing within `l1_steps`.
+    """
+
+    steps: int
+    batch_size: int = 64
+    generator_lr: float = 1e-3
+    discriminator_lr: float = 5e-4
+    wrong_pairs: bool = True
+    augment: bool = False
+    l1: float = 0.0
+    l1_steps: int = 1
+    seed: int = 0
+    sample_every: int = 100
+    save_seconds: float = 90.0
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Pictures [n, 64, 64, 3] and, for a conditional pair, the caption of each and its vector [n, text_dim]."""
+
+    images: NDArray[np.uint8]
+    captions: Sequence[str] = ()
+    text: Tensor | None = None
+
+
+def wrong_rows(captions: Sequence[str]) -> list[int]:
+    """For each row of a batch the next row with another caption: its text is wrong for the picture of this row."""
+    number = len(captions)
+    return [
+        next(other % number for other in range(row + 1, row + number) if captions[other % number] != captions[row])
+        for row in range(number)
+    ]
+
+
+def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Each picture moved by up to an eighth of its side and with a square of a quarter of it blanked."""
+    number, side = len(pictures), pictures.shape[-1]
+    reach, hole = side // 8, side // 4
+    dx, dy = torch.randint(-reach, reach + 1, (2, number, 1), generator=generator)
+    places = torch.arange(side)
+    rows, columns = (places + dy + reach)[:, :, None], (places + dx + reach)[:, None, :]
+    padded = F.pad(pictures, (reach,) * 4)
+    moved = padded[torch.arange(number)[:, None, None], :, rows, columns].permute(0, 3, 1, 2)
+    top, left = torch.randint(0, side - hole + 1, (2, number, 1), generator=generator)
+    inside = [(places >= start) & (places < start + hole) for start in (top, left)]
+    kept = ~(inside[0][:, :, None] & inside[1][:, None, :])
+    return torch.mul(moved, kept[:, None])
+
+
+def hinge_loss(real: Tensor, drawn: Tensor, *wrong: Tensor) -> Tensor:
+    """Of the logits [n] of real and drawn pictures and, half of the false ones, of real ones under a wrong text."""
+    false = [F.relu(1 + logits).mean() for logits in (drawn, *wrong)]
+    return F.relu(1 - real).mean() + torch.stack(false).mean()
+
+
+def log_loss(real: Tensor, drawn: Tensor) -> Tensor:
+    """Of the logits [n] of real and drawn pictures, as published; the real ones are to be told at 0.9."""
+    return F.softplus(-real).mean() + 0.1 * real.mean() + F.softplus(drawn).mean()
+
+
+class GanTrainer:
+    """Both networks with their optimizers; one step is a pure function of (state, seed, step)."""
+
+    def __init__(self, config: GanConfig, training: GanTraining, data: TrainingImages) -> None:
+        torch.manual_seed(training.seed)
+        self.config, self.training, self.data = config, training, data
+        self.generator, self.discriminator = Generator(config), Discriminator(config)
+        self.states = {
+            name: TrainState(
+                convert_conv2d_weight_memory_format(network, torch.channels_last),
+                TrainingConfig(training.steps, rate, warmup=1, decay=0.0, ema=0.995, clip=100.0, betas=(0.5, 0.99)),
+            )
+            for name, network, rate in (
+                ("generator", self.generator, training.generator_lr),
+                ("discriminator", self.discriminator, training.discriminator_lr),
+            )
+        }
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """One update of the discriminator, then one of the generator; the loss of each."""
+        training, conditional = self.training, self.config.kind == "conditional"
+        random = torch.Generator().manual_seed(training.seed * 10**9 + step)
+        rows = batch_rows(len(self.data.images), training.batch_size, training.seed, step)
+        texts = self.texts(rows)
+        real = as_input(self.data.images[rows]).contiguous(memory_format=torch.channels_last)
+        noise = torch.randn(len(rows), NOISE_DIM, generator=random)
+
+        def seen(pictures: Tensor) -> Tensor:
+            return augmented(pictures, random) if training.augment else pictures
+
+        with autocast():
+            drawn = self.generator(noise, *texts[:1]).float()
+            right, *wrong = self.discriminator(seen(real), *texts)
+            false = self.discriminator(seen(drawn.detach()), *texts[:1])[0]
+        told_apart = hinge_loss(right, false, *wrong) if conditional else log_loss(right, false)
+        self.states["discriminator"].update(told_apart)
+        self.discriminator.requires_grad_(False)
+        with autocast():
+            logits = self.discriminator(seen(drawn), *texts[:1])[0]
+        believed = -logits.mean() if conditional else F.softplus(-logits).mean()
+        nearness = training.l1 * max(0.0, 1 - step / training.l1_steps)
+        self.states["generator"].update(believed + nearness * F.l1_loss(drawn, real) if nearness else believed)
+        self.discriminator.requires_grad_(True)
+        return {"discriminator": told_apart.detach(), "generator": believed.detach()}
+
+    def texts(self, rows: NDArray[np.intp]) -> list[Tensor]:
+        """None, the texts [n, text_dim] of the rows, or these and wrong ones."""
+        if self.data.text is None:
+            return []
+        texts = [self.data.text[rows]]
+        if self.training.wrong_pairs:
+            texts.append(texts[0][wrong_rows([self.data.captions[row] for row in rows])])
+        return texts
+
+    def average(self) -> TrainedGenerator:
+        """The average of the generator's weights so far."""
+        generator = Generator(self.config)
+        generator.load_state_dict(self.states["generator"].ema)
+        return TrainedGenerator(generator.eval(), self.config)
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint, and the average as the finished generator."""
+        tensors = {
+            f"{name}.{key}": value for name, state in self.states.items() for key, value in state.tensors().items()
+        }
+        save_tensors(tensors, folder / "state.safetensors", {})
+        save_generator(self.average(), folder)
+
+    def load(self, path: Path) -> int:
+        """Restore a checkpoint; the number of steps that are done."""
+        tensors = load_file(path)
+        for name, state in self.states.items():
+            state.load({key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(name)})
+        return self.states["generator"].step
+
+
+def sample_sheet(pictures: NDArray[np.uint8]) -> Image.Image:
+    """Pictures [n, h, w, 3] as a sheet of SHEET_COLUMNS."""
+    height, width = pictures.shape[1:3]
+    tiles = pictures.reshape(-1, SHEET_COLUMNS, height, width, 3).swapaxes(1, 2)
+    return Image.fromarray(tiles.reshape(-1, SHEET_COLUMNS * width, 3))
+
+
+def train_gan(config: GanConfig, training: GanTraining, data: TrainingImages, score: Score, folder: Path) -> float:
+    """Train in `folder`, from its checkpoint where it has one; the same call resumes. Returns all its CPU seconds.
+
+    Writes state.safetensors, model.safetensors (the average, fp16) with config.json, metrics.jsonl with the losses and
+    the average's `score`, and samples/STEP.png: always of the same noise and texts.
+    """
+    trainer, path = GanTrainer(config, training, data), folder / "state.safetensors"
+    done = trainer.load(path) if path.is_file() else 0
+    state = trainer.states["generator"]
+    noise = torch.randn(SHOWN, NOISE_DIM, generator=torch.Generator().manual_seed(training.seed))
+    text = None if data.text is None else data.text[torch.arange(SHOWN) % len(data.text)]
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    saved, started = time.monotonic(), time.process_time() - state.seconds
+    with (folder / "metrics.jsonl").open("a") as log:
+        for step in tqdm(range(done, training.steps), initial=done, total=training.steps, desc=config.kind):
+            losses, finished = trainer.step(step), step + 1
+            state.seconds = time.process_time() - started
+            row: dict[str, float] = {"step": finished}
+            if finished % 50 == 0:
+                row |= {name: round(value.item(), 4) for name, value in losses.items()}
+            if finished % training.sample_every == 0 or finished == training.steps:
+                average = trainer.average()
+                sample_sheet(average.draw(noise, text)).save(folder / "samples" / f"{finished:06d}.png")
+                row |= score(average)
+            if len(row) > 1:
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+            if finished == training.steps or time.monotonic() - saved > training.save_seconds:
+                trainer.save(folder)
+                saved = time.monotonic()
+    return state.seconds
