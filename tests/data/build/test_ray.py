@@ -4,13 +4,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
+from data.build import cache, scoring
 from data.build.scoring import PART_ROWS, ordered_batches
+from data.sources.base import Part, Source
 from data.sources.io import BLOCK_BYTES
-from tests.data.corpora import PAIRS, rows, write_config, write_tsv
+from tests.data.corpora import PAIRS, built, rows, write_config, write_tsv
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -33,6 +36,33 @@ def test_results_in_any_order_come_back_in_row_order() -> None:
         list(ordered_batches(iter([table.slice(0, 6)]), 2))
     with pytest.raises(AssertionError, match="row 5 never came back"):
         list(ordered_batches(iter([table.slice(0, 5)]), 1))
+
+
+def test_a_build_in_parts_is_the_build_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a cluster, but on this machine's runner."""
+    texts = [(f"{en} Number {n}.", f"{zh}第{n}。") for n in range(300) for en, zh in PAIRS]
+    write_tsv(tmp_path / "a.tsv", texts)
+    for side in range(2):
+        write_tsv(tmp_path / f"b.{side}", [(text[side],) for text in texts[::-1]])
+    config = write_config(tmp_path, [{"name": "a", "format": "tsv", "files": ["a.tsv"]},
+                                     {"name": "b", "format": "moses", "en": ["b.0"], "zh": ["b.1"]}])  # fmt: skip
+    built(config)
+    whole_rows = rows(tmp_path / "corpus")
+    num_spans = list[int]()
+
+    def noted(source: Source, root: str) -> list[Part]:
+        parts = scoring.source_parts(source, root)
+        num_spans.append(sum(bool(part.spans) for part in parts))
+        return parts
+
+    monkeypatch.setattr(scoring, "BLOCK_BYTES", 1 << 14)
+    monkeypatch.setattr(cache, "source_parts", noted)
+    monkeypatch.setattr("daft.runners.get_or_create_runner", lambda: SimpleNamespace(name="ray"))
+    (tmp_path / "corpus").rename(tmp_path / "whole")
+    built(config)
+    assert min(num_spans) > 5
+    assert rows(tmp_path / "corpus") == whole_rows
+    assert same_reports(tmp_path / "whole", tmp_path / "corpus")
 
 
 @pytest.mark.slow
@@ -58,8 +88,12 @@ def test_one_machine_and_two_ray_workers_write_the_same(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         assert rows(tmp_path / "native", split) == rows(tmp_path / "ray", split)
     assert len(rows(tmp_path / "ray")) > 20_000
-    reports = [(tmp_path / runner / "report.json").read_text() for runner in ("native", "ray")]
-    assert len({re.sub(r'"seconds": [\d.]+', "", report) for report in reports}) == 1
+    assert same_reports(tmp_path / "native", tmp_path / "ray")
+
+
+def same_reports(*corpora: Path) -> bool:
+    reports = [(corpus / "report.json").read_text(encoding="utf-8") for corpus in corpora]
+    return len({re.sub(r'"seconds": [\d.]+', "", report) for report in reports}) == 1
 
 
 def build(config: Path, out: Path, runner: str, environment: dict[str, str]) -> None:
