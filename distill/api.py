@@ -37,7 +37,7 @@ def load_student(source: str | Path, device: str | torch.device = "cpu", key: st
     model: Any = load_tower(str(source), key)
     if len(tokenizer) > model.config.vocab_size or model.config.eos_token_id != tokenizer.eos_token_id:
         raise UserError(f"{key}: {str(source)!r} has a tokenizer and a model that do not belong together")
-    return TextEncoder(model.to(device).eval(), tokenizer)
+    return TextEncoder(model.to(device).eval(), tokenizer, source=resolve_source(str(source), key))
 
 
 def is_pair(source: str | Path) -> bool:
@@ -70,7 +70,7 @@ def load_text_encoder(
     if len(tokenizer) > model.config.vocab_size:
         sizes = f"{len(tokenizer)} tokens and its encoder {model.config.vocab_size}"
         raise UserError(f"{key}: {name!r}: its tokenizer has {sizes}; they do not belong together")
-    return TextEncoder(model.to(device).eval(), tokenizer)
+    return TextEncoder(model.to(device).eval(), tokenizer, source=resolve_source(name, key))
 
 
 def load_pair(

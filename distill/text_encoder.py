@@ -1,7 +1,9 @@
 """CLIP text encoders with their tokenizers, one or SDXL's two: features, states, pooled states of texts."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 
 from data.cli import UserError
+from data.loader.batches import Vocabulary
+from distill.losses.translation import Reader, load_reader
+from distill.text_tower import EncoderOutput, text_mask
+
+_READER_FILES = ("config.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,8 @@ class TextEncoder:
 
     model: CLIPTextModel | CLIPTextModelWithProjection
     tokenizer: PreTrainedTokenizerBase
+    source: str = field(default="", kw_only=True)
+    """Folder or Hub id that it was loaded from, where its decoder lies if it has one."""
 
     @property
     def max_length(self) -> int:
@@ -61,6 +71,34 @@ class TextEncoder:
         """
         none = torch.zeros(0, self.max_length, self.hidden_size, dtype=self.model.dtype, device=self.model.device)
         return torch.cat([none, *(output.last_hidden_state for output in self.padded_outputs(texts, batch_size))])
+
+    @cached_property
+    def reader(self) -> Reader | None:
+        """The decoder of the export; None where it has none."""
+        if not self.source:
+            return None
+        try:
+            files = [Path(str(cached_file(self.source, name, subfolder="decoder"))) for name in _READER_FILES]
+        except OSError:
+            return None
+        table, eos_id = self.model.get_input_embeddings().weight, int(self.tokenizer.eos_token_id)
+        assert isinstance(table, torch.Tensor)
+        return load_reader(files[0], files[1], table, Vocabulary(eos_id, eos_id, self.max_length))
+
+    @torch.no_grad()
+    def read_back(self, text: str) -> str:
+        """What the student understood of a prompt, in English, as its decoder says it; UserError where it has none.
+
+        Greedy, from the states of the text alone. A text of more than `max_length` tokens is cut.
+        """
+        if self.reader is None:
+            raise UserError("read_back: this student has no decoder; export one with --parts decoder (docs/use.md)")
+        tokens = self.tokenizer(_checked_texts([text]), truncation=True, max_length=self.max_length)
+        ids = torch.tensor(tokens.input_ids, device=self.model.device)
+        states = self.model(input_ids=ids).last_hidden_state.float()
+        mask = text_mask(ids, int(self.tokenizer.eos_token_id))
+        said = self.reader.read(EncoderOutput(states, states[:, 0], mask), int(ids[0, 0]))
+        return str(self.tokenizer.decode(said[0], skip_special_tokens=True)).strip()
 
     @torch.no_grad()
     def padded_outputs(self, texts: Iterable[str], batch_size: int) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from data.cli import UserError, command_line, run_cli
 from data.files import write_json
-from distill.losses.translation import Language
+from distill.student.base import Language
 from eval.datasets.benchmark import CaptionSet, RetrievalBenchmark
 from eval.metrics import bleu_and_chrf
 from eval.pairs import Pairs, load_held_out

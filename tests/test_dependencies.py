@@ -15,8 +15,8 @@ PACKAGES = ("scripts", "eval", "distill", "data")
 ORDER = {
     "data": "inspect augment translate vocab fetch build loader miniature clean sources jit files cli",
     "distill": (
-        "export api long_prompts prepare train losses student unet_geometry geometry distributed "
-        "text_encoder text_tower loading"
+        "export api long_prompts prepare train text_encoder losses student unet_geometry geometry distributed "
+        "text_tower loading"
     ),
     "eval": (
         "flickr30k_cn nouns translation pairs ablation demo report gan speed miniature generation "

@@ -14,9 +14,12 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
+from data.cli import UserError
 from data.files import atomic_folder
-from distill.export.folder import TOKENIZER_PROBES, check_output_folder, write_tokenizer
+from distill.export.folder import TOKENIZER_PROBES, Writer, check_output_folder, write_tokenizer
+from distill.losses.translation import write_reader
 from distill.student.xlmr import XlmrStudent
+from distill.train.checkpoint import OpenedRun, open_decoder
 
 GOLDEN_PROMPTS = (
     "",
@@ -68,6 +71,22 @@ def write_golden(folder: Path, model: CLIPTextModelWithProjection, tokenizer: Pr
     (folder / "golden").mkdir()
     _write_json(folder / "golden" / "prompts.json", GOLDEN_PROMPTS)
     save_file(vectors, folder / "golden" / "vectors.safetensors", {"format": "pt"})
+
+
+def decoder_writer(run: Path, opened: OpenedRun) -> Writer:
+    """A writer of `decoder/`, which says what the encoder understood; UserError where a run has none for that."""
+    decoder, translation = open_decoder(run, opened), opened.config.losses.translation
+    assert translation is not None
+    if not translation.en_from_zh or opened.config.states != "last":
+        raise UserError(
+            "--parts decoder: it reads English back from the last states of Chinese; train with "
+            "losses.translation.en_from_zh above 0 and states: last, or leave it out"
+        )
+
+    def write(folder: Path, _model: CLIPTextModelWithProjection, _tokenizer: PreTrainedTokenizerFast) -> None:
+        write_reader(decoder, translation.decoder, opened.student, folder / "decoder")
+
+    return write
 
 
 def padded_ids(tokenizer: PreTrainedTokenizerFast, max_length: int) -> torch.Tensor:

@@ -24,7 +24,9 @@ from distill.export.results import read_results
 from distill.student.xlmr import XlmrStudent
 from distill.train.checkpoint import OpenedRun, open_run
 
-PartName = Literal["comfyui", "webui", "onnx", "web", "immich", "open_clip", "sentence-transformers", "golden"]
+PartName = Literal[
+    "comfyui", "webui", "onnx", "web", "immich", "open_clip", "sentence-transformers", "golden", "decoder"
+]
 
 
 def _with_onnx(writer: Writer) -> Writer:
@@ -135,6 +137,8 @@ def parse(arguments: list[str] | None) -> ExportOptions:
         check_pipeline_fit([run.student.state_width], pipeline)
     if "open_clip" in args.parts:
         writers = (*writers, search.open_clip_writer(run.config.teacher))
+    if "decoder" in args.parts:
+        writers = (*writers, formats.decoder_writer(args.run, run))
     name = args.push_to_hub or args.name or args.out.absolute().name
     card = read_card_info(name, args.license, run.config, results)
     return ExportOptions(run, args.out, writers, card, pipeline, args.pipeline_out, target)
@@ -154,7 +158,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--step", type=int | None, help="checkpoint to export; by default the newest")
     parser.add_argument(
         "--parts", type=PartName, nargs="*", default=["sentence-transformers", "golden"],
-        help="further forms: comfyui, webui, onnx, web, immich, open_clip, sentence-transformers, golden",
+        help="further forms: comfyui, webui, onnx, web, immich, open_clip, sentence-transformers, golden, decoder",
     )  # fmt: skip
     parser.add_argument("--name", type=str | None, help="the model's name on its card; by default that of --out")
     parser.add_argument("--license", type=str, default="other", help="licence of the student, as the Hub spells it")

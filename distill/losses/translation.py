@@ -1,22 +1,26 @@
-"""An auxiliary decoder that generates the sentence from the student's states; training only, not exported."""
+"""An auxiliary decoder that generates the sentence from the student's states, for training and to read it back."""
 
+import json
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import BartConfig
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.models.bart.modeling_bart import BartDecoder
 
-from data.cli import UserError
+from data.cli import UserError, one_line
+from data.loader.batches import Vocabulary
 from distill.distributed import mean_over_ranks
 from distill.losses.base import LossInput, LossSchedule, LossTerms
-from distill.student.base import StudentEncoder
+from distill.student.base import Language, OutputRows, StudentEncoder
 from distill.text_tower import EncoderOutput, text_mask
 
-Language = Literal["zh", "en"]
+_CHUNK = 1024  # tokens
 _LANGUAGES: dict[Language, int] = {"zh": 0, "en": 1}
 
 
@@ -27,7 +31,7 @@ class DecoderConfig:
     layers: int = 2
     heads: int = 4
     every: int = 1
-    """It decodes every n-th of the pairs with student English: the softmax is over the whole vocabulary."""
+    """It decodes every n-th of the pairs with student English."""
 
     def __post_init__(self) -> None:
         if min(self.layers, self.heads, self.every) < 1:
@@ -37,8 +41,8 @@ class DecoderConfig:
 class Decoder(nn.Module):
     """A causal transformer with cross-attention to the text positions of a student's states.
 
-    Its input and output embeddings are the student's token embeddings, passed with every call. Where several ids share
-    a row, one learned direction decides between the owner of the row and the tied ids.
+    Its input and output embeddings are the student's token embeddings, passed with every call. It chooses among the
+    rows of a language: a token of another language is read, never said.
     """
 
     def __init__(self, config: DecoderConfig, width: int, state_width: int, max_length: int) -> None:
@@ -59,7 +63,6 @@ class Decoder(nn.Module):
         self.read = nn.Sequential(nn.LayerNorm(state_width), nn.Linear(state_width, width))
         self.language = nn.Embedding(len(_LANGUAGES), width)
         self.say = nn.Linear(width, width)
-        self.twin = nn.Linear(width, 1)
         for weight in (self.language.weight, self.say.weight):  # near-uniform logits at step 0
             nn.init.normal_(weight, std=0.02)
 
@@ -68,13 +71,19 @@ class Decoder(nn.Module):
     ) -> torch.Tensor:
         """Cross-entropy of `ids` [batch, length] given `states` of the same rows: mean over the global batch's tokens.
 
-        The targets are all tokens from the second to the first end-of-text.
+        The targets are the tokens of `language` from the second to the first end-of-text.
         """
-        hidden = self._run(student, states, ids[:, :-1], language)
-        target_mask = text_mask(ids, student.vocabulary.eos_id)[:, 1:]
-        logits = self._logits(hidden[target_mask], student)
-        losses = F.cross_entropy(logits.float(), ids[:, 1:][target_mask], reduction="sum")
-        return losses / mean_over_ranks(target_mask.sum().float())
+        hidden, rows = self._run(student, states, ids[:, :-1], language), student.output_rows(language)
+        targets = rows.of_id[ids[:, 1:]]
+        mask = text_mask(ids, student.vocabulary.eos_id)[:, 1:] & (targets >= 0)
+        said, targets = self.say(hidden[mask]), targets[mask]
+        chunks = [*zip(torch.split(said, _CHUNK), torch.split(targets, _CHUNK), strict=True)]
+        if len(chunks) == 1:
+            losses = _cross_entropy(said, targets, rows.table)
+        else:  # logits of one chunk are there at once; those of the backward pass are computed again
+            each = (checkpoint(_cross_entropy, *chunk, rows.table, use_reentrant=False) for chunk in chunks)
+            losses = torch.stack([*each]).sum()
+        return losses / mean_over_ranks(mask.sum().float())
 
     @torch.no_grad()
     def generate(
@@ -85,9 +94,10 @@ class Decoder(nn.Module):
         generated = torch.full((len(states.hidden_states), 1), start, device=states.hidden_states.device)
         unfinished = torch.ones_like(generated[:, 0], dtype=torch.bool)
         past = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        rows: OutputRows = student.output_rows(language)
         while unfinished.any() and generated.shape[1] <= max_tokens:
             hidden = self._run(student, states, generated[:, -1:], language, past)
-            best = self._logits(hidden[:, -1], student).argmax(dim=1)
+            best = rows.ids[F.linear(self.say(hidden[:, -1]), rows.table).argmax(dim=1)]
             generated = torch.cat([generated, best.where(unfinished, eos_id)[:, None]], dim=1)
             unfinished = unfinished & (best != eos_id)
         return generated[:, 1:]
@@ -106,10 +116,9 @@ class Decoder(nn.Module):
         ).last_hidden_state
         return hidden
 
-    def _logits(self, hidden: torch.Tensor, student: StudentEncoder) -> torch.Tensor:
-        """Logits over the student's vocabulary for `hidden` [..., width]."""
-        tied_logits: torch.Tensor = self.twin(hidden) * student.tied_rows()
-        return F.linear(self.say(hidden), student.output_table()) + tied_logits
+
+def _cross_entropy(said: torch.Tensor, targets: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(F.linear(said, table).float(), targets, reduction="sum")
 
 
 DIRECTIONS = ("zh_from_zh", "zh_from_en", "en_from_zh", "en_from_en")
@@ -120,7 +129,7 @@ class Translation:
     """Cross-entropy of a small decoder on the student's states, so that these retain the sentence's content.
 
     -log p(token | tokens before it, states), mean over the tokens, for each direction with a weight. The decoder is
-    trained in the same step and not exported.
+    trained in the same step.
     """
 
     zh_from_zh: float = 0.1
@@ -150,3 +159,61 @@ class Translation:
         return {
             f"translation_{direction}": w * step.translation_losses[direction] for direction, w in self.weights.items()
         }
+
+
+class ExportedEmbedding(StudentEncoder):
+    """The token embedding of an exported student, whose first rows are those of English, for its decoder."""
+
+    def __init__(self, table: torch.Tensor, num_english: int, vocabulary: Vocabulary) -> None:
+        """Read and say tokens by `table` [vocabulary, width]."""
+        super().__init__(vocabulary, table.shape[1])
+        rows, width = table.shape
+        self._embedding, self._num_english = nn.Embedding(rows, width, _weight=table.detach().float()), num_english
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The token embedding."""
+        return self._embedding
+
+    def output_rows(self, language: Language) -> OutputRows:
+        """The rows of English, whatever the language."""
+        ids = torch.arange(self._num_english, device=self._embedding.weight.device)
+        return OutputRows(self._embedding.weight[: self._num_english], ids, ids)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """An exported student's decoder and embedding: says in English what the student's states hold."""
+
+    decoder: Decoder
+    words: ExportedEmbedding
+
+    @torch.no_grad()
+    def read(self, states: EncoderOutput, start: int) -> torch.Tensor:
+        """English ids [batch, tokens] of `states`, by greedy decoding from the token `start`."""
+        return self.decoder.generate(self.words, states, start, "en", self.words.vocabulary.max_length - 1)
+
+
+def write_reader(decoder: Decoder, config: DecoderConfig, student: StudentEncoder, folder: Path) -> None:
+    """Write a decoder that was trained with `student` to `folder`: config.json, model.safetensors."""
+    folder.mkdir()
+    english = student.output_rows("en").ids
+    assert english.tolist() == [*range(len(english))]
+    sizes = {"num_english": len(english), "state_width": student.state_width}
+    shape = {"layers": config.layers, "heads": config.heads, **sizes}
+    (folder / "config.json").write_text(json.dumps(shape) + "\n", encoding="utf-8")
+    weights = {name: weight.cpu().contiguous() for name, weight in decoder.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def load_reader(config: Path, weights: Path, table: torch.Tensor, vocabulary: Vocabulary) -> Reader:
+    """The decoder of the two files that `write_reader` wrote, on the device of the embedding `table`."""
+    try:
+        shape = json.loads(config.read_text(encoding="utf-8"))
+        size = DecoderConfig(layers=shape["layers"], heads=shape["heads"])
+        decoder = Decoder(size, table.shape[1], shape["state_width"], vocabulary.max_length)
+        decoder.load_state_dict(load_file(weights))
+        words = ExportedEmbedding(table, shape["num_english"], vocabulary)
+    except Exception as error:  # a damaged file raises whatever its reader meets
+        raise UserError(f"{weights.parent}: no decoder of this student ({one_line(error)}); export it again") from error
+    return Reader(decoder.to(table.device).eval(), words)

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -23,6 +24,22 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast, max_length: int) -> Vocabu
     assert isinstance(pad_id, int)
     assert isinstance(eos_id, int)
     return Vocabulary(pad_id, eos_id, max_length)
+
+
+Language = Literal["zh", "en"]
+
+
+@dataclass(frozen=True)
+class OutputRows:
+    """The rows of an embedding among which a decoder chooses the tokens of one language.
+
+    table: [rows, width], with gradients; ids: [rows], a token of each; of_id: [vocabulary], the row of each token, -1
+    for those of no row here.
+    """
+
+    table: torch.Tensor
+    ids: torch.Tensor
+    of_id: torch.Tensor
 
 
 class StudentEncoder(nn.Module):
@@ -53,10 +70,11 @@ class StudentEncoder(nn.Module):
         assert isinstance(table, torch.Tensor)
         return table
 
-    def tied_rows(self) -> torch.Tensor:
-        """Ids that use the row of another id, bool [vocabulary]; none by default."""
+    def output_rows(self, language: Language) -> OutputRows:
+        """The rows of the tokens of `language`; all by default."""
         table = self.output_table()
-        return torch.zeros(len(table), dtype=torch.bool, device=table.device)
+        every = torch.arange(len(table), device=table.device)
+        return OutputRows(table, every, every)
 
     def to_clip(self) -> CLIPTextModelWithProjection:
         """The student as a plain transformers model on the CPU, float32, in evaluation mode."""

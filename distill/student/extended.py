@@ -1,9 +1,9 @@
 """The default student: the teacher's own transformer and tokenizer, plus rows for Chinese tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import pyarrow.compute as pc
 import torch
@@ -15,7 +15,7 @@ from data.cli import UserError
 from data.loader.batches import Vocabulary
 from data.loader.token_store import DomainTokens
 from distill.loading import load_clip_tokenizer
-from distill.student.base import ClipStudent, StudentKind, vocabulary_of
+from distill.student.base import ClipStudent, Language, OutputRows, StudentKind, vocabulary_of
 from distill.student.chinese_bpe import (
     FULLWIDTH_TOKENS,
     WORD_END,
@@ -54,6 +54,29 @@ class SplitEmbedding(nn.Module):
         return F.embedding(self.row_of_id, torch.cat([self.teacher, self.new]))
 
 
+class _RowIndex(nn.Module):
+    """Ids and rows of `OutputRows`, and the teacher's rows that Chinese tokens share."""
+
+    def __init__(self, embedding: SplitEmbedding, eos_id: int, language: str) -> None:
+        super().__init__()
+        row, old = embedding.row_of_id, len(embedding.teacher)
+        used = torch.arange(old)
+        if language == "zh":
+            used = torch.unique(torch.cat([row[old:], torch.tensor([eos_id])]))
+        place = torch.full((int(row.max()) + 1,), -1)
+        place[used] = torch.arange(len(used))
+        ids = used.clone()
+        new = torch.arange(len(row) - 1, old - 1, -1)  # of ids that share a row the first comes last
+        if language == "zh":
+            for token in new.tolist():
+                ids[place[row[token]]] = token
+        for name, buffer in (("shared", used[used < old]), ("ids", ids), ("of_id", place[row])):
+            self.register_buffer(name, buffer, persistent=False)
+        self.shared: torch.Tensor
+        self.ids: torch.Tensor
+        self.of_id: torch.Tensor
+
+
 class ExtendedStudent(ClipStudent):
     """A CLIP text tower whose vocabulary has grown; before training its English output is bit-exactly the teacher's."""
 
@@ -62,17 +85,13 @@ class ExtendedStudent(ClipStudent):
         teacher: Pretrained,
         vocabulary: Vocabulary,
         embedding: SplitEmbedding,
-        tied_ids: Sequence[int],
         config: "ExtendedConfig",
         on_cpu: bool,
     ) -> None:
-        """Start as `teacher` with `embedding`, in which `tied_ids` use the rows of other ids."""
+        """Start as `teacher` with `embedding`."""
         super().__init__(teacher.copy_model(), teacher.state_layer, vocabulary, on_cpu)
         self.text.text_model.embeddings.token_embedding = embedding
-        tied = torch.zeros(len(embedding.row_of_id), dtype=torch.bool)
-        tied[list(tied_ids)] = True
-        self.register_buffer("_tied_rows", tied, persistent=False)
-        self._tied_rows: torch.Tensor
+        self._rows = nn.ModuleDict({name: _RowIndex(embedding, vocabulary.eos_id, name) for name in get_args(Language)})
         if config.freeze == "transformer":
             self.text.requires_grad_(False)
             self.embedding.new.requires_grad_(True)
@@ -85,9 +104,13 @@ class ExtendedStudent(ClipStudent):
         embedding: SplitEmbedding = self.text.text_model.embeddings.token_embedding
         return embedding
 
-    def tied_rows(self) -> torch.Tensor:
-        """Ids that use the row of another id."""
-        return self._tied_rows
+    def output_rows(self, language: Language) -> OutputRows:
+        """For English the teacher's rows; for Chinese those of the new tokens and of the end-of-text."""
+        index, embedding = self._rows[language], self.embedding
+        assert isinstance(index, _RowIndex)
+        shared = embedding.teacher[index.shared] if language == "zh" else embedding.teacher
+        table = torch.cat([shared, embedding.new]) if language == "zh" else shared
+        return OutputRows(table, index.ids, index.of_id)
 
 
 @dataclass(frozen=True)
@@ -121,11 +144,10 @@ class ExtendedConfig(StudentKind):
     ) -> ExtendedStudent:
         """The extended student at step 0."""
         old = teacher.model.text_model.embeddings.token_embedding.weight.detach()
-        tied_ids = tied_embeddings(tokenizer, len(old))
-        row_of_id = _rows_of_ids(len(old), len(tokenizer), tied_ids)
+        row_of_id = _rows_of_ids(len(old), len(tokenizer), tied_embeddings(tokenizer, len(old)))
         new = first_rows(pairs, row_of_id.numpy(), old, start=len(old))
         vocabulary, embedding = vocabulary_of(tokenizer, teacher.max_length), SplitEmbedding(old, new, row_of_id)
-        return ExtendedStudent(teacher, vocabulary, embedding, list(tied_ids), self, on_cpu)
+        return ExtendedStudent(teacher, vocabulary, embedding, self, on_cpu)
 
 
 def _rows_of_ids(num_old: int, num_tokens: int, tied_ids: Mapping[int, int]) -> torch.Tensor:

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data.cli import UserError, one_line
 from distill.distributed import distribute_like, full_tensor, rank
+from distill.losses.translation import Decoder
 from distill.student.base import StudentEncoder
 from distill.train.config import RunConfig, read_stored_config
 
@@ -189,6 +190,18 @@ def open_run(run: Path, step: int | None) -> OpenedRun:
     weights = stored_weights(student, run / "checkpoints", loaded_step)
     load_weights(run / "checkpoints", loaded_step, weights, use_ema=True)
     return OpenedRun(config, loaded_step, student, tokenizer)
+
+
+def open_decoder(run: Path, opened: OpenedRun) -> Decoder:
+    """The decoder of an opened run, in evaluation mode; UserError where it has none."""
+    translation = opened.config.losses.translation
+    if translation is None:
+        raise UserError(f"--run {run}: has no decoder; train one with losses.translation")
+    decoder, folder = translation.build_decoder(opened.student), run / "checkpoints"
+    own = {DECODER + name: weight for name, weight in trainable(decoder).items()}
+    load_weights(folder, opened.step, {**stored_weights(opened.student, folder, opened.step), **own}, use_ema=True)
+    decoder.eval()
+    return decoder
 
 
 def load_ema(folder: Path, step: int, ema_weights: Mapping[str, torch.Tensor]) -> None:

@@ -15,8 +15,8 @@ from torch import nn
 from distill.geometry import Geometry
 from distill.losses import EmptyPromptStates, LossesConfig, LossInput, LossTerms
 from distill.losses.base import scheduled_terms
-from distill.losses.translation import Decoder, Language
-from distill.student.base import StudentEncoder
+from distill.losses.translation import Decoder
+from distill.student.base import Language, StudentEncoder
 from distill.text_tower import EncoderOutput
 from distill.train.batch import Targets, TrainBatch
 from distill.train.checkpoint import DECODER, trainable

@@ -31,12 +31,16 @@ MAX_IMAGES = 2000
 
 @dataclass(frozen=True)
 class ImagePair:
-    """Pictures [h, w, 3] from one noise; cosine of the states by position; how many tokens of the prompt were cut."""
+    """Pictures [h, w, 3] from one noise; cosine of the states by position; how many tokens of the prompt were cut.
+
+    `read` is what the student understood, in English, where it has a decoder.
+    """
 
     teacher: NDArray[np.uint8]
     student: NDArray[np.uint8]
     cosine: list[float]
     cut: int
+    read: str | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class ImageGenerator:
             images.append(decode_latents(self.pipeline, path.latents[-1])[0])
         cosine = torch.cosine_similarity(texts[0].states, texts[1].states, dim=-1)[0].tolist()
         tokens = len(self.student.tokenizer(prompt, verbose=False).input_ids)
-        return ImagePair(images[0], images[1], cosine, max(0, tokens - self.student.max_length))
+        read = self.student.read_back(prompt) if self.student.reader else None
+        return ImagePair(images[0], images[1], cosine, max(0, tokens - self.student.max_length), read)
 
 
 @dataclass(frozen=True)

@@ -106,10 +106,11 @@ def _draw_tab(gradio: Any, generator: ImageGenerator, sampling: SamplingConfig) 
             check_prompt(each, "prompt")
         pair = generator.generate(text, english_text.strip() or text, int(seed_value or 0), sampling)
         cut = f"; {pair.cut} tokens were too many and cut" if pair.cut else ""
+        read = "" if pair.read is None else f"\n\nThe student understood: {pair.read}"
         series = {"cosine": list(enumerate(pair.cosine))}
         chart = line_chart("Cosine of teacher and student by position", "position", series)
         teacher, student = (enlarged(Image.fromarray(each), MIN_WIDTH) for each in (pair.teacher, pair.student))
-        return teacher, student, cosine_summary(pair.cosine) + cut, str(chart)
+        return teacher, student, cosine_summary(pair.cosine) + cut + read, str(chart)
 
     for trigger in (button.click, prompt.submit):
         trigger(_show_user_errors(gradio, generate), [prompt, english, seed], [*shown, note, cosines])

@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 
 from data.cli import UserError, command_line, run_cli
 from data.files import read_json, validated, write_json
+from distill.api import load_student
 from distill.text_tower import StateLayer
 from eval.datasets.benchmark import RetrievalBenchmark
 from eval.metrics import BOOTSTRAP_SEED, CUTOFFS, DRAWS
@@ -85,7 +86,7 @@ def run_prompts(arguments: list[str] | None = None) -> dict[str, Any]:
         "scores": [row.to_json() for row in rows],
         "groups": group_scores(prompts, rows[0]),
         "over_length": over_length(prompts, models, options.max_length),
-        "worst": worst_prompts(prompts, rows[0], args.worst),
+        "worst": with_readings(worst_prompts(prompts, rows[0], args.worst), options),
         **({} if baseline is None else {"difference": paired_differences(by_prompt, baseline["by_prompt"])}),
         "by_prompt": by_prompt,
         "prompts_sha256": digest,
@@ -95,6 +96,14 @@ def run_prompts(arguments: list[str] | None = None) -> dict[str, Any]:
     if options.out is not None:
         write_json(result, options.out)
     return result
+
+
+def with_readings(worst: list[dict[str, Any]], options: Options) -> list[dict[str, Any]]:
+    """`worst` with what the student understood, in English, where its folder has a decoder."""
+    if not (Path(options.student) / "decoder").is_dir():
+        return worst
+    student = load_student(options.student, options.device, "--student")
+    return [{**row, "read": student.read_back(row["zh"])} for row in worst]
 
 
 def select_group(prompts: list[AlignedPrompt], only: str | None) -> list[AlignedPrompt]:
@@ -137,7 +146,9 @@ def prompts_table(result: dict[str, Any]) -> str:
         ]
     over = result["over_length"]
     lines += ["", "worst prompts, and the English that came first:"]
-    lines += [f"  rank {row['rank']}: {row['zh']} -> {row['found']}"[:110] for row in result["worst"][:5]]
+    for row in result["worst"][:5]:
+        lines.append(f"  rank {row['rank']}: {row['zh']} -> {row['found']}"[:110])
+        lines += [f"    read back: {row['read']}"[:110]] if "read" in row else []
     shares = f"{over['zh']:.1f} % in Chinese, {over['en']:.1f} % in English, {over['either']:.1f} % in either"
     lines += ["", f"over {over['tokens']} tokens: {shares}"]
     return "\n".join(lines)

@@ -95,7 +95,7 @@ class ModelPromptScores(PromptScoresJson):
 
 
 class WorstPrompt(TypedDict):
-    """A prompt whose right English ranks low, and the English that came first."""
+    """A prompt whose right English ranks low, the English that came first, and what the student's decoder reads."""
 
     zh: str
     en: str
@@ -103,6 +103,7 @@ class WorstPrompt(TypedDict):
     rank: int
     cosine: float
     groups: list[str]
+    read: NotRequired[str]
 
 
 class PromptsSettings(TypedDict):

@@ -11,7 +11,7 @@ from transformers import AutoModelForSeq2SeqLM
 from data.cli import UserError
 from data.files import check_safetensors
 from distill.loading import load_any_tokenizer, load_pretrained_model
-from distill.losses.translation import Language
+from distill.student.base import Language
 from distill.text_tower import EncoderOutput
 from distill.train import checkpoint
 
@@ -61,17 +61,10 @@ class DecoderTranslator:
     def __init__(self, run: Path, step: int | None, device: torch.device) -> None:
         """Load the run's checkpoint of `step`, or its newest; UserError where it has no decoder."""
         opened = checkpoint.open_run(run, step)
-        translation = opened.config.losses.translation
-        if translation is None:
-            raise UserError(f"--run {run}: has no decoder; train one with losses.translation")
-        self.config, self.step, self.translation = opened.config, opened.step, translation
-        self.student, self.tokenizer, self._device = opened.student, opened.tokenizer, device
-        self._decoder = translation.build_decoder(self.student)
-        decoder = {checkpoint.DECODER + name: weight for name, weight in checkpoint.trainable(self._decoder).items()}
-        weights = {**checkpoint.stored_weights(self.student, run / "checkpoints", self.step), **decoder}
-        checkpoint.load_weights(run / "checkpoints", self.step, weights, use_ema=True)
-        self.student.to(device).eval()
-        self._decoder.to(device).eval()
+        self._decoder = checkpoint.open_decoder(run, opened).to(device)
+        assert opened.config.losses.translation is not None
+        self.config, self.step, self.translation = opened.config, opened.step, opened.config.losses.translation
+        self.student, self.tokenizer, self._device = opened.student.to(device).eval(), opened.tokenizer, device
         self.files = [run / "config.yaml", run / "checkpoints" / f"step-{self.step:08d}" / "weights.safetensors"]
 
     @property

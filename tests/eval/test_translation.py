@@ -1,6 +1,7 @@
 """Translations of a tiny run: scores against sacreBLEU's own, the rows of every benchmark by domain, mistakes."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,19 +10,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from accelerate.state import AcceleratorState, PartialState
 from sacrebleu import corpus_bleu
 
 from data.cli import UserError
+from distill.api import load_student, load_text_encoder
 from distill.export.folder import export
+from distill.export.main import main as export_run
 from distill.export.results import METRICS
 from distill.train import main as distill_main
 from distill.train.checkpoint import open_run
 from eval.datasets.benchmark import BENCHMARKS
 from eval.metrics import bleu_and_chrf
 from eval.pairs import Pairs, load_held_out
+from eval.prompts.__main__ import run_prompts
+from eval.report.__main__ import main as write_report
 from eval.retrieval import command
-from eval.retrieval.translators import _SPACES
+from eval.retrieval.translators import _SPACES, DecoderTranslator
 from eval.translation import bitext, run_translation
 from tests.distill.tiny_clip import run_options, write_config, write_corpus, write_shard, write_teacher
 from tests.eval.files import Files
@@ -32,7 +38,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with teacher, corpus and a run of 160 steps; most of what it learns is to speak."""
     folder = tmp_path_factory.mktemp("translation")
     tree = run_options(write_teacher(folder / "teacher"), write_corpus(folder / "corpus"), folder / "run")
-    tree["losses"] = {"translation": {"zh_from_zh": 1, "zh_from_en": 1, "decoder": {"layers": 1, "heads": 2}}}
+    tree["losses"] = {"translation": {"zh_from_zh": 1, "zh_from_en": 0, "en_from_zh": 1}}
+    tree["losses"]["translation"]["decoder"] = {"layers": 1, "heads": 2}
     tree["losses"] |= {"hidden": None, "contrastive": None}
     tree["train"] |= {"steps": 160, "batch_size": 32, "lr": 0.005, "embedding_lr": 0.01, "save_every": 160}
     tree["train"] |= {"eval_every": 160, "english_every": 1, "full_share": 0.0, "log_every": 40, "warmup": 10}
@@ -65,20 +72,44 @@ def test_a_run_speaks(trained: Path, words: list[str], capsys: pytest.CaptureFix
     result = run_translation([*words, "--run", str(trained / "run")])
     assert [(row["domain"], row["model"], row["direction"]) for row in result["translations"]] == [
         ("caption", "decoder", "zh_from_zh"),
-        ("caption", "decoder", "zh_from_en"),
+        ("caption", "decoder", "en_from_zh"),
     ]
-    for row in result["translations"]:
+    for row, kind in zip(result["translations"], ("tok:zh", "tok:13a"), strict=True):
         assert row["sentences"] == 10
-        assert "tok:zh" in row["bleu_signature"]
+        assert kind in row["bleu_signature"]
         assert "case:lc" in row["bleu_signature"]
         assert row["bleu_ci95"][0] <= row["bleu_ci95"][1]
-    assert result["translations"][0]["bleu"] > 30, "ten held-out captions of words that it knows"
+        assert row["bleu"] > 30, "ten held-out captions of words that it knows"
     shown = result["translations"][0]["samples"]
     assert len(shown) == 5
     assert all(" " not in sentence["said"] for sentence in shown)
     assert result["settings"]["step"] == 160
     assert sum(name.endswith("weights.safetensors") for name in result["settings"]["sha256"]) == 1
-    assert "zh_from_en" in capsys.readouterr().out
+    assert "en_from_zh" in capsys.readouterr().out
+
+
+def test_an_export_reads_back(trained: Path, tmp_path: Path) -> None:
+    """What the run's own decoder says of the same states, in every form of the student; then in prompts and report."""
+    student = tmp_path / "student"
+    export_run(["--run", str(trained / "run"), "--out", str(student), "--parts", "decoder"])
+    assert sorted(path.name for path in (student / "decoder").iterdir()) == ["config.json", "model.safetensors"]
+    texts = [*load_held_out(trained / "corpus", 3)["caption"].zh, "马", ""]
+    own = DecoderTranslator(trained / "run", None, torch.device("cpu")).translate(texts, "en", 4)
+    assert len({*own}) > 3
+    for encoder in (load_student(student), load_text_encoder(student, "t")):
+        assert [encoder.read_back(text) for text in texts] == own
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(
+        "".join(json.dumps({"zh": zh, "en": en}) + "\n" for zh, en in zip(texts[:3], "abc", strict=True))
+    )
+    names = ["--student", str(student), "--clip", str(trained / "teacher"), "--data", str(prompts)]
+    result = run_prompts([*names, "--out", str(tmp_path / "result.json")])
+    assert {row["zh"]: row["read"] for row in result["worst"]} == dict(zip(texts[:3], own[:3], strict=True))
+    write_report([str(tmp_path / "result.json"), "--out", str(tmp_path / "report.html")])
+    assert f'<td class="text">{own[0]}</td>' in (tmp_path / "report.html").read_text(encoding="utf-8")
+    shutil.rmtree(student / "decoder")
+    with pytest.raises(UserError, match="read_back: this student has no decoder; export one with --parts decoder"):
+        load_student(student).read_back("猫")
 
 
 def test_the_result_is_that_of_a_benchmark(

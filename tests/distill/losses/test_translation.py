@@ -51,13 +51,14 @@ def _decoder(student: ExtendedStudent) -> Decoder:
 END = 521  # the tiny teacher's end-of-text
 
 
-def test_the_loss_is_the_mean_over_asked_tokens(student: ExtendedStudent, ids: torch.Tensor) -> None:
+def test_the_loss_is_the_mean_over_asked_tokens(student: ExtendedStudent, tokens: Path) -> None:
     """Row by row with no padding at all, and the logits written out."""
-    decoder = _decoder(student)
+    decoder, words = _decoder(student), loading.load_clip_tokenizer(str(tokens), "t")
+    ids = words([*CHINESE, "cat 猫"], padding=True, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         states = student(ids)
         got = decoder(student, states, ids, "zh")
-        losses, places = 0.0, 0
+        losses, places, unsaid = 0.0, 0, 0
         for row in range(len(ids)):
             length = int((ids[row] == END).nonzero()[0, 0]) + 1
             own = ids[row : row + 1, :length]
@@ -65,24 +66,40 @@ def test_the_loss_is_the_mean_over_asked_tokens(student: ExtendedStudent, ids: t
                 states.hidden_states[row : row + 1, :length], states.pooled[:1], states.text_mask[:1, :length] | True
             )
             hidden = decoder._run(student, alone, own[:, :-1], "zh")
-            logits = decoder.say(hidden) @ student.output_table().detach().T
-            logits = logits + decoder.twin(hidden) * student.tied_rows()
-            losses += F.cross_entropy(logits[0], own[0, 1:], reduction="sum").item()
-            places += length - 1
+            rows = student.output_rows("zh")
+            logits, targets = (decoder.say(hidden) @ rows.table.T)[0], rows.of_id[own[0, 1:]]
+            losses += F.cross_entropy(logits[targets >= 0], targets[targets >= 0], reduction="sum").item()
+            places += int((targets >= 0).sum())
+            unsaid += int((targets < 0).sum())
     assert got.item() == pytest.approx(losses / places, rel=1e-5)
+    assert unsaid == 1, "cat is read, not said"
 
 
-def test_twins_share_a_row_and_are_told_apart(student: ExtendedStudent, tokens: Path) -> None:
-    vocab = loading.load_clip_tokenizer(str(tokens), "t").get_vocab()
-    wide, narrow, inside, at_end = vocab[spell("，")], vocab[","], vocab[spell("猫")], vocab[spell("猫") + "</w>"]
-    assert student.tied_rows()[[wide, narrow, inside, at_end]].tolist() == [True, False, False, True]
-    assert student.output_table().equal(student.output_table().detach())
-    decoder, hidden = _decoder(student), torch.randn(1, 32)
-    with torch.no_grad():
-        logits = decoder._logits(hidden, student)[0]
-        difference = decoder.twin(hidden).item()
-    assert (logits[wide] - logits[narrow]).item() == pytest.approx(difference, abs=1e-5)
-    assert (logits[at_end] - logits[inside]).item() == pytest.approx(difference, abs=1e-5)
+def test_a_language_has_its_own_rows(student: ExtendedStudent, tokens: Path) -> None:
+    """Chinese: new rows, the punctuation that they share with the teacher, and the end; English: the teacher's."""
+    vocab, table = loading.load_clip_tokenizer(str(tokens), "t").get_vocab(), student.output_table()
+    chinese, english = student.output_rows("zh"), student.output_rows("en")
+    wide, narrow, cat, at_end = vocab[spell("，")], vocab[","], vocab[spell("猫")], vocab[spell("猫") + "</w>"]
+    assert chinese.table.equal(table[chinese.ids])
+    assert english.table.equal(table[english.ids])
+    assert len(english.ids) == END + 1
+    assert len(set(chinese.ids.tolist())) == len(chinese.ids) < len(vocab) - len(english.ids), "shared rows once"
+    said = {token: int(chinese.ids[chinese.of_id[token]]) for token in (wide, narrow, cat, at_end, END)}
+    assert said == {wide: wide, narrow: wide, cat: cat, at_end: cat, END: END}
+    assert english.of_id[[wide, narrow, cat, vocab["cat</w>"]]].tolist() == [narrow, narrow, -1, vocab["cat</w>"]]
+    assert chinese.of_id[vocab["cat</w>"]] == -1
+
+
+def test_chunks_give_the_same(student: ExtendedStudent, ids: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for chunk in (1000, 2):
+        monkeypatch.setattr("distill.losses.translation._CHUNK", chunk)
+        student.zero_grad()
+        loss = _decoder(student)(student, student(ids), ids, "zh")
+        loss.backward()
+        assert student.embedding.new.grad is not None
+        results.append((loss.detach(), student.embedding.new.grad.clone()))
+    torch.testing.assert_close(*results)
 
 
 def test_gradients_reach_states_and_shared_rows(student: ExtendedStudent, ids: torch.Tensor) -> None:
@@ -110,10 +127,12 @@ def test_it_learns_to_say_it(student: ExtendedStudent, ids: torch.Tensor) -> Non
     said = decoder.generate(student, states, int(ids[0, 0]), "zh", max_tokens=40)
     width = ids.shape[1] - 1
     assert said.shape == (3, width), "it stops when every sentence has ended"
-    assert said.tolist() == ids[:, 1:].tolist()
+    rows = student.output_rows("zh")
+    expected = rows.ids[rows.of_id[ids[:, 1:]]]  # of tokens that share a row the first
+    assert said.tolist() == expected.tolist()
     turned = EncoderOutput(states.hidden_states.flip(0), states.pooled, states.text_mask.flip(0))
     other = decoder.generate(student, turned, int(ids[0, 0]), "zh", max_tokens=40)
-    assert other.tolist() == ids.flip(0)[:, 1:].tolist()
+    assert other.tolist() == expected.flip(0).tolist()
     assert decoder.generate(student, states, int(ids[0, 0]), "zh", max_tokens=2).shape == (3, 2)
 
 
