@@ -10,7 +10,7 @@ import torch
 
 from data.loader.batches import BatchDataset
 from distill import text_tower
-from distill.text_tower import EncoderOutput, Pretrained
+from distill.text_tower import EncoderOutput, Pretrained, StateLayer
 from distill.train.passes import chunked
 
 
@@ -30,6 +30,8 @@ class TrainBatch:
     padded_to_max: bool
     draw: int
     """A random number of the step, for what a loss draws; the same on every rank."""
+    state_layer: StateLayer | None = None
+    """The states that the step's losses look at; None: the run's own."""
 
     @property
     def english_rows(self) -> slice:
@@ -69,20 +71,25 @@ class BatchLoader:
     of the text do not depend on what follows, so Chinese is padded dynamically unless a loss uses its padding.
     """
 
-    def __init__(self, batches: BatchDataset, english_stride: int, zh_padding: bool) -> None:
-        """The student encodes the English of every `english_stride`-th pair; `zh_padding`: a loss uses that padding."""
+    def __init__(self, batches: BatchDataset, english_stride: int, zh_padding: bool, clip_skip: float = 0) -> None:
+        """The student encodes the English of every `english_stride`-th pair; `zh_padding`: a loss uses that padding.
+
+        `clip_skip` is the share of steps that look at the states before the last layer, drawn by the step's number.
+        """
         self._batches, self._english_stride, self._zh_padding = batches, english_stride, zh_padding
+        self._clip_skip = clip_skip
 
     def __getitem__(self, step: int) -> TrainBatch:
         """The batch of `step`, counted from 0."""
         batch, stride = self._batches[step], self._english_stride
-        english = batch.student_en[::stride]
-        if not batch.fixed_length or self._zh_padding:
-            return TrainBatch(batch.student_zh, english, batch.teacher_en, None, stride, batch.fixed_length, batch.draw)
+        english, full = batch.student_en[::stride], batch.fixed_length
+        layer: StateLayer | None = "penultimate_normed" if batch.draw < self._clip_skip * 2**32 else None
+        if not full or self._zh_padding:
+            return TrainBatch(batch.student_zh, english, batch.teacher_en, None, stride, full, batch.draw, layer)
         # Trimmed to the longest text of the global batch: every rank computes on the same shapes.
         chinese = batch.student_zh[:, : batch.zh_length].contiguous()
         teacher = batch.teacher_en[:, : batch.en_length].contiguous()
-        return TrainBatch(chinese, english, teacher, batch.teacher_en[::stride], stride, batch.fixed_length, batch.draw)
+        return TrainBatch(chinese, english, teacher, batch.teacher_en[::stride], stride, full, batch.draw, layer)
 
 
 class Prefetcher:
@@ -123,19 +130,20 @@ class Teacher:
         text_tower.freeze(model)
         model.to(device=device)  # type: ignore[call-arg]
         self._model, self.device = model, device
-        self._encode: Callable[..., EncoderOutput] = partial(text_tower.encode_ids, layer=pretrained.state_layer)
+        self._encode: Callable[..., EncoderOutput] = text_tower.encode_ids
+        self._layer = pretrained.state_layer
         self.num_weights = sum(weight.numel() for weight in model.parameters())
 
     @torch.no_grad()
-    def __call__(self, ids: torch.Tensor) -> EncoderOutput:
-        """The output for `ids`, int64 [batch, length]."""
-        return self._encode(self._model, ids)
+    def __call__(self, ids: torch.Tensor, layer: StateLayer | None = None) -> EncoderOutput:
+        """The output for `ids`, int64 [batch, length]; states of `layer` instead of the run's."""
+        return self._encode(self._model, ids, layer or self._layer)
 
     def targets(self, batch: TrainBatch, tokens_at_once: int | None = None) -> Targets:
         """The student's targets for a batch, computed in chunks."""
-        pairs = chunked(self, batch.teacher_ids, tokens_at_once)
-        en_ids = batch.teacher_en_ids
-        english = pairs.rows(batch.english_rows) if en_ids is None else chunked(self, en_ids, tokens_at_once)
+        encode, en_ids = partial(self, layer=batch.state_layer), batch.teacher_en_ids
+        pairs = chunked(encode, batch.teacher_ids, tokens_at_once)
+        english = pairs.rows(batch.english_rows) if en_ids is None else chunked(encode, en_ids, tokens_at_once)
         return Targets(pairs, english)
 
     def convert_to_bf16(self) -> None:

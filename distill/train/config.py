@@ -68,6 +68,9 @@ class TrainConfig:
     """Pairs in a step, over all processes."""
     full_share: float = 0.25
     """Share of steps padded to the maximum length, as for Stable Diffusion; the others are padded dynamically."""
+    clip_skip: float = 0.0
+    """Share of steps whose losses look at the states before the last layer, through the final norm, as a UNet of Stable
+    Diffusion 1.x reads them under clip skip."""
     english_every: int = 4
     """The student encodes the English of every n-th pair."""
     lr: float = 4e-4
@@ -117,8 +120,9 @@ class TrainConfig:
             raise ValueError(f"train.ema: {self.ema} is not between 0 and 1")
         if self.spike is not None and self.spike <= 0:
             raise ValueError(f"train.spike: {self.spike} is not above 0")
-        if not 0 <= self.full_share <= 1:
-            raise ValueError(f"train.full_share: {self.full_share} is not between 0 and 1")
+        for name in ("full_share", "clip_skip"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"train.{name}: {getattr(self, name)} is not between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,8 @@ class RunConfig:
             raise ValueError("init_teacher: is the teacher of `init`, and there is no init; give both")
         if self.init is not None and not isinstance(self.student.kind, ExtendedConfig):
             raise ValueError("init: the Chinese of a finished student grafts onto an `extended` student alone")
+        if self.train.clip_skip and (self.states != "last" or self.student.xlmr):
+            raise ValueError("train.clip_skip: is for CLIP students of Stable Diffusion 1.x, whose states are the last")
 
     def load_teacher(self) -> Pretrained:
         """The teacher, unchanged."""
@@ -169,6 +175,8 @@ class ResolvedConfig:
         for key in ("first_encoder", "init", "init_teacher"):
             if tree[key] is None:
                 del tree[key]
+        if not tree["train"]["clip_skip"]:
+            del tree["train"]["clip_skip"]
         return yaml.safe_dump(tree, sort_keys=False)
 
 

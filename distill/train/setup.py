@@ -226,7 +226,7 @@ def build_loader(
     schedule = BatchSchedule(train.seed, train.batch_size, config.data.window, train.full_share)
     ranks = accelerator.process_index, accelerator.num_processes
     batches = BatchDataset(tokens.train, mixture, schedule, teacher, student, *ranks)
-    return BatchLoader(batches, train.english_every, config.losses.uses_zh_padding)
+    return BatchLoader(batches, train.english_every, config.losses.uses_zh_padding, train.clip_skip)
 
 
 def build_loss_constants(
@@ -249,7 +249,7 @@ def build_loss_constants(
         ids, student_ids = (
             _empty_prompt_ids(t, student.vocabulary.max_length).to(device) for t in (teacher_tokenizer, tokenizer)
         )
-        empty = EmptyPromptTarget(student_ids, teacher(ids))
+        empty = EmptyPromptTarget(student_ids, teacher(ids), teacher(ids, "penultimate_normed"))
     launch_cost = 0 if device.type == "cpu" else GPU_LAUNCH_COST
     return LossConstants(empty, geometry, config.student.kind.shares_english_tokens, first, launch_cost)
 

@@ -8,6 +8,7 @@ back-propagate each chunk's share of the outputs' gradient. One forward pass mor
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -29,10 +30,14 @@ Autocast = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class EmptyPromptTarget:
-    """The empty prompt: the student's ids, int64 [1, max_length], and the teacher's output for it."""
+    """The empty prompt: the student's ids, int64 [1, max_length], and the teacher's output for it.
+
+    `skipped` has the states before the last layer, normed.
+    """
 
     ids: torch.Tensor
     target: EncoderOutput
+    skipped: EncoderOutput
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,12 @@ class Task(nn.Module):
     def forward(self, batch: TrainBatch, targets: Targets, progress: float = 0.0) -> LossTerms:
         """Named loss terms, scalars; `progress` is the share of the run's steps that are done."""
         passes = self.passes(batch)
-        return self.terms(batch, passes.split([self.student(ids) for ids in passes.ids]), targets, progress)
+        encode = self.encoder(batch)
+        return self.terms(batch, passes.split([encode(ids) for ids in passes.ids]), targets, progress)
+
+    def encoder(self, batch: TrainBatch) -> Callable[[torch.Tensor], EncoderOutput]:
+        """The student, with the states that the losses of a step look at."""
+        return self.student if batch.state_layer is None else partial(self.student, layer=batch.state_layer)
 
     def terms(
         self, batch: TrainBatch, outputs: Sequence[EncoderOutput], targets: Targets, progress: float
@@ -95,7 +105,10 @@ class Task(nn.Module):
         """Named loss terms of the student's outputs for the texts of `passes`."""
         chinese, english, *empty_outputs = outputs
         empty, first = self._constants.empty, self._constants.first
-        empty_states = EmptyPromptStates(empty_outputs[0], empty.target) if empty and empty_outputs else None
+        empty_states: EmptyPromptStates | None = None
+        if empty and empty_outputs:
+            target = empty.target if batch.state_layer is None else empty.skipped
+            empty_states = EmptyPromptStates(empty_outputs[0], target)
         step = LossInput(
             chinese=chinese,
             target=targets.pairs,
@@ -151,9 +164,9 @@ def backward(
             terms: LossTerms = task(batch, targets, progress)
         total(terms).backward()  # type: ignore[no-untyped-call]
         return terms
-    ids = passes.ids
+    ids, encode = passes.ids, task.encoder(batch)
     with torch.no_grad(), autocast():
-        outputs = [chunked(task.student, view, tokens_at_once).detached_leaf() for view in ids]
+        outputs = [chunked(encode, view, tokens_at_once).detached_leaf() for view in ids]
     with autocast():
         terms = task.terms(batch, passes.split(outputs), targets, progress)
     total(terms).backward()  # type: ignore[no-untyped-call]
@@ -161,7 +174,7 @@ def backward(
         start = 0
         for chunk in split_rows(view, tokens_at_once):
             with autocast():
-                recomputed: EncoderOutput = task.student(chunk)
+                recomputed = encode(chunk)
             rows, start = slice(start, start + len(chunk)), start + len(chunk)
             pairs = ((recomputed.hidden_states, output.hidden_states.grad), (recomputed.pooled, output.pooled.grad))
             # Where no loss looks at the pooled state, or a frozen tower has no gradient to pass on.
