@@ -1,6 +1,6 @@
 """`python scripts/build_miniature.py --work runs/miniature --out DIR [--until clip]`: train the miniature's models.
 
-With `--xl`: the miniature SDXL, which starts from the first miniature.
+With `--xl` the miniature SDXL, with `--tuned` a fine-tuned checkpoint; both start from the first miniature.
 """
 
 import sys
@@ -12,14 +12,16 @@ from jsonargparse import auto_cli  # noqa: E402
 
 from data.cli import run_cli  # noqa: E402
 from eval.miniature.build import BuildConfig, build_models  # noqa: E402
-from eval.miniature.build_xl import XlBuildConfig, build_xl  # noqa: E402
+from eval.miniature.build_xl import TunedConfig, XlBuildConfig, build_tuned, build_xl  # noqa: E402
 
 
 def main() -> None:
     """Read the command line and build."""
-    arguments = [word for word in sys.argv[1:] if word != "--xl"]
-    if len(arguments) < len(sys.argv) - 1:
+    arguments = [word for word in sys.argv[1:] if word not in ("--xl", "--tuned")]
+    if "--xl" in sys.argv:
         build_xl(auto_cli(XlBuildConfig, args=arguments, as_positional=False, exit_on_error=False))
+    elif "--tuned" in sys.argv:
+        build_tuned(auto_cli(TunedConfig, args=arguments, as_positional=False, exit_on_error=False))
     else:
         build_models(auto_cli(BuildConfig, args=arguments, as_positional=False, exit_on_error=False))
 

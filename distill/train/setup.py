@@ -54,8 +54,8 @@ def validate_losses(config: RunConfig, width: int) -> None:
     positionwise: tuple[type, ...] = (Readout, EmptyPrompt)
     if not config.student.kind.shares_english_tokens:
         positionwise = (Readout, EmptyPrompt, Hidden, KvMetric)
-        for name, loss in (("hidden", losses.hidden), ("kv_metric", losses.kv_metric)):
-            if loss and share == 0:
+        for name, compared in (("hidden", losses.hidden), ("kv_metric", losses.kv_metric)):
+            if compared and share == 0:
                 raise UserError(
                     f"losses.{name}: the student's English tokens are not the teacher's, so slots compare on full "
                     f"steps alone, and train.full_share is 0; give it a share, or losses.{name}: null"

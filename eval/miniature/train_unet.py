@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
+from transformers import CLIPTextModel
 
 from data.miniature.corpus import TEST_CAPTION_SEED, caption_pair
 from data.miniature.scene import BACKGROUNDS, Scene
@@ -86,6 +87,21 @@ class UnetPrompts:
         return states * kept[:, :, None], {"text_embeds": pooled * kept, "time_ids": time_ids}
 
 
+class TrainedPrompts(nn.Module):
+    """What a UNet reads of no prompt and of n prompts, by an encoder that trains with it, as in a fine-tuned model."""
+
+    def __init__(self, encoder: CLIPTextModel, ids: Tensor) -> None:
+        """Train `encoder`, in place; `ids` [1 + n, 77]."""
+        super().__init__()
+        self.encoder, self._ids = encoder, ids
+
+    def take(self, rows: NDArray[np.intp], has_text: Tensor) -> tuple[Tensor, None]:
+        """States [rows, 77, width] of prompts, or of no prompt."""
+        with autocast():
+            states: Tensor = self.encoder(self._ids[np.where(has_text.numpy(), rows + 1, 0)]).last_hidden_state
+        return states.float(), None
+
+
 EncodeTexts = Callable[[list[str]], Tensor]
 
 
@@ -109,10 +125,10 @@ class UnetLearner(nn.Module):
     (representation alignment, Yu et al. 2024, with the true scene instead of another network's features).
     """
 
-    def __init__(self, unet: Unet) -> None:
-        """Hook the middle block, whose output [n, 192, 4, 4] the read-out needs."""
+    def __init__(self, unet: Unet, prompts: UnetPrompts | TrainedPrompts) -> None:
+        """Hook the middle block, whose output [n, 192, 4, 4] the read-out needs; an encoder of `prompts` trains too."""
         super().__init__()
-        self.unet = unet
+        self.unet, self.prompts = unet, prompts
         middle = unet.config.block_out_channels[-1]
         self.cells = nn.Sequential(nn.Conv2d(middle, 4 * sum(FIELDS), 1), nn.PixelShuffle(2))
         self.background = nn.Linear(middle, len(BACKGROUNDS))
@@ -140,22 +156,23 @@ class UnetOutput:
 
 
 def train_unet(
-    unet: Unet, latents: Tensor, prompts: UnetPrompts, data: SceneSet, config: TrainingConfig, seed: int, folder: Path
-) -> float:
+    unet: Unet, latents: Tensor, prompts: UnetPrompts | TrainedPrompts, data: SceneSet, config: TrainingConfig,
+    seed: int, folder: Path, batch: int = BATCH,
+) -> float:  # fmt: skip
     """Train a denoiser of latents [n, 16, 8, 8] under the n prompts, in place, and return its CPU seconds."""
     unet.to(memory_format=torch.channels_last)
     unet.set_attn_processor(AttnProcessor())  # on a CPU in bf16 faster to train than the fused kind
-    learner = UnetLearner(unet)
+    learner = UnetLearner(unet, prompts)
     alphas_cumprod = new_scheduler().alphas_cumprod
 
     def losses(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed * 10**9 + step)
-        rows = batch_rows(len(latents), BATCH, seed, step)
-        stratified = torch.randperm(BATCH, generator=generator) + torch.rand(BATCH, generator=generator)
-        times = (stratified * len(alphas_cumprod) / BATCH).long()
-        has_text = torch.rand(BATCH, generator=generator) >= EMPTY_SHARE
+        rows = batch_rows(len(latents), batch, seed, step)
+        stratified = torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)
+        times = (stratified * len(alphas_cumprod) / batch).long()
+        has_text = torch.rand(batch, generator=generator) >= EMPTY_SHARE
         states, added = prompts.take(rows, has_text)
-        clean, noise = latents[rows], torch.randn(BATCH, *latents.shape[1:], generator=generator)
+        clean, noise = latents[rows], torch.randn(batch, *latents.shape[1:], generator=generator)
         share = alphas_cumprod[times][:, None, None, None]
         noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
         target_velocity = share.sqrt() * noise - (1 - share).sqrt() * clean

@@ -70,15 +70,16 @@ def test_clip_skip_looks_at_the_layer_before(teacher: Path, corpus: Path, tmp_pa
     tower, task = load_tower(str(teacher), "t"), setup.task
     for step in (layers.index(None), layers.index("penultimate_normed")):
         batch, layer = setup.loader[step], layers[step] or "last"
-        expected = encode_ids(tower, batch.teacher_ids, layer)
-        for found in (setup.teacher.targets(batch).pairs, task.encoder(batch)(batch.student_en_ids)):
+        pairs, english = setup.teacher.targets(batch).pairs, task.encoder(batch)(batch.student_en_ids)
+        for found, ids in ((pairs, batch.teacher_ids), (english, batch.student_en_ids)):
+            expected = encode_ids(tower, ids, layer)
             torch.testing.assert_close(found.hidden_states, expected.hidden_states, atol=1e-5, rtol=1e-4)
             torch.testing.assert_close(found.pooled, expected.pooled, atol=1e-5, rtol=1e-4)
         terms = task(batch, setup.teacher.targets(batch))
         assert terms["empty_prompt"].item() < 1e-6, "the student starts as the teacher, in both layers"
 
 
-@pytest.mark.parametrize("change", [{"states": "penultimate_normed"}, {"student": {"xlmr": {"encoder": "e"}}}])
+@pytest.mark.parametrize("change", [{"states": "penultimate_normed"}, {"student": {"xlmr": {"model": "e"}}}])
 def test_clip_skip_is_for_sd1(change: dict[str, Any], teacher: Path, corpus: Path, tmp_path: Path) -> None:
     tree = {**_options(teacher, corpus, tmp_path / "run", None), **change}
     with pytest.raises(UserError, match=r"train\.clip_skip: is for CLIP students of Stable Diffusion 1\.x"):

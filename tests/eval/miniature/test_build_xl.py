@@ -3,11 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from transformers import CLIPTextConfig, CLIPTextModel
 
-from eval.miniature.build_xl import link_equal_files, new_xl_unet
+from data.miniature import ASSETS
+from eval.generation.pipeline import load_pipeline
+from eval.miniature.build_xl import TunedConfig, at_dusk, build_tuned, link_equal_files, new_xl_unet
 from eval.miniature.train_clip import SECOND_WIDTH, TextLearner, new_text_tower
-from eval.miniature.train_unet import UnetPrompts, new_unet
+from eval.miniature.train_unet import TrainedPrompts, UnetPrompts, new_unet
+from eval.miniature.training_loop import TrainingConfig
 from tests.distill.tiny_clip import teacher_tokenizer
 
 
@@ -73,3 +78,34 @@ def learner_truth_shape(learner: TextLearner) -> tuple[int, int]:
     from data.miniature.scene import KINDS
 
     return len(KINDS), learner.code.out_features // len(KINDS)
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_checkpoint_is_built_and_loads(tmp_path: Path) -> None:
+    """Denoiser and text encoder have both moved; what is loaded is a pipeline like the first."""
+    training = TrainingConfig(steps=2, rate=1e-3, warmup=1)
+    build_tuned(TunedConfig(tmp_path / "work", tmp_path / "out", scenes=80, drawn=2, training=training))
+    first, tuned = (load_pipeline(str(each), torch.device("cpu")) for each in (ASSETS / "pipeline", tmp_path / "out"))
+    for part in ("unet", "text_encoder"):
+        own, other = (getattr(pipeline, part).state_dict() for pipeline in (first, tuned))
+        assert own.keys() == other.keys()
+        assert any(not torch.equal(own[name], other[name]) for name in own), part
+
+
+def test_an_encoder_that_trains_with_the_denoiser_has_gradients() -> None:
+    """Row 0 is the empty prompt's, and the UNet's read-outs of the states reach the encoder."""
+    encoder = CLIPTextModel(
+        CLIPTextConfig(vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    )
+    prompts = TrainedPrompts(encoder, torch.tensor([[1, 2], [1, 3], [1, 4]]))
+    states, added = prompts.take(np.array([0, 1]), torch.tensor([True, False]))
+    with torch.no_grad():
+        expected = encoder(torch.tensor([[1, 3], [1, 2]])).last_hidden_state
+    torch.testing.assert_close(states, expected, atol=0.05, rtol=0.05)
+    assert added is None
+    states.sum().backward()  # type: ignore[no-untyped-call]
+    assert encoder.get_parameter("embeddings.token_embedding.weight").grad is not None
+
+
+def test_dusk_by_hand() -> None:
+    assert at_dusk(np.array([[0, 100, 255]], np.uint8)).tolist() == [[9, 89, 235]]
