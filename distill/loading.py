@@ -47,6 +47,7 @@ def resolve_source(name: str, option: str) -> str:
 
     The path of a local folder that does not exist raises UserError.
     """
+    refuse_file(name, option)
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if name.startswith((".", "/", "~")):
@@ -55,6 +56,12 @@ def resolve_source(name: str, option: str) -> str:
     siblings = [folder.absolute().parent / sibling for sibling in _COMPONENTS]
     has_siblings = folder.name in _COMPONENTS and all(sibling.is_dir() for sibling in siblings)
     return str(folder.parent if has_siblings else folder)
+
+
+def refuse_file(name: str, option: str) -> None:
+    """UserError for a checkpoint in one file, with the way from it to a folder."""
+    if Path(name).suffix in {".safetensors", ".ckpt"}:
+        raise UserError(f"{option}: {name!r} is a checkpoint in one file; docs/use.md shows how it becomes a folder")
 
 
 def component_source(name: str, option: str, component: str) -> ModelSource:

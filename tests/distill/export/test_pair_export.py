@@ -8,11 +8,13 @@ import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import CLIPTextModelWithProjection
 
 from data.cli import UserError
-from distill.api import TextEncoderPair, load_student, plug_into
+from distill.api import TextEncoderPair, load_pair, load_student, plug_into
 from distill.export.main import main as export_main
 from distill.long_prompts import prompt_states
+from eval import golden
 from tests.distill.tiny_xl import FIRST, SECOND
 
 PROMPT = "草地上的一只红色的猫! and the dog"
@@ -42,7 +44,7 @@ def test_the_folder_and_its_golden_vectors(pair: Path) -> None:
     assert vectors["prompt_embeds"].shape == (20, 77, FIRST + SECOND)
     card = (student / "README.md").read_text(encoding="utf-8")
     assert "StableDiffusionXLPipeline" in card
-    assert card.count("teacher:") == 2
+    assert card.count("\nteacher:") == 2
     assert str(pair) not in card
 
 
@@ -67,6 +69,40 @@ def test_plug_into_and_load_student(pair: Path) -> None:
     assert (encoder.hidden_size, encoder.states([]).shape) == (FIRST + SECOND, (0, 77, FIRST + SECOND))
     pipeline.save_pretrained(pair / "saved")
     torch.testing.assert_close(encoded(opened(pair / "saved"))["prompt_embeds"], after["prompt_embeds"])
+
+
+def test_eval_golden_reads_the_pair(pair: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    golden.main([str(pair / "student"), "--pipeline", str(pair / "copy")])
+    said = capsys.readouterr().out
+    assert said.count("20 of 20 prompts equal") == 4
+    assert said.endswith("holds\n")
+    report = golden.check_export(pair / "student")
+    assert report["precisions"]["fp32"]["states"] < 1e-5
+    assert report["precisions"]["fp32"]["pooled"] < 1e-5
+
+
+def test_the_two_clips_of_stable_diffusion_3(pair: Path) -> None:
+    """Without its T5: the pair's states fill the first columns, its pooled state the second part of the pooled."""
+    kinds: Any = diffusers
+    width = FIRST + SECOND + 8
+    transformer = kinds.SD3Transformer2DModel(
+        sample_size=8, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=width, caption_projection_dim=16, pooled_projection_dim=FIRST + SECOND,
+    )  # fmt: skip
+    student = load_pair(pair / "student", "x")
+    first: Any = CLIPTextModelWithProjection
+    pipeline = kinds.StableDiffusion3Pipeline(
+        transformer=transformer, scheduler=kinds.FlowMatchEulerDiscreteScheduler(),
+        vae=kinds.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4, sample_size=16),
+        text_encoder=first.from_pretrained(pair / "student" / "text_encoder"), tokenizer=student.tokenizer,
+        text_encoder_2=student.second.model, tokenizer_2=student.second.tokenizer, text_encoder_3=None,
+        tokenizer_3=None,
+    )  # fmt: skip
+    states, _, pooled, _ = pipeline.encode_prompt(PROMPT, PROMPT, PROMPT, device="cpu", max_sequence_length=8)
+    assert states.shape == (1, 77 + 8, width)
+    torch.testing.assert_close(states[:, :77, : FIRST + SECOND], student.states([PROMPT]))
+    assert not states[:, 77:].any()
+    torch.testing.assert_close(pooled[:, FIRST:], student.pooled([PROMPT]))
 
 
 def test_misfits_are_refused(pair: Path) -> None:

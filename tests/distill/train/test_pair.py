@@ -19,6 +19,7 @@ from distill.train.main import main
 from distill.train.pair import parse_runs, stage_configs
 from distill.train.setup import build_setup, prepare_run, validate_losses
 from distill.unet_geometry import main as write_unet_geometry
+from tests.distill.forked import two_processes
 from tests.distill.tiny_clip import run_options
 from tests.distill.tiny_xl import FIRST, SECOND, write_xl
 
@@ -103,6 +104,32 @@ def test_both_stages_are_prepared_ahead(
     monkeypatch.setattr(tokenise, "_encode", None)  # would fail if anything were tokenised again
     run(tree, monkeypatch, "--train.steps", "2")
     assert [path.parts[-3] for path in sorted((tmp_path / "run").glob("*/checkpoints/*"))] == ["g", "l"]
+
+
+def test_two_processes_are_one(
+    xl: Path, geometry: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both stages, the first student beside the second on each process."""
+    trees = {name: pair_tree(xl, corpus, tmp_path / name, geometry) for name in ("one", "two")}
+    for tree in trees.values():
+        tree["train"] |= {"steps": 3, "save_every": 3}
+    run(trees["one"], monkeypatch)
+    (tmp_path / "pair.yaml").write_text(yaml.safe_dump(trees["two"]))
+
+    def work(rank: int) -> int:
+        main()
+        return rank
+
+    two_processes(work, tmp_path)
+    for stage in ("l", "g"):
+        one, two = (
+            load_file(tmp_path / name / stage / "checkpoints" / "step-00000003" / "weights.safetensors")
+            for name in ("one", "two")
+        )
+        assert one.keys() == two.keys()
+        for key, weight in one.items():
+            if not key.endswith("k_proj.bias"):  # has no gradient but rounding: softmax does not see it
+                torch.testing.assert_close(two[key], weight, atol=1e-4, rtol=1e-3)
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
