@@ -69,7 +69,8 @@ def test_every_option_of_a_command_exists(page: str, command: str) -> None:
         return
     module, script, rest = match[1] or "", match[2] or "", match[3]
     words = shlex.split(rest.replace("[", " ").replace("]", " ").replace("|", " "))
-    named = words[0] if script == "scripts/benchmark.py" or (words[:1] and words[0] in BENCHMARKS) else ""
+    parts = script == "scripts/benchmark.py" or module == "eval.gan" or (words[:1] and words[0] in BENCHMARKS)
+    named = words[0] if parts and words else ""
     known = options(module, script, named or ("flickr30k-cn" if module == "eval.retrieval" else ""))
     for word in words:
         if word.startswith("--"):

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from data.cli import UserError
 from distill.api import TextEncoder, load_student
+from eval.gan.networks import NOISE_DIM, TrainedGenerator, draw_texts, load_trained_generator
+from eval.gan.train import SHEET_COLUMNS, sample_sheet
 from eval.generation.pipeline import (
     Pipeline,
     SamplingConfig,
@@ -67,6 +70,23 @@ class ImageGenerator:
 
 
 @dataclass(frozen=True)
+class SheetGenerator:
+    """A conditional GAN with the encoders whose text vectors it reads."""
+
+    trained: TrainedGenerator
+    teacher: TextEncoder
+    student: TextEncoder
+
+    def generate(self, prompt: str, english: str, seed: int) -> list[Image.Image]:
+        """Sheets of `english` under the teacher and of `prompt` under the student, from the same noises."""
+        noise = torch.randn(SHEET_COLUMNS, NOISE_DIM, generator=torch.Generator().manual_seed(seed))
+        return [
+            sample_sheet(draw_texts(self.trained, encoder, [text] * SHEET_COLUMNS, noise))
+            for encoder, text in ((self.teacher, english), (self.student, prompt))
+        ]
+
+
+@dataclass(frozen=True)
 class ImageSearch:
     """The image tower of the teacher's CLIP, and the student, which encodes queries in its space."""
 
@@ -101,6 +121,14 @@ def load_image_search(clip: str, student: str, device: torch.device) -> ImageSea
     if tower.model.config.projection_dim != encoder.feature_dim:
         raise UserError(f"--student {student}: its features have another width than those of --clip {clip}")
     return ImageSearch(tower, encoder)
+
+
+def load_sheet_generator(gan: Path, clip: str, student: TextEncoder) -> SheetGenerator | None:
+    """The conditional GAN of a folder; None where its text vectors have another width than the student's."""
+    trained = load_trained_generator(gan, "--gan")
+    if trained.config.kind == "dcgan" or trained.config.text_dim != student.feature_dim:
+        return None
+    return SheetGenerator(trained, load_student(clip, key="--clip"), student)
 
 
 def cosine_summary(cosine: Sequence[float]) -> str:

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ from PIL import Image
 from data.cli import REPOSITORY, UserError
 from data.miniature import ASSETS
 from distill.loading import resolve_device, torch_dtype
-from eval.demo.backend import ImageGenerator, ImageSearch, cosine_summary, load_generator, load_image_search
+from eval.demo.backend import (
+    ImageGenerator,
+    ImageSearch,
+    SheetGenerator,
+    cosine_summary,
+    load_generator,
+    load_image_search,
+    load_sheet_generator,
+)
 from eval.generation.pipeline import SamplingConfig
 from eval.generation.prompts import check_prompt
 from eval.pictures import PictureFeatures
@@ -48,6 +57,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--student", type=str, default=str(QUICKSTART / "student"), help="exported student")
     parser.add_argument("--clip", type=str, default=str(ASSETS / "clip"), help="the teacher's whole CLIP, for search")
     parser.add_argument("--pictures", type=Path, default=QUICKSTART / "world" / "test" / "images", help="to search in")
+    parser.add_argument(
+        "--gan", type=Path, default=ASSETS / "gan" / "conditional", help="conditional GAN; shown where the student fits"
+    )
     parser.add_argument("--port", type=int, default=7860, help="of this machine; 0 takes a free one")
     parser.add_argument("--device", type=str | None, help="cpu, cuda ...; by default the accelerator if there is one")
     parser.add_argument("--precision", type=Precision, default="fp32", help="of the pipeline and its encoders")
@@ -60,11 +72,17 @@ def main(arguments: list[str] | None = None) -> None:
     device = resolve_device(args.device)
     generator = load_generator(args.pipeline, args.student, device, torch_dtype(args.precision))
     images = load_image_search(args.clip, args.student, device)
-    serve(generator, images, images.read(args.pictures), SamplingConfig(**vars(args.drawing)), args.port)
+    gan = load_sheet_generator(args.gan, args.clip, images.student)
+    serve(generator, images, images.read(args.pictures), gan, SamplingConfig(**vars(args.drawing)), args.port)
 
 
 def serve(
-    generator: ImageGenerator, images: ImageSearch, first: PictureFeatures, sampling: SamplingConfig, port: int
+    generator: ImageGenerator,
+    images: ImageSearch,
+    first: PictureFeatures,
+    gan: SheetGenerator | None,
+    sampling: SamplingConfig,
+    port: int,
 ) -> None:
     """Serve the page on 127.0.0.1 until Ctrl-C; `first` is searched until another folder is named."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -77,6 +95,9 @@ def serve(
             _draw_tab(gradio, generator, sampling)
         with gradio.Tab("Search 找"):
             _search_tab(gradio, images, first)
+        if gan is not None:
+            with gradio.Tab("GAN 对抗网络"):
+                _gan_tab(gradio, gan)
     plain = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     page.queue(default_concurrency_limit=1).launch(
         server_name="127.0.0.1", server_port=port or None, share=False, ssr_mode=False, footer_links=[], theme=plain,
@@ -85,26 +106,12 @@ def serve(
 
 
 def _draw_tab(gradio: Any, generator: ImageGenerator, sampling: SamplingConfig) -> None:  # noqa: ANN401  an optional package
-    prompt = gradio.Textbox(label="Prompt 提示词", placeholder="中文, English, or 两种 mixed", elem_id="prompt")
-    english = gradio.Textbox(
-        label="The same in English, for the teacher (empty: the prompt as it is)", elem_id="english"
-    )
-    with gradio.Row():
-        seed = gradio.Number(label="Seed", value=0, precision=0, minimum=0)
-        button = gradio.Button("Draw", variant="primary", elem_id="draw")
-    with gradio.Row():
-        shown = [
-            gradio.Image(label=name, format="png", buttons=["download", "fullscreen"], elem_id=name.lower())
-            for name in ("Teacher", "Student")
-        ]
+    boxes = _draw_boxes(gradio, "")
     note = gradio.Markdown(elem_id="note")
     cosines = gradio.HTML(elem_classes="chart", elem_id="cosines")
-    gradio.Examples(EXAMPLES, [prompt, english])
 
     def generate(text: str, english_text: str, seed_value: float) -> tuple[Image.Image, Image.Image, str, str]:
-        for each in (text, english_text) if english_text.strip() else (text,):
-            check_prompt(each, "prompt")
-        pair = generator.generate(text, english_text.strip() or text, int(seed_value or 0), sampling)
+        pair = generator.generate(text, _checked_english(text, english_text), int(seed_value or 0), sampling)
         cut = f"; {pair.cut} tokens were too many and cut" if pair.cut else ""
         read = "" if pair.read is None else f"\n\nThe student understood: {pair.read}"
         series = {"cosine": list(enumerate(pair.cosine))}
@@ -112,8 +119,54 @@ def _draw_tab(gradio: Any, generator: ImageGenerator, sampling: SamplingConfig) 
         teacher, student = (enlarged(Image.fromarray(each), MIN_WIDTH) for each in (pair.teacher, pair.student))
         return teacher, student, cosine_summary(pair.cosine) + cut + read, str(chart)
 
-    for trigger in (button.click, prompt.submit):
-        trigger(_show_user_errors(gradio, generate), [prompt, english, seed], [*shown, note, cosines])
+    for trigger in boxes.triggers:
+        trigger(_show_user_errors(gradio, generate), boxes.inputs, [*boxes.shown, note, cosines])
+
+
+@dataclass(frozen=True)
+class _DrawBoxes:
+    """Prompt, its English and a seed; what starts drawing; the teacher's picture and the student's."""
+
+    inputs: list[Any]
+    triggers: list[Any]
+    shown: list[Any]
+
+
+def _draw_boxes(gradio: Any, prefix: str) -> _DrawBoxes:  # noqa: ANN401  an optional package
+    prompt = gradio.Textbox(
+        label="Prompt 提示词", placeholder="中文, English, or 两种 mixed", elem_id=f"{prefix}prompt"
+    )
+    english = gradio.Textbox(
+        label="The same in English, for the teacher (empty: the prompt as it is)", elem_id=f"{prefix}english"
+    )
+    with gradio.Row():
+        seed = gradio.Number(label="Seed", value=0, precision=0, minimum=0)
+        button = gradio.Button("Draw", variant="primary", elem_id=f"{prefix}draw")
+    with gradio.Row():
+        shown = [
+            gradio.Image(label=name, format="png", buttons=["download", "fullscreen"], elem_id=prefix + name.lower())
+            for name in ("Teacher", "Student")
+        ]
+    gradio.Examples(EXAMPLES, [prompt, english])
+    return _DrawBoxes([prompt, english, seed], [button.click, prompt.submit], shown)
+
+
+def _checked_english(text: str, english: str) -> str:
+    """The English for the teacher: by default the prompt; UserError for texts that are no prompts."""
+    for each in (text, english) if english.strip() else (text,):
+        check_prompt(each, "prompt")
+    return english.strip() or text
+
+
+def _gan_tab(gradio: Any, gan: SheetGenerator) -> None:  # noqa: ANN401  an optional package
+    gradio.Markdown("A conditional GAN of the miniature's world: one thing, one picture for each of eight noises.")
+    boxes = _draw_boxes(gradio, "gan-")
+
+    def generate(text: str, english_text: str, seed_value: float) -> list[Image.Image]:
+        return gan.generate(text, _checked_english(text, english_text), int(seed_value or 0))
+
+    for trigger in boxes.triggers:
+        trigger(_show_user_errors(gradio, generate), boxes.inputs, boxes.shown)
 
 
 def _search_tab(gradio: Any, images: ImageSearch, first: PictureFeatures) -> None:  # noqa: ANN401  an optional package

@@ -16,13 +16,15 @@ import pytest
 import torch
 
 from data.cli import UserError
+from distill.api import load_student
 from distill.export.folder import export
 from eval.demo import page
-from eval.demo.backend import load_generator, load_image_search
+from eval.demo.backend import load_generator, load_image_search, load_sheet_generator
+from eval.gan.networks import GanConfig, Generator, Kind, TrainedGenerator, save_generator
 from eval.generation.pipeline import SamplingConfig
 from tests.eval.files import picture
 from tests.eval.random_pipeline import write_pipeline
-from tests.eval.tiny import save_clip, text_half, tiny_clip, tiny_student_tokenizer
+from tests.eval.tiny import WIDTH, save_clip, text_half, tiny_clip, tiny_student_tokenizer
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
@@ -43,6 +45,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = tiny_student_tokenizer()
     export(text_half(tiny_clip(words, seed=1)), words, folder / "student")
     save_clip(folder / "clip")
+    config = GanConfig("conditional", width=4, text_dim=WIDTH)
+    save_generator(TrainedGenerator(Generator(config).eval(), config), folder / "gan")
     (folder / "pictures").mkdir()
     for number in range(15):
         (folder / "pictures" / f"{number:02d}.png").write_bytes(picture(number))
@@ -50,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(folder: Path) -> list[str]:
-    names = ("pipeline", "student", "clip", "pictures")
+    names = ("pipeline", "student", "clip", "pictures", "gan")
     return [*(part for name in names for part in (f"--{name}", str(folder / name))), "--drawing.steps", "2"]
 
 
@@ -67,6 +71,25 @@ def test_twins_share_their_noise_and_differ_by_their_states(made: Path) -> None:
     itself = load_generator(str(made / "pipeline"), str(made), CPU).generate("the cat", "the cat", 3, how)
     assert np.array_equal(itself.teacher, itself.student)
     assert itself.cosine == pytest.approx([1] * 77, abs=1e-5)
+
+
+def test_sheets_share_their_noises_and_the_gan_needs_a_student_that_fits(made: Path, tmp_path: Path) -> None:
+    student = load_student(made / "student")
+    gan = load_sheet_generator(made / "gan", str(made / "clip"), student)
+    assert gan is not None
+    for weight in gan.trained.generator.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    sheets = [gan.generate("猫", "the cat", seed) for seed in (3, 3, 4)]
+    one, same, other = (np.stack([np.asarray(sheet) for sheet in pair]) for pair in sheets)
+    assert one.shape == (2, 64, 512, 3)
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+    assert not np.array_equal(one[0], one[1])
+    kinds: list[tuple[Kind, int]] = [("conditional", 2 * WIDTH), ("dcgan", WIDTH)]
+    for kind, width in kinds:
+        config = GanConfig(kind, width=4, text_dim=width)
+        save_generator(TrainedGenerator(Generator(config).eval(), config), tmp_path / kind)
+        assert load_sheet_generator(tmp_path / kind, str(made / "clip"), student) is None
 
 
 def test_search_is_the_order_of_the_cosines(made: Path) -> None:
@@ -156,6 +179,11 @@ def test_typing_and_clicking(address: str, tmp_path: Path) -> None:
         tab.fill("#folder textarea", str(own / "absent"))
         tab.click("#read")
         tab.wait_for_selector("text=no such folder; give one of pictures", timeout=20_000)
+        tab.get_by_role("tab", name="GAN").click()
+        tab.fill("#gan-prompt textarea", "猫")
+        tab.click("#gan-draw")
+        for name in ("teacher", "student"):
+            tab.wait_for_selector(f"#gan-{name} img", timeout=20_000)
         browser.close()
     away = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
     assert not away, json.dumps(away)

@@ -14,7 +14,7 @@ from data.cli import UserError
 from data.miniature.corpus import caption_pair, write_lines
 from data.miniature.render import render_batch
 from data.miniature.scene import COLOURS, KINDS, Scene, Thing, sample_scenes, scene_json
-from eval.gan.__main__ import SurestThings, known_thing_scores, main, surest_things
+from eval.gan.__main__ import SurestThings, known_thing_scores, main, scorer, surest_things
 from eval.gan.networks import (
     Discriminator,
     GanConfig,
@@ -157,6 +157,15 @@ def test_known_things_of_renders_and_of_noise() -> None:
     two = SurestThings(np.array([0.9, 0.95], np.float32), np.array([1, 1]), np.array([3, 5]))
     expected = {"known": 2 / 3, "kinds": 2, "kind_distance": 0.5, "colours": 1, "colour_distance": 0.5}
     assert known_thing_scores(one, two) == pytest.approx(expected)
+
+
+def test_the_shipped_generators_are_what_their_card_says() -> None:
+    assert load_trained_generator(ASSETS / "gan" / "dcgan").config.kind == "dcgan"
+    scores = scorer("conditional")(load_trained_generator(ASSETS / "gan" / "conditional"))
+    written = json.loads((ASSETS / "scores-gan.json").read_text())["conditional"]["seed 0, shipped, 3000 steps"]
+    assert scores["things"] == pytest.approx(written["things"], abs=0.02)
+    assert scores["things"] > 0.75
+    assert sum(path.stat().st_size for path in (ASSETS / "gan").rglob("*.safetensors")) < 8e6
 
 
 def write_generator(folder: Path, kind: Kind, text_dim: int = 256) -> Path:
