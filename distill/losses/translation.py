@@ -21,6 +21,8 @@ from distill.student.base import Language, OutputRows, StudentEncoder
 from distill.text_tower import EncoderOutput, text_mask
 
 _CHUNK = 1024  # tokens
+TRANSLATION_BYTES = 3 * 4 * _CHUNK * 49_408
+"""Of a chunk's logits, their float32 copy and its gradient, for the English of CLIP's tokenizer."""
 _LANGUAGES: dict[Language, int] = {"zh": 0, "en": 1}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.losses import LossesConfig
+from distill.losses.translation import TRANSLATION_BYTES
 from distill.losses.unet import READOUT_BYTES
 from distill.train.config import RunConfig
 
@@ -71,6 +72,8 @@ def loss_bytes(losses: LossesConfig, rows: int, english_rows: int, length: int, 
         kept += terms * (english * (kv_metric.english > 0) + chinese * (kv_metric.chinese_padding > 0))
     if losses.readout:
         kept += READOUT_BYTES
+    if losses.translation:
+        kept += TRANSLATION_BYTES
     if losses.contrastive:
         kept += 9 * rows * all_rows
     if losses.affinity:

@@ -94,7 +94,7 @@ STAGES: tuple[BuildStage, ...] = get_args(BuildStage)
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """Stages, sizes and lengths of training; the word --xl in front of all makes the miniature SDXL instead."""
+    """Stages, sizes and lengths; --xl in front of all makes the miniature SDXL, --tuned a fine-tuned checkpoint."""
 
     work: Path  # checkpoints, pictures and logs; the same command resumes from here
     out: Path  # the finished models

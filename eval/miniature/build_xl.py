@@ -231,7 +231,8 @@ def new_xl_unet(first: Unet, maps: Tensor) -> Unet:
 def at_dusk(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Pictures [n, 64, 64, 3] in another style: flatter, darker, bluer."""
     light, shade = np.array([0.9, 0.92, 1.0]), np.array([60, 70, 120])
-    return (0.85 * images * light + 0.15 * shade).round().astype(np.uint8)
+    drawn: NDArray[np.uint8] = (0.85 * images * light + 0.15 * shade).round().astype(np.uint8)
+    return drawn
 
 
 def build_tuned(config: TunedConfig) -> dict[str, float]:
