@@ -8,9 +8,9 @@ rest is adversarial alone. Both sides may see pictures moved and cut (differenti
 colours are left alone, for they are part of what a text says.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from tqdm import tqdm
 
+from distill.train.metrics import MetricsFile
 from eval.gan.networks import NOISE_DIM, Discriminator, GanConfig, Generator, TrainedGenerator, save_generator
 from eval.generation.recogniser import as_input
 from eval.miniature.dataset import batch_rows
@@ -193,20 +194,19 @@ def train_gan(config: GanConfig, training: GanTraining, data: TrainingImages, sc
     text = None if data.text is None else data.text[torch.arange(SHOWN) % len(data.text)]
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     saved, started = time.monotonic(), time.process_time() - state.seconds
-    with (folder / "metrics.jsonl").open("a") as log:
+    with closing(MetricsFile(folder / "metrics.jsonl", done)) as metrics:
         for step in tqdm(range(done, training.steps), initial=done, total=training.steps, desc=config.kind):
             losses, finished = trainer.step(step), step + 1
             state.seconds = time.process_time() - started
-            row: dict[str, float] = {"step": finished}
+            row: dict[str, float] = {}
             if finished % 50 == 0:
                 row |= {name: round(value.item(), 4) for name, value in losses.items()}
             if finished % training.sample_every == 0 or finished == training.steps:
                 average = trainer.average()
                 sample_sheet(average.draw(noise, text)).save(folder / "samples" / f"{finished:06d}.png")
                 row |= score(average)
-            if len(row) > 1:
-                log.write(json.dumps(row) + "\n")
-                log.flush()
+            if row:
+                metrics.write(finished, row)
             if finished == training.steps or time.monotonic() - saved > training.save_seconds:
                 trainer.save(folder)
                 saved = time.monotonic()

@@ -63,7 +63,8 @@ def use_device(name: str | None) -> torch.device:
     """Train and measure on the device `name`, or where accelerate would; UserError where torch cannot use it."""
     if name:
         os.environ["ACCELERATE_TORCH_DEVICE"] = str(resolve_device(name))
-    return PartialState().device
+    device: torch.device = PartialState().device
+    return device
 
 
 def machine() -> dict[str, Any]:
