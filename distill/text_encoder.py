@@ -92,7 +92,10 @@ class TextEncoder:
         Greedy, from the states of the text alone. A text of more than `max_length` tokens is cut.
         """
         if self.reader is None:
-            raise UserError("read_back: this student has no decoder; export one with --parts decoder (docs/use.md)")
+            raise UserError(
+                "read_back: this student has no decoder; export one with --parts decoder, which pairs of SDXL have not "
+                "(docs/use.md)"
+            )
         tokens = self.tokenizer(_checked_texts([text]), truncation=True, max_length=self.max_length)
         ids = torch.tensor(tokens.input_ids, device=self.model.device)
         states = self.model(input_ids=ids).last_hidden_state.float()

@@ -36,7 +36,7 @@ LOOKING = (
 PAGES = ("README.md", "corpus.md", "students.md", "losses.md", "evaluation.md", "recipe.md", "use.md")
 TOO_BIG = (
     "--num_processes", "configs/corpus/skyclip-150m.yaml", "configs/sdxl.yaml", "--pipeline SDXL_PIPELINE",
-    "--init STUDENT",
+    "--init STUDENT", "SDXL_STUDENT",
 )  # fmt: skip
 
 
@@ -103,6 +103,7 @@ def write_stand_ins(folder: Path) -> None:
     shutil.copytree("TEACHER", "CLIP")
     shutil.copytree("TEACHER", "openai/clip-vit-large-patch14")
     write_pipeline(folder).rename("PIPELINE")
+    shutil.copytree("PIPELINE", "CHECKPOINT")
     write_xl(folder).rename("SDXL_PIPELINE")
     save_translator(folder / "MODEL")
     Path("LINES.txt").write_text("A cat.\n", encoding="utf-8")

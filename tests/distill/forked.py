@@ -25,7 +25,8 @@ def two_processes(work: Callable[[int], object], folder: Path) -> list[object]:
         process.join(60)
         if process.is_alive():
             process.kill()
-    assert [process.exitcode for process in ranks] == [0, 0]
+    codes = [process.exitcode for process in ranks]
+    assert codes == [0, 0], f"exit codes {codes}; -9: still at work after a minute"
     return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -102,6 +102,7 @@ def test_a_run_starts_there(
 ) -> None:
     """One step with rates of 0 keeps the start, also on two processes; tokens are the student's."""
     tree["train"] |= {"steps": 1, "lr": 0.0, "embedding_lr": 0.0}
+    tree["data"] |= {"token_store": str(tmp_path / "tokens")}
     train(tree, monkeypatch, tmp_path)
     start, name = weights(tmp_path / "run", 1), "text_model.encoder.layers.0.mlp.fc1.weight"
     assert start[f"text.{name}"].equal(tower(tuned)[name] + (tower(init)[name] - tower(teacher)[name]))
