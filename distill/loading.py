@@ -23,6 +23,10 @@ _COMPONENTS = {"text_encoder": "config.json", "tokenizer": "tokenizer_config.jso
 """Folders of a pipeline, and of an exported student, with the file by which each is known."""
 
 
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~"))  # of a folder, and no Hub id
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """A local folder or a Hub id, and the folder inside it."""
@@ -34,7 +38,7 @@ class ModelSource:
         """Whether `file` is there; for a Hub id it is downloaded."""
         if Path(self.name).is_dir():
             return (Path(self.name) / self.subfolder / file).is_file()
-        if self.name.startswith((".", "/", "~")):  # a path, and no Hub id: nothing to ask the Hub
+        if _is_path(self.name):  # nothing to ask the Hub
             return False
         try:
             return cached_file(self.name, file, subfolder=self.subfolder) is not None
@@ -50,7 +54,7 @@ def resolve_source(name: str, option: str) -> str:
     refuse_file(name, option)
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        if name.startswith((".", "/", "~")):
+        if _is_path(name):
             raise UserError(f"{option}: no folder {name!r} (looked in {Path.cwd()})")
         return name
     siblings = [folder.absolute().parent / sibling for sibling in _COMPONENTS]

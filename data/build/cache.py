@@ -23,7 +23,7 @@ from data.clean.scores import References
 from data.cli import UserError
 from data.files import atomic_folder, write_json
 from data.sources.base import Source
-from data.sources.io import resolve_path
+from data.sources.io import is_url, resolve_path
 
 ROW_GROUP_SIZE = 65536  # rows
 CACHE_PARQUET: dict[str, Any] = {
@@ -156,7 +156,7 @@ def _file_state(root: str, path: str) -> list[Any]:
     target = resolve_path(root, path.partition("!")[0])
     if path.startswith("hub://"):
         return [path, None, None]
-    if "://" in target or "::" in target:
+    if is_url(target):
         try:
             filesystem, name = fsspec.core.url_to_fs(target)
             details = filesystem.info(name)
@@ -174,7 +174,7 @@ def describe_file(root: str, path: str) -> SourceFile:
     """Size and hash of one input file; of a URL the size, of a data set on the hub neither."""
     _, size, _ = _file_state(root, path)
     target = resolve_path(root, path.partition("!")[0])
-    if "://" in target or "::" in target:
+    if is_url(target):
         return SourceFile(path, int(size or 0), "")
     with Path(target).open("rb") as stream:
         return SourceFile(path, size, hashlib.file_digest(stream, "sha256").hexdigest())

@@ -27,6 +27,7 @@ from data.sources.io import (
     Offsets,
     Span,
     ends_with_returns,
+    is_url,
     local_bytes,
     open_decompressed,
 )
@@ -134,7 +135,7 @@ def cut_lines(root: str, paths: tuple[str, ...], encoding: str) -> list[tuple[Sp
     Only plain UTF-8 files on a disk are cut, and files side by side only where they have equally many lines.
     """
     check_encoding(paths[0], encoding, b"")
-    if not is_utf8(encoding) or any("!" in p or "://" in p or "::" in p or PACKED.search(p.lower()) for p in paths):
+    if not is_utf8(encoding) or any("!" in p or is_url(p) or PACKED.search(p.lower()) for p in paths):
         return []
     ends = {path: _line_ends(root, path) for path in paths}
     if len({int(each[-1, 1]) for each in ends.values()}) > 1 or min(map(len, ends.values())) < 3:

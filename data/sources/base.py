@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from data.cli import UserError
 from data.sources.cells import CellOptions, join_continued_lines
-from data.sources.io import TEXT, Span
+from data.sources.io import TEXT, Span, is_url
 
 PAIR_BATCH_ROWS = 65536  # rows a batch of the plain-Python readers
 Json = Any  # a parsed document of unknown shape
@@ -104,7 +104,7 @@ def expand_files(root: str, entries: tuple[str, ...]) -> tuple[str, ...]:
     files = list[str]()
     for entry in entries:
         folder = Path(root, entry)
-        if "://" in entry or "::" in entry or not (folder.is_dir() or re.search(r"[*?\[]", entry.partition("!")[0])):
+        if is_url(entry) or not (folder.is_dir() or re.search(r"[*?\[]", entry.partition("!")[0])):
             files.append(entry)
             continue
         matches = (

@@ -27,11 +27,14 @@ MAX_LINE_BYTES = 64 << 20
 LINE_FEED, RETURN = 10, 13
 
 
+def is_url(path: str) -> bool:
+    """Whether fsspec opens `path`, not the file system: `s3://...`, `zip::...`."""
+    return "://" in path or "::" in path
+
+
 def resolve_path(root: str, path: str) -> str:
     """`path` of a config, relative to the config's folder; a URL stays as it is."""
-    if "://" in path or "::" in path:
-        return path
-    return str(Path(root, path))
+    return path if is_url(path) else str(Path(root, path))
 
 
 @contextmanager
@@ -53,7 +56,7 @@ bytes_read = Counter[str]()  # of each local file, in this process: how far a re
 def local_bytes(root: str, paths: tuple[str, ...]) -> int:
     """Size of the files that are on a disk here, an archive once."""
     targets = {resolve_path(root, path.partition("!")[0]) for path in paths}
-    return sum(Path(target).stat().st_size for target in targets if "://" not in target and "::" not in target)
+    return sum(Path(target).stat().st_size for target in targets if not is_url(target))
 
 
 class _CountedFile(io.FileIO):
@@ -75,7 +78,7 @@ class _CountedFile(io.FileIO):
 @contextmanager
 def _open_raw(target: str, path: str) -> Iterator[IO[bytes]]:
     try:
-        if "://" not in target and "::" not in target:
+        if not is_url(target):
             stream: IO[bytes] = io.BufferedReader(_CountedFile(target))  # closed below, after the errors of opening
         else:
             stream = fsspec.open(target, "rb").open()

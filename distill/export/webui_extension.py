@@ -140,7 +140,7 @@ def _webui_embedders(model: Any) -> dict[str, Any]:  # noqa: ANN401
     conditioner = getattr(model, "conditioner", None)  # of SDXL; its others are sizes
     found = [getattr(model, "cond_stage_model", None)] if conditioner is None else list(conditioner.embedders[:2])
     own = dict(zip(("clip_l", "clip_g"), found, strict=False))
-    holders = model.forge_objects.clip.cond_stage_model if hasattr(model, "forge_objects") else None
+    holders = _reforge_holders(model)
     for name, each in own.items():
         held = holders is None or hasattr(holders, name)
         if not held or not hasattr(getattr(each, "wrapped", None), "transformer"):
@@ -150,8 +150,13 @@ def _webui_embedders(model: Any) -> dict[str, Any]:  # noqa: ANN401
     return own
 
 
+def _reforge_holders(model: Any) -> Any:  # noqa: ANN401
+    """What reForge moves and patches, by the names of the CLIPs; None in AUTOMATIC1111's own."""
+    return model.forge_objects.clip.cond_stage_model if hasattr(model, "forge_objects") else None
+
+
 def _plug_into_webui(model: Any, embedders: Mapping[str, Any], student: Sequence[_Encoder]) -> None:  # noqa: ANN401
-    holders = model.forge_objects.clip.cond_stage_model if hasattr(model, "forge_objects") else None
+    holders = _reforge_holders(model)
     for place, ((name, old), encoder) in enumerate(zip(embedders.items(), student, strict=True)):
         holder = None if holders is None else getattr(holders, name)
         new = _webui_embedder(old, encoder, holder, name)

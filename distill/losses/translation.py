@@ -1,6 +1,5 @@
 """An auxiliary decoder that generates the sentence from the student's states, for training and to read it back."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.models.bart.modeling_bart import BartDecoder
 
 from data.cli import UserError, one_line
+from data.files import read_json, write_json
 from data.loader.batches import Vocabulary
 from distill.distributed import mean_over_ranks
 from distill.losses.base import LossInput, LossSchedule, LossTerms
@@ -202,8 +202,7 @@ def write_reader(decoder: Decoder, config: DecoderConfig, student: StudentEncode
     english = student.output_rows("en").ids
     assert english.tolist() == [*range(len(english))]
     sizes = {"num_english": len(english), "state_width": student.state_width}
-    shape = {"layers": config.layers, "heads": config.heads, **sizes}
-    (folder / "config.json").write_text(json.dumps(shape) + "\n", encoding="utf-8")
+    write_json({"layers": config.layers, "heads": config.heads, **sizes}, folder / "config.json")
     weights = {name: weight.cpu().contiguous() for name, weight in decoder.state_dict().items()}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
@@ -211,7 +210,7 @@ def write_reader(decoder: Decoder, config: DecoderConfig, student: StudentEncode
 def load_reader(config: Path, weights: Path, table: torch.Tensor, vocabulary: Vocabulary) -> Reader:
     """The decoder of the two files that `write_reader` wrote, on the device of the embedding `table`."""
     try:
-        shape = json.loads(config.read_text(encoding="utf-8"))
+        shape = read_json(config)
         size = DecoderConfig(layers=shape["layers"], heads=shape["heads"])
         decoder = Decoder(size, table.shape[1], shape["state_width"], vocabulary.max_length)
         decoder.load_state_dict(load_file(weights))

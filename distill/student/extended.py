@@ -65,11 +65,9 @@ class _RowIndex(nn.Module):
             used = torch.unique(torch.cat([row[old:], torch.tensor([eos_id])]))
         place = torch.full((int(row.max()) + 1,), -1)
         place[used] = torch.arange(len(used))
-        ids = used.clone()
-        new = torch.arange(len(row) - 1, old - 1, -1)  # of ids that share a row the first comes last
-        if language == "zh":
-            for token in new.tolist():
-                ids[place[row[token]]] = token
+        ids = used
+        if language == "zh":  # the first of the ids that share a row
+            ids = used.scatter_reduce(0, place[row[old:]], torch.arange(old, len(row)), "amin", include_self=False)
         for name, buffer in (("shared", used[used < old]), ("ids", ids), ("of_id", place[row])):
             self.register_buffer(name, buffer, persistent=False)
         self.shared: torch.Tensor

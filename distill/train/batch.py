@@ -13,6 +13,9 @@ from distill import text_tower
 from distill.text_tower import EncoderOutput, Pretrained, StateLayer
 from distill.train.passes import chunked
 
+SKIPPED_LAYER: StateLayer = "penultimate_normed"
+"""The states that steps of `train.clip_skip` look at."""
+
 
 @dataclass(frozen=True)
 class TrainBatch:
@@ -83,7 +86,7 @@ class BatchLoader:
         """The batch of `step`, counted from 0."""
         batch, stride = self._batches[step], self._english_stride
         english, full = batch.student_en[::stride], batch.fixed_length
-        layer: StateLayer | None = "penultimate_normed" if batch.draw < self._clip_skip * 2**32 else None
+        layer: StateLayer | None = SKIPPED_LAYER if batch.draw < self._clip_skip * 2**32 else None
         if not full or self._zh_padding:
             return TrainBatch(batch.student_zh, english, batch.teacher_en, None, stride, full, batch.draw, layer)
         # Trimmed to the longest text of the global batch: every rank computes on the same shapes.

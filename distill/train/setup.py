@@ -23,9 +23,9 @@ from distill.losses import EmptyPrompt, Hidden, KvMetric, LossesConfig, Readout
 from distill.student.base import ClipStudent, StudentEncoder, vocabulary_of
 from distill.student.chinese_bpe import fertility
 from distill.student.extended import ExtendedStudent, Graft
-from distill.text_tower import Pretrained
+from distill.text_tower import Pretrained, StateLayer
 from distill.train import checkpoint
-from distill.train.batch import BatchLoader, Teacher
+from distill.train.batch import SKIPPED_LAYER, BatchLoader, Teacher
 from distill.train.config import ResolvedConfig, RunConfig
 from distill.train.memory import expected_memory, tower_shape
 from distill.train.metrics import validate
@@ -98,8 +98,7 @@ class PreparedRun:
 def prepare_run(resolved: ResolvedConfig, processes: int, ahead_processes: int | None = None) -> PreparedRun:
     """Claim the run's folder, train the tokenizer, write the token store; each only where it is missing.
 
-    `processes` will train. `ahead_processes` tokenise the corpus ahead of training, when the first encoder of a pair
-    need not be trained yet.
+    `processes` will train; `ahead_processes` tokenise ahead of that, when a pair's first encoder may be untrained yet.
     """
     config, kind = resolved.run, resolved.run.student.kind
     _check_division(config, processes)
@@ -249,7 +248,8 @@ def build_loss_constants(
         ids, student_ids = (
             _empty_prompt_ids(t, student.vocabulary.max_length).to(device) for t in (teacher_tokenizer, tokenizer)
         )
-        empty = EmptyPromptTarget(student_ids, teacher(ids), teacher(ids, "penultimate_normed"))
+        layers: list[StateLayer | None] = [None, *([SKIPPED_LAYER] if config.train.clip_skip else [])]
+        empty = EmptyPromptTarget(student_ids, {layer: teacher(ids, layer) for layer in layers})
     launch_cost = 0 if device.type == "cpu" else GPU_LAUNCH_COST
     return LossConstants(empty, geometry, config.student.kind.shares_english_tokens, first, launch_cost)
 

@@ -5,7 +5,7 @@ computes them once on all outputs and runs only the towers in chunks: without gr
 back-propagate each chunk's share of the outputs' gradient. One forward pass more; the gradients are exact.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from distill.losses import EmptyPromptStates, LossesConfig, LossInput, LossTerms
 from distill.losses.base import scheduled_terms
 from distill.losses.translation import Decoder
 from distill.student.base import Language, StudentEncoder
-from distill.text_tower import EncoderOutput
+from distill.text_tower import EncoderOutput, StateLayer
 from distill.train.batch import Targets, TrainBatch
 from distill.train.checkpoint import DECODER, trainable
 from distill.train.memory import FirstShape
@@ -30,14 +30,10 @@ Autocast = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class EmptyPromptTarget:
-    """The empty prompt: the student's ids, int64 [1, max_length], and the teacher's output for it.
-
-    `skipped` has the states before the last layer, normed.
-    """
+    """The empty prompt: the student's ids, int64 [1, max_length], and the teacher's output for it by `state_layer`."""
 
     ids: torch.Tensor
-    target: EncoderOutput
-    skipped: EncoderOutput
+    targets: Mapping[StateLayer | None, EncoderOutput]
 
 
 @dataclass(frozen=True)
@@ -107,8 +103,7 @@ class Task(nn.Module):
         empty, first = self._constants.empty, self._constants.first
         empty_states: EmptyPromptStates | None = None
         if empty and empty_outputs:
-            target = empty.target if batch.state_layer is None else empty.skipped
-            empty_states = EmptyPromptStates(empty_outputs[0], target)
+            empty_states = EmptyPromptStates(empty_outputs[0], empty.targets[batch.state_layer])
         step = LossInput(
             chinese=chinese,
             target=targets.pairs,

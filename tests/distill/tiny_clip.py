@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
+from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -106,6 +107,11 @@ def run_options(teacher: Path, corpus: Path, out: Path) -> dict[str, Any]:
             "save_every": 3,
         },
     }
+
+
+def weights_at(run: Path, step: int) -> dict[str, torch.Tensor]:
+    """The weights of a run's checkpoint."""
+    return load_file(run / "checkpoints" / f"step-{step:08d}" / "weights.safetensors")
 
 
 def write_config(path: Path, tree: dict[str, Any]) -> list[str]:

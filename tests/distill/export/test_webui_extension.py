@@ -149,14 +149,19 @@ def test_a_checkpoint_that_keeps_its_own(
         assert loaded.cond_stage_model.wrapped.tokenizer == "old"
 
 
-def test_reforge_moves_and_patches_what_its_holder_has(
-    shipped: Any,  # noqa: ANN401
-    student: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def reforge_ops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """reForge's layers, which stand here for torch's own."""
     for name in ("ldm_patched", "ldm_patched.modules", "ldm_patched.modules.ops"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     vars(sys.modules["ldm_patched.modules.ops"])["use_patched_ops"] = nullcontext
+
+
+def test_reforge_moves_and_patches_what_its_holder_has(
+    shipped: Any,  # noqa: ANN401
+    student: Path,
+    reforge_ops: None,
+) -> None:
     loaded, holder = checkpoint(), SimpleNamespace(operations="theirs", transformer="old")
     clip = SimpleNamespace(cond_stage_model=SimpleNamespace(clip_l=holder))
     loaded.forge_objects = SimpleNamespace(clip=clip)
@@ -173,11 +178,8 @@ def test_both_encoders_of_reforges_sdxl(
     shipped: Any,  # noqa: ANN401
     student: Path,
     pair: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    reforge_ops: None,
 ) -> None:
-    for name in ("ldm_patched", "ldm_patched.modules", "ldm_patched.modules.ops"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    vars(sys.modules["ldm_patched.modules.ops"])["use_patched_ops"] = nullcontext
     parts = [checkpoint(width) for width in (FIRST, SECOND)]
     stages = [part.cond_stage_model for part in parts]
     holders = SimpleNamespace(**{f"clip_{x}": SimpleNamespace(operations="", transformer="old") for x in "lg"})

@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import CLIPTextModelWithProjection
 
 from data.cli import UserError, run_cli
@@ -20,7 +19,7 @@ from distill.train.config import read_stored_config
 from distill.train.main import main
 from distill.train.pair import stage_configs
 from tests.distill.forked import two_processes
-from tests.distill.tiny_clip import run_options, teacher_model, teacher_tokenizer, write_config
+from tests.distill.tiny_clip import run_options, teacher_model, teacher_tokenizer, weights_at, write_config
 
 TABLE = "text_model.embeddings.token_embedding"
 Tree = dict[str, Any]
@@ -62,10 +61,6 @@ def train(tree: Tree, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     main()
 
 
-def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
-    return load_file(run / "checkpoints" / f"step-{step:08d}" / "weights.safetensors")
-
-
 def tower(folder: Path) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = load_tower(str(folder), "t").state_dict()
     return state
@@ -104,13 +99,13 @@ def test_a_run_starts_there(
     tree["train"] |= {"steps": 1, "lr": 0.0, "embedding_lr": 0.0}
     tree["data"] |= {"token_store": str(tmp_path / "tokens")}
     train(tree, monkeypatch, tmp_path)
-    start, name = weights(tmp_path / "run", 1), "text_model.encoder.layers.0.mlp.fc1.weight"
+    start, name = weights_at(tmp_path / "run", 1), "text_model.encoder.layers.0.mlp.fc1.weight"
     assert start[f"text.{name}"].equal(tower(tuned)[name] + (tower(init)[name] - tower(teacher)[name]))
     for text in ("草地上的一只红色的猫", "a red cat，红色。"):
         ids = [load_clip_tokenizer(str(each), "t")(text).input_ids for each in (init, tmp_path / "run" / "tokenizer")]
         assert ids[0] == ids[1]
     two_processes(lambda _: train({**tree, "out_dir": str(tmp_path / "both")}, monkeypatch, tmp_path), tmp_path)
-    assert all(weights(tmp_path / "both", 1)[name].equal(weight) for name, weight in start.items())
+    assert all(weights_at(tmp_path / "both", 1)[name].equal(weight) for name, weight in start.items())
 
 
 def test_it_is_stored_resumes_without_the_student_and_exports(
@@ -122,15 +117,15 @@ def test_it_is_stored_resumes_without_the_student_and_exports(
     stored = read_stored_config(tmp_path / "run" / "config.yaml")
     assert (stored.init, stored.init_teacher) == (str(init), tree["init_teacher"])
     assert (tmp_path / "run" / "tokenizer").is_dir()
-    whole = weights(tmp_path / "run", 4)
+    whole = weights_at(tmp_path / "run", 4)
     gone = shutil.copytree(init, tmp_path / "gone")
     again = {**tree, "init": str(gone), "out_dir": str(tmp_path / "again")}
     train(again, monkeypatch, tmp_path)
-    assert all(weights(tmp_path / "again", 4)[name].equal(weight) for name, weight in whole.items())
+    assert all(weights_at(tmp_path / "again", 4)[name].equal(weight) for name, weight in whole.items())
     shutil.rmtree(tmp_path / "again" / "checkpoints" / "step-00000004")
     shutil.rmtree(gone)
     train(again, monkeypatch, tmp_path)
-    assert all(weights(tmp_path / "again", 4)[name].equal(weight) for name, weight in whole.items())
+    assert all(weights_at(tmp_path / "again", 4)[name].equal(weight) for name, weight in whole.items())
     export(["--run", str(tmp_path / "again"), "--out", str(tmp_path / "student")])
     assert "init: gone" in (tmp_path / "student" / "README.md").read_text(encoding="utf-8")
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from data.cli import UserError
 from data.loader import tokenise
@@ -20,7 +19,7 @@ from distill.train.pair import parse_runs, stage_configs
 from distill.train.setup import build_setup, prepare_run, validate_losses
 from distill.unet_geometry import main as write_unet_geometry
 from tests.distill.forked import two_processes
-from tests.distill.tiny_clip import run_options
+from tests.distill.tiny_clip import run_options, weights_at
 from tests.distill.tiny_xl import FIRST, SECOND, write_xl
 
 
@@ -83,10 +82,7 @@ def test_both_stages_by_one_command(
     monkeypatch.undo()
     run(cut, monkeypatch)
     for name in ("l", "g"):
-        first, second = (
-            load_file(tmp_path / folder / name / "checkpoints" / "step-00000006" / "weights.safetensors")
-            for folder in ("run", "half")
-        )
+        first, second = (weights_at(tmp_path / folder / name, 6) for folder in ("run", "half"))
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first), name
 
@@ -122,10 +118,7 @@ def test_two_processes_are_one(
 
     two_processes(work, tmp_path)
     for stage in ("l", "g"):
-        one, two = (
-            load_file(tmp_path / name / stage / "checkpoints" / "step-00000003" / "weights.safetensors")
-            for name in ("one", "two")
-        )
+        one, two = (weights_at(tmp_path / name / stage, 3) for name in ("one", "two"))
         assert one.keys() == two.keys()
         for key, weight in one.items():
             if not key.endswith("k_proj.bias"):  # has no gradient but rounding: softmax does not see it
