@@ -55,10 +55,13 @@ def tree(tuned: Path, corpus: Path, tmp_path: Path, init: Path, teacher: Path) -
     return {**run_options(tuned, corpus, tmp_path / "run"), "init": str(init), "init_teacher": str(teacher)}
 
 
-def train(tree: Tree, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def train(tree: Tree, monkeypatch: pytest.MonkeyPatch, folder: Path, processes: int = 1) -> None:
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(sys, "argv", ["distill.py", *write_config(folder / "c.yaml", tree)])
-    main()
+    if processes == 1:
+        main()
+    else:
+        two_processes(lambda _: main(), folder)
 
 
 def tower(folder: Path) -> dict[str, torch.Tensor]:
@@ -104,7 +107,7 @@ def test_a_run_starts_there(
     for text in ("草地上的一只红色的猫", "a red cat，红色。"):
         ids = [load_clip_tokenizer(str(each), "t")(text).input_ids for each in (init, tmp_path / "run" / "tokenizer")]
         assert ids[0] == ids[1]
-    two_processes(lambda _: train({**tree, "out_dir": str(tmp_path / "both")}, monkeypatch, tmp_path), tmp_path)
+    train({**tree, "out_dir": str(tmp_path / "both")}, monkeypatch, tmp_path, processes=2)
     assert all(weights_at(tmp_path / "both", 1)[name].equal(weight) for name, weight in start.items())
 
 
