@@ -106,32 +106,32 @@ def _exchange(new: Path, old: Path) -> bool:
     return bool(renameat2(_AT_FDCWD, new_bytes, _AT_FDCWD, old_bytes, _RENAME_EXCHANGE) == 0)
 
 
-def _lock(file: IO[str]) -> None:
-    """Lock `file` until it is closed; BlockingIOError where another process has it."""
+def _lock(file: IO[str], wait: bool) -> None:
+    """Lock `file` until it is closed; unless this is to `wait`, BlockingIOError where another process has it."""
     if sys.platform == "win32":
         import msvcrt
 
         try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
         except PermissionError as error:
             raise BlockingIOError from error
     else:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 @contextmanager
-def file_lock(folder: Path, message: str) -> Iterator[None]:
-    """Hold `folder` for this process; UserError(message) where another has it. A killed process frees its lock.
+def file_lock(folder: Path, message: str | None = None) -> Iterator[None]:
+    """Hold `folder` for this process; where another has it, UserError(message), or wait if there is no message.
 
-    The lock file lies beside the folder, which stays as it is, and is not deleted: a process that waits for its turn
-    may have it open.
+    A killed process frees its lock. The lock file lies beside the folder, which stays as it is, and is not deleted: a
+    process that waits for its turn may have it open.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as file:
         try:
-            _lock(file)
+            _lock(file, wait=message is None)
         except BlockingIOError as error:
             raise UserError(message) from error
         except OSError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import accelerate
 import torch
@@ -11,12 +11,15 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedT
 
 from data.cli import UserError
 from distill.loading import (
+    ENCODER_PARTS,
+    EncoderPart,
     ModelSource,
     component_source,
     load_any_tokenizer,
     load_pretrained_model,
     resolve_source,
 )
+from distill.single_file import unpacked
 from distill.student.tokenizer import load_fast_tokenizer
 from distill.text_encoder import TextEncoder, TextEncoderPair
 from distill.text_tower import load_tower
@@ -42,12 +45,8 @@ def load_student(source: str | Path, device: str | torch.device = "cpu", key: st
 
 def is_pair(source: str | Path) -> bool:
     """Whether a folder or Hub id holds two text encoders, as SDXL's pipelines and their students do."""
-    folder = Path(source).expanduser()
+    folder = Path(source := unpacked(str(source), "is_pair")).expanduser()
     return ModelSource(str(folder if folder.is_dir() else source), "text_encoder_2").has("config.json")
-
-
-Part = Literal["text_encoder", "text_encoder_2"]
-"""The folder of an encoder in a pipeline."""
 
 
 def load_text_encoder(
@@ -55,7 +54,7 @@ def load_text_encoder(
     key: str,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-    part: Part = "text_encoder",
+    part: EncoderPart = "text_encoder",
 ) -> TextEncoder:
     """The `part` of a student or pipeline, a folder or Hub id, with its tokenizer; else UserError."""
     name, kind = str(source), CLIPTextModel if part == "text_encoder" else CLIPTextModelWithProjection
@@ -77,7 +76,7 @@ def load_pair(
     source: str | Path, key: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> TextEncoderPair:
     """Both text encoders of an SDXL student or pipeline, a folder or Hub id; else UserError."""
-    first, second = (load_text_encoder(source, key, dtype, device, part) for part in get_args(Part))
+    first, second = (load_text_encoder(source, key, dtype, device, part) for part in ENCODER_PARTS)
     return TextEncoderPair(first.model, first.tokenizer, second)
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import CLIPTextModel
 
 from data.cli import UserError
-from distill.loading import load_any_tokenizer, load_pretrained_model
+from distill.loading import ENCODER_PARTS, load_any_tokenizer, load_pretrained_model
 from distill.text_tower import EncoderOutput, encode_ids, load_pretrained
 
 FORMAT = "yuqiao unet geometry 1"
@@ -156,7 +156,7 @@ def single_prompts(name: str) -> GeometryPrompts:
 @torch.no_grad()
 def pair_prompts(name: str, unet: Any) -> GeometryPrompts:  # noqa: ANN401
     """By both text encoders of an SDXL pipeline, for whole pictures of the UNet's size."""
-    first, second = (_padded_output(f"{name}/{part}") for part in ("text_encoder", "text_encoder_2"))
+    first, second = (_padded_output(f"{name}/{part}") for part in ENCODER_PARTS)
     states = torch.cat([first.hidden_states, second.hidden_states], dim=2)
     side = 8 * int(unet.config.sample_size)
     time_ids = torch.tensor([[side, side, 0, 0, side, side]]).expand(len(states), -1)

@@ -1,13 +1,14 @@
 """Guarded loading of models and tokenizers, from local folders and Hub ids, whole models and parts of pipelines.
 
 Accepted layouts: a model's own folder; a pipeline, or its `text_encoder/`, with the tokenizer beside it; also as Hub
-ids (`ORG/NAME`, `ORG/NAME/text_encoder`). Weights may be sharded, or of the fp16 variant alone.
+ids (`ORG/NAME`, `ORG/NAME/text_encoder`). Weights may be sharded, or of the fp16 variant alone. A checkpoint in one
+file (`FILE.safetensors`) is read as the pipeline's folder that `single_file` makes of it.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from huggingface_hub import ModelCard, snapshot_download
@@ -18,7 +19,11 @@ from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from data.cli import UserError, one_line, panics_as_errors
+from distill.single_file import unpacked
 
+EncoderPart = Literal["text_encoder", "text_encoder_2"]
+ENCODER_PARTS: tuple[EncoderPart, ...] = get_args(EncoderPart)
+"""The folder of an encoder in a pipeline: of the only one, or of SDXL's two in their order."""
 _COMPONENTS = {"text_encoder": "config.json", "tokenizer": "tokenizer_config.json"}
 """Folders of a pipeline, and of an exported student, with the file by which each is known."""
 
@@ -51,7 +56,7 @@ def resolve_source(name: str, option: str) -> str:
 
     The path of a local folder that does not exist raises UserError.
     """
-    refuse_file(name, option)
+    name = unpacked(name, option)
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if _is_path(name):
@@ -60,12 +65,6 @@ def resolve_source(name: str, option: str) -> str:
     siblings = [folder.absolute().parent / sibling for sibling in _COMPONENTS]
     has_siblings = folder.name in _COMPONENTS and all(sibling.is_dir() for sibling in siblings)
     return str(folder.parent if has_siblings else folder)
-
-
-def refuse_file(name: str, option: str) -> None:
-    """UserError for a checkpoint in one file, with the way from it to a folder."""
-    if Path(name).suffix in {".safetensors", ".ckpt"}:
-        raise UserError(f"{option}: {name!r} is a checkpoint in one file; docs/use.md shows how it becomes a folder")
 
 
 def component_source(name: str, option: str, component: str) -> ModelSource:
@@ -88,7 +87,7 @@ def base_model(source: str, option: str) -> str:
     `option` names what gives it where the card does not.
     """
     folder, _, part = source.rpartition("/")
-    name = folder if (is_part := part in ("text_encoder", "text_encoder_2")) else source
+    name = folder if (is_part := part in ENCODER_PARTS) else source
     card = Path(name).expanduser() / "README.md"
     try:
         base = ModelCard.load(card if card.is_file() else name).data.base_model

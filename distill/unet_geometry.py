@@ -34,6 +34,7 @@ from distill.geometry import (
     single_prompts,
 )
 from distill.loading import load_pretrained_model
+from distill.single_file import unpacked
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,6 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError("--queries and --steps: at least one of each")
     if not args.out.absolute().parent.is_dir():
         raise UserError(f"--out {args.out}: no folder {args.out.parent}; make it first")
+    args.unet = unpacked(args.unet, "--unet")
     unet = load_unet(args.unet)
     if args.columns is not None:
         part = metric_of_columns(unet, args.columns)

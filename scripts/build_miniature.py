@@ -1,6 +1,6 @@
 """`python scripts/build_miniature.py --work runs/miniature --out DIR [--until clip]`: train the miniature's models.
 
-With `--xl` the miniature SDXL, with `--tuned` a fine-tuned checkpoint; both start from the first miniature.
+With `--xl` the miniature SDXL, or with `--tuned` a fine-tuned checkpoint; both start from the first miniature.
 """
 
 import sys
@@ -10,7 +10,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # else scripts/ comes fi
 
 from jsonargparse import auto_cli  # noqa: E402
 
-from data.cli import run_cli  # noqa: E402
+from data.cli import UserError, run_cli  # noqa: E402
 from eval.miniature.build import BuildConfig, build_models  # noqa: E402
 from eval.miniature.build_xl import TunedConfig, XlBuildConfig, build_tuned, build_xl  # noqa: E402
 
@@ -18,6 +18,8 @@ from eval.miniature.build_xl import TunedConfig, XlBuildConfig, build_tuned, bui
 def main() -> None:
     """Read the command line and build."""
     arguments = [word for word in sys.argv[1:] if word not in ("--xl", "--tuned")]
+    if {"--xl", "--tuned"} <= set(sys.argv):
+        raise UserError("--xl, --tuned: two different models; give one of them")
     if "--xl" in sys.argv:
         build_xl(auto_cli(XlBuildConfig, args=arguments, as_positional=False, exit_on_error=False))
     elif "--tuned" in sys.argv:

@@ -16,7 +16,7 @@ ORDER = {
     "data": "inspect augment translate vocab fetch build loader miniature clean sources jit files cli",
     "distill": (
         "export api long_prompts prepare train text_encoder losses student unet_geometry geometry distributed "
-        "text_tower loading"
+        "text_tower loading single_file"
     ),
     "eval": (
         "flickr30k_cn nouns translation pairs ablation demo report gan speed miniature generation "

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from data.cli import UserError, one_line
 from data.files import atomic_folder, check_out, read_json, validated
 from distill.export.folder import FAST_TOKENIZER_CLASS
-from distill.loading import refuse_file
+from distill.single_file import unpacked
 
 PIPELINE_FILES = ("*.json", "*.txt", "*.safetensors", "*.model", "*.md")
 REPLACED_PARTS = ("text_encoder", "tokenizer")
@@ -50,7 +50,7 @@ class PipelineSource:
 
 def resolve_pipeline(name: str) -> PipelineSource:
     """The pipeline `name`, a folder or a Hub id; the latter is fetched into the cache, safetensors only."""
-    refuse_file(name, "--pipeline")
+    name = unpacked(name, "--pipeline")
     folder = Path(name)
     if not folder.exists() and name.count("/") == 1 and not name.startswith((".", "/")):
         try:

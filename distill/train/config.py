@@ -13,6 +13,7 @@ from data.cli import Tree, UserError, checked_config, load_yaml, merged, overrid
 from data.loader.mixture import MixtureConfig
 from distill.distributed import Precision
 from distill.losses import LossesConfig
+from distill.single_file import unpacked
 from distill.student.extended import ExtendedConfig
 from distill.student.multilingual import MultilingualConfig
 from distill.student.xlmr import XlmrConfig
@@ -213,8 +214,8 @@ def read_stored_config(path: Path) -> RunConfig:
 
 def _with_absolute_paths(run: RunConfig) -> RunConfig:
     # Absolute, so that the run's folder can be used from anywhere.
-    teacher = _absolute_if_folder(run.teacher) or run.teacher
-    init, init_teacher = _absolute_if_folder(run.init), _absolute_if_folder(run.init_teacher)
+    teacher = _local_model(run.teacher, "teacher") or run.teacher
+    init, init_teacher = _local_model(run.init, "init"), _local_model(run.init_teacher, "init_teacher")
     run = replace(run, teacher=teacher, init=init, init_teacher=init_teacher)
     data = replace(run.data, corpus=_absolute(run.data.corpus), token_store=_absolute(run.data.token_store))
     losses = replace(run.losses, unet_geometry=_absolute(run.losses.unet_geometry))
@@ -242,9 +243,10 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield name, text
 
 
-def _absolute_if_folder(model: str | None) -> str | None:
-    """The name of a model, absolute where it is a folder and no Hub id."""
-    return str(folder.absolute()) if model and (folder := Path(model).expanduser()).is_dir() else model
+def _local_model(model: str | None, key: str) -> str | None:
+    """The name of a model, absolute where it is a folder and no Hub id; the folder of a checkpoint in one file."""
+    name = model and unpacked(model, key)
+    return str(folder.absolute()) if name and (folder := Path(name).expanduser()).is_dir() else name
 
 
 def _absolute(path: T) -> T:

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data.cli import Tree, UserError, merged
 from distill.geometry import Geometry, read_geometry
+from distill.loading import ENCODER_PARTS
 from distill.losses.base import FirstStates
 from distill.student.base import vocabulary_of
 from distill.text_tower import Pretrained, text_mask
@@ -16,7 +17,7 @@ from distill.train.batch import Teacher, TrainBatch
 from distill.train.config import ResolvedConfig, RunConfig, read_options, read_stored_config, resolved_config
 from distill.train.passes import chunked
 
-PARTS = {"l": "text_encoder", "g": "text_encoder_2"}
+PARTS = dict(zip(("l", "g"), ENCODER_PARTS, strict=True))
 """The stages in their order, each with its part of a pipeline."""
 
 

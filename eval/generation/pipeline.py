@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 from data.cli import UserError, one_line
 from distill.api import TextEncoder, TextEncoderPair, is_pair, load_pair, load_text_encoder
 from distill.export.pipeline import check_unet_config, num_encoders
-from distill.loading import refuse_file
+from distill.single_file import unpacked
 
 Solver = Any  # diffusers.DPMSolverMultistepScheduler
 Pipeline = Any  # diffusers.StableDiffusionPipeline; diffusers has no types
@@ -158,7 +158,7 @@ def decode_latents(pipeline: Pipeline, latents: Tensor) -> NDArray[np.uint8]:
 
 def load_pipeline(source: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Pipeline:
     """A Stable Diffusion 1.x, 2.x or XL pipeline from a folder or Hub id; UserError for others, before weights load."""
-    refuse_file(source, "--pipeline")
+    source = unpacked(source, "--pipeline")
     key = f"--pipeline {source}"
     pipeline_class: Any = diffusers.StableDiffusionPipeline
     unet_class: Any = diffusers.UNet2DConditionModel

@@ -1,20 +1,26 @@
-"""Checkpoints in one file, as Civitai has them: a folder by diffusers' own reading, then teacher and pipeline."""
+"""Checkpoints in one file, as Civitai has them, as teacher and as pipeline."""
 
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data.cli import UserError
-from distill.api import load_pair, load_text_encoder
+from distill.api import is_pair, load_pair, load_text_encoder
 from distill.export.pipeline import check_pipeline_fit, resolve_pipeline
+from distill.single_file import unpacked
 from distill.text_tower import load_pretrained
+from distill.train.pair import parse_runs
+from distill.unet_geometry import load_scheduler
 from eval.generation.pipeline import load_pipeline
+from tests.distill.forked import two_processes
 from tests.distill.tiny_xl import FIRST, SECOND, write_xl
 
 UNET = {
@@ -90,8 +96,8 @@ def original_open_clip(model: Any, prefix: str) -> dict[str, Tensor]:  # noqa: A
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["1.x", "XL"])
-def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, teachers: Path) -> list[Path]:
-    """A pipeline, the same in one file, and what docs/use.md makes of the file."""
+def own(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, teachers: Path) -> Path:
+    """A pipeline, with the same in one file beside it: `checkpoint.safetensors`."""
     kinds: Any = diffusers
     folder = tmp_path_factory.mktemp("file")
     xl = request.param == 2
@@ -106,41 +112,103 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     checkpoint |= original_clip(whole.text_encoder, first)
     if xl:
         checkpoint |= original_open_clip(whole.text_encoder_2, "conditioner.embedders.1")
-    file = folder / "checkpoint.safetensors"
-    save_file({name: weight.contiguous() for name, weight in checkpoint.items()}, file)
-    loaded = kind.from_single_file(str(file), config=str(folder / "own"), local_files_only=True)
-    loaded.save_pretrained(folder / "folder")
-    return [folder / "own", file, folder / "folder"]
+    save_file({name: weight.contiguous() for name, weight in checkpoint.items()}, folder / "checkpoint.safetensors")
+    return folder / "own"
 
 
-def test_every_weight_of_the_file_is_the_pipelines(folders: list[Path]) -> None:
-    own, made = (load_pipeline(str(folder), torch.device("cpu")) for folder in (folders[0], folders[2]))
-    for name in own.components:
-        if isinstance(getattr(own, name), torch.nn.Module):
-            weights, found = getattr(own, name).state_dict(), getattr(made, name).state_dict()
+def file_of(own: Path, folder: Path) -> str:
+    """The file of a pipeline in a folder of its own, with the pipeline for configurations and tokenizers."""
+    copy = shutil.copy(own.with_name("checkpoint.safetensors"), folder)
+    return f"{copy}@{own}"
+
+
+def test_every_weight_of_the_file_is_the_pipelines(own: Path, tmp_path: Path) -> None:
+    both = [load_pipeline(name, torch.device("cpu")) for name in (str(own), file_of(own, tmp_path))]
+    for name in both[0].components:
+        if isinstance(getattr(both[0], name), torch.nn.Module):
+            weights, found = (getattr(pipeline, name).state_dict() for pipeline in both)
             assert weights.keys() == found.keys()
             assert all(torch.equal(weight, found[key]) for key, weight in weights.items()), name
 
 
-def test_it_is_teacher_and_pipeline(folders: list[Path]) -> None:
-    own, _, made = folders
-    widths = [FIRST, SECOND] if (made / "text_encoder_2").is_dir() else [24]
-    check_pipeline_fit(widths, resolve_pipeline(str(made)))
-    if len(widths) == 2:
-        assert torch.equal(load_pair(own, "x").states(["a cat"]), load_pair(made, "x").states(["a cat"]))
-        assert load_pretrained(str(made / "text_encoder_2"), "penultimate").width == SECOND
-    else:
-        states = [load_text_encoder(folder, "x").states(["a cat"]) for folder in (own, made)]
-        assert torch.equal(*states)
+def test_it_is_teacher_and_pipeline(own: Path, tmp_path: Path) -> None:
+    name = file_of(own, tmp_path)
+    pair = (own / "text_encoder_2").is_dir()
+    load: Any = load_pair if pair else load_text_encoder
+    assert is_pair(name) is pair
+    assert torch.equal(load(name, "x").states(["a cat"]), load(own, "x").states(["a cat"]))
+    check_pipeline_fit([FIRST, SECOND] if pair else [24], resolve_pipeline(name))
+    assert load_pretrained(f"{name}/text_encoder", "last").width == (FIRST if pair else 24)
+    if pair:
+        assert load_pretrained(f"{name}/text_encoder_2", "penultimate").width == SECOND
 
 
-def test_the_file_itself_is_refused_with_the_way(folders: list[Path]) -> None:
-    file = folders[1]
-    said = r"checkpoint in one file; docs/use\.md shows how it becomes a folder"
-    for take in (
-        lambda: load_pretrained(str(file), "last"),
-        lambda: resolve_pipeline(str(file)),
-        lambda: load_pipeline(str(file), torch.device("cpu")),
-    ):
-        with pytest.raises(UserError, match=said):
-            take()
+def test_a_run_names_the_folder(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run can be used from anywhere: what its configuration stores is absolute."""
+    file_of(own, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    stages = '{"l": {}, "g": {}}' if (own / "text_encoder_2").is_dir() else None
+    options = ["--teacher", f"checkpoint.safetensors@{own}", "--data.corpus", "c", "--out_dir", "o"]
+    runs = parse_runs([*options, *(["--stages", stages] if stages else [])])
+    folder = tmp_path / "checkpoint.diffusers"
+    expected = [folder / part for part in ("text_encoder", "text_encoder_2")] if stages else [folder]
+    assert [run.run.teacher for run in runs] == [str(each) for each in expected]
+
+
+def test_it_is_read_once_and_again_when_the_file_changes(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = file_of(own, tmp_path)
+    folder = Path(unpacked(name, "--teacher"))
+    first = (folder / "model_index.json").stat().st_ino
+    monkeypatch.setattr("distill.single_file._write", None)  # would fail if it were read again
+    assert unpacked(f"{name}/text_encoder", "--teacher") == str(folder / "text_encoder")
+    monkeypatch.undo()
+    os.utime(tmp_path / "checkpoint.safetensors")
+    unpacked(name, "--teacher")
+    assert (folder / "model_index.json").stat().st_ino != first
+
+
+def test_two_processes_read_it_once(own: Path, tmp_path: Path) -> None:
+    name = file_of(own, tmp_path)
+    written = two_processes(lambda _: Path(unpacked(name, "teacher"), "model_index.json").stat().st_ino, tmp_path)
+    assert written[0] == written[1]
+
+
+def test_half_precision_is_kept(own: Path, tmp_path: Path) -> None:
+    name = file_of(own, tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    save_file({key: weight.half() for key, weight in load_file(path).items()}, path)
+    files = [*Path(unpacked(name, "--unet")).rglob("*.safetensors")]
+    assert {weight.dtype for file in files for weight in load_file(file).values()} == {torch.float16}
+    assert len(files) >= 3
+
+
+def test_what_a_checkpoint_of_v_prediction_says(own: Path, tmp_path: Path) -> None:
+    name = file_of(own, tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    save_file(load_file(path) | {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, path)
+    scheduler = load_scheduler(unpacked(name, "--unet"), 2)
+    assert (scheduler.config.prediction_type, scheduler.config.rescale_betas_zero_snr) == ("v_prediction", True)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("missing.safetensors", None, r"no file .*missing\.safetensors"),
+        ("old.ckpt", b"", "is a pickle, which may run code; take it in safetensors"),
+        ("lora.safetensors", {"lora_te_x.alpha": torch.ones(1)}, "holds no text encoders of Stable Diffusion"),
+        ("part.safetensors", {"cond_stage_model.x": torch.ones(1)}, r"diffusers cannot read .*; for configurations"),
+        ("cut.safetensors", b"\x01", "diffusers cannot read .*header"),
+    ],
+)
+def test_what_is_no_checkpoint_is_one_line(
+    file: str, content: bytes | dict[str, Tensor] | None, said: str, tmp_path: Path, teachers: Path
+) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / file).write_bytes(content)
+    elif content:
+        save_file(content, tmp_path / file)
+    with pytest.raises(UserError, match=f"^--pipeline: {said}|^--pipeline: .*{said}"):
+        resolve_pipeline(f"{tmp_path / file}@{teachers}")
+    assert not (tmp_path / file).with_suffix(".diffusers").exists()

@@ -28,11 +28,12 @@ def test_pictures_are_rendered_once(tmp_path: Path) -> None:
         rendered_images(scenes[:4], 3, tmp_path / "a.npy")
 
 
-def test_an_unknown_key_is_one_line() -> None:
-    command = [sys.executable, "scripts/build_miniature.py", "--work", "w", "--out", "o", "--nonsense", "1"]
+@pytest.mark.parametrize(("options", "said"), [(["--nonsense", "1"], "nonsense"), (["--xl", "--tuned"], "give one")])
+def test_a_mistake_is_one_line(options: list[str], said: str) -> None:
+    command = [sys.executable, "scripts/build_miniature.py", "--work", "w", "--out", "o", *options]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert found.returncode == 2
-    assert "nonsense" in found.stderr
+    assert said in found.stderr
     assert "Traceback" not in found.stderr
 
 
