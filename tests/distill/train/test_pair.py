@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from data.cli import UserError
 from data.loader import tokenise
@@ -105,10 +106,13 @@ def test_both_stages_are_prepared_ahead(
 def test_two_processes_are_one(
     xl: Path, geometry: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both stages, the first student beside the second on each process."""
+    """Both stages, the first student beside the second on each process: the optimizer's moments after a step.
+
+    Weights and later steps say less: where a gradient is nothing but rounding, Adam makes a whole step of its sign.
+    """
     trees = {name: pair_tree(xl, corpus, tmp_path / name, geometry) for name in ("one", "two")}
     for tree in trees.values():
-        tree["train"] |= {"steps": 3, "save_every": 3}
+        tree["train"] |= {"steps": 1, "save_every": 1}
     run(trees["one"], monkeypatch)
     (tmp_path / "pair.yaml").write_text(yaml.safe_dump(trees["two"]))
 
@@ -118,11 +122,12 @@ def test_two_processes_are_one(
 
     two_processes(work, tmp_path)
     for stage in ("l", "g"):
-        one, two = (weights_at(tmp_path / name / stage, 3) for name in ("one", "two"))
+        path = f"{stage}/checkpoints/step-00000001/optimizer.safetensors"
+        one, two = (load_file(tmp_path / name / path) for name in trees)
         assert one.keys() == two.keys()
-        for key, weight in one.items():
-            if not key.endswith("k_proj.bias"):  # has no gradient but rounding: softmax does not see it
-                torch.testing.assert_close(two[key], weight, atol=1e-4, rtol=1e-3)
+        for key, moment in one.items():
+            if "k_proj.bias" not in key:  # has no gradient but rounding: softmax does not see it
+                torch.testing.assert_close(two[key], moment, atol=1e-5 * float(moment.abs().max()), rtol=1e-4)
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
