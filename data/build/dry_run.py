@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 from data.build.cache import CACHE_PARQUET, ScoredSource, check_sides
 from data.build.config import ResolvedCorpus
 from data.build.report import Account, count_source_rows, kept_samples, source_hint
-from data.build.scoring import clean_batch
+from data.build.scoring import clean_batch, local_bytes
 from data.build.selection import select_rows
 from data.build.shards import write_corpus
 from data.clean.benchmarks import Exclusions
 from data.clean.scores import References
 from data.cli import UserError
 from data.sources.base import Source
-from data.sources.io import bytes_read, local_bytes
+from data.sources.io import bytes_read
 
 NUM_ROWS = 10_000  # of a source
 READ_SECONDS = 2.0  # of reading a source

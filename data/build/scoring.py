@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import daft
 import numpy as np
@@ -14,22 +15,24 @@ from daft.io.source import DataSource, DataSourceTask
 from daft.recordbatch import RecordBatch
 
 from data.clean.characters import Mask, char_mask, decode, encode, rows_with
-from data.clean.dedup import NUM_HASHES
+from data.clean.hashing import NUM_HASHES
 from data.clean.normalise import is_credit, normalise_pair
 from data.clean.scores import SCORES, References, is_null, score_pairs
 from data.cli import UserError
 from data.sources.base import RAW, Part, Source
-from data.sources.compressed import PACKED, check_encoding, is_utf8
+from data.sources.compressed import PACKED
 from data.sources.io import (
     BLOCK_BYTES,
     LINE_FEED,
     TEXT,
     Offsets,
     Span,
+    check_encoding,
     ends_with_returns,
     is_url,
-    local_bytes,
+    is_utf8,
     open_decompressed,
+    resolve_path,
 )
 
 CLEANING_BATCH_ROWS = 16384
@@ -127,6 +130,12 @@ def source_parts(source: Source, root: str) -> list[Part]:
         parts[-1] = Part(parts[-1].start, index + 1)
         size += local_bytes(root, group) or BLOCK_BYTES
     return parts
+
+
+def local_bytes(root: str, paths: tuple[str, ...]) -> int:
+    """Size of the files that are on a disk here, an archive once."""
+    targets = {resolve_path(root, path.partition("!")[0]) for path in paths}
+    return sum(Path(target).stat().st_size for target in targets if not is_url(target))
 
 
 def cut_lines(root: str, paths: tuple[str, ...], encoding: str) -> list[tuple[Span, ...]]:

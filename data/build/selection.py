@@ -13,15 +13,14 @@ import pyarrow.compute as pc
 
 from data.build.cache import ScoredSource
 from data.build.config import Limits, ResolvedCorpus, reject_rules
-from data.build.held_out import split_held_out
-from data.build.row_streams import SIGNED, Floats, Records, RowStreams, exact_median
+from data.build.row_streams import SIGNED, Floats, Records, RowStreams, exact_median, split_held_out
 from data.clean.benchmarks import Exclusions
 from data.clean.characters import Mask
-from data.clean.dedup import BANDS, ReasonCodes, band_keys, first_n_per_key, near_duplicates
-from data.clean.hashing import RowHashes
+from data.clean.hashing import BANDS, RowHashes, band_keys, first_n_per_key, near_duplicates
 from data.clean.scores import SCORES
 from data.sources.benchmark_files import image_id
 
+ReasonCodes = npt.NDArray[np.int8]
 KEPT, VALID = "", "valid"  # verdicts of rows that stay
 NUM_EXAMPLES = 10  # of a reason, in the report
 MIN_RATIOS = 100  # rows of a domain; fewer tell nothing about its length ratios

@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 
 from data.clean.characters import TextColumn, char_mask, encode, take_rows
 from data.clean.decontaminate import BenchmarkIndex, Overlap, benchmark_overlap
-from data.clean.dedup import NUM_HASHES, minhash_signatures
-from data.clean.hashing import casefolded, hash_rows
+from data.clean.hashing import NUM_HASHES, casefolded, hash_rows, minhash_signatures
 from data.clean.heuristics import CharCounts, count_characters, ending_mismatch, numbers_disagree, periodicity
 from data.clean.language import cantonese, foreign_word_share
 from data.cli import UserError

@@ -1,7 +1,6 @@
-"""What stands between a file and its text: compression, archives, encodings."""
+"""Compressed files and archives as streams of bytes."""
 
 import bz2
-import codecs
 import fnmatch
 import gzip
 import io
@@ -22,7 +21,6 @@ STREAM_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfi
 COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|zst)$")  # ending of a lower-case name
 TAR = re.compile(r"\.(?:tar(?:\.(?:gz|bz2|xz|zst))?|tgz|tbz2?|txz)$")
 UNREAD = re.compile(r"\.(?:7z|rar|z|lz4?|lzma|tar\.lz|br)$")
-SAMPLE_BYTES = 1 << 16  # start of a file by which its encoding is checked
 PACKED = re.compile("|".join([COMPRESSED.pattern, TAR.pattern, UNREAD.pattern, r"\.zip$"]))
 
 DECOMPRESS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
@@ -89,33 +87,3 @@ def _chosen_member(names: list[str], member: str, path: str) -> str:
     if chosen not in names:
         raise UserError(f"{path}: the archive has no member {member!r}; write ARCHIVE!MEMBER, one of {names[:8]}")
     return chosen
-
-
-def check_encoding(path: str, encoding: str, start: bytes) -> None:
-    """UserError where Python does not know `encoding`, or where `start` of the file is text in another one."""
-    try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise UserError(f"{path}: unknown encoding {encoding!r}; use for example utf-8, utf-16 or gb18030") from None
-    if not is_utf8(encoding):
-        return
-    candidates = ["utf-16"] if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else []
-    lines = [line for line in start[:SAMPLE_BYTES].split(b"\n")[:-1] if not line.isascii()] if not candidates else []
-    if len(lines) >= 10 and 2 * sum(not _decodes(line, "utf-8") for line in lines) > len(lines):
-        whole = b"\n".join(lines)
-        candidates = [name for name in ("gb18030", "big5") if _decodes(whole, name)][:1]
-    if candidates:
-        raise UserError(f"{path}: not UTF-8, but it reads as {candidates[0]}; set `encoding: {candidates[0]}`")
-
-
-def is_utf8(encoding: str) -> bool:
-    """Whether `encoding` is a name of UTF-8, whose bytes are taken as they are."""
-    return codecs.lookup(encoding).name == "utf-8"
-
-
-def _decodes(data: bytes, encoding: str) -> bool:
-    try:
-        data.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""Corpus files, plain or compressed, local or by fsspec URL: as bytes, as text, or as lines in Arrow arrays."""
+"""Corpus files, local or by fsspec URL, in any encoding: as bytes, as text, or as lines in Arrow arrays."""
 
 import codecs
 import io
@@ -17,13 +17,14 @@ from typing_extensions import Buffer
 
 from data.cli import UserError
 from data.jit import njit
-from data.sources.compressed import PACKED, STREAM_ERRORS, check_encoding, decompressed, is_utf8
+from data.sources.compressed import PACKED, STREAM_ERRORS, decompressed
 
 TEXT = pa.large_string()
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
 BLOCK_BYTES = 8 << 20  # bytes a block: large enough for vectorised work, small enough for many at once
 MAX_LINE_BYTES = 64 << 20
+SAMPLE_BYTES = 1 << 16  # start of a file by which its encoding is checked
 LINE_FEED, RETURN = 10, 13
 
 
@@ -53,12 +54,6 @@ def open_decompressed(root: str, path: str) -> Iterator[IO[bytes]]:
 bytes_read = Counter[str]()  # of each local file, in this process: how far a reader has come
 
 
-def local_bytes(root: str, paths: tuple[str, ...]) -> int:
-    """Size of the files that are on a disk here, an archive once."""
-    targets = {resolve_path(root, path.partition("!")[0]) for path in paths}
-    return sum(Path(target).stat().st_size for target in targets if not is_url(target))
-
-
 class _CountedFile(io.FileIO):
     """A file for reading that adds to `bytes_read`."""
 
@@ -78,10 +73,8 @@ class _CountedFile(io.FileIO):
 @contextmanager
 def _open_raw(target: str, path: str) -> Iterator[IO[bytes]]:
     try:
-        if not is_url(target):
-            stream: IO[bytes] = io.BufferedReader(_CountedFile(target))  # closed below, after the errors of opening
-        else:
-            stream = fsspec.open(target, "rb").open()
+        remote = is_url(target)  # closed below, after the errors of opening
+        stream: IO[bytes] = fsspec.open(target, "rb").open() if remote else io.BufferedReader(_CountedFile(target))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file (looked for {target}); fix the path in the config") from None
     except IsADirectoryError:
@@ -94,11 +87,8 @@ def _open_raw(target: str, path: str) -> Iterator[IO[bytes]]:
 
 def read_bytes(root: str, path: str) -> bytes:
     """The whole decompressed file, for formats that are one document."""
-    with open_decompressed(root, path) as stream:
-        try:
-            return stream.read()
-        except STREAM_ERRORS as error:
-            raise damaged_file_error(path, error) from error
+    with open_decompressed(root, path) as stream, damage_as_error(path):
+        return stream.read()
 
 
 def read_text(root: str, path: str, encoding: str) -> str:
@@ -109,9 +99,43 @@ def read_text(root: str, path: str, encoding: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def damaged_file_error(path: str, error: BaseException) -> UserError:
-    """The one line for a stream that ends early or is damaged."""
-    return UserError(f"{path}: the file is cut short or damaged ({error}); fetch it again")
+@contextmanager
+def damage_as_error(path: str) -> Iterator[None]:
+    """While open, a stream that ends early or is damaged raises UserError."""
+    try:
+        yield
+    except STREAM_ERRORS as error:
+        raise UserError(f"{path}: the file is cut short or damaged ({error}); fetch it again") from error
+
+
+def check_encoding(path: str, encoding: str, start: bytes) -> None:
+    """UserError where Python does not know `encoding`, or where `start` of the file is text in another one."""
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise UserError(f"{path}: unknown encoding {encoding!r}; use for example utf-8, utf-16 or gb18030") from None
+    if not is_utf8(encoding):
+        return
+    candidates = ["utf-16"] if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else []
+    lines = [line for line in start[:SAMPLE_BYTES].split(b"\n")[:-1] if not line.isascii()] if not candidates else []
+    if len(lines) >= 10 and 2 * sum(not _decodes(line, "utf-8") for line in lines) > len(lines):
+        whole = b"\n".join(lines)
+        candidates = [name for name in ("gb18030", "big5") if _decodes(whole, name)][:1]
+    if candidates:
+        raise UserError(f"{path}: not UTF-8, but it reads as {candidates[0]}; set `encoding: {candidates[0]}`")
+
+
+def is_utf8(encoding: str) -> bool:
+    """Whether `encoding` is a name of UTF-8, whose bytes are taken as they are."""
+    return codecs.lookup(encoding).name == "utf-8"
+
+
+def _decodes(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -158,11 +182,9 @@ def _blocks(root: str, path: str, encoding: str, span: Span | None) -> Iterator[
     with open_decompressed(root, path) as stream:
         position = stream.seek(span.start) if span else 0
         while True:
-            try:
-                size = min(BLOCK_BYTES - position % BLOCK_BYTES, span.stop - position) if span else BLOCK_BYTES
+            size = min(BLOCK_BYTES - position % BLOCK_BYTES, span.stop - position) if span else BLOCK_BYTES
+            with damage_as_error(path):
                 data = stream.read(size)
-            except STREAM_ERRORS as error:
-                raise damaged_file_error(path, error) from error
             final, position = not data, position + len(data)
             if start:
                 check_encoding(path, encoding, data)

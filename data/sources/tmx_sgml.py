@@ -12,8 +12,7 @@ import pyarrow as pa
 
 from data.cli import UserError
 from data.sources.base import Pair, PairSource, Source, pair_batches, paired_files
-from data.sources.compressed import STREAM_ERRORS
-from data.sources.io import damaged_file_error, open_decompressed, read_text
+from data.sources.io import damage_as_error, open_decompressed, read_text
 
 DOCUMENT_OR_SEGMENT = re.compile(
     r"<doc\b(?P<document>[^<>]*)>|<seg\b(?P<segment>[^<>]*)>(?P<text>.*?)(?=</seg>|<seg\b|</?doc\b|\Z)",
@@ -174,19 +173,18 @@ def iter_elements(stream: IO[bytes], path: str, name: str) -> Iterator[ElementTr
     """Every element of this name, freed after use: a file may be larger than memory."""
     parents = list[ElementTree.Element]()
     try:
-        for event, element in ElementTree.iterparse(stream, events=("start", "end")):
-            if event == "start":
-                parents.append(element)
-                continue
-            parents.pop()
-            if local_name(element) == name:
-                yield element
-                if parents:
-                    parents[-1].remove(element)
+        with damage_as_error(path):
+            for event, element in ElementTree.iterparse(stream, events=("start", "end")):
+                if event == "start":
+                    parents.append(element)
+                    continue
+                parents.pop()
+                if local_name(element) == name:
+                    yield element
+                    if parents:
+                        parents[-1].remove(element)
     except ElementTree.ParseError as error:
         raise UserError(f"{path}:{error.position[0]}: not well-formed XML ({error}); fetch it again") from error
-    except STREAM_ERRORS as error:
-        raise damaged_file_error(path, error) from error
 
 
 def local_name(element: ElementTree.Element) -> str:

@@ -3,14 +3,13 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from xml.etree import ElementTree
 
 import pyarrow as pa
 
 from data.cli import UserError
 from data.sources.base import Pair, Source, pair_batches
-from data.sources.compressed import STREAM_ERRORS
-from data.sources.io import damaged_file_error, open_decompressed, read_lines
+from data.sources.io import open_decompressed, read_lines
+from data.sources.tmx_sgml import iter_elements
 
 INSERT = re.compile(r"\((\d+),'((?:[^'\\]|\\.)*)','((?:[^'\\]|\\.)*)'\)")
 PAGE = re.compile(r"\((\d+),0,'((?:[^'\\]|\\.)*)',")
@@ -96,18 +95,9 @@ class WikipediaAbstracts(WikipediaTitles):
 def abstracts(root: str, path: str) -> Iterator[tuple[str, str]]:
     """Title and abstract of every article of a dump, streamed."""
     with open_decompressed(root, path) as stream:
-        try:
-            feed: ElementTree.Element | None = None
-            for event, element in ElementTree.iterparse(stream, events=("start", "end")):
-                feed = element if feed is None else feed
-                if event == "end" and element.tag == "doc":
-                    title = PREFIX.sub("", element.findtext("title") or "").strip()
-                    yield title, "".join("".join(part.itertext()) for part in element.iter("abstract")).strip()
-                    feed.clear()  # a dump is larger than memory
-        except ElementTree.ParseError as error:
-            raise UserError(f"{path}:{error.position[0]}: not well-formed ({error}); fetch it again") from error
-        except STREAM_ERRORS as error:
-            raise damaged_file_error(path, error) from error
+        for article in iter_elements(stream, path, "doc"):
+            title = PREFIX.sub("", article.findtext("title") or "").strip()
+            yield title, "".join("".join(part.itertext()) for part in article.iter("abstract")).strip()
 
 
 def _unescape_title(written: str) -> str:

@@ -12,7 +12,7 @@ from distill.export import formats, onnx, search
 from distill.export.folder import Writer, check_output_folder, export
 from distill.export.hub import UploadTarget, hub_token, upload
 from distill.export.model_card import CardInfo, card_writer, pair_card, read_card_info
-from distill.export.pair import export_pair, is_pair_run, open_pair
+from distill.export.pair import export_pair, open_pair
 from distill.export.pipeline import (
     PipelineSource,
     check_pipeline_fit,
@@ -23,6 +23,7 @@ from distill.export.pipeline import (
 from distill.export.results import read_results
 from distill.student.xlmr import XlmrStudent
 from distill.train.checkpoint import OpenedRun, open_run
+from distill.train.pair import PARTS
 
 PartName = Literal[
     "comfyui", "webui", "onnx", "web", "immich", "open_clip", "sentence-transformers", "golden", "decoder"
@@ -64,7 +65,7 @@ class ExportOptions:
 def main(arguments: list[str] | None = None) -> None:
     """Export as the options say; see `--help`."""
     args = _parser().parse_args(arguments)
-    if is_pair_run(args.run):
+    if all((args.run / stage / "config.yaml").is_file() for stage in PARTS):
         _export_pair(args)
         return
     options = parse(arguments)

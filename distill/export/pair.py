@@ -45,11 +45,6 @@ class PairPart:
         return self.run.tokenizer
 
 
-def is_pair_run(folder: Path) -> bool:
-    """Whether `folder` holds the runs of both encoders."""
-    return all((folder / stage / "config.yaml").is_file() for stage in PARTS)
-
-
 def open_pair(folder: Path, step: int | None) -> list[PairPart]:
     """Both students of a run of `configs/sdxl.yaml`; UserError unless they read the same tokens."""
     runs = {part: open_run(folder / stage, step) for stage, part in PARTS.items()}

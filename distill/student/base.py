@@ -148,9 +148,13 @@ class StudentKind(ABC):
 
     @abstractmethod
     def build(
-        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, pairs: Mapping[str, DomainTokens], on_cpu: bool
+        self,
+        teacher: Pretrained,
+        tokenizer: PreTrainedTokenizerFast,
+        pairs: Mapping[str, DomainTokens] | None,
+        on_cpu: bool,
     ) -> StudentEncoder:
-        """The student at step 0; training `pairs` by domain initialise embeddings, empty where a checkpoint follows."""
+        """The student at step 0; training `pairs` by domain initialise embeddings, None where others replace them."""
 
     def build_tokenizer(self, teacher: Pretrained, corpus: Path, folder: Path) -> None:
         """Write the student's tokenizer as `folder`, atomically."""

@@ -138,12 +138,19 @@ class ExtendedConfig(StudentKind):
         return load_clip_tokenizer(str(folder.absolute()), option)
 
     def build(
-        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, pairs: Mapping[str, DomainTokens], on_cpu: bool
+        self,
+        teacher: Pretrained,
+        tokenizer: PreTrainedTokenizerFast,
+        pairs: Mapping[str, DomainTokens] | None,
+        on_cpu: bool,
     ) -> ExtendedStudent:
         """The extended student at step 0."""
         old = teacher.model.text_model.embeddings.token_embedding.weight.detach()
         row_of_id = _rows_of_ids(len(old), len(tokenizer), tied_embeddings(tokenizer, len(old)))
-        new = first_rows(pairs, row_of_id.numpy(), old, start=len(old))
+        if pairs is None:
+            new = old.new_zeros(int(row_of_id.max()) + 1 - len(old), old.shape[1])
+        else:
+            new = first_rows(pairs, row_of_id.numpy(), old, start=len(old))
         vocabulary, embedding = vocabulary_of(tokenizer, teacher.max_length), SplitEmbedding(old, new, row_of_id)
         return ExtendedStudent(teacher, vocabulary, embedding, self, on_cpu)
 

@@ -53,7 +53,11 @@ class MultilingualConfig(StudentKind):
         return tokenizer
 
     def build(
-        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, pairs: Mapping[str, DomainTokens], on_cpu: bool
+        self,
+        teacher: Pretrained,
+        tokenizer: PreTrainedTokenizerFast,
+        pairs: Mapping[str, DomainTokens] | None,
+        on_cpu: bool,
     ) -> ClipStudent:
         """The student at step 0: every weight of the teacher's that fits, and initial rows for the vocabulary."""
         model = init_multilingual(self, teacher, tokenizer, pairs)
@@ -64,7 +68,7 @@ def init_multilingual(
     config: MultilingualConfig,
     teacher: Pretrained,
     tokenizer: PreTrainedTokenizerFast,
-    pairs: Mapping[str, DomainTokens],
+    pairs: Mapping[str, DomainTokens] | None,
 ) -> CLIPTextModelWithProjection:
     """The tower at step 0."""
     shape = copy.deepcopy(teacher.model.config)
@@ -75,14 +79,17 @@ def init_multilingual(
     weights = teacher.model.state_dict()
     sources = teacher_layer_indices(teacher.model.config.num_hidden_layers, shape.num_hidden_layers)
     state = {name: weights[_LAYER.sub(lambda m: str(sources[int(m[0])]), name)] for name in model.state_dict()}
-    old = teacher.model.text_model.embeddings.token_embedding.weight.detach()
-    new = first_rows(pairs if config.first_rows == "teacher" else {}, np.arange(len(tokenizer)), old, start=0)
-    if config.first_rows == "teacher":
+    embedding = "text_model.embeddings.token_embedding.weight"
+    old = weights[embedding]
+    if pairs is None:
+        state[embedding] = old.new_zeros(len(tokenizer), old.shape[1])
+    else:
+        known = config.first_rows == "teacher"
+        state[embedding] = new = first_rows(pairs if known else {}, np.arange(len(tokenizer)), old, start=0)
         # A piece that is not Chinese means what the teacher reads in its letters.
-        texts = {i: text for i, text in token_texts(tokenizer).items() if not _CHINESE.search(text)}
+        texts = {i: text for i, text in token_texts(tokenizer).items() if known and not _CHINESE.search(text)}
         for index, row in rows_of_same_text(texts, teacher.tokenizer, old).items():
             new[index] = row
-    state["text_model.embeddings.token_embedding.weight"] = new
     model.load_state_dict(state)
     return model
 

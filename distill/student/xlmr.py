@@ -82,7 +82,11 @@ class XlmrConfig(StudentKind):
         return tokenizer
 
     def build(
-        self, teacher: Pretrained, tokenizer: PreTrainedTokenizerFast, pairs: Mapping[str, DomainTokens], on_cpu: bool
+        self,
+        teacher: Pretrained,
+        tokenizer: PreTrainedTokenizerFast,
+        pairs: Mapping[str, DomainTokens] | None,
+        on_cpu: bool,
     ) -> XlmrStudent:
         """The pre-trained encoder under new projections."""
         vocabulary = vocabulary_of(tokenizer, teacher.max_length)

@@ -185,7 +185,7 @@ def open_run(run: Path, step: int | None) -> OpenedRun:
         raise UserError(f"--step {step}: {run} has checkpoints {', '.join(map(str, saved))}")
     kind = config.student.kind
     tokenizer = kind.load_tokenizer(run / "tokenizer", "--run")
-    student = kind.build(config.load_teacher(), tokenizer, {}, on_cpu=True)
+    student = kind.build(config.load_teacher(), tokenizer, None, on_cpu=True)
     loaded_step = saved[-1] if step is None else step
     weights = stored_weights(student, run / "checkpoints", loaded_step)
     load_weights(run / "checkpoints", loaded_step, weights, use_ema=True)

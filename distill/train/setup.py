@@ -184,7 +184,7 @@ def build_setup(
     tokenizer = kind.load_tokenizer(config.out_dir / "tokenizer", "out_dir")
     resumed = bool(checkpoint.saved_steps(config.out_dir / "checkpoints"))
     tokens = TokenStore(store)
-    pairs = {} if resumed or config.init else tokens.train
+    pairs = None if resumed or config.init else tokens.train
     student = kind.build(pretrained, tokenizer, pairs, device.type == "cpu")
     if graft and isinstance(student, ExtendedStudent):
         graft.apply(student)

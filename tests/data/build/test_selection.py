@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 
 from data.build.cache import ScoredSource
 from data.build.config import load_corpus_config
-from data.build.held_out import split_held_out
-from data.build.row_streams import RowStreams, exact_median
+from data.build.row_streams import RowStreams, exact_median, split_held_out
 from data.build.selection import select_rows
 from data.clean.benchmarks import Exclusions
-from data.clean.dedup import NUM_HASHES
-from data.clean.hashing import splitmix64
+from data.clean.hashing import NUM_HASHES, splitmix64
 from data.clean.scores import SCORES
 from data.sources.base import Source
 from data.sources.delimited import Tsv

@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 from data.clean.benchmarks import Benchmark
 from data.clean.characters import TextColumn, decode, encode
 from data.clean.decontaminate import benchmark_overlap, build_index, build_indices
-from data.clean.dedup import BANDS, first_n_per_key, minhash_signatures, near_duplicates
-from data.clean.hashing import casefolded, hash_rows, ngram_hashes
+from data.clean.hashing import (
+    BANDS,
+    casefolded,
+    first_n_per_key,
+    hash_rows,
+    minhash_signatures,
+    near_duplicates,
+    ngram_hashes,
+)
 from data.clean.heuristics import count_characters, numbers_disagree, periodicity
 from data.clean.language import cantonese, foreign_word_share
 from data.clean.normalise import normalise_text, strip_speakers
