@@ -1,6 +1,9 @@
 """The precision of a device; collectives over the ranks; parameters sharded over them (FSDP2)."""
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
@@ -99,27 +102,56 @@ def broadcast_weights(weights: Iterable[nn.Parameter]) -> None:
             dist.broadcast(weight.detach(), 0)
 
 
-@torch.no_grad()
-def average_gradients(weights: Iterable[nn.Parameter], bf16: bool = False) -> None:
-    """Average the gradients over the ranks, in place, sent in float32 or `bf16`; FSDP2 has averaged its own already."""
-    if world_size() == 1:
-        return
-    gradients = [weight.grad for weight in weights if weight.grad is not None and not isinstance(weight, DTensor)]
-    for bucket in _buckets(gradients):
-        flat = torch.cat([gradient.flatten() for gradient in bucket])
-        flat = (flat.bfloat16() if bf16 else flat) / world_size()
-        dist.all_reduce(flat)
-        averaged = torch.split(flat, [gradient.numel() for gradient in bucket])
-        torch._foreach_copy_(bucket, [a.view_as(g) for a, g in zip(averaged, bucket, strict=True)])
+@contextmanager
+def averaged_gradients(weights: Sequence[nn.Parameter], bf16: bool = False) -> Iterator[None]:
+    """While open, a backward pass adds the last gradients of a step; then they are averaged over the ranks, in place.
+
+    A bucket of `weights` is sent, in float32 or `bf16`, as soon as that pass has reached all of its weights and the
+    buckets before it are on their way: all ranks send in one order. Give the weights in the order of the pass, and
+    last those that it does not reach. FSDP2 averages its own.
+    """
+    buckets = list(_buckets([w for w in weights if not isinstance(w, DTensor)])) if world_size() > 1 else []
+    waiting, missing = deque(enumerate(buckets)), [len(bucket) for bucket in buckets]
+    sent: list[tuple[dist.Work | None, torch.Tensor, list[torch.Tensor]]] = []
+
+    def send() -> None:
+        gradients = [weight.grad for weight in waiting.popleft()[1] if weight.grad is not None]
+        if gradients:
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
+            flat = (flat.bfloat16() if bf16 else flat) / world_size()
+            sent.append((dist.all_reduce(flat, async_op=True), flat, gradients))
+
+    def reached(number: int, _weight: torch.Tensor) -> None:
+        missing[number] -= 1
+        while waiting and not missing[waiting[0][0]]:
+            send()
+
+    hooks = [
+        weight.register_post_accumulate_grad_hook(partial(reached, number))  # type: ignore[no-untyped-call]
+        for number, bucket in waiting
+        for weight in bucket
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    while waiting:
+        send()
+    for work, flat, gradients in sent:
+        if work is not None:
+            work.wait()
+        averaged = torch.split(flat, [gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [a.view_as(g) for a, g in zip(averaged, gradients, strict=True)])
 
 
-def _buckets(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    bucket: list[torch.Tensor] = []
-    for tensor in tensors:
-        if bucket and sum(map(torch.numel, bucket)) + tensor.numel() > _BUCKET:
+def _buckets(weights: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    bucket: list[nn.Parameter] = []
+    for weight in weights:
+        if bucket and sum(map(torch.numel, bucket)) + weight.numel() > _BUCKET:
             yield bucket
             bucket = []
-        bucket.append(tensor)
+        bucket.append(weight)
     if bucket:
         yield bucket
 

@@ -12,7 +12,7 @@ from distill.losses.translation import TRANSLATION_BYTES
 from distill.losses.unet import READOUT_BYTES
 from distill.train.config import RunConfig
 
-_OVERHEAD = 1_000_000_000  # CUDA context, allocator, one bucket of gradients
+_OVERHEAD = 1_000_000_000  # CUDA context, allocator
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,12 @@ def expected_memory(
     kept = loss_bytes(losses, rows, english_rows, shape.max_length, shape.width, train.batch_size)
     working = 4 * rows * shape.max_length * shape.width
     shards = processes if train.shard else 1
+    copies = 4 if processes > 1 and not train.shard else 0  # of gradients on their way to the other processes
     halved = 2 * shape.layers * layer_products(shape) if train.precision == "bf16" else 0
     held = {
         "teacher": 4 * shape.teacher_weights - halved,
         "student": 4 * shape.student_weights // shards,
-        "gradients and moments": (12 + (4 if train.ema else 0)) * shape.trained_weights // shards,
+        "gradients and moments": (12 + copies + (4 if train.ema else 0)) * shape.trained_weights // shards,
         "outputs and their gradients": 3 * outputs,
         # Losses and towers are computed one after the other, unless all positions fit at once.
         "activations": activations + kept + working if whole else max(activations, kept + working),

@@ -6,7 +6,7 @@ back-propagate each chunk's share of the outputs' gradient. One forward pass mor
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -147,9 +147,15 @@ def total(terms: LossTerms) -> torch.Tensor:
 
 
 def backward(
-    task: Task, batch: TrainBatch, targets: Targets, progress: float, tokens_at_once: int | None, autocast: Autocast
+    task: Task,
+    batch: TrainBatch,
+    targets: Targets,
+    progress: float,
+    tokens_at_once: int | None,
+    autocast: Autocast,
+    last_pass: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> LossTerms:
-    """Terms of a step, with their gradients added to the weights of `task`.
+    """Terms of a step, with their gradients added to the weights of `task`, the last of them inside `last_pass`.
 
     At most `tokens_at_once` token positions (None: all) keep their activations at the same time.
     """
@@ -157,7 +163,8 @@ def backward(
     if tokens_at_once is None or passes.positions <= tokens_at_once:
         with autocast():
             terms: LossTerms = task(batch, targets, progress)
-        total(terms).backward()  # type: ignore[no-untyped-call]
+        with last_pass():
+            total(terms).backward()  # type: ignore[no-untyped-call]
         return terms
     ids, encode = passes.ids, task.encoder(batch)
     with torch.no_grad(), autocast():
@@ -165,14 +172,18 @@ def backward(
     with autocast():
         terms = task.terms(batch, passes.split(outputs), targets, progress)
     total(terms).backward()  # type: ignore[no-untyped-call]
+    chunks = []
     for view, output in zip(ids, outputs, strict=True):
         start = 0
         for chunk in split_rows(view, tokens_at_once):
-            with autocast():
-                recomputed = encode(chunk)
-            rows, start = slice(start, start + len(chunk)), start + len(chunk)
-            pairs = ((recomputed.hidden_states, output.hidden_states.grad), (recomputed.pooled, output.pooled.grad))
-            # Where no loss looks at the pooled state, or a frozen tower has no gradient to pass on.
-            used = [(new, gradient[rows]) for new, gradient in pairs if gradient is not None and new.requires_grad]
+            chunks.append((chunk, output, slice(start, start + len(chunk))))
+            start += len(chunk)
+    for number, (chunk, output, rows) in enumerate(chunks, 1):
+        with autocast():
+            recomputed = encode(chunk)
+        pairs = ((recomputed.hidden_states, output.hidden_states.grad), (recomputed.pooled, output.pooled.grad))
+        # Where no loss looks at the pooled state, or a frozen tower has no gradient to pass on.
+        used = [(new, gradient[rows]) for new, gradient in pairs if gradient is not None and new.requires_grad]
+        with last_pass() if number == len(chunks) else nullcontext():
             torch.autograd.backward([new for new, _ in used], [gradient for _, gradient in used])
     return terms

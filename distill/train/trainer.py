@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from distill.distributed import (
     AnyRank,
-    average_gradients,
+    averaged_gradients,
     broadcast_weights,
     full_tensor,
     reshard,
@@ -85,6 +85,10 @@ class Trainer:
         if config.shard and accelerator.num_processes > 1:
             shard(setup.task.student, setup.task.student.layers(), setup.task.decoder, device)
             self._weights = setup.task.trainable()
+        # A backward pass goes from the last layer to the embedding; the decoder's gradients are there before it ends.
+        late = {name: weight for name, weight in self._weights.items() if name.startswith(checkpoint.DECODER)}
+        weights = [weight for name, weight in reversed(self._weights.items()) if name not in late]
+        self._averaged_gradients = partial(averaged_gradients, [*weights, *late.values()], bf16=config.bf16_gradients)
         self._ema = EMA(self._weights, config.ema) if config.ema else None
         self._optimizer = make_optimizer(self._weights, config)
         if saved and self._ema:
@@ -134,8 +138,9 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         with self.autocast():
             targets = self.setup.teacher.targets(batch, config.tokens_at_once)
-        terms = backward(task, batch, targets, step / config.steps, config.tokens_at_once, self.autocast)
-        average_gradients(self._weights.values(), bf16=config.bf16_gradients)
+        terms = backward(
+            task, batch, targets, step / config.steps, config.tokens_at_once, self.autocast, self._averaged_gradients
+        )
         norm = full_tensor(torch.nn.utils.clip_grad_norm_(self._weights.values(), config.clip_norm))
         # The gradients are averaged: every rank has the same norm, and all skip the same steps.
         self._optimizer.found_inf = self._skipped.add(norm)  # type: ignore[attr-defined]  # fused AdamW reads it

@@ -63,3 +63,35 @@ def test_two_shares_are_one_whole(
         again = _weights(tmp_path / "two", 6, name)
         for key, weight in _weights(tmp_path / "one", 6, name).items():
             torch.testing.assert_close(again[key], weight, atol=1e-4, rtol=1e-3)
+
+
+def test_gradients_leave_while_the_backward_pass_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket a layer: the last layer's is sent before the first has a gradient, what the pass misses at the end."""
+    monkeypatch.setattr(distributed, "_BUCKET", 20)
+    torch.manual_seed(0)
+    layers, inputs = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3))), torch.randn(2, 8, 4)
+
+    def work(rank: int) -> dict[str, torch.Tensor]:
+        missed, sent = nn.Parameter(torch.zeros(4)), list[bool]()
+        missed.grad = torch.full((4,), float(rank))
+        send = torch.distributed.all_reduce
+
+        def counted(tensor: torch.Tensor, async_op: bool) -> object:
+            sent.append(layers[0].weight.grad is None)
+            return send(tensor, async_op=async_op)
+
+        monkeypatch.setattr("distill.distributed.dist.all_reduce", counted)
+        with distributed.averaged_gradients([*reversed([*layers.parameters()]), missed]):
+            layers(inputs[rank]).square().mean().backward()
+            in_pass = len(sent)
+        gradients = {name: weight.grad for name, weight in layers.named_parameters() if weight.grad is not None}
+        return {**gradients, "missed": missed.grad, "in pass": torch.tensor(in_pass), "early": torch.tensor(sent)}
+
+    results: list[Any] = two_processes(work, tmp_path)
+    layers(inputs).square().mean().backward()
+    for result in results:
+        assert result["in pass"] == 3
+        assert result["early"].tolist() == [True, True, False, False]
+        assert result["missed"].tolist() == [0.5] * 4
+        for name, weight in layers.named_parameters():
+            torch.testing.assert_close(result[name], weight.grad)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill.distributed import average_gradients, gather_rows, mean_over_ranks
+from distill.distributed import averaged_gradients, gather_rows, mean_over_ranks
 from distill.losses import Alignment, Contrastive, EmptyPrompt, Hidden, LossesConfig, LossInput, Pooled
 from distill.losses.base import scheduled_terms
 from distill.text_tower import EncoderOutput, text_mask
@@ -180,8 +180,8 @@ def test_gradients_are_averaged_by_hand(bf16: bool, tmp_path: Path) -> None:
 
     def work(rank: int) -> torch.Tensor:
         weight = torch.nn.Parameter(torch.zeros(3))
-        weight.grad = torch.tensor([1.0, float(rank), 1 + 2**-12])
-        average_gradients([weight], bf16)
+        with averaged_gradients([weight], bf16):
+            weight.grad = torch.tensor([1.0, float(rank), 1 + 2**-12])
         return weight.grad
 
     results: list[Any] = two_processes(work, tmp_path)

@@ -287,9 +287,10 @@ def _step_gradients(arguments: list[str]) -> Callable[[int], dict[str, torch.Ten
 
 
 def test_two_processes_of_half_a_batch_are_one_of_the_whole(
-    whole: Path, teacher: Path, corpus: Path, tmp_path: Path
+    whole: Path, teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Contrastive on, tight and full steps: the weights after six steps and every logged number."""
+    """Contrastive on, tight and full steps, gradients in many buckets: weights after six steps, every logged number."""
+    monkeypatch.setattr("distill.distributed._BUCKET", 1000)
     arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
     results: list[Any] = two_processes(_step_gradients(arguments), tmp_path)
     assert [result["processes"].tolist() for result in results] == [[2], [2]]
