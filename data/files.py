@@ -174,7 +174,7 @@ def hashes(paths: Iterable[Path]) -> dict[str, str]:
     return {str(path): sha256(path) for path in paths if path.is_file()}
 
 
-def write_json(value: dict[str, Any], path: Path) -> None:
+def write_json(value: object, path: Path) -> None:
     """Write `value` as indented JSON, atomically."""
     write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", path)
 

@@ -14,7 +14,7 @@ from transformers import CLIPTextModel
 
 from data.cli import UserError
 from distill.loading import ENCODER_PARTS, load_any_tokenizer, load_pretrained_model
-from distill.text_tower import EncoderOutput, encode_ids, load_pretrained
+from distill.text_tower import EncoderOutput, encode_ids, load_pretrained, padded_ids
 
 FORMAT = "yuqiao unet geometry 1"
 
@@ -75,6 +75,21 @@ def attend(layer: CrossAttention, states: torch.Tensor) -> torch.Tensor:
     )
     query = layer.query.view(len(layer.query), layer.heads, -1).transpose(0, 1)
     return F.scaled_dot_product_attention(query.expand(batch, -1, -1, -1), keys, values, scale=layer.scale)
+
+
+def attention_errors(
+    layers: Sequence[CrossAttention], student: torch.Tensor, teacher: torch.Tensor, dims: tuple[int, ...] = ()
+) -> torch.Tensor:
+    """Squared error of the attention outputs, and the teacher's squares, by cross-attention: [2, ..., layers].
+
+    Sums over `dims` of [batch, heads, n, d], by default all, for states [batch, length, width] of the same texts.
+    """
+    errors, norms = [], []
+    for layer in layers:
+        target = attend(layer, teacher)
+        errors.append((attend(layer, student) - target).square().sum(dims))
+        norms.append(target.square().sum(dims))
+    return torch.stack([torch.stack(errors, dim=-1), torch.stack(norms, dim=-1)])
 
 
 def share_between(outputs: torch.Tensor) -> float:
@@ -146,11 +161,8 @@ def single_prompts(name: str) -> GeometryPrompts:
     """By the text encoder of a pipeline, or of its own folder."""
     option = "--teacher"
     model = load_pretrained_model(CLIPTextModel, name, option, "CLIP text encoder", dtype=torch.float32).eval()
-    length = model.config.max_position_embeddings
-    ids = load_any_tokenizer(name, option)(
-        list(GEOMETRY_PROMPTS), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    )
-    return GeometryPrompts(model(input_ids=ids.input_ids).last_hidden_state)
+    ids = padded_ids(load_any_tokenizer(name, option), GEOMETRY_PROMPTS, model.config.max_position_embeddings)
+    return GeometryPrompts(model(input_ids=ids).last_hidden_state)
 
 
 @torch.no_grad()
@@ -166,8 +178,5 @@ def pair_prompts(name: str, unet: Any) -> GeometryPrompts:  # noqa: ANN401
 
 def _padded_output(name: str) -> EncoderOutput:
     encoder = load_pretrained(name, "penultimate")
-    ids = encoder.tokenizer(
-        list(GEOMETRY_PROMPTS), padding="max_length", truncation=True, max_length=encoder.max_length,
-        return_tensors="pt",
-    ).input_ids  # fmt: skip
+    ids = padded_ids(encoder.tokenizer, GEOMETRY_PROMPTS, encoder.max_length)
     return encode_ids(encoder.model, ids, encoder.state_layer)

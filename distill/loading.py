@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard, snapshot_download
 from tokenizers.models import BPE
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
@@ -171,7 +172,7 @@ def load_any_tokenizer(name: str, option: str, **settings: str) -> Any:  # noqa:
 
 
 def load_clip_tokenizer(name: str, option: str, **settings: str) -> PreTrainedTokenizerFast:
-    """The CLIP tokenizer of a local folder or a Hub id, or one that spells as it does (`extended`'s)."""
+    """The CLIP tokenizer of a local folder or a Hub id, or one of its kind (`extended`'s); see `is_clip_bpe`."""
     tokenizer = load_any_tokenizer(name, option, **settings)
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or not is_clip_bpe(tokenizer):
         raise UserError(f"{option}: {name!r} has a {type(tokenizer).__name__}; a CLIPTokenizer is needed")
@@ -179,9 +180,21 @@ def load_clip_tokenizer(name: str, option: str, **settings: str) -> PreTrainedTo
 
 
 def is_clip_bpe(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether words are spelled by merges of bytes, the last piece with `</w>`."""
+    """Whether a tokenizer is byte-level BPE whose words end in a token with `</w>`, as CLIP's."""
     model = tokenizer.backend_tokenizer.model
     return isinstance(model, BPE) and model.end_of_word_suffix == "</w>"
+
+
+OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def channel_statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, in 0..1, of the channels of a CLIP's pictures; OpenAI's where `source` has none."""
+    try:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
+    except OSError:  # a folder of weights alone
+        settings = {}
+    return tuple(settings.get("image_mean", OPENAI_MEAN)), tuple(settings.get("image_std", OPENAI_STD))
 
 
 def torch_dtype(precision: Literal["fp32", "bf16", "fp16"]) -> torch.dtype:

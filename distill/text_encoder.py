@@ -16,7 +16,7 @@ from transformers.utils.hub import cached_file
 from data.cli import UserError
 from data.loader.batches import Vocabulary
 from distill.losses.translation import Reader, load_reader
-from distill.text_tower import EncoderOutput, text_mask
+from distill.text_tower import EncoderOutput, padded_ids, text_mask
 
 _READER_FILES = ("config.json", "model.safetensors")
 
@@ -87,9 +87,10 @@ class TextEncoder:
 
     @torch.no_grad()
     def read_back(self, text: str) -> str:
-        """What the student understood of a prompt, in English, as its decoder says it; UserError where it has none.
+        """What the student understood of a prompt: its states, translated into English by its decoder.
 
-        Greedy, from the states of the text alone. A text of more than `max_length` tokens is cut.
+        Greedy, from the states of the text alone. A text of more than `max_length` tokens is cut. UserError where the
+        export has no decoder.
         """
         if self.reader is None:
             raise UserError(
@@ -109,9 +110,7 @@ class TextEncoder:
         rows = _checked_texts(texts)
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            ids = self.tokenizer(
-                batch, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
-            ).input_ids
+            ids = padded_ids(self.tokenizer, batch, self.max_length)
             yield self.model(input_ids=ids.to(self.model.device), output_hidden_states=True)
 
 

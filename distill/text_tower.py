@@ -11,7 +11,12 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.activations import QuickGELUActivation
 from transformers.models.clip.modeling_clip import CLIPMLP
 
@@ -67,6 +72,14 @@ def text_mask(ids: torch.Tensor, eos_id: int) -> torch.Tensor:
     """True up to and including the first end-of-text of each row, bool [batch, length]; padding may use the same id."""
     ends = ids == eos_id
     return ends.cumsum(dim=1) - ends.int() == 0
+
+
+def padded_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> torch.Tensor:
+    """Ids of `texts` as a pipeline passes them, padded or cut to `max_length`: int64 [texts, max_length]."""
+    ids: torch.Tensor = tokenizer(
+        list(texts), padding="max_length", truncation=True, max_length=max_length, return_tensors="pt"
+    ).input_ids
+    return ids
 
 
 def load_tower(name: str, option: str) -> CLIPTextModelWithProjection:

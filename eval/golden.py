@@ -134,16 +134,12 @@ def tokenizers(student: Path) -> dict[str, Any]:
     CLIPTokenizer of transformers 4 stops after CLIP's own 48,894 merges, that of transformers 5 does not separate
     Chinese from other letters.
     """
-    pair = (student / "text_encoder_2").is_dir()
-    automatic = {"AutoTokenizer, tokenizer_2/": "tokenizer_2"} if pair else {"AutoTokenizer": ""}
-    fast = ["tokenizer", "tokenizer_2"] if pair else ["tokenizer"]
+    folders = ["tokenizer_2", "tokenizer"] if (student / "text_encoder_2").is_dir() else ["", "tokenizer"]
+    kinds = [("AutoTokenizer", folder) for folder in folders]
+    kinds += [("PreTrainedTokenizerFast", folder) for folder in reversed(folders) if folder]
     return {
-        **{name: _load(transformers.AutoTokenizer, student / folder) for name, folder in automatic.items()},
-        "AutoTokenizer, tokenizer/": _load(transformers.AutoTokenizer, student / "tokenizer"),
-        **{
-            f"PreTrainedTokenizerFast, {folder}/": _load(transformers.PreTrainedTokenizerFast, student / folder)
-            for folder in fast
-        },
+        f"{kind}, {folder}/" if folder else kind: _load(getattr(transformers, kind), student / folder)
+        for kind, folder in kinds
     }
 
 

@@ -47,7 +47,7 @@ class BatchSchedule:
     window: int
     """Steps whose pairs are drawn together, sorted by length and cut into batches, so that a batch pads little."""
     full_share: float
-    """Share of steps that run on all slots."""
+    """Share of steps that are padded to the maximum length."""
 
 
 class BatchDataset:

@@ -24,7 +24,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from data.cli import UserError
-from data.files import atomic_folder, check_out, read_json
+from data.files import atomic_folder, check_out, read_json, write_json
 from distill.loading import is_clip_bpe
 from distill.text_tower import StateLayer
 
@@ -148,7 +148,7 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, max_length
     if tokenizer_config["tokenizer_class"] == "TokenizersBackend":  # a name that transformers 4 does not know
         # transformers 4 would add token_type_ids, which a CLIP tower does not take.
         tokenizer_config |= {"tokenizer_class": FAST_TOKENIZER_CLASS, "model_input_names": tokenizer.model_input_names}
-        (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=2) + "\n", encoding="utf-8")
+        write_json(tokenizer_config, folder / "tokenizer_config.json")
     saved_tokenizer.backend_tokenizer.model.save(str(folder))
 
 
@@ -176,7 +176,9 @@ def verify_model(
     loaded, info = model_class.from_pretrained(folder, output_loading_info=True)
     bad_keys = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
     if bad_keys:
-        raise RuntimeError(f"{folder}: loads with {len(bad_keys)} keys amiss, {bad_keys[0]} first")
+        raise RuntimeError(
+            f"{folder}: loads with {len(bad_keys)} missing, unexpected or misfitting weights, {bad_keys[0]} first"
+        )
     if loaded.config.eos_token_id != tokenizer.eos_token_id:
         raise RuntimeError(f"{folder}: eos_token_id {loaded.config.eos_token_id}, not {tokenizer.eos_token_id}")
     _verify_weights(folder, model.state_dict(), loaded.state_dict())

@@ -5,7 +5,6 @@ A sentence-transformers model is the folder itself with stock modules beside it,
 pooling (for CLIP the state at the last token, which is the end-of-text), projection, normalisation.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -15,10 +14,11 @@ from safetensors.torch import save_file
 from transformers import AutoModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
-from data.files import atomic_folder
+from data.files import atomic_folder, write_json
 from distill.export.folder import TOKENIZER_PROBES, Writer, check_output_folder, write_tokenizer
 from distill.losses.translation import write_reader
 from distill.student.xlmr import XlmrStudent
+from distill.text_tower import padded_ids
 from distill.train.checkpoint import OpenedRun, open_decoder
 
 GOLDEN_PROMPTS = (
@@ -63,18 +63,18 @@ def write_golden(folder: Path, model: CLIPTextModelWithProjection, tokenizer: Pr
     Vectors: input_ids [20, max_length] padded as diffusers pads them, last_hidden_state [20, max_length, hidden_size]
     and text_embeds [20, dim] in float32 on the CPU.
     """
-    ids = padded_ids(tokenizer, model.config.max_position_embeddings)
+    ids = padded_ids(tokenizer, GOLDEN_PROMPTS, model.config.max_position_embeddings)
     with torch.inference_mode():
         outputs = model(input_ids=ids)
     vectors = {"input_ids": ids, "last_hidden_state": outputs.last_hidden_state, "text_embeds": outputs.text_embeds}
     vectors = {name: value.clone() for name, value in vectors.items()}
     (folder / "golden").mkdir()
-    _write_json(folder / "golden" / "prompts.json", GOLDEN_PROMPTS)
+    write_json(GOLDEN_PROMPTS, folder / "golden" / "prompts.json")
     save_file(vectors, folder / "golden" / "vectors.safetensors", {"format": "pt"})
 
 
 def decoder_writer(run: Path, opened: OpenedRun) -> Writer:
-    """A writer of `decoder/`, which says what the encoder understood; UserError where a run has none for that."""
+    """A writer of `decoder/`, which translates states into English; UserError where a run has none that does."""
     decoder, translation = open_decoder(run, opened), opened.config.losses.translation
     assert translation is not None
     if not translation.en_from_zh or opened.config.states != "last":
@@ -89,15 +89,6 @@ def decoder_writer(run: Path, opened: OpenedRun) -> Writer:
     return write
 
 
-def padded_ids(tokenizer: PreTrainedTokenizerFast, max_length: int) -> torch.Tensor:
-    """The golden prompts as ids [20, max_length]."""
-    encoding = tokenizer(
-        list(GOLDEN_PROMPTS), padding="max_length", truncation=True, max_length=max_length, return_tensors="pt"
-    )
-    ids: torch.Tensor = encoding.input_ids
-    return ids
-
-
 def write_sentence_modules(
     folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -109,23 +100,22 @@ def write_modules(folder: Path, projection: torch.Tensor, pooling: Pooling, max_
     """Write the modules of a model with this pooling, whose result is multiplied by `projection` [dim, hidden_size]."""
     dim, width = projection.shape
     modules = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(MODULES)]
-    _write_json(folder / "modules.json", modules)
-    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
-    _write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
     modes = {f"pooling_mode_{name}": name == pooling for name in ("cls_token", "lasttoken", "mean_tokens")}
-    _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **modes})
-    _write_json(
-        folder / "2_Dense" / "config.json",
-        {"in_features": width, "out_features": dim, "bias": False,
-         "activation_function": "torch.nn.modules.linear.Identity"},
-    )  # fmt: skip
+    files: dict[str, object] = {
+        "modules.json": modules,
+        "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
+        "config_sentence_transformers.json": {"similarity_fn_name": "cosine"},
+        "1_Pooling/config.json": {"word_embedding_dimension": width, **modes},
+        "2_Dense/config.json": {
+            "in_features": width, "out_features": dim, "bias": False,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        },
+    }  # fmt: skip
+    for path, _ in MODULES[1:]:
+        (folder / path).mkdir()
+    for name, value in files.items():
+        write_json(value, folder / name)
     save_file({"linear.weight": projection.detach().contiguous().clone()}, folder / "2_Dense" / "model.safetensors")
-    (folder / "3_Normalize").mkdir()
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def write_comfyui_node(folder: Path, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -35,7 +35,7 @@ CONTENTS = {
     "immich": "the text half of a model of Immich",
     "open_clip": "the whole CLIP with this text tower, for open_clip",
     "modules.json": "what makes the folder a sentence-transformers model",
-    "decoder": "what says in English what the encoder understood: `load_student(...).read_back(text)`",
+    "decoder": "translates what the encoder understood into English: `load_student(...).read_back(text)`",
     "golden": "20 prompts with ids, states and features in float32, to check other runtimes against",
 }
 """Files and folders of an export that the card describes where they are there."""
@@ -110,7 +110,7 @@ def _write_card(
 
 @dataclass(frozen=True)
 class CardPart:
-    """What the card of a pair says of one encoder."""
+    """One encoder of a pair, for the card."""
 
     name: str
     config: CLIPTextConfig

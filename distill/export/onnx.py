@@ -12,7 +12,8 @@ import torch
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import UserError
-from distill.export.formats import padded_ids
+from distill.export.formats import GOLDEN_PROMPTS
+from distill.text_tower import padded_ids
 
 OPSET = 18
 TOLERANCE = 1e-4
@@ -104,7 +105,7 @@ def max_difference(path: Path, model: CLIPTextModelWithProjection, tokenizer: Pr
     """The largest difference of any output on the golden prompts: padded to the full length, and in shorter batches."""
     onnxruntime: Any = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    padded = padded_ids(tokenizer, int(model.config.max_position_embeddings))
+    padded = padded_ids(tokenizer, GOLDEN_PROMPTS, int(model.config.max_position_embeddings))
     largest = 0.0
     for ids in (padded, padded[:3, :20].contiguous(), padded[1:2, :6].contiguous()):
         onnx_outputs = session.run(None, {"input_ids": ids.numpy()})

@@ -1,6 +1,5 @@
 """Writes the students of SDXL's two encoders as the parts of its pipeline, in one folder."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedT
 from transformers.utils.logging import disable_progress_bar
 
 from data.cli import UserError
-from data.files import atomic_folder, write_text
+from data.files import atomic_folder, write_json, write_text
 from distill.export.folder import (
     Writer,
     check_output_folder,
@@ -22,8 +21,8 @@ from distill.export.folder import (
     write_model,
     write_tokenizer,
 )
-from distill.export.formats import GOLDEN_PROMPTS, padded_ids
-from distill.text_tower import encode_ids
+from distill.export.formats import GOLDEN_PROMPTS
+from distill.text_tower import encode_ids, padded_ids
 from distill.train.checkpoint import OpenedRun, open_run
 from distill.train.pair import PARTS
 
@@ -85,12 +84,12 @@ def _write_part(part: PairPart, folder: Path) -> None:
 
 @torch.inference_mode()
 def _write_golden(parts: Sequence[PairPart], folder: Path) -> None:
-    ids = [padded_ids(part.tokenizer, part.model.config.max_position_embeddings) for part in parts]
+    ids = [padded_ids(part.tokenizer, GOLDEN_PROMPTS, part.model.config.max_position_embeddings) for part in parts]
     outputs = [encode_ids(part.model, each, "penultimate") for part, each in zip(parts, ids, strict=True)]
     vectors = {
         "input_ids": ids[0], "input_ids_2": ids[1], "pooled_prompt_embeds": outputs[1].pooled.clone(),
         "prompt_embeds": torch.cat([output.hidden_states for output in outputs], dim=2),
     }  # fmt: skip
     folder.mkdir()
-    write_text(json.dumps(GOLDEN_PROMPTS, ensure_ascii=False, indent=2) + "\n", folder / "prompts.json")
+    write_json(GOLDEN_PROMPTS, folder / "prompts.json")
     save_file(vectors, folder / "vectors.safetensors", {"format": "pt"})

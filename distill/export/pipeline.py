@@ -4,7 +4,6 @@ A student can serve pipelines of Stable Diffusion 1.x and 2.x, the pair of both 
 their small files.
 """
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from typing_extensions import TypedDict
 
 from data.cli import UserError, one_line
-from data.files import atomic_folder, check_out, read_json, validated
+from data.files import atomic_folder, check_out, read_json, validated, write_json
 from distill.export.folder import FAST_TOKENIZER_CLASS
 from distill.single_file import unpacked
 
@@ -134,4 +133,4 @@ def _set_fast_tokenizers(path: Path, parts: Sequence[str]) -> None:
     one that does not cut Chinese from Latin letters.
     """
     index = {**read_json(path), **{part: ["transformers", FAST_TOKENIZER_CLASS] for part in parts}}
-    path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_json(index, path)

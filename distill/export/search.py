@@ -17,16 +17,15 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from tokenizers import normalizers
 from transformers import CLIPModel, CLIPTextModelWithProjection, PretrainedConfig, PreTrainedTokenizerFast
-from transformers.image_processing_base import ImageProcessingMixin
 
 from data.cli import UserError, one_line
 from data.files import read_json, write_json
 from distill.export.folder import Writer, write_tokenizer
-from distill.export.formats import padded_ids
+from distill.export.formats import GOLDEN_PROMPTS
 from distill.export.onnx import TOLERANCE, export_module, write_onnx
-from distill.loading import load_pretrained_model
+from distill.loading import channel_statistics, load_pretrained_model
+from distill.text_tower import padded_ids
 
-OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 LAYER_NAMES = {
     "layer_norm1.": "ln_1.",
     "layer_norm2.": "ln_2.",
@@ -59,7 +58,7 @@ def write_immich(folder: Path, model: CLIPTextModelWithProjection, tokenizer: Pr
     write_tokenizer(tokenizer, textual, max_length)
     onnxruntime: Any = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(str(textual / "model.onnx"), providers=["CPUExecutionProvider"])
-    ids = padded_ids(tokenizer, max_length).to(torch.int32)
+    ids = padded_ids(tokenizer, GOLDEN_PROMPTS, max_length).to(torch.int32)
     found = np.concatenate([session.run(None, {"text": row[None]})[0] for row in ids.numpy()])
     with torch.inference_mode():
         error = float(np.abs(found - NormalisedFeatures(model)(ids).numpy()).max())
@@ -85,7 +84,9 @@ def open_clip_writer(teacher: str) -> Writer:
         out = folder / "open_clip"
         out.mkdir()
         save_file(open_clip_weights(clip, model), out / "open_clip_model.safetensors", {"format": "pt"})
-        config = {"model_cfg": _model_config(clip, model, tokenizer), "preprocess_cfg": _preprocessing(teacher)}
+        mean, std = channel_statistics(teacher)
+        pixels = {"mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "shortest"}
+        config = {"model_cfg": _model_config(clip, model, tokenizer), "preprocess_cfg": pixels}
         write_json(config, out / "open_clip_config.json")
         write_tokenizer(tokenizer, out, model.config.max_position_embeddings)
 
@@ -164,15 +165,6 @@ def _model_config(
             "pad_id": tokenizer.pad_token_id,
         },
     }
-
-
-def _preprocessing(teacher: str) -> dict[str, Any]:
-    try:
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(teacher)
-    except OSError:
-        settings = {}
-    mean, std = settings.get("image_mean", OPENAI_MEAN), settings.get("image_std", OPENAI_STD)
-    return {"mean": list(mean), "std": list(std), "interpolation": "bicubic", "resize_mode": "shortest"}
 
 
 PAGE = Path(__file__).with_name("web") / "index.html"

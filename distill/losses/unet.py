@@ -7,7 +7,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from distill.distributed import mean_over_ranks
-from distill.geometry import CrossAttention, attend
+from distill.geometry import CrossAttention, attention_errors
 from distill.losses.base import (
     LossInput,
     LossSchedule,
@@ -75,21 +75,12 @@ def readout_sums(layers: Sequence[CrossAttention], student: torch.Tensor, teache
     length = max(student.shape[1], teacher.shape[1])
     rows = max(1, READOUT_BYTES // (4 * inner * (2 * length + 3 * len(layers[0].query))))
     if len(student) <= rows:
-        return _chunk_sums(layers, student, teacher)
+        return attention_errors(layers, student, teacher)
     sums = [
-        checkpoint(_chunk_sums, layers, *states, use_reentrant=False)
+        checkpoint(attention_errors, layers, *states, use_reentrant=False)
         for states in zip(torch.split(student, rows), torch.split(teacher, rows), strict=True)
     ]
     return torch.stack(sums).sum(dim=0)
-
-
-def _chunk_sums(layers: Sequence[CrossAttention], student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    errors, norms = [], []
-    for layer in layers:
-        target = attend(layer, teacher)
-        errors.append((attend(layer, student) - target).square().sum())
-        norms.append(target.square().sum())
-    return torch.stack([torch.stack(errors), torch.stack(norms)])
 
 
 @dataclass(frozen=True)

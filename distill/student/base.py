@@ -157,9 +157,11 @@ class StudentKind(ABC):
         """The student at step 0; training `pairs` by domain initialise embeddings, None where others replace them."""
 
     def build_tokenizer(self, teacher: Pretrained, corpus: Path, folder: Path) -> None:
-        """Write the student's tokenizer as `folder`, atomically."""
+        """Write the student's tokenizer, with the teacher's maximum length, as `folder`, atomically."""
+        tokenizer = self.make_tokenizer(teacher, corpus)
+        tokenizer.model_max_length = teacher.max_length
         with atomic_folder(folder) as partial:
-            self.make_tokenizer(teacher, corpus).save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
 
     def load_tokenizer(self, folder: Path, option: str) -> PreTrainedTokenizerFast:
         """The tokenizer that `build_tokenizer` wrote; `option` names the folder in errors."""

@@ -1,6 +1,6 @@
 """Chinese merges appended to a CLIP tokenizer: `extended`'s vocabulary.
 
-CLIP's byte-level BPE spells a Chinese character with two or three byte tokens. The merges learned here come after
+CLIP's byte-level BPE encodes a Chinese character as two or three byte tokens. The merges learned here come after
 all of the teacher's, and each begins with the lead byte of a CJK character, so that they never apply to another string:
 English, accents, emoji, numbers, kana and Hangul keep their ids; only CJK punctuation and full-width letters, whose
 first two bytes Chinese shares, may not. The pre-tokenizer isolates runs of Chinese: CLIP's alone would take 大fish左侧
@@ -45,7 +45,7 @@ class VocabularyConfig:
     words: int = 64_000
     """Merges of characters into words, beyond the single characters."""
     min_character_count: int = 3
-    """Rarer characters stay spelled in bytes."""
+    """Rarer characters stay byte tokens."""
     sample_rows: int = 5_000_000
     """It learns from about this many rows of a larger corpus."""
 

@@ -47,10 +47,8 @@ class MultilingualConfig(StudentKind):
             )
 
     def make_tokenizer(self, teacher: Pretrained, corpus: Path) -> PreTrainedTokenizerFast:
-        """The tokenizer that the config names, with the teacher's maximum length."""
-        tokenizer = load_fast_tokenizer(self.tokenizer, "student.multilingual.tokenizer")
-        tokenizer.model_max_length = teacher.max_length
-        return tokenizer
+        """The tokenizer that the config names."""
+        return load_fast_tokenizer(self.tokenizer, "student.multilingual.tokenizer")
 
     def build(
         self,

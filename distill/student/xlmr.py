@@ -76,10 +76,8 @@ class XlmrConfig(StudentKind):
         load_encoder(self.model)
 
     def make_tokenizer(self, teacher: Pretrained, corpus: Path) -> PreTrainedTokenizerFast:
-        """The encoder's own tokenizer, with the teacher's maximum length."""
-        tokenizer = load_fast_tokenizer(self.model, "student.xlmr.model")
-        tokenizer.model_max_length = teacher.max_length
-        return tokenizer
+        """The encoder's own tokenizer."""
+        return load_fast_tokenizer(self.model, "student.xlmr.model")
 
     def build(
         self,

@@ -203,7 +203,7 @@ def resolved_config(tree: Tree) -> ResolvedConfig:
 
 
 def read_stored_config(path: Path) -> RunConfig:
-    """The config.yaml of a run's folder; keys of earlier releases that have no say in the weights are dropped."""
+    """The config.yaml of a run's folder; keys of earlier releases that do not affect the weights are dropped."""
     tree = load_yaml(path, "--config")
     if isinstance(train := tree.get("train"), dict):
         train.pop("accumulate", None)

@@ -23,18 +23,13 @@ from distill.losses import EmptyPrompt, Hidden, KvMetric, LossesConfig, Readout
 from distill.student.base import ClipStudent, StudentEncoder, vocabulary_of
 from distill.student.chinese_bpe import fertility
 from distill.student.extended import ExtendedStudent, Graft
-from distill.text_tower import Pretrained, StateLayer
+from distill.text_tower import Pretrained, StateLayer, padded_ids
 from distill.train import checkpoint
 from distill.train.batch import SKIPPED_LAYER, BatchLoader, Teacher
 from distill.train.config import ResolvedConfig, RunConfig
 from distill.train.memory import expected_memory, tower_shape
 from distill.train.metrics import validate
-from distill.train.pair import (
-    FirstEncoder,
-    check_first_encoder,
-    check_geometry,
-    encoder_place,
-)
+from distill.train.pair import FirstEncoder, check_first_encoder, check_geometry, encoder_place
 from distill.train.run_folder import claim_run_dir, read_graft, student_tokenizer_of
 from distill.train.task import EmptyPromptTarget, LossConstants, Task
 
@@ -48,21 +43,25 @@ def validate_losses(config: RunConfig, width: int) -> None:
     losses, share = config.losses, config.train.full_share
     for name, loss in (("readout", losses.readout), ("empty_prompt", losses.empty_prompt)):
         if loss and share == 0:
-            raise UserError(f"losses.{name}: counts on full steps alone, and train.full_share is 0; give it a share")
+            raise UserError(
+                f"losses.{name}: has terms on max-length steps alone, and train.full_share is 0; give it a share"
+            )
     if losses.kv_metric and losses.kv_metric.chinese_padding and share == 0:
-        raise UserError("losses.kv_metric.chinese_padding: there is padding on full steps alone; set train.full_share")
+        raise UserError("losses.kv_metric.chinese_padding: only max-length steps have padding; set train.full_share")
     positionwise: tuple[type, ...] = (Readout, EmptyPrompt)
     if not config.student.kind.shares_english_tokens:
         positionwise = (Readout, EmptyPrompt, Hidden, KvMetric)
         for name, compared in (("hidden", losses.hidden), ("kv_metric", losses.kv_metric)):
             if compared and share == 0:
                 raise UserError(
-                    f"losses.{name}: the student's English tokens are not the teacher's, so slots compare on full "
-                    f"steps alone, and train.full_share is 0; give it a share, or losses.{name}: null"
+                    f"losses.{name}: the student's English tokens are not the teacher's, so positions compare on "
+                    f"max-length steps alone, and train.full_share is 0; give it a share, or losses.{name}: null"
                 )
     if share < 1 and all(isinstance(loss, positionwise) for loss in losses.enabled):
         name, else_ = ("losses.readout", " else") if losses.readout else ("losses", "")
-        raise UserError(f"{name}: nothing{else_} counts on tight steps; set train.full_share: 1, or add a loss")
+        raise UserError(
+            f"{name}: nothing{else_} has terms on dynamically padded steps; set train.full_share: 1, or add a loss"
+        )
     if losses.translation and config.student.xlmr is None and width % losses.translation.decoder.heads:
         heads = losses.translation.decoder.heads
         raise UserError(f"losses.translation.decoder.heads: {heads} heads do not divide the width {width}")
@@ -246,15 +245,9 @@ def build_loss_constants(
     empty: EmptyPromptTarget | None = None
     if losses.empty_prompt:
         ids, student_ids = (
-            _empty_prompt_ids(t, student.vocabulary.max_length).to(device) for t in (teacher_tokenizer, tokenizer)
+            padded_ids(each, [""], student.vocabulary.max_length).to(device) for each in (teacher_tokenizer, tokenizer)
         )
         layers: list[StateLayer | None] = [None, *([SKIPPED_LAYER] if config.train.clip_skip else [])]
         empty = EmptyPromptTarget(student_ids, {layer: teacher(ids, layer) for layer in layers})
     launch_cost = 0 if device.type == "cpu" else GPU_LAUNCH_COST
     return LossConstants(empty, geometry, config.student.kind.shares_english_tokens, first, launch_cost)
-
-
-def _empty_prompt_ids(tokenizer: PreTrainedTokenizerFast, max_length: int) -> torch.Tensor:
-    """The empty prompt as a pipeline passes it: int64 [1, max_length]."""
-    ids: torch.Tensor = tokenizer([""], padding="max_length", max_length=max_length, return_tensors="pt")["input_ids"]
-    return ids

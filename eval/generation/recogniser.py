@@ -118,6 +118,12 @@ def as_input(pictures: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def as_pictures(output: Tensor) -> NDArray[np.uint8]:
+    """[n, 3, h, w] in -1..1 as [n, h, w, 3] bytes."""
+    pictures: NDArray[np.uint8] = ((output.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return pictures
+
+
 @torch.no_grad()
 def recognise(network: Recogniser, pictures: NDArray[np.uint8], chunk: int = 256) -> list[RecognisedScene]:
     """The content of each of the pictures [n, 64, 64, 3]."""

@@ -3,6 +3,7 @@
 The miniature SDXL's second text tower is trained against its image tower, which stays as it is.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -127,10 +128,28 @@ def thing_kinds(scenes: list[Scene]) -> Tensor:
     return torch.tensor([[KINDS.index(t.kind) for t in s.things] + [0] * (3 - len(s.things)) for s in scenes])
 
 
+@dataclass(frozen=True)
+class CaptionBatch:
+    """The scenes `rows` of a step and their captions, cut to the longest: causal towers do not see padding."""
+
+    rows: NDArray[np.intp]
+    ids: Tensor
+    noun: Tensor
+
+    @classmethod
+    def of_step(cls, scenes: list[Scene], tokenizer: CLIPTokenizer, seed: int, step: int) -> "CaptionBatch":
+        """Every scene has `EDITIONS` captions, one after the other over the epochs."""
+        rows = np.sort(batch_rows(len(scenes), BATCH, seed, step))
+        edition = (step * BATCH // len(scenes) + step) % EDITIONS + 1
+        texts = english_captions(scenes, seed + 10**8 * edition, rows)
+        captions = tokenise_captions([scenes[row] for row in rows], texts, tokenizer)
+        return cls(rows, captions.ids[:, : int(captions.length.max())], captions.noun)
+
+
 def train_clip(
     data: SceneSet, tokenizer: CLIPTokenizer, config: TrainingConfig, seed: int, folder: Path
 ) -> tuple[CLIPModel, float]:
-    """A trained CLIP; every scene has `EDITIONS` captions, one after the other over the epochs."""
+    """A trained CLIP, and its CPU seconds."""
     torch.manual_seed(seed)
     scenes, truth = data.scenes, scene_codes(data.scenes)
     learner = ClipLearner(new_clip(tokenizer))
@@ -138,15 +157,11 @@ def train_clip(
     kinds = thing_kinds(scenes)
 
     def losses(step: int) -> dict[str, Tensor]:
-        rows = np.sort(batch_rows(len(scenes), BATCH, seed, step))
-        edition = (step * BATCH // len(scenes) + step) % EDITIONS + 1
-        texts = english_captions(scenes, seed + 10**8 * edition, rows)
-        captions = tokenise_captions([scenes[row] for row in rows], texts, tokenizer)
-        length = int(captions.length.max())  # causal, pooled at the first end-of-text: padding changes nothing
+        batch = CaptionBatch.of_step(scenes, tokenizer, seed, step)
+        rows, inputs = batch.rows, as_input(data.images[batch.rows])
         return learner.losses(
-            as_input(data.images[rows]), captions.ids[:, :length], captions.noun, kinds[rows], data.cells[rows],
-            truth[rows], data.backgrounds[rows],
-        )  # fmt: skip
+            inputs, batch.ids, batch.noun, kinds[rows], data.cells[rows], truth[rows], data.backgrounds[rows]
+        )
 
     seconds = fit("clip", learner, config, losses, folder)
     return learner.clip, seconds
@@ -230,12 +245,9 @@ def train_text_tower(
     images = cache(lambda: clip_image_features(clip, data.images))  # not needed where nothing is left to train
 
     def losses(step: int) -> dict[str, Tensor]:
-        rows = np.sort(batch_rows(len(data.scenes), BATCH, seed, step))
-        edition = (step * BATCH // len(data.scenes) + step) % EDITIONS + 1
-        texts = english_captions(data.scenes, seed + 10**8 * edition, rows)
-        captions = tokenise_captions([data.scenes[row] for row in rows], texts, tokenizer)
-        ids = captions.ids[:, : int(captions.length.max())]
-        return learner.losses(images()[rows], ids, captions.noun, kinds[rows], truth[rows], data.backgrounds[rows])
+        batch = CaptionBatch.of_step(data.scenes, tokenizer, seed, step)
+        rows = batch.rows
+        return learner.losses(images()[rows], batch.ids, batch.noun, kinds[rows], truth[rows], data.backgrounds[rows])
 
     seconds = fit("clip-2", learner, config, losses, folder)
     return learner, seconds

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.miniature.scene import Scene
-from eval.generation.recogniser import FIELDS, Recogniser, as_input, match_scene, match_shares, recognise
+from eval.generation.recogniser import FIELDS, Recogniser, as_input, as_pictures, match_scene, match_shares, recognise
 from eval.miniature.dataset import SceneSet, batch_rows
 from eval.miniature.training_loop import TrainingConfig, autocast, fit
 
@@ -129,6 +129,4 @@ def encode_images(model: Autoencoder, images: NDArray[np.uint8], chunk: int = 25
 @torch.no_grad()
 def latents_to_images(model: Autoencoder, latents: Tensor, chunk: int = 256) -> NDArray[np.uint8]:
     """Pictures [n, 64, 64, 3] of latents [n, 16, 8, 8]."""
-    drawn = torch.cat([model.decoder(latents[start : start + chunk]) for start in range(0, len(latents), chunk)])
-    bytes_: NDArray[np.uint8] = ((drawn.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    return bytes_
+    return as_pictures(torch.cat([model.decoder(part) for part in torch.split(latents, chunk)]))

@@ -16,8 +16,8 @@ from typing_extensions import TypedDict
 
 from data.cli import UserError
 from distill.api import TextEncoder, load_student
-from distill.geometry import Geometry, attend, read_geometry
-from distill.text_tower import StateLayer, encode_ids
+from distill.geometry import Geometry, attention_errors, read_geometry
+from distill.text_tower import StateLayer, encode_ids, padded_ids
 from eval.metrics import CUTOFFS, Values, hits, mean_interval, positive_ranks
 from eval.prompts.aligned import FORMS, AlignedPrompt
 from eval.retrieval.models import TextTower, text_features
@@ -53,23 +53,20 @@ class UnetReadout:
 
         The mean over the cross-attentions, as in the loss `readout`; texts are padded or cut to the full length.
         """
-        errors, norms = [], []
+        sums = []
         for start in tqdm(range(0, len(texts), batch_size), desc="read-outs", unit="batch", leave=False, disable=None):
             rows = slice(start, start + batch_size)
-            target = self._states(self.encoders["teacher"], english[rows])
             states = self._states(self.encoders[model], texts[rows])
-            pairs = [(attend(layer, states), attend(layer, target)) for layer in self.geometry.layers]
-            errors.append(torch.stack([(own - right).square().mean((1, 2, 3)) for own, right in pairs], dim=1))
-            norms.append(torch.stack([right.square().mean((1, 2, 3)) for _, right in pairs], dim=1))
-        relative = torch.cat(errors) / torch.cat(norms).mean(dim=0) / self.geometry.shares
-        values: Values = relative.mean(dim=1).cpu().numpy().astype(np.float64)
+            target = self._states(self.encoders["teacher"], english[rows])
+            sums.append(attention_errors(self.geometry.layers, states, target, dims=(1, 2, 3)))
+        errors, norms = torch.cat(sums, dim=1)
+        relative = (errors / norms.mean(dim=0) / self.geometry.shares).mean(dim=1)
+        values: Values = relative.cpu().numpy().astype(np.float64)
         return values
 
     def _states(self, encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
         model: Any = encoder.model  # load_student's, with projection
-        ids = encoder.tokenizer(
-            list(texts), padding="max_length", max_length=encoder.max_length, truncation=True, return_tensors="pt"
-        ).input_ids
+        ids = padded_ids(encoder.tokenizer, texts, encoder.max_length)
         return encode_ids(model, ids.to(model.device), self.state_layer).hidden_states
 
 

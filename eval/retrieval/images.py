@@ -12,19 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPVisionModelWithProjection, PretrainedConfig
-from transformers.image_processing_base import ImageProcessingMixin
 
 from data.cli import UserError, one_line
 from data.files import check_safetensors
-from distill.loading import load_pretrained_model
+from distill.loading import OPENAI_MEAN, OPENAI_STD, channel_statistics, load_pretrained_model
 from eval.datasets.benchmark import ImageReader
 from eval.metrics import l2_normalise
 
 Transform = Literal["squash", "crop"]
 PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 MAX_ASPECT_RATIO = 100
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -54,17 +51,8 @@ def load_image_tower(source: str, option: str, dtype: torch.dtype, device: torch
     if config.get("model_type") != CLIPConfig.model_type:
         raise UserError(f"{option} {source}: has no image tower; give a whole CLIPModel or --image-features")
     model = load_pretrained_model(CLIPVisionModelWithProjection, source, option, "CLIP image tower", dtype=dtype)
-    return ImageTower(model.to(device).eval(), _preprocessing(source, int(model.config.image_size)))
-
-
-def _preprocessing(source: str, size: int) -> ImagePreprocessing:
-    try:
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
-    except OSError:  # a folder of weights alone: OpenAI's constants, as for every CLIP that names none
-        return ImagePreprocessing(size)
-    return ImagePreprocessing(
-        size, tuple(settings.get("image_mean", OPENAI_MEAN)), tuple(settings.get("image_std", OPENAI_STD))
-    )
+    preprocessing = ImagePreprocessing(int(model.config.image_size), *channel_statistics(source))
+    return ImageTower(model.to(device).eval(), preprocessing)
 
 
 def image_features(

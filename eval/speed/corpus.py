@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from data.files import write_json
 from data.sources.io import TEXT
 from eval.speed.peer_opusfilter import compare_with_opusfilter
 from eval.speed.token_store import measure_token_store
@@ -101,7 +102,7 @@ def main() -> None:
         print(json.dumps(result["index"], indent=1), flush=True)
     if args.corpus:
         _measure_builds(args, result)
-    (args.work / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(result, args.work / "result.json")
 
 
 def _measure_builds(args: Namespace, result: dict[str, Any]) -> None:

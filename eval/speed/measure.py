@@ -155,8 +155,8 @@ _SIZES: dict[Shape, dict[str, Any]] = {
 }
 
 
-def random_teacher(shape: Shape, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
-    """Write a text tower of a published size with random weights of a fixed seed, and `tokenizer`, to `folder`."""
+def random_teacher(shape: Shape, tokenizer: PreTrainedTokenizerFast, work: Path) -> str:
+    """Write a text tower of a published size with random weights of a fixed seed, and `tokenizer`; their folder."""
     width = _SIZES[shape]["hidden_size"]
     torch.manual_seed(0)
     config = CLIPTextConfig(
@@ -164,6 +164,6 @@ def random_teacher(shape: Shape, tokenizer: PreTrainedTokenizerFast, folder: Pat
         max_position_embeddings=77, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    CLIPTextModelWithProjection(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    for part in (CLIPTextModelWithProjection(config), tokenizer):
+        part.save_pretrained(work / shape)
+    return str(work / shape)

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import yaml
 from accelerate import PartialState
 from jsonargparse import ArgumentParser
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from tqdm import trange
 
-from data.cli import UserError
+from data.cli import UserError, load_yaml
+from data.files import write_json
 from distill.distributed import Precision, resolve_precision
 from distill.geometry import CrossAttention, Geometry, kv_quadratic_form
 from distill.loading import load_clip_tokenizer
@@ -88,15 +88,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = ShippedRunOptions(**vars(parser.parse_args(arguments)))
     result = measure_run(options)
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    (options.work / "result.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    write_json(result, options.work / "result.json")
+    print(json.dumps(result, indent=1, ensure_ascii=False))
 
 
 def measure_run(options: ShippedRunOptions) -> dict[str, Any]:
     """Speed, memory and projected hours of the run."""
     use_device(options.device)
-    shipped_size = _read_yaml(options.config).get("train", {}).get("batch_size", 512)
+    shipped_size = load_yaml(options.config, "--config").get("train", {}).get("batch_size", 512)
     resolved = run_config(options, shipped_size)
     config = resolved.run
     share = config.train.full_share
@@ -141,13 +140,12 @@ def measure_run(options: ShippedRunOptions) -> dict[str, Any]:
 
 def run_config(options: ShippedRunOptions, shipped_size: int) -> ResolvedConfig:
     """The configuration of the run, with what the options replace."""
-    tree = _read_yaml(options.config)
+    tree = load_yaml(options.config, "--config")
     teacher = options.teacher or str(tree.get("teacher"))
     values: dict[str, object] = {"out_dir": options.work / "run", "data.corpus": options.corpus}
     geometry = (tree.get("losses") or {}).get("unet_geometry")
     if options.shape is not None:
-        tokenizer = load_clip_tokenizer(teacher, "--teacher")
-        teacher = str(random_teacher(options.shape, tokenizer, options.work / options.shape))
+        teacher = random_teacher(options.shape, load_clip_tokenizer(teacher, "--teacher"), options.work)
         if geometry and not Path(geometry).is_file():
             width = int(json.loads((Path(teacher) / "config.json").read_text(encoding="utf-8"))["hidden_size"])
             geometry = options.work / "geometry.safetensors"
@@ -211,11 +209,3 @@ def _peak_memory(device: torch.device) -> dict[str, float]:
     if device.type == "cuda":
         return {"allocated": round(torch.cuda.max_memory_allocated(device) / 2**30, 2)}
     return {"resident, whole process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)}
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"--config {path}: no such file") from error
-    return tree

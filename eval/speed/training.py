@@ -22,11 +22,12 @@ from tqdm import tqdm
 from transformers import CLIPTextConfig
 
 from data.cli import UserError
+from data.files import write_json
 from data.loader.batches import BatchDataset, BatchSchedule
 from data.loader.mixture import mixture_stages
 from data.loader.token_store import TokenStore
-from distill import loading
 from distill.distributed import Precision
+from distill.loading import load_clip_tokenizer
 from distill.train.batch import BatchLoader
 from distill.train.config import ResolvedConfig, parse_config
 from distill.train.main import make_accelerator
@@ -68,9 +69,8 @@ def main() -> None:
         from eval.speed.peer_sentence_transformers import time_against_peer
 
         result["peer"] = time_against_peer(resolved, args.domain, args.work, args.steps, args.rounds)
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    (args.work / "result.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    write_json(result, args.work / "result.json")
+    print(json.dumps(result, indent=1, ensure_ascii=False))
 
 
 def _options() -> Namespace:
@@ -109,8 +109,7 @@ def _config(args: Namespace) -> ResolvedConfig:
         pq.write_table(rows, path)
     teacher = args.teacher
     if args.shape is not None:
-        tokenizer = loading.load_clip_tokenizer(teacher, "--teacher")
-        teacher = str(random_teacher(args.shape, tokenizer, args.work / args.shape))
+        teacher = random_teacher(args.shape, load_clip_tokenizer(teacher, "--teacher"), args.work)
     options = {
         "teacher": teacher, "out_dir": args.work / f"run-{args.shape or 'given'}",
         "data.corpus": args.work / "corpus",

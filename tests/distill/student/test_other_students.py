@@ -234,7 +234,7 @@ def test_what_cannot_be_given_is_refused(teacher: Path, bert: Path, tmp_path: Pa
     tree["losses"] = {"pooled": None, "contrastive": None}
     tree["train"]["full_share"] = 0.5
     run = parse_config(write_config(tmp_path / "c.yaml", tree)).run
-    with pytest.raises(UserError, match="losses: nothing counts on tight steps"):
+    with pytest.raises(UserError, match="losses: nothing has terms on dynamically padded steps"):
         validate_losses(run, 32)
     with pytest.raises(UserError, match=r"student\.multilingual\.tokenizer: no folder '/nowhere'"):
         MultilingualConfig("/nowhere").check()

@@ -67,13 +67,13 @@ def test_a_run_with_every_loss(
     ("losses", "share", "message"),
     [
         ({"readout": {}}, 0.5, "losses.readout: needs losses.unet_geometry, a file that "),
-        ({"readout": {}, "unet_geometry": "FILE"}, 0, "losses.readout: counts on full steps alone"),
-        ({"empty_prompt": {}}, 0, "losses.empty_prompt: counts on full steps alone"),
-        ({"kv_metric": {"chinese_padding": 1}, "unet_geometry": "FILE"}, 0, "losses.kv_metric.chinese_padding: there"),
+        ({"readout": {}, "unet_geometry": "FILE"}, 0, "losses.readout: has terms on max-length steps alone"),
+        ({"empty_prompt": {}}, 0, "losses.empty_prompt: has terms on max-length steps alone"),
+        ({"kv_metric": {"chinese_padding": 1}, "unet_geometry": "FILE"}, 0, "losses.kv_metric.chinese_padding: only"),
         (
             {"pooled": None, "hidden": None, "contrastive": None, "readout": {}, "unet_geometry": "FILE"},
             0.5,
-            "losses.readout: nothing else counts on tight steps; set train.full_share: 1",
+            "losses.readout: nothing else has terms on dynamically padded steps; set train.full_share: 1",
         ),
         ({"kv_metric": {}, "unet_geometry": "/nowhere"}, 0.5, "losses.unet_geometry: no file /nowhere; write it with"),
         ({"readout": {"queries": 0}, "unet_geometry": "FILE"}, 0.5, "losses.readout.queries: 0 is below 1"),

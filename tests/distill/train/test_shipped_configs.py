@@ -76,7 +76,7 @@ def test_a_full_size_step(name: str, tmp_path: Path) -> None:
     """Random weights under the tiny tokenizer, one full step of four pairs, alone in a process; 24 GB are enough."""
     shape: Shape = CONFIGS[name]  # type: ignore[assignment]
     changes = {
-        "teacher": random_teacher(shape, teacher_tokenizer(), tmp_path / "teacher"), "out_dir": tmp_path / "run",
+        "teacher": random_teacher(shape, teacher_tokenizer(), tmp_path), "out_dir": tmp_path / "run",
         "data.corpus": write_corpus(tmp_path / "corpus"), "train.steps": 1, "train.batch_size": 4,
         "train.full_share": 1, "data.window": 1, "train.log_every": 1,
         "student.extended.vocabulary.words": 12, "student.extended.vocabulary.min_character_count": 1,
