@@ -43,12 +43,8 @@ class LossesConfig:
 
     @property
     def enabled(self) -> list[AnyLoss]:
-        """The losses that are not null."""
-        every: tuple[AnyLoss | None, ...] = (
-            self.pooled, self.hidden, self.contrastive, self.affinity, self.alignment, self.empty_prompt,
-            self.kv_metric, self.readout, self.translation,
-        )  # fmt: skip
-        return [loss for loss in every if loss is not None]
+        """The losses that are not null, in the order of the fields."""
+        return [value for value in vars(self).values() if isinstance(value, AnyLoss)]
 
     @property
     def uses_zh_padding(self) -> bool:
