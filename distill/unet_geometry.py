@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from data.cli import UserError, run_cli
-from data.files import atomic_file
+from data.files import atomic_file, check_writable
 from distill.geometry import (
     FORMAT,
     GEOMETRY_PROMPTS,
@@ -51,8 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.queries < 1 or args.steps < 1:
         raise UserError("--queries and --steps: at least one of each")
-    if not args.out.absolute().parent.is_dir():
-        raise UserError(f"--out {args.out}: no folder {args.out.parent}; make it first")
+    check_writable(args.out)
     args.unet = unpacked(args.unet, "--unet")
     unet = load_unet(args.unet)
     if args.columns is not None:

@@ -150,7 +150,7 @@ class Mapping(PairSource):
             document = load_json(root, path, self.encoding)
             if not isinstance(document, dict):
                 raise UserError(f"{path}: the top of the document is not a mapping; is this the right file?")
-            entries = ((key, number, value) for number, (key, value) in enumerate(_json_entries(document), 1))
+            entries = ((keys[-1], n, value) for n, (keys, value) in enumerate(json_leaves(document, False), 1))
         for key, number, value in entries:
             names = value if isinstance(value, list) else [value]
             if not names or not all(isinstance(name, str) for name in names):
@@ -161,17 +161,16 @@ class Mapping(PairSource):
                 yield Pair(en, zh, number, sub=sub if len(names) > 1 else 0)
 
 
-def _json_entries(document: dict[str, Json]) -> Iterator[tuple[str, Json]]:
-    """Entries that are no mapping themselves, in file order, however deep."""
-    stack = [iter(document.items())]
+def json_leaves(document: Json, into_lists: bool) -> Iterator[tuple[tuple[str, ...], Json]]:
+    """Values that are no mapping (nor, with `into_lists`, a list) with the keys that lead to them, in file order."""
+    stack: list[tuple[tuple[str, ...], Json]] = [((), document)]
     while stack:
-        for key, value in stack[-1]:
-            if isinstance(value, dict):
-                stack.append(iter(value.items()))
-                break
-            yield key, value
+        keys, node = stack.pop()
+        if isinstance(node, dict) or (into_lists and isinstance(node, list)):
+            entries = list(node.items() if isinstance(node, dict) else enumerate(node))
+            stack += [((*keys, str(name)), value) for name, value in reversed(entries)]
         else:
-            stack.pop()
+            yield keys, node
 
 
 def _yaml_entries(top: Json) -> Iterator[Entry]:

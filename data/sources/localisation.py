@@ -13,7 +13,7 @@ import yaml
 from data.cli import UserError
 from data.sources.base import Json, Pair, Source, pair_batches, paired_files
 from data.sources.compressed import COMPRESSED
-from data.sources.documents import compose_yaml, load_json
+from data.sources.documents import compose_yaml, json_leaves, load_json
 from data.sources.io import read_text
 from data.sources.tmx_sgml import local_name, segment_text
 
@@ -71,7 +71,7 @@ class ByKey(Source):
     def _units(self, root: str, path: str) -> list[Unit]:
         suffix = PurePosixPath(COMPRESSED.sub("", path.lower().rpartition("!")[2])).suffix
         if suffix in (".json", ".arb"):
-            units = list(_nested_json(load_json(root, path, self.encoding), ""))
+            units = list(_nested_json(load_json(root, path, self.encoding)))
         elif suffix in (".yml", ".yaml"):
             units = list(_nested_yaml(compose_yaml(root, path, self.encoding), ""))
         elif suffix in PARSERS:
@@ -189,17 +189,12 @@ def _unescaped(text: str) -> str:
     return ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else ESCAPED.get(m[2], m[2]), text)
 
 
-def _nested_json(node: Json, key: str) -> Iterator[Unit]:
-    """Texts of nested objects and arrays by their path; the top key may be the name of the language."""
-    stack, number = [(key, node)], 0
-    while stack:
-        key, node = stack.pop()
-        if isinstance(node, (dict, list)):
-            entries = list(node.items()) if isinstance(node, dict) else list(enumerate(node))
-            stack += [(f"{key}/{name}" if key else str(name), value) for name, value in reversed(entries)]
-        elif isinstance(node, str) and not key.startswith("@"):
-            number += 1
-            yield Unit(key, node, "", number)
+def _nested_json(document: Json) -> Iterator[Unit]:
+    """Texts of nested objects and arrays by their path; those of ARB's keys with @ are no texts of the program."""
+    leaves = (("/".join(keys), value) for keys, value in json_leaves(document, into_lists=True))
+    texts = ((path, value) for path, value in leaves if isinstance(value, str) and not path.startswith("@"))
+    for number, (path, text) in enumerate(texts, 1):
+        yield Unit(path, text, "", number)
 
 
 def _nested_yaml(node: Json, key: str) -> Iterator[Unit]:

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pysubs2
 
 from data.cli import UserError
+from data.sources.aligned import HAN
 from data.sources.base import Pair, PairSource, Source, pair_batches, paired_files
 from data.sources.io import read_text
 
-HAN_PATTERN = re.compile(r"[\u3400-\u9fff]")
 STYLE_TAGS = re.compile(r"<[^<>]{0,120}>|\{\\[^{}]{0,120}\}")
 LRC_LINE = re.compile(r"^((?:\[\d+:\d{2}(?:[.:]\d{1,3})?\])+)(.*)$", re.MULTILINE)
 TIMED_FORMATS = {"srt": pysubs2.formats.subrip.SubripFormat, "vtt": pysubs2.formats.webvtt.WebVTTFormat}
@@ -120,9 +120,7 @@ def _plain(text: str) -> str:
 def split_languages(cue: Cue) -> Pair:
     """The pair of a cue in both languages, by lines."""
     lines = cue.text.split("\n")
-    en, zh = (
-        " ".join(line for line in lines if bool(HAN_PATTERN.search(line)) == chinese) for chinese in (False, True)
-    )
+    en, zh = (" ".join(line for line in lines if bool(HAN.search(line)) == chinese) for chinese in (False, True))
     return Pair(en, zh, cue.line, fault=cue.fault)
 
 
@@ -131,7 +129,7 @@ def _merge_styles(cues: list[Cue]) -> Iterator[Cue]:
     for (start, end, fault), same in groupby(cues, key=lambda cue: (cue.start, cue.end, cue.fault)):
         group = list(same)
         texts = [cue.text for cue in group]
-        if fault or len({bool(HAN_PATTERN.search(text)) for text in texts}) < 2:
+        if fault or len({bool(HAN.search(text)) for text in texts}) < 2:
             yield from group  # of one language: two speakers, not a translation
         else:
             yield Cue(start, end, "\n".join(texts), group[0].line)

@@ -116,19 +116,6 @@ def split_at_chinese(clip_tokenizer: CLIPTokenizer) -> PreTrainedTokenizerFast:
     )
 
 
-def new_token_texts(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, str]:
-    """The text of every token with an id >= `teacher_size` that spells whole characters, by id; byte-level BPE."""
-    symbols = {symbol: byte for byte, symbol in _BYTE_SYMBOLS.items()}
-    texts = {}
-    for token, index in tokenizer.get_vocab().items():
-        if index >= teacher_size:
-            try:
-                texts[index] = bytes(symbols[c] for c in token.removesuffix(WORD_END)).decode()
-            except UnicodeDecodeError:
-                continue  # an intermediate merge: the first bytes of a character
-    return texts
-
-
 def spell(text: str) -> str:
     """`text` in the printable byte symbols of byte-level BPE."""
     return "".join(_BYTE_SYMBOLS[byte] for byte in text.encode())

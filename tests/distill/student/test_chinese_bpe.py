@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, CLIPTokenizer, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from data.clean.characters import DELETE, normalisation_table
 from data.cli import UserError
@@ -24,7 +25,6 @@ from distill.student.chinese_bpe import (
     HAN_WORD,
     VocabularyConfig,
     extend_tokenizer,
-    new_token_texts,
     spell,
     split_at_chinese,
 )
@@ -38,6 +38,19 @@ _CHINESE = regex.compile(
     r"[\p{Han}\u2e80-\u303f\uff00-\uff65\u4dc0-\u4dff\ufe10-\ufe1f\ufe30-\ufe6f\uffe0-\uffe6\u3190-\u319f\U0001f200-\U0001f2ff]"
 )
 _CODE = "def f(x): return x[1:] != {'a': 0} # TODO\n\t<div class=\"x\">&amp;</div> SELECT * FROM t WHERE a >= 1e-5;"
+
+
+def new_token_texts(tokenizer: PreTrainedTokenizerFast, teacher_size: int) -> dict[int, str]:
+    """The text of every token with an id >= `teacher_size` that spells whole characters, by id; byte-level BPE."""
+    symbols = {symbol: byte for byte, symbol in bytes_to_unicode().items()}  # type: ignore[no-untyped-call]
+    texts = {}
+    for token, index in tokenizer.get_vocab().items():
+        if index >= teacher_size:
+            try:
+                texts[index] = bytes(symbols[c] for c in token.removesuffix("</w>")).decode()
+            except UnicodeDecodeError:
+                continue  # an intermediate merge: the first bytes of a character
+    return texts
 
 
 @pytest.fixture(scope="module")
