@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 from data.cli import UserError, command_line, commit, run_cli, versions
 from data.files import atomic_folder, check_out, hashes, write_json
 from distill.loading import resolve_device, torch_dtype
+from distill.single_file import unpacked
 from eval.generation.compare import GenerationComparison, GenerationSetup, Recognise, compare_generations, summarise
 from eval.generation.pipeline import (
     SamplingConfig,
@@ -121,7 +122,8 @@ def _recognise_function(folder: Path | None, prompts: list[Prompt]) -> Recognise
 
 
 def _hashed_files(options: GenerationOptions) -> list[Path]:
-    folders = [Path(options.pipeline), Path(options.student), *([options.recogniser] if options.recogniser else [])]
+    pipeline = Path(unpacked(options.pipeline, "--pipeline"))
+    folders = [pipeline, Path(options.student), *([options.recogniser] if options.recogniser else [])]
     return [options.prompts, *(path for folder in folders for path in sorted(folder.rglob("*.safetensors")))]
 
 

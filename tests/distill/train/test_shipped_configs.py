@@ -5,21 +5,25 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import pytest
 import torch
 import yaml
 from safetensors import safe_open
 
+from data.files import read_json
 from data.loader.mixture import mixture_stages
 from distill.geometry import CrossAttention, Geometry
 from distill.train import checkpoint
 from distill.train.config import parse_config
-from distill.train.pair import parse_runs
+from distill.train.pair import PARTS, parse_runs
 from distill.unet_geometry import write_geometry
 from eval.speed.measure import Shape, random_teacher
 from tests.conftest import REPOSITORY
 from tests.distill.tiny_clip import teacher_tokenizer, write_corpus
+from tests.distill.tiny_xl import SDXL, write_xl
 
 CONFIGS = {"clip-b32": "vit-b-32", "sd15": "vit-l-14", "sdxl-l": "vit-l-14", "sd2": "vit-h-14", "sdxl-g": "vit-bigg-14"}
 WEIGHTS = {"clip-b32": 37.8, "sd15": 85.1, "sdxl-l": 85.1, "sd2": 302.3, "sdxl-g": 629.7}
@@ -69,6 +73,18 @@ def _unet_geometry(width: int, path: Path) -> Path:
     return path
 
 
+def _alone(command: list[str], log: Path) -> tuple[float, float]:
+    """Run a command in a process of its own: its peak of resident memory in GiB, and CPU seconds."""
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=REPOSITORY, env={**os.environ, "ACCELERATE_USE_CPU": "true"}, stdout=file,
+            stderr=file,
+        )  # fmt: skip
+        _, status, used = os.wait4(process.pid, 0)
+    assert status == 0, log.read_text()[-2000:]
+    return used.ru_maxrss / 2**20, used.ru_utime + used.ru_stime
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", CONFIGS)
@@ -85,14 +101,8 @@ def test_a_full_size_step(name: str, tmp_path: Path) -> None:
         width = {"vit-l-14": 768, "vit-h-14": 1024}[shape]
         changes["losses.unet_geometry"] = _unet_geometry(width, tmp_path / "unet.safetensors")
     arguments = [part for key, value in changes.items() for part in (f"--{key}", str(value))]
-    script = [sys.executable, str(REPOSITORY / "scripts" / "distill.py"), "--config", _file(name)]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            [*script, *arguments], env={**os.environ, "ACCELERATE_USE_CPU": "true"}, stdout=log, stderr=log
-        )
-        _, status, used = os.wait4(process.pid, 0)
-    assert status == 0, (tmp_path / "log").read_text()[-2000:]
-    assert used.ru_maxrss < 24 * 2**20, "resident, in KiB"
+    gibibytes, seconds = _alone(["scripts/distill.py", "--config", _file(name), *arguments], tmp_path / "log")
+    assert gibibytes < 24
     assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [1]
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert first["pooled_en"] < 1e-4, "English starts as the teacher's"
@@ -100,7 +110,44 @@ def test_a_full_size_step(name: str, tmp_path: Path) -> None:
     with safe_open(tmp_path / "run" / "checkpoints" / "step-00000001" / "weights.safetensors", "pt") as file:
         sizes = [torch.Size(file.get_slice(key).get_shape()).numel() for key in file.keys() if ".layers." in key]  # noqa: SIM118
     assert sum(sizes) / 1e6 == pytest.approx(WEIGHTS[name], abs=0.1)
-    print(name, f"{used.ru_maxrss / 2**20:.1f} GiB, {used.ru_utime + used.ru_stime:.0f} CPU seconds")
+    print(name, f"{gibibytes:.1f} GiB, {seconds:.0f} CPU seconds")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_pair_of_sdxl_at_full_size(tmp_path: Path) -> None:
+    """Random weights, the UNet tiny but for what it reads: geometry, a step of each stage, export, a picture."""
+    xl = write_xl(tmp_path, sizes=SDXL)
+    changes = {
+        "teacher": xl, "data.corpus": write_corpus(tmp_path / "corpus"), "out_dir": tmp_path / "run",
+        "losses.unet_geometry": tmp_path / "unet.safetensors", "train.steps": 1, "train.batch_size": 4,
+        "train.full_share": 1, "train.log_every": 1, "data.window": 1,
+        "student.extended.vocabulary.words": 12, "student.extended.vocabulary.min_character_count": 1,
+    }  # fmt: skip
+    arguments = [part for key, value in changes.items() for part in (f"--{key}", str(value))]
+    commands = {
+        "geometry": ["-m", "distill.unet_geometry", "--unet", str(xl), "--out", str(changes["losses.unet_geometry"])],
+        "training": ["scripts/distill.py", "--config", _file("sdxl"), *arguments],
+        "export": [
+            "scripts/export.py", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "student"),
+            "--pipeline", str(xl), "--pipeline-out", str(tmp_path / "copy"),
+        ],
+    }  # fmt: skip
+    for name, command in commands.items():
+        gibibytes, seconds = _alone(command, tmp_path / "log")
+        print(name, f"{gibibytes:.1f} GiB, {seconds:.0f} CPU seconds")
+        assert gibibytes < 24
+    for stage, width in (("l", 768), ("g", 1280)):
+        first = json.loads((tmp_path / "run" / stage / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+        assert first["grad_norm"] > 0
+        assert ("readout_zh" in first) is (stage == "g")
+        assert read_json(tmp_path / "student" / PARTS[stage] / "config.json")["hidden_size"] == width
+    stock: Any = diffusers.StableDiffusionXLPipeline
+    pipeline = stock.from_pretrained(tmp_path / "copy")
+    states, _, pooled, _ = pipeline.encode_prompt("一只猫", do_classifier_free_guidance=True)
+    assert (states.shape, pooled.shape) == ((1, 77, 2048), (1, 1280))
+    assert torch.isfinite(states).all()
+    assert pipeline("一只猫", num_inference_steps=1).images[0].size == (64, 64)
 
 
 def test_the_mixture_names_the_domains_of_the_large_corpus() -> None:
