@@ -32,7 +32,7 @@ def load_student(source: str | Path, device: str | torch.device = "cpu", key: st
 
     Of a folder without projection, as a pipeline is, it gives states alone; of SDXL's two encoders it is the pair.
     """
-    if is_pair(source):
+    if is_pair(source, key):
         return load_pair(source, key, device=device)
     if component_source(str(source), key, "text_encoder").subfolder:
         return load_text_encoder(source, key, device=device)
@@ -43,9 +43,9 @@ def load_student(source: str | Path, device: str | torch.device = "cpu", key: st
     return TextEncoder(model.to(device).eval(), tokenizer, source=resolve_source(str(source), key))
 
 
-def is_pair(source: str | Path) -> bool:
+def is_pair(source: str | Path, key: str) -> bool:
     """Whether a folder or Hub id holds two text encoders, as SDXL's pipelines and their students do."""
-    folder = Path(source := unpacked(str(source), "is_pair")).expanduser()
+    folder = Path(source := unpacked(str(source), key)).expanduser()
     return ModelSource(str(folder if folder.is_dir() else source), "text_encoder_2").has("config.json")
 
 
@@ -64,7 +64,7 @@ def load_text_encoder(
     if folder.is_dir():
         tokenizer_name = str(inside) if inside.is_dir() else name
     else:
-        tokenizer_name = f"{name}/{part}" if is_pair(name) else name
+        tokenizer_name = f"{name}/{part}" if is_pair(name, key) else name
     tokenizer = load_any_tokenizer(tokenizer_name, key)
     if len(tokenizer) > model.config.vocab_size:
         sizes = f"{len(tokenizer)} tokens and its encoder {model.config.vocab_size}"
@@ -89,7 +89,7 @@ def plug_into(pipeline: Any, source: str | Path) -> Any:  # noqa: ANN401  diffus
     """
     pair = getattr(pipeline, "text_encoder_2", None) is not None
     _check_pluggable(pipeline, "_2" if pair else "")
-    if pair != is_pair(source):
+    if pair != is_pair(source, "plug_into"):
         raise UserError(
             f"plug_into: a {type(pipeline).__name__} has {2 if pair else 1} text encoders, {str(source)!r} "
             f"{1 if pair else 2}; take the student of this pipeline"

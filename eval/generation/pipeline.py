@@ -199,7 +199,7 @@ def pipeline_text_encoder(pipeline: Pipeline) -> TextEncoder:
 
 def load_prompt_encoder(source: str, key: str, dtype: torch.dtype, device: torch.device) -> TextEncoder:
     """The encoder of a student or pipeline that a UNet reads, or SDXL's two."""
-    return (load_pair if is_pair(source) else load_text_encoder)(source, key, dtype, device)
+    return (load_pair if is_pair(source, key) else load_text_encoder)(source, key, dtype, device)
 
 
 def check_student_fit(student: TextEncoder, pipeline: Pipeline, names: tuple[str, str]) -> None:

@@ -135,7 +135,7 @@ def test_it_is_teacher_and_pipeline(own: Path, tmp_path: Path) -> None:
     name = file_of(own, tmp_path)
     pair = (own / "text_encoder_2").is_dir()
     load: Any = load_pair if pair else load_text_encoder
-    assert is_pair(name) is pair
+    assert is_pair(name, "x") is pair
     assert torch.equal(load(name, "x").states(["a cat"]), load(own, "x").states(["a cat"]))
     check_pipeline_fit([FIRST, SECOND] if pair else [24], resolve_pipeline(name))
     assert load_pretrained(f"{name}/text_encoder", "last").width == (FIRST if pair else 24)
