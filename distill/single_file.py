@@ -53,7 +53,9 @@ def _write(file: Path, base: str | None, folder: Path, option: str) -> None:
     import diffusers  # seconds of imports, which only such a file needs
 
     check_out(option, folder, lambda old: (old / _INDEX).is_file())
-    settings: dict[str, Any] = {"config": base, "local_files_only": Path(base).is_dir()} if base else {}
+    settings: dict[str, Any] = {"config": base} if base else {}
+    if base and (local := Path(base).expanduser()).is_dir():
+        settings = {"config": str(local), "local_files_only": True}
     print(f"{file}: writing what diffusers reads of it to {folder}", flush=True)
     try:
         with safe_open(file, "pt") as tensors:
