@@ -209,7 +209,7 @@ def read_stored_config(path: Path) -> RunConfig:
         train.pop("accumulate", None)
     if isinstance(data := tree.get("data"), dict) and isinstance(data.get("mixture"), dict):
         data["mixture"].setdefault("max_epochs", None)  # as it was drawn then
-    return _with_absolute_paths(checked_config(tree, RunConfig))
+    return checked_config(tree, RunConfig)
 
 
 def _with_absolute_paths(run: RunConfig) -> RunConfig:
