@@ -22,6 +22,8 @@ ID_KEYS = ("id", "prompt_id", "index")
 GROUP_KEYS = ("kind", "category", "length", "prompt_length", "tags")
 FORMS = ("mixed", "zh_hant")
 """Other spellings of the Chinese prompt that a line may carry: with English words in it, in traditional characters."""
+TRANSLATION = "zh_en"
+"""What a line may carry besides: English that somebody made from the Chinese, without having seen `en`."""
 SUFFIXES = (".jsonl", ".csv", ".txt")
 
 
@@ -94,7 +96,7 @@ def _prompt(record: _Record, zh: str, en: str) -> AlignedPrompt:
         value = record.values.get(key)
         values = value if isinstance(value, list) else [value]
         groups += [(key, str(one)) for one in values if one not in (None, "")]
-    forms = {form: text for form in FORMS if (text := record.first((form,))) is not None}
+    forms = {form: text for form in (*FORMS, TRANSLATION) if (text := record.first((form,))) is not None}
     groups += [("with a form", form) for form in forms]  # their zh, to compare the forms with
     return AlignedPrompt(zh, en, forms, tuple(groups))
 

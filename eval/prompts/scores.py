@@ -19,7 +19,7 @@ from distill.api import TextEncoder, load_student
 from distill.geometry import Geometry, attention_errors, read_geometry
 from distill.text_tower import StateLayer, encode_ids, padded_ids
 from eval.metrics import CUTOFFS, Values, hits, mean_interval, positive_ranks
-from eval.prompts.aligned import FORMS, AlignedPrompt
+from eval.prompts.aligned import FORMS, TRANSLATION, AlignedPrompt
 from eval.retrieval.models import TextTower, text_features
 from eval.retrieval.result import Options
 from eval.retrieval.score import Models
@@ -109,17 +109,22 @@ def _text(prompt: AlignedPrompt, form: str) -> str:
 
 
 def score_prompts(prompts: Sequence[AlignedPrompt], models: Models, options: Options) -> list[PromptScores]:
-    """The student's Chinese first, then its other forms, its English, the teacher's Chinese, and translations."""
+    """The student's Chinese first, then other forms, its English, the teacher's Chinese, and machine translations.
+
+    The teacher on the form `zh_en`, a person's translation of the Chinese, is the fair ceiling: its English, too, has
+    other words.
+    """
     english = _encode(models.teacher, [prompt.en for prompt in prompts], options)
     positives = matching_rows(prompts)
-    forms = [form for form in FORMS if any(form in prompt.forms for prompt in prompts)]
+    forms = [form for form in (*FORMS, TRANSLATION) if any(form in prompt.forms for prompt in prompts)]
     rows = []
-    for model, tower, form in (
-        ("student", models.student, "zh"),
-        *(("student", models.student, form) for form in forms),
-        ("student", models.student, "en"),
-        ("teacher", models.teacher, "zh"),
+    for model, form in (
+        ("student", "zh"),
+        *(("teacher" if form == TRANSLATION else "student", form) for form in forms),
+        ("student", "en"),
+        ("teacher", "zh"),
     ):
+        tower = models.student if model == "student" else models.teacher
         features = _encode(tower, [_text(prompt, form) for prompt in prompts], options)
         lines = [number for number, prompt in enumerate(prompts) if form in ("zh", "en") or form in prompt.forms]
         rows.append(_score(model, form, features, english, positives, np.array(lines)))

@@ -19,7 +19,7 @@ from eval.report.__main__ import main as report
 
 ROWS: list[dict[str, Any]] = [
     {"zh": "猫", "en": "the cat", "kind": "animals", "mixed": "猫 cat", "zh_hant": "貓"},
-    {"zh": "狗", "en": "the dog", "kind": "animals"},
+    {"zh": "狗", "en": "the dog", "kind": "animals", "zh_en": "dog"},
     {"zh": "小狗", "en": "the dog", "kind": "animals"},  # the same English: either is right
     {"zh": "山", "en": "the the", "kind": "<b>places", "tags": ["hills", "far"]},
     {"zh": "月" * 60, "en": "cat " * 80, "kind": "<b>places"},
@@ -63,9 +63,11 @@ def test_scores_are_those_of_the_features(student: Path, teacher: Path, data: Pa
 def test_rows_of_every_form_and_model(student: Path, teacher: Path, translator: Path, data: Path) -> None:
     scores = run(student, teacher, data, "--translator", translator)["scores"]
     assert [(row["model"], row["form"], row["prompts"]) for row in scores] == [
-        ("student", "zh", 5), ("student", "mixed", 1), ("student", "zh_hant", 1), ("student", "en", 5),
-        ("teacher", "zh", 5), ("mt+teacher", "zh", 5),
+        ("student", "zh", 5), ("student", "mixed", 1), ("student", "zh_hant", 1), ("teacher", "zh_en", 1),
+        ("student", "en", 5), ("teacher", "zh", 5), ("mt+teacher", "zh", 5),
     ]  # fmt: skip
+    words = load_student(teacher).encode(["dog", "the dog"])
+    assert scores[3]["cosine"] == pytest.approx(words[0] @ words[1], abs=1e-4)
     for row in scores:
         assert row["ci95"]["r1"][0] <= row["r1"] <= row["ci95"]["r1"][1]
 
