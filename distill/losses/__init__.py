@@ -9,11 +9,13 @@ from pathlib import Path
 
 from distill.losses.base import EmptyPromptStates, LossInput, LossSchedule, LossTerms
 from distill.losses.hidden import Alignment, EmptyPrompt, Hidden
-from distill.losses.pooled import Affinity, Contrastive, Pooled
+from distill.losses.pooled import Affinity, Contrastive, Pooled, Similarity
 from distill.losses.translation import Translation
 from distill.losses.unet import KvMetric, Readout
 
-AnyLoss = Pooled | Hidden | Contrastive | Affinity | Alignment | EmptyPrompt | KvMetric | Readout | Translation
+AnyLoss = (
+    Pooled | Hidden | Contrastive | Affinity | Similarity | Alignment | EmptyPrompt | KvMetric | Readout | Translation
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class LossesConfig:
     hidden: Hidden | None = field(default_factory=Hidden)
     contrastive: Contrastive | None = field(default_factory=Contrastive)
     affinity: Affinity | None = None
+    similarity: Similarity | None = None
     alignment: Alignment | None = None
     empty_prompt: EmptyPrompt | None = None
     kv_metric: KvMetric | None = None
@@ -54,5 +57,5 @@ class LossesConfig:
 
 __all__ = [
     "Affinity", "Alignment", "Contrastive", "EmptyPrompt", "EmptyPromptStates", "Hidden", "KvMetric", "LossInput",
-    "LossSchedule", "LossTerms", "LossesConfig", "Pooled", "Readout", "Translation",
+    "LossSchedule", "LossTerms", "LossesConfig", "Pooled", "Readout", "Similarity", "Translation",
 ]  # fmt: skip

@@ -57,6 +57,8 @@ class LossInput:
     geometry: Geometry | None = None
     first: FirstStates | None = None
     """On max-length steps, where a UNet reads these states in front of the student's."""
+    anchors: torch.Tensor | None = None
+    """The teacher's unit vectors [n, dim] of the English of other pairs, the same in every step."""
     translation_losses: LossTerms = field(default_factory=dict)
     """The decoder's cross-entropy by direction, such as `zh_from_en`."""
     progress: float = 0.0

@@ -1,4 +1,4 @@
-"""Losses on the pooled state, the projected end-of-text: distance to the teacher, in-batch similarities, InfoNCE."""
+"""Losses on the pooled state, the projected end-of-text: distance to the teacher, similarities to others, InfoNCE."""
 
 from dataclasses import dataclass, field
 
@@ -79,6 +79,40 @@ class Contrastive:
             for query, keys in ((student, all_teacher), (teacher, all_student))
         ]
         return {"contrastive": self.weight * (losses[0] + losses[1]) / 2}
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How near a sentence is to others, as a distribution (Fang et al. 2021): what it is told apart from, and how hard.
+
+    The others are the teacher's vectors k_j of the global batch and of `anchors` more pairs, which never grow stale, as
+    the teacher is frozen. With s the student's vector and t the teacher's, all of length 1: KL divergence of softmax_j
+    (s . k_j / temperature) from softmax_j(t . k_j / temperature). `pooled` beside it keeps the place itself.
+    """
+
+    chinese: float = 1.0
+    english: float = 1.0
+    temperature: float = 0.05
+    anchors: int = 16_384
+    """Pairs of the mixture, drawn from behind the run's last step; the teacher encodes them at every start."""
+    schedule: LossSchedule = field(default_factory=LossSchedule)
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or self.anchors < 1:
+            raise ValueError("losses.similarity: temperature must be above 0, and anchors at least 1")
+
+    def terms(self, step: LossInput) -> LossTerms:
+        """`similarity_zh` and `similarity_en`."""
+        assert step.anchors is not None
+        others = torch.cat([gather_rows(F.normalize(step.target.pooled, dim=-1)), step.anchors])
+        terms = LossTerms()
+        for language, (weight, student, teacher) in by_language(step, self.chinese, self.english).items():
+            near, right = (
+                F.log_softmax(F.normalize(output.pooled, dim=-1) @ others.T / self.temperature, dim=-1)
+                for output in (student, teacher)
+            )
+            terms[f"similarity_{language}"] = weight * F.kl_div(near, right, reduction="batchmean", log_target=True)
+        return terms
 
 
 def _normalised(step: LossInput) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 
 from data.loader.batches import BatchDataset
 from distill import text_tower
+from distill.distributed import gather_rows
 from distill.text_tower import EncoderOutput, Pretrained, StateLayer
 from distill.train.passes import chunked
 
@@ -93,6 +95,17 @@ class BatchLoader:
         chinese = batch.student_zh[:, : batch.zh_length].contiguous()
         teacher = batch.teacher_en[:, : batch.en_length].contiguous()
         return TrainBatch(chinese, english, teacher, batch.teacher_en[::stride], stride, full, batch.draw, layer)
+
+
+def anchor_vectors(
+    loader: BatchLoader, teacher: "Teacher", first: int, count: int, tokens_at_once: int | None
+) -> torch.Tensor:
+    """The teacher's unit vectors [n, dim], n >= `count`, of all ranks' English from step `first` on; collective."""
+    vectors = list[torch.Tensor]()
+    while sum(map(len, vectors)) < count:
+        ids = loader[first + len(vectors)].teacher_ids.to(teacher.device)
+        vectors.append(gather_rows(F.normalize(chunked(teacher, ids, tokens_at_once).pooled, dim=-1)))
+    return torch.cat(vectors)
 
 
 class Prefetcher:

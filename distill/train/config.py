@@ -171,13 +171,12 @@ class ResolvedConfig:
 
     @property
     def yaml(self) -> str:
-        """The YAML that parses to it; without the keys of what this run does not start from."""
+        """The YAML that parses to it; without the keys of what the run leaves out and earlier releases do not know."""
         tree = _plain(asdict(self.run))
-        for key in ("first_encoder", "init", "init_teacher"):
-            if tree[key] is None:
-                del tree[key]
-        if not tree["train"]["clip_skip"]:
-            del tree["train"]["clip_skip"]
+        starts = [(tree, "first_encoder"), (tree, "init"), (tree, "init_teacher")]
+        for part, key in (*starts, (tree["losses"], "similarity"), (tree["train"], "clip_skip")):
+            if not part[key]:
+                del part[key]
         return yaml.safe_dump(tree, sort_keys=False)
 
 

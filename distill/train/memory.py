@@ -78,6 +78,9 @@ def loss_bytes(losses: LossesConfig, rows: int, english_rows: int, length: int, 
         kept += 9 * rows * all_rows
     if losses.affinity:
         kept += 8 * rows * all_rows
+    if similarity := losses.similarity:
+        used = rows * (similarity.chinese > 0) + english_rows * (similarity.english > 0)
+        kept += 8 * used * (all_rows + similarity.anchors)
     return kept
 
 

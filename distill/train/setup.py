@@ -1,7 +1,7 @@
 """From a configuration to what the training loop needs: files by the main process, then objects by every process."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ from distill.student.chinese_bpe import fertility
 from distill.student.extended import ExtendedStudent, Graft
 from distill.text_tower import Pretrained, StateLayer, padded_ids
 from distill.train import checkpoint
-from distill.train.batch import SKIPPED_LAYER, BatchLoader, Teacher
+from distill.train.batch import SKIPPED_LAYER, BatchLoader, Teacher, anchor_vectors
 from distill.train.config import ResolvedConfig, RunConfig
 from distill.train.memory import expected_memory, tower_shape
 from distill.train.metrics import validate
@@ -196,13 +196,16 @@ def build_setup(
     if compiles(train.compile, device):
         student.compile(dynamic=True)
         teacher.compile()
-    constants = build_loss_constants(config, teacher, pretrained.tokenizer, tokenizer, student)
-    if precision == "bf16":
-        teacher.convert_to_bf16()  # after the empty prompt, which is a target in float32
-        if constants.first:
-            constants.first.convert_to_bf16()
     teacher_vocabulary = vocabulary_of(pretrained.tokenizer, pretrained.max_length)
     loader = build_loader(config, accelerator, tokens, teacher_vocabulary, student.vocabulary)
+    constants = build_loss_constants(config, teacher, pretrained.tokenizer, tokenizer, student)
+    if config.losses.similarity:
+        anchors = anchor_vectors(loader, teacher, train.steps, config.losses.similarity.anchors, train.tokens_at_once)
+        constants = replace(constants, anchors=anchors)
+    if precision == "bf16":
+        teacher.convert_to_bf16()  # after the empty prompt and the anchors, which are in float32
+        if constants.first:
+            constants.first.convert_to_bf16()
     return TrainSetup(Task(student, config.losses, constants), teacher, loader, tokens.valid, teacher_vocabulary)
 
 

@@ -48,6 +48,8 @@ class LossConstants:
     """SDXL's first encoder, where a loss looks at the states of both."""
     launch_cost: int = 0
     """What the kernel launches of a pass cost, in positions of a text; see `join_passes`."""
+    anchors: torch.Tensor | None = None
+    """The teacher's unit vectors [n, dim] of pairs behind the run's last step, for `similarity`."""
 
 
 class Task(nn.Module):
@@ -114,6 +116,7 @@ class Task(nn.Module):
             empty=empty_states,
             geometry=self._constants.geometry,
             first=first.states(batch) if first is not None and batch.padded_to_max else None,
+            anchors=self._constants.anchors,
             translation_losses=self._translation_losses(batch, chinese, english),
             progress=progress,
             draw=batch.draw,

@@ -22,6 +22,7 @@ from distill.losses import (
     LossSchedule,
     Pooled,
     Readout,
+    Similarity,
     Translation,
 )
 from distill.losses.base import scheduled_terms
@@ -52,6 +53,21 @@ def test_affinity_by_hand() -> None:
     assert got["affinity"].item() == pytest.approx(2 * (0.5 + 1 + 0.5) / 3, abs=1e-6)
     alone = Affinity().terms(_step(_states([[[1.0, 2.0]]]), _states([[[3.0, 1.0]]])))
     assert alone["affinity"].item() == 0
+
+
+def test_similarity_by_hand() -> None:
+    """Student (1, 0), teacher (0, 1), and one more key (1, 0); temperature 1/2; the teacher as a student has 0."""
+    student, teacher, anchors = _states([[[3.0, 0.0]]]), _states([[[0.0, 2.0]]]), torch.tensor([[1.0, 0.0]])
+    step = replace(_step(student, teacher), anchors=anchors)
+    got = Similarity(chinese=2, english=1, temperature=0.5).terms(step)
+    near, far = math.exp(2) / (1 + math.exp(2)), 1 / (1 + math.exp(2))  # of the keys (0, 1), (1, 0) as the teacher sees
+    wanted = near * math.log(near / far) + far * math.log(far / near)
+    assert got.keys() == {"similarity_zh", "similarity_en"}
+    assert got["similarity_zh"].item() == pytest.approx(2 * wanted, abs=1e-6)
+    assert got["similarity_en"].item() == pytest.approx(wanted, abs=1e-6)
+    same = Similarity(english=0).terms(replace(_step(teacher, teacher), anchors=anchors))
+    assert same.keys() == {"similarity_zh"}
+    assert same["similarity_zh"].item() == pytest.approx(0, abs=1e-6)
 
 
 E1, E2, E3 = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
@@ -207,10 +223,12 @@ def _gradient(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
     none = EncoderOutput(teacher[:1], teacher[:1, 0], is_text[:1])
     empty = EmptyPromptStates(EncoderOutput(student[:1] @ weight, none.pooled, none.text_mask), none)
     config = LossesConfig(
-        None, Hidden(by_norm=True), None, Affinity(), Alignment(), EmptyPrompt(), KvMetric(1.0, 0.5), Readout(),
+        None, Hidden(by_norm=True), None, Affinity(), Similarity(), Alignment(), EmptyPrompt(), KvMetric(1.0, 0.5),
+        Readout(),
         unet_geometry=Path("unused"),
     )  # fmt: skip
-    step = LossInput(ours, theirs, ours, theirs, True, empty=empty, geometry=_geometry([[1.0, 0.2], [0.2, 3.0]]))
+    geometry, anchors = _geometry([[1.0, 0.2], [0.2, 3.0]]), torch.tensor([[0.6, 0.8]])
+    step = LossInput(ours, theirs, ours, theirs, True, empty=empty, geometry=geometry, anchors=anchors)
     loss = total(scheduled_terms(config.enabled, step))
     loss.backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None

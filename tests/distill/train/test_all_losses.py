@@ -33,6 +33,7 @@ def geometry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 ALL = {
     "affinity": {},
+    "similarity": {"anchors": 10},
     "alignment": {"schedule": {"start": 0.5}},
     "empty_prompt": {},
     "kv_metric": {"chinese_padding": 0.5},
@@ -52,6 +53,7 @@ def test_a_run_with_every_loss(
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     logged = [line for line in map(json.loads, lines) if "loss" in line]
     every = {"pooled_zh", "pooled_en", "hidden_en", "contrastive", "affinity", "alignment", "alignment_norm"}
+    every |= {"similarity_zh", "similarity_en"}
     on_full = {"empty_prompt", "kv_metric_zh", "readout_zh", "readout_en"}
     for line, full in zip(logged, (False, False, True), strict=True):
         terms = every | {"kv_metric_en"} | (on_full if full else set())

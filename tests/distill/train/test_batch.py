@@ -57,7 +57,12 @@ def words(teacher: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory)
 def test_slots_that_no_loss_looks_at_change_nothing(teacher: Path, words: PreTrainedTokenizerFast, every: int) -> None:
     """Terms and gradients, with every loss that does not ask for Chinese padding."""
     losses = LossesConfig(
-        Pooled(mse=1), Hidden(l1=1), Contrastive(), Affinity(), Alignment(), translation=Translation(en_from_zh=1)
+        Pooled(mse=1),
+        Hidden(l1=1),
+        Contrastive(),
+        Affinity(),
+        alignment=Alignment(),
+        translation=Translation(en_from_zh=1),
     )
     assert not losses.uses_zh_padding
     found = []

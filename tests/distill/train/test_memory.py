@@ -12,7 +12,17 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from distill import text_tower
 from distill.geometry import CrossAttention
-from distill.losses import Affinity, Alignment, Contrastive, Hidden, KvMetric, LossesConfig, LossInput, Pooled
+from distill.losses import (
+    Affinity,
+    Alignment,
+    Contrastive,
+    Hidden,
+    KvMetric,
+    LossesConfig,
+    LossInput,
+    Pooled,
+    Similarity,
+)
 from distill.losses import unet as unet_losses
 from distill.losses.base import scheduled_terms
 from distill.text_tower import EncoderOutput
@@ -79,6 +89,7 @@ def _outputs(rows: int, length: int, width: int, gradient: bool) -> EncoderOutpu
     [
         LossesConfig(),
         LossesConfig(hidden=Hidden(l1=1, l2=1, chinese=1), affinity=Affinity()),
+        LossesConfig(similarity=Similarity(anchors=1000)),
         LossesConfig(Pooled(), Hidden(), Contrastive(), alignment=Alignment(), kv_metric=KvMetric()),
     ],
 )
@@ -87,7 +98,8 @@ def test_what_losses_keep(losses: LossesConfig) -> None:
     chinese, english, target, english_target = outputs
     known = {t.untyped_storage().data_ptr() for o in outputs for t in (o.hidden_states, o.pooled, o.text_mask)}
     with _saved(known) as count:
-        scheduled_terms(losses.enabled, LossInput(chinese, target, english, english_target, padded_to_max=True))
+        anchors = torch.randn(1000, 16)
+        scheduled_terms(losses.enabled, LossInput(chinese, target, english, english_target, True, anchors=anchors))
         measured = count()
     assert measured == pytest.approx(loss_bytes(losses, 64, 16, 40, 64, 64), rel=0.1)
 

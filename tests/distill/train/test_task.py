@@ -21,7 +21,8 @@ def _options(teacher: Path, corpus: Path, out: Path, tokens: int | None) -> dict
     tree = run_options(teacher, corpus, out)
     tree["train"] |= {"tokens_at_once": tokens, "clip_skip": 0.5}
     tree["losses"] = {
-        "pooled": {"mse": 1.0}, "affinity": {}, "alignment": {}, "empty_prompt": {}, "translation": {"en_from_en": 0.1},
+        "pooled": {"mse": 1.0}, "affinity": {}, "similarity": {"anchors": 20}, "alignment": {}, "empty_prompt": {},
+        "translation": {"en_from_en": 0.1},
     }  # fmt: skip
     return tree
 
