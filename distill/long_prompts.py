@@ -51,7 +51,7 @@ class Token:
 
 
 def parse_weights(prompt: str) -> list[WeightedText]:
-    """The prompt without its brackets; one that is never closed holds to the end, one never opened is text."""
+    """The prompt without its brackets; an opening one without its partner reaches to the end, a closing one is text."""
     spans: list[WeightedText] = []
     rounds: list[tuple[int, bool]] = []  # open brackets: where their text begins, and whether they are full-width,
     squares: list[int] = []  # which are text as well, until a weight before the closing one says otherwise
@@ -98,7 +98,7 @@ def _parse_number(text: str | None) -> float | None:
 
 
 def _merge_equal_weights(spans: list[WeightedText]) -> list[WeightedText]:
-    """Neighbours of one weight in one span, so that no word is cut where the pattern matched a part of it."""
+    """Join neighbours of equal weight, so that no word is cut where the pattern matched a part of it."""
     merged: list[WeightedText] = []
     for span in spans:
         last = merged[-1] if merged else None

@@ -83,7 +83,7 @@ def padded_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_len
 
 
 def load_tower(name: str, option: str) -> CLIPTextModelWithProjection:
-    """A CLIP text tower with its projection, float32; text encoders of SD 2.x pipelines get the identity for one."""
+    """A CLIP text tower with its projection, float32: the identity where it has none, as in SD 2.x pipelines."""
     settings = {"dtype": torch.float32, "attention_dropout": 0.0, **_projection_dim(name, option)}
     model: CLIPTextModelWithProjection
     model, missing = load_with_missing(CLIPTextModelWithProjection, name, option, "CLIP text tower", **settings)

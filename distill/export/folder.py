@@ -29,9 +29,9 @@ from distill.loading import is_clip_bpe
 from distill.text_tower import StateLayer
 
 _EXPORT_MARKERS = ({"config.json", "text_encoder/config.json"}, {"config.json", "states.safetensors"})
-"""Files of an export, of which a pipeline has not all; the second are of an `xlmr` student."""
+"""Files by which an export is known, for no pipeline has all of them; the second set is of an `xlmr` student."""
 PAIR_MARKERS = {"text_encoder/config.json", "text_encoder_2/config.json", "golden/prompts.json"}
-"""Files of the export of SDXL's two encoders."""
+"""Files by which the export of SDXL's two encoders is known."""
 TOKENIZER_PROBES = (
     "",
     "a photo of a cat",

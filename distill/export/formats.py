@@ -1,4 +1,4 @@
-"""Further forms of an exported student: golden vectors, sentence-transformers, ComfyUI, WebUI, an `xlmr` folder.
+"""Further formats of an exported student: golden vectors, sentence-transformers, ComfyUI, WebUI, an `xlmr` folder.
 
 Golden vectors are 20 prompts with their ids, states and features, against which any other runtime can be checked.
 A sentence-transformers model is the folder itself with stock modules beside it, and no code of ours: transformer,

@@ -51,7 +51,7 @@ PAIR_PARTS: tuple[PartName, ...] = ("comfyui", "webui")
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The command line, read and checked: what to export, in which forms, and where it goes."""
+    """The command line, read and checked: what to export, in which formats, and where it goes."""
 
     run: OpenedRun
     out: Path
@@ -159,7 +159,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--step", type=int | None, help="checkpoint to export; by default the newest")
     parser.add_argument(
         "--parts", type=PartName, nargs="*", default=["sentence-transformers", "golden"],
-        help="further forms: comfyui, webui, onnx, web, immich, open_clip, sentence-transformers, golden, decoder",
+        help="further formats: comfyui, webui, onnx, web, immich, open_clip, sentence-transformers, golden, decoder",
     )  # fmt: skip
     parser.add_argument("--name", type=str | None, help="the model's name on its card; by default that of --out")
     parser.add_argument("--license", type=str, default="other", help="licence of the student, as the Hub spells it")

@@ -29,7 +29,7 @@ _XL = "StableDiffusionXL"
 _UNSUPPORTED = ("StableDiffusion3", "Flux")
 """How the class names of pipelines with several encoders begin: SDXL's, and those that no student serves."""
 Component = tuple[str | None, str | None]
-"""Library and class, both null where the pipeline goes without."""
+"""Library and class of a component, both null where the pipeline has none."""
 
 
 class PipelineIndex(TypedDict):

@@ -23,7 +23,7 @@ MetricKey = Literal["t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10"
 
 @dataclass(frozen=True)
 class Metric:
-    """A retrieval metric, in percent: a recall in one direction, or the mean of all, without."""
+    """A retrieval metric, in percent: a recall in one direction, or (None) the mean of all."""
 
     key: MetricKey
     label: str
@@ -47,7 +47,7 @@ ROW_NOTES = {
     ("teacher", "zh"): "floor",
     ("teacher", "zh_hant"): "floor",
 }
-"""Of the rows (model, captions) that a student's rows are compared with."""
+"""Notes on the rows (model, captions) that a student's rows are compared with."""
 _CAPTIONS = {
     "zh_en": "translations of the Chinese",
     "zh": "Chinese",
@@ -58,7 +58,7 @@ _CAPTIONS = {
 
 
 def ratio_title(name: str) -> str:
-    """The ratio "student-zh/teacher-en" in words; a domain before it is kept, another name returned as it is."""
+    """The ratio "student-zh/teacher-en" in words; a domain before it is kept. Any other name comes back as it is."""
     parts = re.fullmatch(r"(.*: )?(.+)-(\w+)/(.+)-(\w+)", name)
     if parts is None:
         return name

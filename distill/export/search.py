@@ -1,4 +1,4 @@
-"""The student in the forms of programs that search pictures: a page for browsers, Immich's text half, open_clip's CLIP.
+"""The student for programs that search pictures: a page for browsers, Immich's text half, open_clip's CLIP.
 
 The image tower is the teacher's, untouched, so an index of pictures that such a program has made stays as it is.
 """

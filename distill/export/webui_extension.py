@@ -46,7 +46,7 @@ class _Encoder:
 
 
 def plug_into_checkpoint(model: Any, folder: Path) -> None:  # noqa: ANN401  classes of the programs
-    """Put the student in `folder` into `model`, a loaded checkpoint; what does not fit raises ValueError first."""
+    """Put the student in `folder` into `model`, a loaded checkpoint; ValueError, and no change, if it cannot."""
     forge = hasattr(model, "forge_objects") and not hasattr(model, "cond_stage_model")
     student = _load_student(folder)
     own = _forge_engines(model) if forge else _webui_embedders(model)
@@ -59,7 +59,7 @@ def plug_into_checkpoint(model: Any, folder: Path) -> None:  # noqa: ANN401  cla
 
 
 def _load_student(folder: Path) -> list[_Encoder]:
-    """Its encoder, or both of SDXL."""
+    """The student's encoder, or both of SDXL."""
     names = ["text_encoder", *(["text_encoder_2"] if (folder / "text_encoder_2").is_dir() else [])]
     student = []
     for name in names:

@@ -44,7 +44,7 @@ class Decoder(nn.Module):
     """A causal transformer with cross-attention to the text positions of a student's states.
 
     Its input and output embeddings are the student's token embeddings, passed with every call. It chooses among the
-    rows of a language: a token of another language is read, never said.
+    rows of a language: tokens of another language are read, never chosen.
     """
 
     def __init__(self, config: DecoderConfig, width: int, state_width: int, max_length: int) -> None:
@@ -167,7 +167,7 @@ class ExportedEmbedding(StudentEncoder):
     """The token embedding of an exported student, whose first rows are those of English, for its decoder."""
 
     def __init__(self, table: torch.Tensor, num_english: int, vocabulary: Vocabulary) -> None:
-        """Read and say tokens by `table` [vocabulary, width]."""
+        """Embed and choose tokens by `table` [vocabulary, width]."""
         super().__init__(vocabulary, table.shape[1])
         rows, width = table.shape
         self._embedding, self._num_english = nn.Embedding(rows, width, _weight=table.detach().float()), num_english

@@ -28,7 +28,7 @@ from distill.student.tokenizer import invisible_normalizer, normalization_map, s
 
 WORD_END = "</w>"
 LONGEST_WORD = 8
-"""Characters of a dictionary word, and of a token."""
+"""Most characters of a dictionary word, and of a token."""
 HAN_RUN = regex.compile(r"\p{Han}+")
 HAN_WORD = "[\u3005\u3007\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufa6d\ufa70-\ufad9]+"
 """Han of the basic plane, with 々〇〻, as ranges, which every library parses alike; HAN_RUN has all planes."""
@@ -122,7 +122,7 @@ def spell(text: str) -> str:
 
 
 FULLWIDTH_TOKENS = {spell(wide): narrow for wide, narrow in FULLWIDTH_TO_ASCII.items()}
-"""The same by the symbols of the full-width form."""
+"""The ASCII characters by the byte symbols of their full-width forms."""
 
 
 def _learn(

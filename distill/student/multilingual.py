@@ -31,7 +31,7 @@ class MultilingualConfig(StudentKind):
     layers: int | None = None
     """Layers, taken evenly from the teacher's; null: as many as it has."""
     first_rows: Literal["teacher", "random"] = "teacher"
-    """teacher: embeddings start at the teacher's of the same text, of Chinese words at those of aligned English."""
+    """teacher: a token starts at the teacher's rows of the same text, a Chinese word at those of aligned English."""
 
     def __post_init__(self) -> None:
         if self.layers is not None and self.layers < 1:

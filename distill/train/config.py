@@ -76,7 +76,7 @@ class TrainConfig:
     """The student encodes the English of every n-th pair."""
     lr: float = 4e-4
     embedding_lr: float = 5e-4
-    """Of the token embeddings: first rows of words are their translations, which a higher rate forgets."""
+    """Of the token embeddings. A word starts at the rows of its translation; a higher rate loses that start."""
     warmup: int = 50
     final_lr: float = 0.01
     """Where the cosine ends, as a share of the peak."""
@@ -106,7 +106,7 @@ class TrainConfig:
     keep: int = 2
     """Number of newest checkpoints to keep."""
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = field(default_factory=list)
-    """Of accelerate."""
+    """Accelerate's trackers that log the metrics too."""
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
@@ -171,7 +171,7 @@ class ResolvedConfig:
 
     @property
     def yaml(self) -> str:
-        """The YAML that parses to it; without the keys of what the run leaves out and earlier releases do not know."""
+        """The YAML that parses to it; keys that earlier releases do not know are left out where they are off."""
         tree = _plain(asdict(self.run))
         starts = [(tree, "first_encoder"), (tree, "init"), (tree, "init_teacher")]
         for part, key in (*starts, (tree["losses"], "similarity"), (tree["train"], "clip_skip")):

@@ -90,7 +90,7 @@ def _run(resolved: ResolvedConfig, accelerator: Accelerator, lock: ExitStack) ->
 
 
 def _prepare(run: RunConfig, accelerator: Accelerator, lock: ExitStack) -> tuple[RunConfig, PreparedRun]:
-    """Prepare on the main process; where it finds a mistake, the others end without a word."""
+    """Prepare on the main process; where it finds a mistake, the others end without a message."""
     verdict: list[str] = ["", "", ""]
     prepared: PreparedRun | None = None
     mistake: UserError | OSError | None = None

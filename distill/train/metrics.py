@@ -119,7 +119,7 @@ def validate(
 
 
 def bitext_accuracy(similarity: torch.Tensor) -> dict[str, float]:
-    """Share of rows (`zh2en`) and of columns (`en2zh`) of [n, n] whose largest entry is the diagonal's; ties hit."""
+    """Share of rows (`zh2en`) and of columns (`en2zh`) of [n, n] whose largest entry is the diagonal's; ties count."""
     diagonal = similarity.diagonal()
     return {
         "zh2en": (similarity.max(dim=1).values <= diagonal).float().mean().item(),

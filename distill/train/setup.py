@@ -35,7 +35,7 @@ from distill.train.task import EmptyPromptTarget, LossConstants, Task
 
 _VALIDATION_ROWS = 500  # a domain
 GPU_LAUNCH_COST = 4096
-"""Positions that a GPU computes while it is handed the kernels of one more pass: 1,100 launches for 12 layers."""
+"""Positions that a GPU computes in the time that it takes to launch one more pass: 1,100 kernels for 12 layers."""
 
 
 def validate_losses(config: RunConfig, width: int) -> None:

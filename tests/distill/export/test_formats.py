@@ -1,4 +1,4 @@
-"""The further forms of an exported student, each loaded by the program that it is meant for."""
+"""The further formats of an exported student, each loaded by the program that it is meant for."""
 
 import json
 from pathlib import Path
