@@ -1,6 +1,6 @@
 """`python -m data.translate LINES.txt --model MODEL --out FOLDER`: the other side of a one-sided corpus, by machine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -35,11 +35,11 @@ def load_translator(model: str, device: str, max_tokens: int) -> Translate:
     return translate
 
 
-def translate_lines(lines: Sequence[str], translate: Translate, batch: int) -> list[str]:
+def translate_lines(lines: list[str], translate: Translate, batch: int) -> list[str]:
     """Translations in the order of `lines`; batches hold lines of similar length, a blank line stays empty."""
     order = sorted((n for n, line in enumerate(lines) if line.strip()), key=lambda n: (len(lines[n]), n))
     translations = [""] * len(lines)
-    for start in tqdm(range(0, len(order), batch), desc="translation", unit=" batches", leave=False, disable=None):
+    for start in range(0, len(order), batch):
         indices = order[start : start + batch]
         for index, text in zip(indices, translate([lines[n] for n in indices]), strict=True):
             translations[index] = text

@@ -1,15 +1,15 @@
 """Chinese and English sentences through a translator: a run's auxiliary decoder, or a sequence-to-sequence model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import regex
 import torch
+from tqdm import tqdm
 from transformers import AutoModelForSeq2SeqLM
 
 from data.cli import UserError
 from data.files import check_safetensors
-from data.translate import translate_lines
 from distill.loading import load_any_tokenizer, load_pretrained_model
 from distill.student.base import Language
 from distill.text_tower import EncoderOutput
@@ -18,6 +18,19 @@ from distill.train import checkpoint
 MAX_NEW_TOKENS = 160
 """Tokens of a translation; captions are far below, and a model that repeats itself is stopped."""
 _SPACES = regex.compile(r"(?<=[\p{Han}\u3000-\u303f\uff00-\uffef]) +| +(?=[\p{Han}\u3000-\u303f\uff00-\uffef])")
+
+
+def translate_sorted(
+    texts: Sequence[str], translate_batch: Callable[[list[str]], list[str]], batch_size: int
+) -> list[str]:
+    """`translate_batch` on batches of texts of like length; results in the order of `texts`."""
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    translations = [""] * len(texts)
+    for start in tqdm(range(0, len(order), batch_size), desc="translation", unit="batch", leave=False, disable=None):
+        rows = order[start : start + batch_size]
+        for row, text in zip(rows, translate_batch([texts[row] for row in rows]), strict=True):
+            translations[row] = text
+    return translations
 
 
 def translate_to_english(source: str, texts: Sequence[str], device: torch.device, batch_size: int = 32) -> list[str]:
@@ -39,7 +52,7 @@ def translate_to_english(source: str, texts: Sequence[str], device: torch.device
             )
         return [text.strip() or " " for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
-    return translate_lines(texts, translate_batch, batch_size)
+    return translate_sorted(texts, translate_batch, batch_size)
 
 
 class DecoderTranslator:
@@ -78,4 +91,4 @@ class DecoderTranslator:
 
     def translate(self, texts: Sequence[str], language: Language, batch_size: int) -> list[str]:
         """`texts` in `language`."""
-        return translate_lines(texts, lambda batch: self.generate(self.encode(batch), language), batch_size)
+        return translate_sorted(texts, lambda batch: self.generate(self.encode(batch), language), batch_size)
