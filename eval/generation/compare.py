@@ -218,7 +218,10 @@ def squared_norm_ratio(error: Tensor, unit: Tensor) -> Values:
 
 
 def summarise(comparison: GenerationComparison) -> dict[str, Any]:
-    """Means with intervals by measure and conditioning, latent distance by step, and shares of the teacher's rates."""
+    """Means with intervals by measure and conditioning, latent distance by step, and shares of the teacher's rates.
+
+    Of what students are compared by, `by_prompt` has the mean of each prompt.
+    """
     summary: dict[str, Any] = {}
     for measure, by_name in comparison.values.items():
         summary[measure] = {}
@@ -227,6 +230,11 @@ def summarise(comparison: GenerationComparison) -> dict[str, Any]:
             summary[measure][name] = {"mean": round(float(values.mean()), 5), "ci95": [round(low, 5), round(high, 5)]}
     summary["latent_distance_by_step"] = {
         name: [round(x, 5) for x in steps] for name, steps in comparison.by_step.items()
+    }
+    summary["by_prompt"] = {
+        measure: {name: values.mean(1).round(5).tolist() for name, values in comparison.values[measure].items()}
+        for measure in ("prediction_error", "things")
+        if measure in comparison.values
     }
     for measure in ("things", "read_exact", "read_all_but_size"):
         if measure in summary and summary[measure][TEACHER]["mean"] > 0:

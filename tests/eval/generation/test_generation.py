@@ -60,6 +60,8 @@ def test_the_teacher_as_its_own_student_is_a_perfect_twin(pipeline: Path, prompt
     assert found["prediction_error"]["teacher-wrong"]["mean"] > 0.01
     assert found["psnr"]["student-zh"]["mean"] < 60  # the teacher reads bytes of Chinese and draws something else
     assert len(found["latent_distance_by_step"]["student-zh"]) == 3
+    each = found["by_prompt"]["prediction_error"]["student-zh"]
+    assert np.mean(each) == pytest.approx(found["prediction_error"]["student-zh"]["mean"], abs=1e-4)
     written = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
     assert written["shown"][0]["zh"] == "猫"
     assert written["settings"]["prompts"] == 4
