@@ -40,13 +40,7 @@ def parse_options(module: str, description: str, arguments: list[str] | None = N
     )
     args = parser.parse_args(arguments)
     default_protocol = OPENAI if args.image_features else CHINESE_CLIP
-    return dataclasses.replace(
-        common_options(args, default_protocol, command_line(module, arguments)),
-        image_features=args.image_features,
-        images=args.images,
-        english=args.english,
-        traditional=args.traditional,
-    )
+    return common_options(args, default_protocol, command_line(module, arguments))
 
 
 def make_parser(module: str, description: str) -> ArgumentParser:
@@ -82,7 +76,7 @@ def add_device_options(parser: ArgumentParser) -> None:
 
 
 def common_options(args: Namespace, default_protocol: Protocol, command: str) -> Options:
-    """The checked options of `make_parser`; `default_protocol` holds where the command line names none."""
+    """Every field of `Options` that `args` has, checked; `default_protocol` holds where the command line names none."""
     protocol = PROTOCOLS[args.protocol] if args.protocol else default_protocol
     if args.max_length is not None and args.max_length < 3:
         raise UserError(f"--max-length {args.max_length}: start, end and one token between need 3")
@@ -90,20 +84,9 @@ def common_options(args: Namespace, default_protocol: Protocol, command: str) ->
         raise UserError(f"--title {args.title!r}: name another set than a published one, or leave it out")
     if args.out is not None:
         check_writable(args.out)
-    return Options(
-        student=args.student,
-        clip=args.clip,
-        data=args.data,
-        translator=args.translator,
-        out=args.out,
-        protocol=protocol,
-        max_length=args.max_length or protocol.max_length,
-        title=args.title,
-        examples=max(0, args.examples),
-        precision=args.precision,
-        device_name=args.device,
-        command=command,
-    )
+    given = {each.name: args[each.name] for each in dataclasses.fields(Options) if each.name in args}
+    given |= {"protocol": protocol, "max_length": args.max_length or protocol.max_length}
+    return Options(**given | {"examples": max(0, args.examples), "device_name": args.device, "command": command})
 
 
 def check_models(options: Options) -> None:

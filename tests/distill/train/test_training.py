@@ -37,6 +37,22 @@ def _weights(run: Path, step: int, name: str = "weights") -> dict[str, torch.Ten
     return load_file(run / "checkpoints" / f"step-{step:08d}" / f"{name}.safetensors")
 
 
+def _assert_same_training(run: Path, other: Path) -> None:
+    """After six steps, but for rounding: the moments to 5e-4 of their largest, the weights to a tenth of a step.
+
+    Where a gradient is little more than rounding, AdamW makes a whole step of its sign: weights say less than moments.
+    """
+    ours, theirs = _weights(run, 6, "optimizer"), _weights(other, 6, "optimizer")
+    assert ours.keys() == theirs.keys()
+    for name, moment in theirs.items():
+        if "k_proj.bias" not in name:  # has no gradient but rounding: softmax does not see it
+            torch.testing.assert_close(ours[name], moment, atol=5e-4 * float(moment.abs().max()), rtol=0)
+    ours, theirs = _weights(run, 6), _weights(other, 6)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=2e-4, rtol=1e-3)
+
+
 def _records(run: Path) -> list[dict[str, float]]:
     """metrics.jsonl without the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -294,10 +310,7 @@ def test_two_processes_of_half_a_batch_are_one_of_the_whole(
     arguments = write_config(tmp_path / "c.yaml", run_options(teacher, corpus, tmp_path / "run"))
     results: list[Any] = two_processes(_step_gradients(arguments), tmp_path)
     assert [result["processes"].tolist() for result in results] == [[2], [2]]
-    ours, theirs = _weights(tmp_path / "run", 6), _weights(whole, 6)
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], atol=1e-4, rtol=1e-3)  # a twentieth of a step of AdamW
+    _assert_same_training(tmp_path / "run", whole)
     for one, two in zip(_records(tmp_path / "run"), _records(whole), strict=True):
         assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
 
@@ -319,9 +332,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
         two_processes(_step_gradients(arguments), tmp_path)
     assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [2]
     _train(arguments, monkeypatch)
-    ours, theirs = _weights(tmp_path / "run", 6), _weights(whole, 6)
-    for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], atol=1e-4, rtol=1e-3)
+    _assert_same_training(tmp_path / "run", whole)
     for one, two in zip(_records(tmp_path / "run"), _records(whole), strict=True):
         assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
 

@@ -121,13 +121,13 @@ def test_a_translation_for_each_chinese_caption_or_none(
 
 
 def test_the_fair_ceiling_of_the_real_photographs(real: Path, tmp_path: Path) -> None:
-    """`dev/captions.native1.jsonl`, whose zh_en is repeated as en: 29.43 by either."""
+    """`dev/captions.native1.jsonl`, whose zh_en is repeated as en: 29.43 by either, one hit of 764 x 6 more or less."""
     result = score(
         "--student", real / "teacher", "--clip", real / "teacher",
         "--data", real / "dev" / "captions.native1.jsonl", "--image-features", real / "dev" / "features.npz",
     )  # fmt: skip
     rows = {(row.model, row.language): round(row.mean_recall, 2) for row in result.rows}
-    assert rows["teacher", "zh_en"] == rows["teacher", "en"] == 29.43
+    assert rows["teacher", "zh_en"] == rows["teacher", "en"] == pytest.approx(29.43, abs=0.025)  # by the CPU's rounding
 
 
 @pytest.mark.slow
