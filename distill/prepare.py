@@ -22,10 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if {"-h", "--help"} & set(sys.argv[1:] if arguments is None else arguments):
         print("prepare: --processes N, the number of cores to use (all by default), and the options of the run:\n")
     options, processes = _without_processes(list(sys.argv[1:] if arguments is None else arguments))
-    for resolved in parse_runs(options):
-        folder = resolved.run.out_dir
+    for config in parse_runs(options):
+        folder = config.out_dir
         with file_lock(folder, f"out_dir: another process prepares or trains {folder}; wait for it"):
-            print(f"prepared {prepare_run(resolved, 1, processes).store}")
+            print(f"prepared {prepare_run(config, 1, processes).store}")
     print(f"next: python scripts/distill.py {' '.join(options)}")
 
 

@@ -162,17 +162,9 @@ class RunConfig:
         """The teacher, unchanged."""
         return load_pretrained(self.teacher, self.states, self.padding)
 
-
-@dataclass(frozen=True)
-class ResolvedConfig:
-    """A parsed configuration."""
-
-    run: RunConfig
-
-    @property
-    def yaml(self) -> str:
+    def to_yaml(self) -> str:
         """The YAML that parses to it; keys that earlier releases do not know are left out where they are off."""
-        tree = _plain(asdict(self.run))
+        tree = _plain(asdict(self))
         starts = [(tree, "first_encoder"), (tree, "init"), (tree, "init_teacher")]
         for part, key in (*starts, (tree["losses"], "similarity"), (tree["train"], "clip_skip")):
             if not part[key]:
@@ -180,9 +172,9 @@ class ResolvedConfig:
         return yaml.safe_dump(tree, sort_keys=False)
 
 
-def parse_config(arguments: Sequence[str] | None = None) -> ResolvedConfig:
+def parse_config(arguments: Sequence[str] | None = None) -> RunConfig:
     """Read `--config FILE.yaml` and dotted overrides, later ones first; UserError names the key that is wrong."""
-    return resolved_config(read_options(arguments))
+    return checked_run(read_options(arguments))
 
 
 def read_options(arguments: Sequence[str] | None = None) -> Tree:
@@ -196,9 +188,9 @@ def read_options(arguments: Sequence[str] | None = None) -> Tree:
     return tree
 
 
-def resolved_config(tree: Tree) -> ResolvedConfig:
+def checked_run(tree: Tree) -> RunConfig:
     """The run of a tree of keys; UserError names the key that is wrong."""
-    return ResolvedConfig(_with_absolute_paths(checked_config(tree, RunConfig)))
+    return _with_absolute_paths(checked_config(tree, RunConfig))
 
 
 def read_stored_config(path: Path) -> RunConfig:

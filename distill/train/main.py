@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 
 from data.cli import UserError
 from data.files import file_lock
-from distill.train.config import ResolvedConfig, RunConfig
+from distill.train.config import RunConfig
 from distill.train.memory import memory_line
 from distill.train.pair import parse_runs
 from distill.train.run_folder import with_precision
@@ -31,21 +31,21 @@ def main() -> None:
     """Train the run of `--config FILE.yaml`, or both of SDXL's encoders, one by one; the same command resumes it."""
     try:
         runs = parse_runs()
-        for tracker in runs[0].run.train.trackers:
+        for tracker in runs[0].train.trackers:
             if find_spec(tracker) is None:
                 raise UserError(f"train.trackers: {tracker} is not installed; pip install {tracker}, or leave it out")
     except UserError:
         if os.environ.get("LOCAL_RANK", "0") != "0":  # every process parses; one prints
             sys.exit(2)
         raise
-    accelerator = make_accelerator(runs[0].run)
-    for resolved in runs:
+    accelerator = make_accelerator(runs[0])
+    for run in runs:
         with ExitStack() as lock:
-            if not _run(resolved, accelerator, lock):
+            if not _run(run, accelerator, lock):
                 break
     else:
         if accelerator.is_main_process:
-            folder = runs[0].run.out_dir if len(runs) == 1 else runs[0].run.out_dir.parent
+            folder = runs[0].out_dir if len(runs) == 1 else runs[0].out_dir.parent
             print(f"next: python scripts/export.py --run {folder} --out STUDENT")
     accelerator.end_training()
 
@@ -60,12 +60,12 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     )
 
 
-def _run(resolved: ResolvedConfig, accelerator: Accelerator, lock: ExitStack) -> bool:
+def _run(run: RunConfig, accelerator: Accelerator, lock: ExitStack) -> bool:
     """Prepare on the main process, then train on all; whether the run is at its end, or was stopped."""
-    set_seed(resolved.run.train.seed)
-    config, prepared = _prepare(resolved.run, accelerator, lock)
+    set_seed(run.train.seed)
+    config, prepared = _prepare(run, accelerator, lock)
     if config.train.trackers:
-        accelerator.init_trackers("yuqiao", config={"config": ResolvedConfig(config).yaml})
+        accelerator.init_trackers("yuqiao", config={"config": config.to_yaml()})
     with ExitStack() as failed:
         failed.callback(accelerator.end_training)
         try:
@@ -100,7 +100,7 @@ def _prepare(run: RunConfig, accelerator: Accelerator, lock: ExitStack) -> tuple
             busy = f"out_dir: another process trains in {folder}; wait for it, stop it, or name another folder"
             lock.enter_context(file_lock(folder, busy))
             run = with_precision(run, accelerator.device)
-            prepared = prepare_run(ResolvedConfig(run), accelerator.num_processes)
+            prepared = prepare_run(run, accelerator.num_processes)
             verdict = ["", str(prepared.store), run.train.precision]
         except (UserError, OSError) as error:
             mistake, verdict[0] = error, str(error) or type(error).__name__

@@ -14,20 +14,20 @@ from distill.student.base import vocabulary_of
 from distill.text_tower import Pretrained, text_mask
 from distill.train import checkpoint
 from distill.train.batch import Teacher, TrainBatch
-from distill.train.config import ResolvedConfig, RunConfig, read_options, read_stored_config, resolved_config
+from distill.train.config import RunConfig, checked_run, read_options, read_stored_config
 from distill.train.passes import chunked
 
 PARTS = dict(zip(("l", "g"), ENCODER_PARTS, strict=True))
 """The stages in their order, each with its part of a pipeline."""
 
 
-def parse_runs(arguments: Sequence[str] | None = None) -> list[ResolvedConfig]:
+def parse_runs(arguments: Sequence[str] | None = None) -> list[RunConfig]:
     """The run of the command line, or the two of its `stages`."""
     tree = read_options(arguments)
-    return stage_configs(tree) if "stages" in tree else [resolved_config(tree)]
+    return stage_configs(tree) if "stages" in tree else [checked_run(tree)]
 
 
-def stage_configs(tree: Tree) -> list[ResolvedConfig]:
+def stage_configs(tree: Tree) -> list[RunConfig]:
     """The runs of `stages`: what stands there goes before the common keys.
 
     `teacher` is the pipeline, `init` a student of both, unless a stage names its own. Each encoder's states are those
@@ -36,7 +36,7 @@ def stage_configs(tree: Tree) -> list[ResolvedConfig]:
     common, stages = {key: value for key, value in tree.items() if key != "stages"}, tree["stages"]
     if not isinstance(stages, dict) or stages.keys() - PARTS.keys():
         raise UserError("stages: gives keys of the two encoders of SDXL, `l` and `g`; see configs/sdxl.yaml")
-    runs: list[ResolvedConfig] = []
+    runs: list[RunConfig] = []
     for name, part in PARTS.items():
         own = stages.get(name) or {}
         if not isinstance(own, dict):
@@ -48,8 +48,8 @@ def stage_configs(tree: Tree) -> list[ResolvedConfig]:
             if model in given and model not in own:
                 given[model] = f"{given[model]}/{part}"
         if runs:
-            given = {"padding": "!", **given, "first_encoder": str(runs[0].run.out_dir)}
-        runs.append(resolved_config(given))
+            given = {"padding": "!", **given, "first_encoder": str(runs[0].out_dir)}
+        runs.append(checked_run(given))
     return runs
 
 

@@ -15,7 +15,7 @@ from distill.loading import base_model, load_clip_tokenizer
 from distill.student.extended import ExtendedConfig, Graft, load_graft
 from distill.text_tower import Pretrained
 from distill.train import checkpoint
-from distill.train.config import ResolvedConfig, RunConfig, StudentConfig, TrainConfig, read_stored_config
+from distill.train.config import RunConfig, StudentConfig, TrainConfig, read_stored_config
 
 # Settings that do not affect the weights, and may change when a run is resumed.
 _CHANGEABLE = (
@@ -32,7 +32,7 @@ def with_precision(run: RunConfig, device: torch.device) -> RunConfig:
     return replace(run, train=replace(run.train, precision=resolve_precision(precision, device)))
 
 
-def claim_run_dir(folder: Path, resolved: ResolvedConfig) -> None:
+def claim_run_dir(folder: Path, run: RunConfig) -> None:
     """Write config.yaml into `folder`; UserError where the one there trains other weights.
 
     A folder without a checkpoint is claimed anew, so that a mistake found after the claim can be fixed in place.
@@ -40,7 +40,7 @@ def claim_run_dir(folder: Path, resolved: ResolvedConfig) -> None:
     path = folder / "config.yaml"
     if path.is_file():
         stored = _flattened(asdict(_weight_affecting(read_stored_config(path))))
-        requested = _flattened(asdict(_weight_affecting(resolved.run)))
+        requested = _flattened(asdict(_weight_affecting(run)))
         changed_keys = [
             key for key in {**requested, **stored} if requested.get(key, "absent") != stored.get(key, "absent")
         ]
@@ -55,7 +55,7 @@ def claim_run_dir(folder: Path, resolved: ResolvedConfig) -> None:
     elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"out_dir: {folder} holds other things and no config.yaml; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(resolved.yaml, path)
+    write_text(run.to_yaml(), path)
 
 
 def student_tokenizer_of(run: RunConfig, teacher: Pretrained) -> PreTrainedTokenizerFast:

@@ -26,7 +26,7 @@ from distill.student.extended import ExtendedStudent, Graft
 from distill.text_tower import Pretrained, StateLayer, padded_ids
 from distill.train import checkpoint
 from distill.train.batch import SKIPPED_LAYER, BatchLoader, Teacher, anchor_vectors
-from distill.train.config import ResolvedConfig, RunConfig
+from distill.train.config import RunConfig
 from distill.train.memory import expected_memory, tower_shape
 from distill.train.metrics import validate
 from distill.train.pair import FirstEncoder, check_first_encoder, check_geometry, encoder_place
@@ -94,12 +94,12 @@ class PreparedRun:
     graft: Graft | None = None
 
 
-def prepare_run(resolved: ResolvedConfig, processes: int, ahead_processes: int | None = None) -> PreparedRun:
+def prepare_run(config: RunConfig, processes: int, ahead_processes: int | None = None) -> PreparedRun:
     """Claim the run's folder, train the tokenizer, write the token store; each only where it is missing.
 
     `processes` will train; `ahead_processes` tokenise ahead of that, when a pair's first encoder may be untrained yet.
     """
-    config, kind = resolved.run, resolved.run.student.kind
+    kind = config.student.kind
     _check_division(config, processes)
     check_corpus(config.data.corpus)
     teacher = config.load_teacher()
@@ -108,7 +108,7 @@ def prepare_run(resolved: ResolvedConfig, processes: int, ahead_processes: int |
         check_first_encoder(config.first_encoder, config, teacher, must_be_trained=ahead_processes is None)
     kind.check()
     graft = read_graft(config, teacher)
-    claim_run_dir(config.out_dir, resolved)
+    claim_run_dir(config.out_dir, config)
     student_tokenizer = student_tokenizer_of(config, teacher).backend_tokenizer
     _report_fertility(config, student_tokenizer)
     store_root = config.data.token_store or config.out_dir / "tokens"

@@ -20,7 +20,7 @@ from sentence_transformers.losses import MSELoss  # type: ignore[import-not-foun
 
 from distill.export.folder import export
 from distill.export.formats import write_sentence_modules
-from distill.train.config import ResolvedConfig
+from distill.train.config import RunConfig
 from distill.train.main import make_accelerator
 from distill.train.setup import build_setup, prepare_run
 from distill.train.trainer import Trainer
@@ -61,10 +61,9 @@ class SentenceTransformersPeer:
         return elapsed + timed(trainer.train)
 
 
-def time_against_peer(resolved: ResolvedConfig, domain: str, work: Path, steps: int, rounds: int) -> dict[str, Any]:
+def time_against_peer(config: RunConfig, domain: str, work: Path, steps: int, rounds: int) -> dict[str, Any]:
     """Seconds of the peer's trainer over ours for `steps` batches, round by round; ours dynamically padded."""
-    config = resolved.run
-    prepared = prepare_run(resolved, 1)
+    prepared = prepare_run(config, 1)
     pretrained = prepared.pretrained
     export(pretrained.model, pretrained.tokenizer, work / "peer-teacher", [write_sentence_modules])
     trainers: dict[str, Trainer] = {}

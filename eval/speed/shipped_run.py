@@ -25,7 +25,7 @@ from data.files import write_json
 from distill.distributed import Precision, resolve_precision
 from distill.geometry import CrossAttention, Geometry, kv_quadratic_form
 from distill.loading import load_clip_tokenizer
-from distill.train.config import ResolvedConfig, RunConfig, parse_config
+from distill.train.config import RunConfig, parse_config
 from distill.train.main import make_accelerator
 from distill.train.setup import TrainSetup, build_setup, compiles, prepare_run
 from distill.train.trainer import Trainer
@@ -96,13 +96,12 @@ def measure_run(options: ShippedRunOptions) -> dict[str, Any]:
     """Speed, memory and projected hours of the run."""
     use_device(options.device)
     shipped_size = load_yaml(options.config, "--config").get("train", {}).get("batch_size", 512)
-    resolved = run_config(options, shipped_size)
-    config = resolved.run
+    config = run_config(options, shipped_size)
     share = config.train.full_share
     if options.steps < 1 or abs(options.steps * share % 1) > 1e-9:
         raise UserError(f"--steps {options.steps}: steps * train.full_share ({share}) must be whole")
     accelerator = make_accelerator(config)
-    prepared = prepare_run(resolved, 1)
+    prepared = prepare_run(config, 1)
     setup = build_setup(config, accelerator, prepared.store, prepared.pretrained)
     trainer = Trainer(setup, config.train, accelerator, options.work)
     precision = resolve_precision(config.train.precision, accelerator.device)
@@ -138,7 +137,7 @@ def measure_run(options: ShippedRunOptions) -> dict[str, Any]:
     return result
 
 
-def run_config(options: ShippedRunOptions, shipped_size: int) -> ResolvedConfig:
+def run_config(options: ShippedRunOptions, shipped_size: int) -> RunConfig:
     """The configuration of the run, with what the options replace."""
     tree = load_yaml(options.config, "--config")
     teacher = options.teacher or str(tree.get("teacher"))

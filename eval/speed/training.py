@@ -29,7 +29,7 @@ from data.loader.token_store import TokenStore
 from distill.distributed import Precision
 from distill.loading import load_clip_tokenizer
 from distill.train.batch import BatchLoader
-from distill.train.config import ResolvedConfig, parse_config
+from distill.train.config import RunConfig, parse_config
 from distill.train.main import make_accelerator
 from distill.train.run_folder import with_precision
 from distill.train.setup import build_setup, prepare_run
@@ -58,9 +58,9 @@ def main() -> None:
     """Measure, print, and write `result.json` into the working folder."""
     args = _options()
     device = use_device(args.device)
-    resolved = _config(args)
-    bench = _build_bench(resolved, args)
-    result: dict[str, Any] = {"machine": machine(), "settings": _settings(resolved, args)}
+    config = _config(args)
+    bench = _build_bench(config, args)
+    result: dict[str, Any] = {"machine": machine(), "settings": _settings(config, args)}
     rounds = [_round(bench, args, number) for number in tqdm(range(args.rounds), desc="rounds")]
     result["steps"] = _summary(rounds)
     if device.type == "cuda":
@@ -68,7 +68,7 @@ def main() -> None:
     if args.peer:
         from eval.speed.peer_sentence_transformers import time_against_peer
 
-        result["peer"] = time_against_peer(resolved, args.domain, args.work, args.steps, args.rounds)
+        result["peer"] = time_against_peer(config, args.domain, args.work, args.steps, args.rounds)
     write_json(result, args.work / "result.json")
     print(json.dumps(result, indent=1, ensure_ascii=False))
 
@@ -96,7 +96,7 @@ def _options() -> Namespace:
     return args
 
 
-def _config(args: Namespace) -> ResolvedConfig:
+def _config(args: Namespace) -> RunConfig:
     """A run's configuration on the rows of one domain and the dictionary, from which the tokenizer learns words."""
     for split in ("train", "valid"):
         if not (args.corpus / split).is_dir():
@@ -117,15 +117,14 @@ def _config(args: Namespace) -> ResolvedConfig:
         "train.full_share": args.full_share, "train.english_every": args.english_every,
         "train.precision": args.precision,
     }  # fmt: skip
-    resolved = parse_config([part for key, value in options.items() for part in (f"--{key}", str(value))])
+    config = parse_config([part for key, value in options.items() for part in (f"--{key}", str(value))])
     # The peer and the result have the precision that the trainer computes in.
-    return ResolvedConfig(with_precision(resolved.run, make_accelerator(resolved.run).device))
+    return with_precision(config, make_accelerator(config).device)
 
 
-def _build_bench(resolved: ResolvedConfig, args: Namespace) -> TrainingBench:
-    config = resolved.run
+def _build_bench(config: RunConfig, args: Namespace) -> TrainingBench:
     accelerator = make_accelerator(config)
-    prepared = prepare_run(resolved, 1)
+    prepared = prepare_run(config, 1)
     shape = prepared.pretrained.model.config
     setup = build_setup(config, accelerator, prepared.store, prepared.pretrained)
     tokens = TokenStore(prepared.store).train
@@ -204,8 +203,7 @@ def _mode_summary(rounds: list[Round], name: str) -> dict[str, Any]:
     return summary
 
 
-def _settings(resolved: ResolvedConfig, args: Namespace) -> dict[str, Any]:
-    run = resolved.run
+def _settings(run: RunConfig, args: Namespace) -> dict[str, Any]:
     return {
         "teacher": args.shape or run.teacher, "domain": args.domain, "batch size": run.train.batch_size,
         "full share": run.train.full_share, "english every": run.train.english_every,

@@ -180,10 +180,10 @@ def test_two_encoders_side_by_side(tmp_path: Path, teacher: Path) -> None:
     assert (found.width, found.layers) == (WIDTH, ())
     tree = run_options(teacher, tmp_path, tmp_path / "run")
     tree["losses"] = {"kv_metric": {}, "unet_geometry": str(tmp_path / "g")}
-    validate_losses(parse_config(write_config(tmp_path / "c.yaml", tree)).run, WIDTH)
+    validate_losses(parse_config(write_config(tmp_path / "c.yaml", tree)), WIDTH)
     tree["losses"]["readout"] = {}
     with pytest.raises(UserError, match=r"losses\.readout: .* holds the metric of one of two encoders"):
-        validate_losses(parse_config(write_config(tmp_path / "c.yaml", tree)).run, WIDTH)
+        validate_losses(parse_config(write_config(tmp_path / "c.yaml", tree)), WIDTH)
 
 
 def test_mistakes_are_one_line(tmp_path: Path, teacher: Path) -> None:

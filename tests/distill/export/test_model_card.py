@@ -60,7 +60,7 @@ def run(tmp_path: Path) -> RunConfig:
     source = {"name": "tatoeba", "domain": "general", "license": "CC BY 2.0 FR", "train": 25665}
     (corpus / "report.json").write_text(json.dumps({"train_rows": 25665, "rows_rejected": 335, "sources": [source]}))
     (tmp_path / "result.json").write_text(json.dumps(result()))
-    return parse_config(["--config", str(tmp_path / "config.yaml")]).run
+    return parse_config(["--config", str(tmp_path / "config.yaml")])
 
 
 def card_info(name: str, license: str, run: RunConfig, results: list[Path]) -> CardInfo:

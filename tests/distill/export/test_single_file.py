@@ -152,7 +152,7 @@ def test_a_run_names_the_folder(own: Path, tmp_path: Path, monkeypatch: pytest.M
     runs = parse_runs([*options, *(["--stages", stages] if stages else [])])
     folder = tmp_path / "checkpoint.diffusers"
     expected = [folder / part for part in ("text_encoder", "text_encoder_2")] if stages else [folder]
-    assert [run.run.teacher for run in runs] == [str(each) for each in expected]
+    assert [run.teacher for run in runs] == [str(each) for each in expected]
 
 
 def test_it_is_read_once_and_again_when_the_file_changes(

@@ -211,7 +211,7 @@ def test_losses_are_exact_under_autocast() -> None:
 @pytest.mark.parametrize("language", ["chinese", "english"])
 def test_states_without_a_final_norm_are_taught_their_length(name: str, language: str) -> None:
     """With the losses of the configurations, states that are right but for their length cost something."""
-    config = parse_config(["--config", str(REPOSITORY / "configs" / f"{name}.yaml")]).run
+    config = parse_config(["--config", str(REPOSITORY / "configs" / f"{name}.yaml")])
     random = torch.Generator().manual_seed(0)
     states = torch.randn(2, 4, 3, generator=random)
     right = EncoderOutput(states, states[:, 0], torch.ones(2, 4).bool())

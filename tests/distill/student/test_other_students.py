@@ -228,12 +228,12 @@ def test_what_cannot_be_given_is_refused(teacher: Path, bert: Path, tmp_path: Pa
         parse_config(write_config(tmp_path / "c.yaml", tree))
     tree["student"] = {"multilingual": {"tokenizer": "x"}}
     tree["train"]["full_share"] = 0
-    run = parse_config(write_config(tmp_path / "c.yaml", tree)).run
+    run = parse_config(write_config(tmp_path / "c.yaml", tree))
     with pytest.raises(UserError, match=r"losses\.hidden: the student's English tokens are not the teacher's"):
         validate_losses(run, 32)
     tree["losses"] = {"pooled": None, "contrastive": None}
     tree["train"]["full_share"] = 0.5
-    run = parse_config(write_config(tmp_path / "c.yaml", tree)).run
+    run = parse_config(write_config(tmp_path / "c.yaml", tree))
     with pytest.raises(UserError, match="losses: nothing has terms on dynamically padded steps"):
         validate_losses(run, 32)
     with pytest.raises(UserError, match=r"student\.multilingual\.tokenizer: no folder '/nowhere'"):

@@ -92,7 +92,7 @@ def test_what_cannot_be_given_is_refused(
     tree["losses"] = {key: str(geometry) if value == "FILE" else value for key, value in losses.items()}
     tree["train"]["full_share"] = share
     with pytest.raises(UserError) as refused:
-        validate_losses(parse_config(write_config(tmp_path / "c.yaml", tree)).run, width=32)
+        validate_losses(parse_config(write_config(tmp_path / "c.yaml", tree)), width=32)
     assert str(refused.value).startswith(message)
 
 
@@ -114,7 +114,7 @@ def test_cosines_alone_do_not_serve_states_without_a_final_norm(
     losses: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     tree = {**run_options(tmp_path, tmp_path, tmp_path / "run"), "states": "penultimate", "losses": losses}
-    run = parse_config(write_config(tmp_path / "c.yaml", tree)).run
+    run = parse_config(write_config(tmp_path / "c.yaml", tree))
     if not message:
         validate_losses(run, width=32)
         return
@@ -126,7 +126,7 @@ def test_cosines_alone_do_not_serve_states_without_a_final_norm(
 def test_a_geometry_of_another_teacher_is_refused(geometry: Path, tmp_path: Path) -> None:
     tree = run_options(tmp_path, tmp_path, tmp_path / "run")
     tree["losses"] = {"kv_metric": {}, "unet_geometry": str(geometry)}
-    run = parse_config(write_config(tmp_path / "c.yaml", tree)).run
+    run = parse_config(write_config(tmp_path / "c.yaml", tree))
     with pytest.raises(UserError, match="reads states of width 32, the teacher's have 64; take the UNet that belongs"):
         validate_losses(run, width=64)
     other = tmp_path / "other.safetensors"

@@ -112,7 +112,7 @@ def test_the_command_line_itself(tree: dict[str, Any], refused: Refused, tmp_pat
 def test_1e_4_in_yaml_is_a_number(teacher: Path, corpus: Path, tmp_path: Path) -> None:
     """PyYAML reads it as a string."""
     (tmp_path / "c.yaml").write_text(f"teacher: {teacher}\nout_dir: r\ndata: {{corpus: {corpus}}}\ntrain: {{lr: 1e-4}}")
-    assert parse_config(["--config", str(tmp_path / "c.yaml")]).run.train.lr == 1e-4
+    assert parse_config(["--config", str(tmp_path / "c.yaml")]).train.lr == 1e-4
 
 
 def _without_tokenizer(folder: Path) -> None:

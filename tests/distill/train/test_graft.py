@@ -195,6 +195,6 @@ def test_each_stage_of_sdxl_takes_its_own_part(tree: Tree) -> None:
         "teacher": "anime",
         "stages": {"g": {"init_teacher": "other"}},
     }
-    first, second = (resolved.run for resolved in stage_configs(tree))
+    first, second = stage_configs(tree)
     assert (first.init, first.init_teacher) == ("me/student/text_encoder", "base/text_encoder")
     assert (second.init, second.init_teacher) == ("me/student/text_encoder_2", "other")

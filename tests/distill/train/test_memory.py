@@ -150,7 +150,7 @@ def test_a_runs_activations_through_its_command(
     _train(arguments, monkeypatch)
     assert "expected peak memory of a process: " in capsys.readouterr().out
     shape = tower_shape(text_tower.load_tower(str(teacher), "t").config, 0, 0, 0)
-    expected = expected_memory(shape, parse_config(arguments).run, 1)
+    expected = expected_memory(shape, parse_config(arguments), 1)
     working = 4 * 64 * 77 * 32
     outputs = 2 * 4 * (64 + 32) * 77 * 32  # the student's and the teacher's, which losses keep
     assert seen[0] == pytest.approx(expected["activations"] - working + outputs, rel=0.1)
@@ -163,7 +163,7 @@ def _expected(name: str) -> dict[str, int]:
     with torch.device("meta"):
         config = CLIPTextConfig(vocab_size=49408, intermediate_size=4 * width, projection_dim=width, **sizes)
         model = CLIPTextModelWithProjection(config)
-    run = parse_config(["--config", str(REPOSITORY / "configs" / f"{name}.yaml")]).run
+    run = parse_config(["--config", str(REPOSITORY / "configs" / f"{name}.yaml")])
     run = replace(run, train=replace(run.train, precision="bf16"))
     weights = sum(weight.numel() for weight in model.parameters())
     new = (run.student.kind.vocabulary.words + 12_000) * width  # type: ignore[union-attr]

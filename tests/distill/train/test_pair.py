@@ -190,7 +190,7 @@ def test_the_first_encoder_reads_its_own_padding(
     from distill.train.main import make_accelerator
 
     prepared = prepare_run(second, 1)
-    setup = build_setup(second.run, make_accelerator(second.run), prepared.store, prepared.pretrained)
+    setup = build_setup(second, make_accelerator(second), prepared.store, prepared.pretrained)
     batch = setup.loader[0]
     constants = setup.task._constants
     assert constants.first is not None
@@ -228,15 +228,15 @@ def test_the_length_of_the_states_is_taught(geometry: Path, scale: float) -> Non
 def test_refusals(xl: Path, geometry: Path, corpus: Path, tmp_path: Path) -> None:
     tree = pair_tree(xl, corpus, tmp_path / "run", geometry)
     first, second = stage_configs(tree)
-    assert first.run.teacher.endswith("xl/text_encoder")
-    assert second.run.teacher.endswith("xl/text_encoder_2")
-    assert second.run.first_encoder == tmp_path / "run" / "l"
-    assert (first.run.states, second.run.padding) == ("penultimate", "!")
+    assert first.teacher.endswith("xl/text_encoder")
+    assert second.teacher.endswith("xl/text_encoder_2")
+    assert second.first_encoder == tmp_path / "run" / "l"
+    assert (first.states, second.padding) == ("penultimate", "!")
     tree["losses"]["readout"] = {}
     with pytest.raises(UserError, match=r"losses\.readout: the UNet of .* first_encoder, or use losses\.alignment"):
-        validate_losses(stage_configs(tree)[0].run, FIRST)
+        validate_losses(stage_configs(tree)[0], FIRST)
     with pytest.raises(UserError, match=f"reads states of width {SECOND}, the teacher's have 99"):
-        validate_losses(second.run, 99)
+        validate_losses(second, 99)
     with pytest.raises(UserError, match=r"first_encoder: .*holds no run"):
         prepare_run(second, 1)
     for wrong, said in (({"x": {}}, "stages: gives keys"), ({"l": 3}, r"stages\.l: 3 is no mapping")):

@@ -45,7 +45,7 @@ def _file(name: str) -> str:
     ],
 )
 def test_what_a_unet_reads(name: str, states: str, padding: str | None) -> None:
-    run = parse_config(["--config", _file(name)]).run
+    run = parse_config(["--config", _file(name)])
     assert (run.states, run.padding) == (states, padding)
     for_a_unet = name != "clip-b32"
     assert (run.train.full_share > 0) is for_a_unet, "Stable Diffusion reads all slots"
@@ -58,8 +58,8 @@ def test_what_a_unet_reads(name: str, states: str, padding: str | None) -> None:
 
 def test_every_configuration_is_read() -> None:
     for path in (REPOSITORY / "configs").glob("*.yaml"):
-        for resolved in parse_runs(["--config", str(path)]):
-            assert resolved.run.out_dir.parts
+        for run in parse_runs(["--config", str(path)]):
+            assert run.out_dir.parts
 
 
 def _unet_geometry(width: int, path: Path) -> Path:
@@ -97,7 +97,7 @@ def test_a_full_size_step(name: str, tmp_path: Path) -> None:
         "train.full_share": 1, "data.window": 1, "train.log_every": 1,
         "student.extended.vocabulary.words": 12, "student.extended.vocabulary.min_character_count": 1,
     }  # fmt: skip
-    if parse_config(["--config", _file(name)]).run.losses.unet_geometry:
+    if parse_config(["--config", _file(name)]).losses.unet_geometry:
         width = {"vit-l-14": 768, "vit-h-14": 1024}[shape]
         changes["losses.unet_geometry"] = _unet_geometry(width, tmp_path / "unet.safetensors")
     arguments = [part for key, value in changes.items() for part in (f"--{key}", str(value))]
@@ -153,7 +153,7 @@ def test_the_pair_of_sdxl_at_full_size(tmp_path: Path) -> None:
 def test_the_mixture_names_the_domains_of_the_large_corpus() -> None:
     """Read over a run's configuration; 6,500 prompts are drawn ten times in 20,000 steps, not 126 times."""
     corpus = yaml.safe_load((REPOSITORY / "configs" / "corpus" / "skyclip-150m.yaml").read_text(encoding="utf-8"))
-    run = parse_config(["--config", _file("sd15"), "--config", _file("mixture/skyclip-150m")]).run
+    run = parse_config(["--config", _file("sd15"), "--config", _file("mixture/skyclip-150m")])
     mixture = run.data.mixture
     assert mixture.weights
     assert mixture.weights.keys() == {source["domain"] for source in corpus["sources"]}

@@ -62,9 +62,9 @@ def test_clip_skip_looks_at_the_layer_before(teacher: Path, corpus: Path, tmp_pa
     """On its share of steps, drawn by the step's number, states are those before the last layer, normed."""
     tree = _options(teacher, corpus, tmp_path / "run", None)
     tree["train"] |= {"english_every": 1, "full_share": 1}
-    resolved = parse_config(write_config(tmp_path / "c.yaml", tree))
-    prepared = prepare_run(resolved, 1)
-    setup = build_setup(resolved.run, make_accelerator(resolved.run), prepared.store, prepared.pretrained)
+    run = parse_config(write_config(tmp_path / "c.yaml", tree))
+    prepared = prepare_run(run, 1)
+    setup = build_setup(run, make_accelerator(run), prepared.store, prepared.pretrained)
     layers = [setup.loader[step].state_layer for step in range(6)]
     assert layers == [setup.loader[step].state_layer for step in range(6)]
     assert {*layers} == {None, "penultimate_normed"}

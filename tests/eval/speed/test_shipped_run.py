@@ -38,11 +38,11 @@ def test_a_step_waits_for_nothing_on_the_device(config: Path, teacher: Path, cor
     width = json.loads((teacher / "config.json").read_text(encoding="utf-8"))["hidden_size"]
     write_geometry(random_geometry(width, queries=4), tmp_path / "unet.safetensors", {})
     options = ShippedRunOptions(config, corpus, batch_size=8, work=tmp_path / "w", options=["--train.ema=0.9"])
-    resolved = run_config(options, 2048)
-    accelerator = make_accelerator(resolved.run)
-    prepared = prepare_run(resolved, 1)
-    setup = build_setup(resolved.run, accelerator, prepared.store, prepared.pretrained)
-    trainer = Trainer(setup, resolved.run.train, accelerator, tmp_path / "w")
+    run = run_config(options, 2048)
+    accelerator = make_accelerator(run)
+    prepared = prepare_run(run, 1)
+    setup = build_setup(run, accelerator, prepared.store, prepared.pretrained)
+    trainer = Trainer(setup, run.train, accelerator, tmp_path / "w")
     averages = TermAverages()
     with LaunchCounter() as counter:
         for step in range(2):  # a padded one, and one of max length
