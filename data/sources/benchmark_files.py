@@ -107,13 +107,19 @@ def _parse_json(text: str, where: str) -> Json:
         raise UserError(f"{where}: not JSON ({one_line(error)}); is the file cut short?") from error
 
 
+def json_object(text: str, where: str) -> dict[str, Any]:
+    """The JSON object of a line; `where`, its file and line, begins the UserError for anything else."""
+    value = _parse_json(text, where)
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: a JSON {type(value).__name__} where an object is needed")
+    return value
+
+
 def _json_lines(text: str, path: str) -> Iterator[BenchmarkRow]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             where = f"{path}:{number}"
-            record = _parse_json(line, where)
-            if not isinstance(record, dict):
-                raise UserError(f"{where}: a JSON {type(record).__name__} where an object is needed")
+            record = json_object(line, where)
             rows = list(record_rows(record, where))
             if not rows:
                 keys = ", ".join(record)[:200]

@@ -6,13 +6,12 @@ One file with both languages on a line (JSON Lines or CSV), or one file a langua
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.cli import UserError, one_line
-from data.sources.benchmark_files import TEXT_KEYS
+from data.cli import UserError
+from data.sources.benchmark_files import TEXT_KEYS, json_object
 
 ZH_KEYS, EN_KEYS = (
     tuple(key for key, key_language in TEXT_KEYS.items() if key_language == language) for language in ("zh", "en")
@@ -128,17 +127,8 @@ def _read_records(path: Path) -> list[_Record]:
     lines = text.removesuffix("\n").split("\n")
     if path.suffix == ".txt":
         return [_Record(f"{path}:{number}", {"prompt": line.strip()}) for number, line in enumerate(lines, 1)]
-    return [_json_record(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
-
-
-def _json_record(line: str, where: str) -> _Record:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({one_line(error)}); is the file cut short?") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: a JSON {type(value).__name__} where an object is needed")
-    return _Record(where, value)
+    places = [(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    return [_Record(where, json_object(line, where)) for where, line in places]
 
 
 def _csv_records(text: str, path: Path) -> list[_Record]:
