@@ -43,6 +43,12 @@ class PictureFeatures:
     features: NDArray[np.float32]
     skipped: tuple[str, ...]
 
+    @property
+    def summary(self) -> str:
+        """How many there are, and how many could not be read."""
+        unread = f"; {len(self.skipped)} could not be read, the first: {self.skipped[0]}" if self.skipped else ""
+        return f"{len(self.paths)} pictures{unread}"
+
 
 def picture_paths(folder: Path, option: str) -> list[Path]:
     """All pictures below `folder`, by name; UserError where there are none, with `option` in it."""
@@ -135,8 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
         titles = [path.relative_to(args.pictures).as_posix() for path in found.paths]
         write_text(json.dumps(titles, ensure_ascii=False), folder / "titles.json")
         found.features.astype("<f4").tofile(folder / "features.f32")
-    skipped = f"; {len(found.skipped)} could not be read, the first: {found.skipped[0]}" if found.skipped else ""
-    print(f"{args.web}: {len(found.paths)} pictures{skipped}")
+    print(f"{args.web}: {found.summary}")
     print(f"next: python -m http.server --bind 127.0.0.1 --directory {args.web}")
 
 

@@ -174,7 +174,7 @@ def _search_tab(gradio: Any, images: ImageSearch, first: PictureFeatures) -> Non
     with gradio.Row():
         folder = gradio.Textbox(label="Folder of your pictures, on this machine 图片文件夹", elem_id="folder", scale=4)
         read_button = gradio.Button("Read 读入", elem_id="read")
-    note = gradio.Markdown(_pictures_note(first), elem_id="pictures")
+    note = gradio.Markdown(first.summary, elem_id="pictures")
     query = gradio.Textbox(label="Search 找图", elem_id="query")
     button = gradio.Button("Search", variant="primary", elem_id="search")
     gallery = gradio.Gallery(
@@ -183,7 +183,7 @@ def _search_tab(gradio: Any, images: ImageSearch, first: PictureFeatures) -> Non
 
     def read(name: str, progress: Any = gradio.Progress()) -> tuple[PictureFeatures, str]:  # noqa: ANN401, B008
         found = images.read(Path(name.strip()).expanduser(), lambda done, total: progress((done, total)))
-        return found, _pictures_note(found)
+        return found, found.summary
 
     def search(text: str, pictures: PictureFeatures) -> list[tuple[Image.Image, str]]:
         check_prompt(text, "search")
@@ -193,12 +193,6 @@ def _search_tab(gradio: Any, images: ImageSearch, first: PictureFeatures) -> Non
         trigger(_show_user_errors(gradio, read), folder, [searched, note])
     for trigger in (button.click, query.submit):
         trigger(_show_user_errors(gradio, search), [query, searched], gallery)
-
-
-def _pictures_note(pictures: PictureFeatures) -> str:
-    skipped = pictures.skipped
-    unread = f"; {len(skipped)} could not be read, the first: {skipped[0]}" if skipped else ""
-    return f"{len(pictures.paths)} pictures{unread}"
 
 
 def _thumbnail(path: Path) -> Image.Image:
