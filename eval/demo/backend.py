@@ -126,7 +126,7 @@ def load_image_search(clip: str, student: str, device: torch.device) -> ImageSea
 def load_sheet_generator(gan: Path, clip: str, student: TextEncoder) -> SheetGenerator | None:
     """The conditional GAN of a folder; None where its text vectors have another width than the student's."""
     trained = load_trained_generator(gan, "--gan")
-    if trained.config.kind == "dcgan" or trained.config.text_dim != student.feature_dim:
+    if trained.config.kind != "conditional" or trained.config.text_dim != student.feature_dim:
         return None
     return SheetGenerator(trained, load_student(clip, key="--clip"), student)
 

@@ -1,4 +1,4 @@
-"""`python -m eval.gan train | draw`: a DCGAN and a text-conditional GAN on pictures of the miniature.
+"""`python -m eval.gan train | draw`: DCGANs and a text-conditional GAN on pictures of the miniature.
 
 `train` needs nothing but the repository. `draw` puts a student's text vector in the place of the teacher's.
 """
@@ -30,16 +30,17 @@ from eval.gan.networks import (
     draw_texts,
     load_trained_generator,
 )
-from eval.gan.train import GanTraining, Score, TrainingImages, train_gan
+from eval.gan.train import GanTraining, Score, TrainingImages, image_vectors, train_gan
 from eval.generation.__main__ import write_comparison
 from eval.generation.compare import GenerationComparison, measure_scenes, prompt_texts, psnr, summarise
 from eval.generation.prompts import Prompt, read_prompts
 from eval.generation.recogniser import FIELDS, Recogniser, as_input, load_recogniser, recognise
-from eval.miniature.dataset import english_captions, rendered_images
+from eval.miniature.dataset import cached_array, english_captions, rendered_images
 from eval.miniature.train_images import recogniser_scores
 
 TRAININGS: dict[Kind, GanTraining] = {
     "dcgan": GanTraining(steps=3000, generator_lr=8e-4, discriminator_lr=2e-4),
+    "mixture": GanTraining(steps=3000, l1=30.0, l1_steps=400),
     "conditional": GanTraining(steps=3000, l1=30.0, l1_steps=400),
 }
 CONFIDENT = 0.9
@@ -87,11 +88,16 @@ def one_thing_scenes(scenes: list[Scene]) -> list[Scene]:
 
 
 def training_images(kind: Kind, scenes: int, seed: int, work: Path) -> TrainingImages:
-    """Renders of the training split; conditional: with the teacher's vectors of English captions."""
+    """Renders of the training split; with `image_vectors`, or the teacher's text vectors of English captions."""
     chosen = one_thing_scenes(sample_scenes(scenes, TRAIN_SEED, "train"))
     images = rendered_images(chosen, 10**6, work / f"renders-{scenes}.npy")
     if kind == "dcgan":
         return TrainingImages(images)
+    if kind == "mixture":
+        number = len(images)
+        path, shape = work / f"vectors-{scenes}.npy", (number, NOISE_DIM)
+        vectors = cached_array(path, np.float32, shape, lambda _: image_vectors(images), number)
+        return TrainingImages(images, range(number), torch.tensor(vectors))
     captions = english_captions(chosen, seed)
     return TrainingImages(images, captions, torch.from_numpy(load_student(ASSETS / "clip").encode(captions)))
 
@@ -103,7 +109,7 @@ def scorer(kind: Kind) -> Score:
     """
     recogniser, scenes = load_recogniser(ASSETS / "recogniser"), one_thing_scenes(sample_test_scenes(TESTED))
     noise = torch.randn(TESTED, NOISE_DIM, generator=torch.Generator().manual_seed(1))
-    if kind == "dcgan":
+    if kind != "conditional":
         renders = surest_things(recogniser, render_batch(scenes, range(len(scenes))))
         return lambda trained: known_thing_scores(surest_things(recogniser, trained.draw(noise)), renders)
     texts = [caption_pair(scene, "caption", TEST_CAPTION_SEED + i, "train").en for i, scene in enumerate(scenes)]
@@ -124,7 +130,6 @@ def train(
     batch_size: int = GanTraining.batch_size,
     width: int = GanConfig.width,
     wrong_pairs: bool = True,
-    augment: bool = False,
     scenes: int = 60_000,
     seed: int = 0,
     threads: int = 2,
@@ -134,14 +139,13 @@ def train(
     The same command resumes, and one of more steps goes on.
 
     Args:
-        kind: dcgan; or conditional, which reads the teacher's text vector.
+        kind: dcgan; mixture, whose noise lies around the teacher's image vectors; or conditional, which reads its text.
         out: Folder of checkpoint, generator, metrics, sample sheets and scores.
         work: Folder where renders are kept; by default `out`.
         steps: Length; by default the kind's own.
         batch_size: Pictures a step.
         width: Channels at 32x32.
         wrong_pairs: Show the discriminator real pictures under wrong texts; false is the ablation.
-        augment: Show both kinds of picture to the discriminator moved and cut.
         scenes: Scenes to sample; those of one thing, about a quarter, are rendered.
         seed: Of weights, noise and order.
         threads: Of torch.
@@ -151,11 +155,12 @@ def train(
     training = replace(
         TRAININGS[kind],
         steps=TRAININGS[kind].steps if steps is None else steps,
-        batch_size=batch_size, wrong_pairs=wrong_pairs, augment=augment, seed=seed,
+        batch_size=batch_size, wrong_pairs=wrong_pairs, seed=seed,
     )  # fmt: skip
-    if min(training.steps, batch_size - 1, width, threads) < 1 or scenes < 8 * batch_size:
-        raise UserError("--steps, --width, --threads are at least 1, --batch_size 2, --scenes eight times --batch_size")
-    config = GanConfig(kind, width)
+    least = 8 * max(batch_size, NOISE_DIM * (kind == "mixture"))  # so that a quarter gives a batch, or 100 components
+    if min(training.steps, batch_size - 1, width, threads) < 1 or scenes < least:
+        raise UserError(f"--steps, --width, --threads are at least 1, --batch_size 2, --scenes {least}")
+    config = GanConfig(kind, width, NOISE_DIM if kind == "mixture" else GanConfig.text_dim)
     settings = {**asdict(config), **asdict(training), "scenes": scenes}
     if stored.is_file() and {**read_json(stored), "steps": training.steps} != settings:
         raise UserError(f"--out {out}: a training with other settings ({stored.name}) is there; name a new folder")

@@ -1,11 +1,10 @@
 """Alternating training of a generator and its discriminator on pictures of the miniature; resumes bit for bit.
 
-Both: two learning rates (Heusel et al. 2017), an average of the generator's weights (Yazici et al. 2019). DCGAN: the
-published non-saturating loss, with one-sided label smoothing (Salimans et al. 2016). Conditional: hinge loss (Lim and
-Ye 2017) on the three pairs of Reed et al. 2016, of which (wrong text, real picture) teaches that the text matters. It
-starts close to the real picture of the same text (L1, Isola et al. 2017), whose weight falls to nothing, so that the
-rest is adversarial alone. Both sides may see pictures moved and cut (differentiable augmentation, Zhao et al. 2020);
-colours are left alone, for they are part of what a text says.
+All: two learning rates (Heusel et al. 2017), an average of the generator's weights (Yazici et al. 2019). DCGAN: the
+published non-saturating loss, with one-sided label smoothing (Salimans et al. 2016). Conditional and mixture: hinge
+loss (Lim and Ye 2017) on the three pairs of Reed et al. 2016, of which (wrong vector, real picture) teaches that the
+vector matters. They start close to the real picture of the same vector (L1, Isola et al. 2017), whose weight falls to
+nothing, so that the rest is adversarial alone.
 """
 
 import time
@@ -13,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +23,22 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from tqdm import tqdm
+from transformers import CLIPModel
 
+from data.miniature import ASSETS
 from distill.train.metrics import MetricsFile
-from eval.gan.networks import NOISE_DIM, Discriminator, GanConfig, Generator, TrainedGenerator, save_generator
+from eval.gan.networks import (
+    CENTRES,
+    NOISE_DIM,
+    Discriminator,
+    GanConfig,
+    Generator,
+    TrainedGenerator,
+    save_generator,
+)
 from eval.generation.recogniser import as_input
 from eval.miniature.dataset import batch_rows
+from eval.miniature.train_clip import clip_image_features
 from eval.miniature.training_loop import TrainingConfig, TrainState, autocast, save_tensors
 
 SHOWN, SHEET_COLUMNS = 64, 8  # pictures of a sample sheet
@@ -36,9 +47,9 @@ Score = Callable[[TrainedGenerator], dict[str, float]]
 
 @dataclass(frozen=True)
 class GanTraining:
-    """Length and settings of a training; `wrong_pairs` shows the discriminator real pictures under another's text.
+    """Length and settings of a training; `wrong_pairs` shows the discriminator real pictures under another's vector.
 
-    `l1` is the weight of the distance from the real picture of the text; it falls to nothing within `l1_steps`.
+    `l1` is the weight of the distance from the real picture of the vector; it falls to nothing within `l1_steps`.
     """
 
     steps: int
@@ -46,7 +57,6 @@ class GanTraining:
     generator_lr: float = 1e-3
     discriminator_lr: float = 5e-4
     wrong_pairs: bool = True
-    augment: bool = False
     l1: float = 0.0
     l1_steps: int = 1
     seed: int = 0
@@ -56,35 +66,29 @@ class GanTraining:
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Pictures [n, 64, 64, 3] and, for a conditional pair, the caption of each and its vector [n, text_dim]."""
+    """Pictures [n, 64, 64, 3] and, but for a DCGAN, the vector [n, text_dim] of each and what this is of: a caption or
+    the picture's number."""
 
     images: NDArray[np.uint8]
-    captions: Sequence[str] = ()
-    text: Tensor | None = None
+    sources: Sequence[str | int] = ()
+    vectors: Tensor | None = None
 
 
-def wrong_rows(captions: Sequence[str]) -> list[int]:
-    """For each row of a batch the next row with another caption: its text is wrong for the picture of this row."""
-    number = len(captions)
+def wrong_rows(sources: Sequence[str | int]) -> list[int]:
+    """For each row of a batch the next row with another source: its vector is wrong for the picture of this row."""
+    number = len(sources)
     return [
-        next(other % number for other in range(row + 1, row + number) if captions[other % number] != captions[row])
+        next(other % number for other in range(row + 1, row + number) if sources[other % number] != sources[row])
         for row in range(number)
     ]
 
 
-def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Each picture moved by up to an eighth of its side and with a square of a quarter of it blanked."""
-    number, side = len(pictures), pictures.shape[-1]
-    reach, hole = side // 8, side // 4
-    dx, dy = torch.randint(-reach, reach + 1, (2, number, 1), generator=generator)
-    places = torch.arange(side)
-    rows, columns = (places + dy + reach)[:, :, None], (places + dx + reach)[:, None, :]
-    padded = F.pad(pictures, (reach,) * 4)
-    moved = padded[torch.arange(number)[:, None, None], :, rows, columns].permute(0, 3, 1, 2)
-    top, left = torch.randint(0, side - hole + 1, (2, number, 1), generator=generator)
-    inside = [(places >= start) & (places < start + hole) for start in (top, left)]
-    kept = ~(inside[0][:, :, None] & inside[1][:, None, :])
-    return torch.mul(moved, kept[:, None])
+def image_vectors(images: NDArray[np.uint8]) -> Tensor:
+    """Unit vectors [n, 100] of pictures [n, 64, 64, 3]: the first principal components of the teacher's."""
+    clip: Any = CLIPModel.from_pretrained(ASSETS / "clip")
+    features = clip_image_features(clip.eval(), images)
+    features -= features.mean(0)
+    return F.normalize(features @ torch.linalg.svd(features, full_matrices=False).Vh[:NOISE_DIM].T)
 
 
 def hinge_loss(real: Tensor, drawn: Tensor, *wrong: Tensor) -> Tensor:
@@ -105,6 +109,9 @@ class GanTrainer:
         torch.manual_seed(training.seed)
         self.config, self.training, self.data = config, training, data
         self.generator, self.discriminator = Generator(config), Discriminator(config)
+        if config.kind == "mixture":
+            assert data.vectors is not None, "a mixture needs centres"
+            self.generator.centres.copy_(data.vectors[torch.arange(CENTRES) % len(data.vectors)])
         self.states = {
             name: TrainState(
                 convert_conv2d_weight_memory_format(network, torch.channels_last),
@@ -118,39 +125,36 @@ class GanTrainer:
 
     def step(self, step: int) -> dict[str, Tensor]:
         """One update of the discriminator, then one of the generator; the loss of each."""
-        training, conditional = self.training, self.config.kind == "conditional"
+        training, compares = self.training, self.config.compares
         random = torch.Generator().manual_seed(training.seed * 10**9 + step)
         rows = batch_rows(len(self.data.images), training.batch_size, training.seed, step)
-        texts = self.texts(rows)
+        vectors = self.vectors(rows)
         real = as_input(self.data.images[rows]).contiguous(memory_format=torch.channels_last)
         noise = torch.randn(len(rows), NOISE_DIM, generator=random)
 
-        def seen(pictures: Tensor) -> Tensor:
-            return augmented(pictures, random) if training.augment else pictures
-
         with autocast():
-            drawn = self.generator(noise, *texts[:1]).float()
-            right, *wrong = self.discriminator(seen(real), *texts)
-            false = self.discriminator(seen(drawn.detach()), *texts[:1])[0]
-        told_apart = hinge_loss(right, false, *wrong) if conditional else log_loss(right, false)
+            drawn = self.generator(noise, *vectors[:1]).float()
+            right, *wrong = self.discriminator(real, *vectors)
+            false = self.discriminator(drawn.detach(), *vectors[:1])[0]
+        told_apart = hinge_loss(right, false, *wrong) if compares else log_loss(right, false)
         self.states["discriminator"].update(told_apart)
         self.discriminator.requires_grad_(False)
         with autocast():
-            logits = self.discriminator(seen(drawn), *texts[:1])[0]
-        believed = -logits.mean() if conditional else F.softplus(-logits).mean()
+            logits = self.discriminator(drawn, *vectors[:1])[0]
+        believed = -logits.mean() if compares else F.softplus(-logits).mean()
         nearness = training.l1 * max(0.0, 1 - step / training.l1_steps)
         self.states["generator"].update(believed + nearness * F.l1_loss(drawn, real) if nearness else believed)
         self.discriminator.requires_grad_(True)
         return {"discriminator": told_apart.detach(), "generator": believed.detach()}
 
-    def texts(self, rows: NDArray[np.intp]) -> list[Tensor]:
-        """None, the texts [n, text_dim] of the rows, or these and wrong ones."""
-        if self.data.text is None:
+    def vectors(self, rows: NDArray[np.intp]) -> list[Tensor]:
+        """None, the vectors [n, text_dim] of the rows, or these and wrong ones."""
+        if self.data.vectors is None:
             return []
-        texts = [self.data.text[rows]]
+        vectors = [self.data.vectors[rows]]
         if self.training.wrong_pairs:
-            texts.append(texts[0][wrong_rows([self.data.captions[row] for row in rows])])
-        return texts
+            vectors.append(vectors[0][wrong_rows([self.data.sources[row] for row in rows])])
+        return vectors
 
     def average(self) -> TrainedGenerator:
         """The average of the generator's weights so far."""
@@ -185,13 +189,13 @@ def train_gan(config: GanConfig, training: GanTraining, data: TrainingImages, sc
     """Train in `folder`, from its checkpoint where it has one; the same call resumes. Returns all its CPU seconds.
 
     Writes state.safetensors, model.safetensors (the average, fp16) with config.json, metrics.jsonl with the losses and
-    the average's `score`, and samples/STEP.png: always of the same noise and texts.
+    the average's `score`, and samples/STEP.png: always of the same noise and vectors.
     """
     trainer, path = GanTrainer(config, training, data), folder / "state.safetensors"
     done = trainer.load(path) if path.is_file() else 0
     state = trainer.states["generator"]
     noise = torch.randn(SHOWN, NOISE_DIM, generator=torch.Generator().manual_seed(training.seed))
-    text = None if data.text is None else data.text[torch.arange(SHOWN) % len(data.text)]
+    vectors = None if data.vectors is None else data.vectors[torch.arange(SHOWN) % len(data.vectors)]
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     saved, started = time.monotonic(), time.process_time() - state.seconds
     with closing(MetricsFile(folder / "metrics.jsonl", done)) as metrics:
@@ -203,7 +207,7 @@ def train_gan(config: GanConfig, training: GanTraining, data: TrainingImages, sc
                 row |= {name: round(value.item(), 4) for name, value in losses.items()}
             if finished % training.sample_every == 0 or finished == training.steps:
                 average = trainer.average()
-                sample_sheet(average.draw(noise, text)).save(folder / "samples" / f"{finished:06d}.png")
+                sample_sheet(average.draw(noise, vectors)).save(folder / "samples" / f"{finished:06d}.png")
                 row |= score(average)
             if row:
                 metrics.write(finished, row)
