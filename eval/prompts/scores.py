@@ -104,8 +104,8 @@ def summary(measures: dict[str, Values]) -> dict[str, Any]:
 
 
 def _text(prompt: AlignedPrompt, form: str) -> str:
-    """A prompt in a form; its Chinese where it has no such form."""
-    return prompt.en if form == "en" else prompt.forms.get(form, prompt.zh)
+    """A prompt in a form; where it has no such form, its Chinese, for a translation its English."""
+    return prompt.en if form == "en" else prompt.forms.get(form, prompt.en if form == TRANSLATION else prompt.zh)
 
 
 def score_prompts(prompts: Sequence[AlignedPrompt], models: Models, options: Options) -> list[PromptScores]:

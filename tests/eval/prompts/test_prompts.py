@@ -66,8 +66,11 @@ def test_rows_of_every_form_and_model(student: Path, teacher: Path, translator: 
         ("student", "zh", 5), ("student", "mixed", 1), ("student", "zh_hant", 1), ("teacher", "zh_en", 1),
         ("student", "en", 5), ("teacher", "zh", 5), ("mt+teacher", "zh", 5),
     ]  # fmt: skip
-    words = load_student(teacher).encode(["dog", "the dog"])
-    assert scores[3]["cosine"] == pytest.approx(words[0] @ words[1], abs=1e-4)
+    english = load_student(teacher).encode([row["en"] for row in ROWS])
+    similarity = english[1] @ load_student(teacher).encode(["dog"])[0]
+    assert scores[3]["cosine"] == pytest.approx(similarity, abs=1e-4)
+    others = [english[1] @ english[number] for number in (0, 2, 3, 4)]  # beside a translation stands English
+    assert scores[3]["to_zh_r1"] == 100 * (max(similarity, others[1]) >= max(others))
     for row in scores:
         assert row["ci95"]["r1"][0] <= row["r1"] <= row["ci95"]["r1"][1]
 
