@@ -17,15 +17,15 @@ _PIPELINES = {
     "conditioner.embedders.1.model.": "StableDiffusionXLPipeline",
 }
 """How the names of a text encoder's tensors begin, with the class that diffusers has for such a file."""
-_INDEX = "model_index.json"
+_INDEX, _BASE = "model_index.json", "base.txt"
 
 
 def unpacked(name: str, option: str) -> str:
     """`name`; of a checkpoint FILE.safetensors[@BASE][/text_encoder] the folder FILE.diffusers[/text_encoder].
 
-    The folder is written at the first use, and again where the file is another one. Configurations and tokenizers are
-    those of the pipeline BASE, a folder or Hub id, by default of the one on the Hub that diffusers knows for such a
-    file. `option` heads the UserError for a file that is no checkpoint of Stable Diffusion 1.x, 2.x or XL.
+    The folder is written at the first use, and again where the file or BASE is another one. Configurations and
+    tokenizers are those of the pipeline BASE, a folder or Hub id, by default of the one on the Hub that diffusers knows
+    for such a file. `option` heads the UserError for a file that is no checkpoint of Stable Diffusion 1.x, 2.x or XL.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -35,18 +35,20 @@ def unpacked(name: str, option: str) -> str:
         raise UserError(f"{option}: no file {file}")
     if file.suffix == ".ckpt":
         raise UserError(f"{option}: {file.name} is a pickle, which may run code; take it in safetensors")
-    folder = file.with_suffix(".diffusers")
-    if not _is_of(folder, file):
+    folder, base = file.with_suffix(".diffusers"), match["base"]
+    if not _is_of(folder, file, base):
         with file_lock(folder):
-            if not _is_of(folder, file):  # another process may have written it in the meantime
-                _write(file, match["base"], folder, option)
+            if not _is_of(folder, file, base):  # another process may have written it in the meantime
+                _write(file, base, folder, option)
     return f"{folder}{match['part'] or ''}"
 
 
-def _is_of(folder: Path, file: Path) -> bool:
-    """Whether the folder was written from this very file, whose time its index has."""
+def _is_of(folder: Path, file: Path, base: str | None) -> bool:
+    """Whether the folder was written from this very file, whose time its index has, and of `base` if one is given."""
     index = folder / _INDEX
-    return index.is_file() and index.stat().st_mtime_ns == file.stat().st_mtime_ns
+    if not index.is_file() or index.stat().st_mtime_ns != file.stat().st_mtime_ns:
+        return False
+    return base is None or (folder / _BASE).read_text(encoding="utf-8") == base
 
 
 def _write(file: Path, base: str | None, folder: Path, option: str) -> None:
@@ -76,4 +78,5 @@ def _write(file: Path, base: str | None, folder: Path, option: str) -> None:
         pipeline.scheduler.register_to_config(prediction_type="v_prediction", rescale_betas_zero_snr="ztsnr" in names)
     with atomic_folder(folder) as partial:
         pipeline.save_pretrained(partial)
+        (partial / _BASE).write_text(base or "", encoding="utf-8")
         os.utime(partial / _INDEX, ns=(file.stat().st_mtime_ns,) * 2)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from data.loader.batches import BatchDataset
 from distill import text_tower
-from distill.distributed import gather_rows
+from distill.distributed import gather_rows, world_size
 from distill.text_tower import EncoderOutput, Pretrained, StateLayer
 from distill.train.passes import chunked
 
@@ -98,12 +98,16 @@ class BatchLoader:
 
 
 def anchor_vectors(
-    loader: BatchLoader, teacher: "Teacher", first: int, count: int, tokens_at_once: int | None
+    loader: BatchLoader, teacher: "Teacher", first: int, count: int, window: int, tokens_at_once: int | None
 ) -> torch.Tensor:
-    """The teacher's unit vectors [n, dim], n >= `count`, of all ranks' English from step `first` on; collective."""
-    vectors = list[torch.Tensor]()
+    """The teacher's unit vectors [n, dim], n >= `count`, of all ranks' English from step `first` on; collective.
+
+    Rows of a whole window of batches at least, for each batch of a window has one length of texts.
+    """
+    vectors, rows = list[torch.Tensor](), -(-count // (window * world_size()))
     while sum(map(len, vectors)) < count:
         ids = loader[first + len(vectors)].teacher_ids.to(teacher.device)
+        ids = ids[:: max(1, len(ids) // rows)][:rows]
         vectors.append(gather_rows(F.normalize(chunked(teacher, ids, tokens_at_once).pooled, dim=-1)))
     return torch.cat(vectors)
 

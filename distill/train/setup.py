@@ -193,19 +193,20 @@ def build_setup(
     teacher = Teacher(pretrained, device)
     precision = resolve_precision(train.precision, device)
     use_fast_products(precision, device)
-    if compiles(train.compile, device):
-        student.compile(dynamic=True)
-        teacher.compile()
     teacher_vocabulary = vocabulary_of(pretrained.tokenizer, pretrained.max_length)
     loader = build_loader(config, accelerator, tokens, teacher_vocabulary, student.vocabulary)
     constants = build_loss_constants(config, teacher, pretrained.tokenizer, tokenizer, student)
     if config.losses.similarity:
-        anchors = anchor_vectors(loader, teacher, train.steps, config.losses.similarity.anchors, train.tokens_at_once)
+        count, window = config.losses.similarity.anchors, config.data.window
+        anchors = anchor_vectors(loader, teacher, train.steps, count, window, train.tokens_at_once)
         constants = replace(constants, anchors=anchors)
     if precision == "bf16":
         teacher.convert_to_bf16()  # after the empty prompt and the anchors, which are in float32
         if constants.first:
             constants.first.convert_to_bf16()
+    if compiles(train.compile, device):
+        student.compile(dynamic=True)
+        teacher.compile()
     return TrainSetup(Task(student, config.losses, constants), teacher, loader, tokens.valid, teacher_vocabulary)
 
 

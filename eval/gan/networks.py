@@ -24,6 +24,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from data.cli import UserError, checked_config, one_line
 from data.files import read_json, write_json
 from distill.text_encoder import TextEncoder
+from eval.generation.recogniser import as_pictures
 from eval.miniature.training_loop import save_tensors
 
 Kind = Literal["dcgan", "mixture", "conditional"]
@@ -139,8 +140,7 @@ class TrainedGenerator:
             vectors = self.generator.centres[torch.arange(len(noise)) % CENTRES]
         split: Sequence[Tensor | None] = [None] * len(noise) if vectors is None else torch.split(vectors, chunk)
         parts = [self.generator(rows, each) for rows, each in zip(torch.split(noise, chunk), split, strict=False)]
-        pictures: NDArray[np.uint8] = ((torch.cat(parts) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        return pictures
+        return as_pictures(torch.cat(parts))
 
 
 def save_generator(trained: TrainedGenerator, folder: Path) -> None:

@@ -166,7 +166,11 @@ def test_it_is_read_once_and_again_when_the_file_changes(
     monkeypatch.undo()
     os.utime(tmp_path / "checkpoint.safetensors")
     unpacked(name, "--teacher")
-    assert (folder / "model_index.json").stat().st_ino != first
+    second = (folder / "model_index.json").stat().st_ino
+    assert second != first
+    other = shutil.copytree(own, tmp_path / "other")
+    unpacked(f"{tmp_path / 'checkpoint.safetensors'}@{other}", "--teacher")  # other configurations
+    assert (folder / "model_index.json").stat().st_ino != second
 
 
 def test_two_processes_read_it_once(own: Path, tmp_path: Path) -> None:

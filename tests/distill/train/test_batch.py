@@ -1,9 +1,12 @@
 """What the towers read: on full steps the slots that no loss looks at are left out, and nothing changes by that."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast
 
 from data.loader.batches import TokenBatch
@@ -22,7 +25,7 @@ from distill.losses import (
 from distill.student.chinese_bpe import VocabularyConfig
 from distill.student.extended import ExtendedConfig
 from distill.text_tower import Pretrained, load_pretrained, text_mask
-from distill.train.batch import BatchLoader, Teacher
+from distill.train.batch import BatchLoader, Teacher, anchor_vectors
 from distill.train.task import Task
 from tests.distill.tiny_clip import SLOTS
 
@@ -105,3 +108,13 @@ def test_slots_that_no_loss_looks_at_change_nothing(teacher: Path, words: PreTra
 )
 def test_which_losses_look_at_chinese_padding(losses: LossesConfig, reads: bool) -> None:
     assert losses.uses_zh_padding is reads
+
+
+def test_anchors_come_from_a_whole_window(teacher: Path) -> None:
+    """Eight of four batches of eight: two of each, evenly; of more than there are, all of the next window, too."""
+    batches = [torch.full((8, 3), 7 * step) + torch.arange(8)[:, None] for step in range(20)]
+    loader: Any = [SimpleNamespace(teacher_ids=ids) for ids in batches]
+    tower = Teacher(load_pretrained(str(teacher)), torch.device("cpu"))
+    few, many = (anchor_vectors(loader, tower, 10, count, 4, None) for count in (8, 40))
+    for vectors, rows in ((few, [ids[::4] for ids in batches[10:14]]), (many, batches[10:15])):
+        torch.testing.assert_close(vectors, F.normalize(tower(torch.cat(list(rows))).pooled, dim=-1))
