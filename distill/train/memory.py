@@ -112,7 +112,8 @@ def expected_memory(
     kept = loss_bytes(losses, rows, english_rows, shape.max_length, shape.width, train.batch_size)
     working = 4 * rows * shape.max_length * shape.width
     shards = processes if train.shard else 1
-    copies = 4 if processes > 1 and not train.shard else 0  # of gradients on their way to the other processes
+    sent = processes > 1 and not train.shard
+    copies = sent * (2 if train.bf16_gradients else 4)  # of gradients on their way to the other processes
     halved = 2 * shape.layers * layer_products(shape) if train.precision == "bf16" else 0
     held = {
         "teacher": 4 * shape.teacher_weights - halved,

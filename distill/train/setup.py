@@ -17,7 +17,7 @@ from data.loader.batches import BatchDataset, BatchSchedule, Vocabulary
 from data.loader.mixture import MixtureStage, mixture_stages
 from data.loader.token_store import DomainTokens, TokenStore
 from data.loader.tokenise import check_corpus, write_token_store
-from distill.distributed import resolve_precision, use_fast_products
+from distill.distributed import resolve_precision, tune_device
 from distill.geometry import read_geometry
 from distill.losses import EmptyPrompt, Hidden, KvMetric, LossesConfig, Readout
 from distill.student.base import ClipStudent, StudentEncoder, vocabulary_of
@@ -192,7 +192,7 @@ def build_setup(
         student.enable_gradient_checkpointing()
     teacher = Teacher(pretrained, device)
     precision = resolve_precision(train.precision, device)
-    use_fast_products(precision, device)
+    tune_device(precision, device)
     teacher_vocabulary = vocabulary_of(pretrained.tokenizer, pretrained.max_length)
     loader = build_loader(config, accelerator, tokens, teacher_vocabulary, student.vocabulary)
     constants = build_loss_constants(config, teacher, pretrained.tokenizer, tokenizer, student)

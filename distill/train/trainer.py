@@ -83,7 +83,7 @@ class Trainer:
             self._progress = checkpoint.load_weights(self._checkpoints, saved[-1], self._weights)
         broadcast_weights(self._weights.values())
         if config.shard and accelerator.num_processes > 1:
-            shard(setup.task.student, setup.task.student.layers(), setup.task.decoder, device)
+            shard(setup.task.student, setup.task.student.layers(), setup.task.decoder, device, precision)
             self._weights = setup.task.trainable()
         # A backward pass goes from the last layer to the embedding; the decoder's gradients are there before it ends.
         late = {name: weight for name, weight in self._weights.items() if name.startswith(checkpoint.DECODER)}

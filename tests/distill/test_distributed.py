@@ -31,11 +31,11 @@ def test_two_shares_are_one_whole(
 
     Looking at held-out rows between the steps, with the mean in the weights' place, changes nothing.
     """
-    train = {"tokens_at_once": tokens, "ema": 0.5, "eval_every": 2}
+    train = {"tokens_at_once": tokens, "recompute": tokens is None, "ema": 0.5, "eval_every": 2}
     _train(write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / "one", train)), monkeypatch)
 
-    def checked(student: nn.Module, layers: Iterable[nn.Module], decoder: nn.Module, device: torch.device) -> None:
-        distributed.shard(student, layers, decoder, device)
+    def checked(student: nn.Module, layers: Iterable[nn.Module], decoder: nn.Module, *where: Any) -> None:  # noqa: ANN401
+        distributed.shard(student, layers, decoder, *where)
         for weight in (*student.parameters(), *decoder.parameters()):
             assert isinstance(weight, DTensor)
             assert weight.to_local().numel() <= (len(weight) + 1) // 2 * weight.numel() // len(weight)
@@ -63,6 +63,35 @@ def test_two_shares_are_one_whole(
         again = _weights(tmp_path / "two", 6, name)
         for key, weight in _weights(tmp_path / "one", 6, name).items():
             torch.testing.assert_close(again[key], weight, atol=1e-4, rtol=1e-3)
+
+
+def test_layers_in_bf16_are_gathered_in_it(tmp_path: Path) -> None:
+    """Half the traffic; states and gradients are those of autocast in one process, and what is kept is float32."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(*(nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8)) for _ in range(2)))
+    inputs, used = torch.randn(2, 4, 8), list[torch.dtype]()
+
+    def backward(rank: int) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            states: torch.Tensor = layers(inputs[rank])
+        states.float().square().mean().backward()  # type: ignore[no-untyped-call]
+
+    def work(rank: int) -> dict[str, torch.Tensor]:
+        distributed.shard(layers, layers, None, torch.device("cpu"), "bf16")
+        for linear in (module for module in layers.modules() if isinstance(module, nn.Linear)):
+            linear.register_forward_pre_hook(lambda linear, _: used.append(linear.weight.dtype))
+        backward(rank)
+        assert used == [torch.bfloat16] * 2
+        return {n: distributed.full_tensor(w.grad) for n, w in layers.named_parameters() if w.grad is not None}
+
+    results: list[Any] = two_processes(work, tmp_path)
+    for rank in range(2):
+        backward(rank)
+    for result in results:
+        for name, weight in layers.named_parameters():
+            assert weight.grad is not None
+            assert result[name].dtype == torch.float32
+            torch.testing.assert_close(result[name], weight.grad / 2, atol=5e-3, rtol=2e-2)
 
 
 def test_gradients_leave_while_the_backward_pass_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,8 @@ from distill.losses import unet as unet_losses
 from distill.losses.base import scheduled_terms
 from distill.text_tower import EncoderOutput
 from distill.train import trainer
-from distill.train.config import parse_config
-from distill.train.memory import expected_memory, loss_bytes, tower_bytes, tower_shape
+from distill.train.config import DataConfig, RunConfig, TrainConfig, parse_config
+from distill.train.memory import TowerShape, expected_memory, loss_bytes, tower_bytes, tower_shape
 from eval.speed.measure import _SIZES
 from tests.conftest import REPOSITORY
 from tests.distill.tiny_clip import run_options, write_config
@@ -179,3 +179,11 @@ def test_a_shipped_configuration_fits_its_gpu(name: str) -> None:
     rows = [line.split("|") for line in (REPOSITORY / "docs" / "memory.md").read_text(encoding="utf-8").splitlines()]
     row = next(row for row in rows if len(row) > 2 and row[1].strip() == f"`{name}`")
     assert [cell.strip() for cell in row[3:-1]] == [f"{value / 1e9:.1f}" for value in expected.values()]
+
+
+def test_gradients_on_their_way(tmp_path: Path) -> None:
+    """Two processes hold them a second time, in the type in which they are sent."""
+    run = RunConfig("teacher", DataConfig(tmp_path), tmp_path, train=TrainConfig(precision="fp32"))
+    shape = TowerShape(32, 2, 128, 2, True, 77, teacher_weights=10, student_weights=10, trained_weights=1_000)
+    sent = [replace(run, train=replace(run.train, bf16_gradients=bf16)) for bf16 in (False, True)]
+    assert [expected_memory(shape, each, 2)["gradients and moments"] for each in sent] == [16_000, 14_000]

@@ -1,6 +1,8 @@
 """The rate, the metrics file, the running means, validation, batches ahead of their step."""
 
 import json
+import platform
+import resource
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 from data.cli import UserError
 from data.loader.token_store import TokenStore
 from data.loader.tokenise import write_token_store
-from distill.distributed import use_fast_products
+from distill.distributed import tune_device
 from distill.text_tower import EncoderOutput
 from distill.train.batch import Prefetcher
 from distill.train.metrics import MetricsFile, TermAverages, bitext_accuracy, validate
@@ -134,14 +136,25 @@ def test_prefetch_gives_every_step_and_passes_errors_on() -> None:
             batches[3]
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
+def test_freed_memory_stays_with_the_process() -> None:
+    """Ten blocks of 64 MiB, one after the other, are cleared by the system twice at most, not ten times."""
+    tune_device("fp32", torch.device("cpu"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(1 << 24)
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert pages <= 2 * (1 << 26) // resource.getpagesize()
+
+
 def test_settings_of_a_device() -> None:
     """float32 products on tensor cores, and compiled towers, on CUDA alone; a run in fp32 keeps its digits."""
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
     try:
         for precision, device in (("bf16", cpu), ("fp32", cuda)):
-            use_fast_products(precision, device)  # type: ignore[arg-type]
+            tune_device(precision, device)  # type: ignore[arg-type]
             assert torch.get_float32_matmul_precision() == "highest"
-        use_fast_products("bf16", cuda)
+        tune_device("bf16", cuda)
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
