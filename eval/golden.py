@@ -196,7 +196,7 @@ def _load(kind: Any, folder: Path, **settings: object) -> Any:  # noqa: ANN401  
 def golden_report(report: dict[str, Any]) -> str:
     """The comparison as a table for the terminal."""
     lines = [", ".join(f"{name} {version}" for name, version in report["versions"].items())]
-    lines += [f"{name:36}{count} of {report['prompts']} prompts equal" for name, count in report["equal_ids"].items()]
+    lines += [f"{name:38}{count} of {report['prompts']} prompts equal" for name, count in report["equal_ids"].items()]
     measures = [key for key in next(iter(report["precisions"].values())) if key not in ("cosine", "holds")]
     lines.append(f"{'':8}" + "".join(f"{key:>12}" for key in (*measures, "cosine")))
     for name, row in report["precisions"].items():

@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from data.cli import commit
-from distill.loading import resolve_device
+from distill.distributed import Precision, resolve_precision
+from distill.loading import resolve_device, torch_dtype
 from distill.text_tower import text_mask
 from distill.train.batch import TrainBatch
 
@@ -103,11 +104,12 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def peak_flops(dtype: torch.dtype = torch.bfloat16) -> float:
-    """FLOPs a second of a large square matrix product here and now, the best of three."""
+def peak_flops(precision: Precision) -> float:
+    """FLOPs a second of a large square matrix product in `precision` here and now, the best of three."""
     device = PartialState().device
     size = 2048 if device.type == "cpu" else 8192
-    one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    dtype = torch_dtype(resolve_precision(precision, device))
+    one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     one @ other
     return 2 * size**3 / min(timed(lambda: one @ other) for _ in range(3))
 

@@ -125,7 +125,7 @@ def measure_run(options: ShippedRunOptions) -> dict[str, Any]:
         },
         "pairs a second": round(pairs_per_second, 2),
         "tokens a second": round(sum(count_tokens(batch, *eos_ids) for batch in batches) / seconds),
-        "MFU": round(flops / seconds / peak_flops(torch.bfloat16 if precision == "bf16" else torch.float32), 3),
+        "MFU": round(flops / seconds / peak_flops(precision), 3),
         "peak memory, GiB": _peak_memory(accelerator.device) | _expected_memory(setup, config),
         "hours": {name: round(pairs / pairs_per_second / 3600, 1) for name, pairs in PROJECTED_PAIRS.items()},
     }  # fmt: skip

@@ -146,7 +146,7 @@ def _round(bench: TrainingBench, args: Namespace, number: int) -> Round:
     """Seconds, FLOPs and tokens of the same pairs with every loader, and the FLOPs a second of a large product."""
     first = number * args.steps
     steps = range(first, first + args.steps)
-    measured: Round = {"peak": peak_flops()}
+    measured: Round = {"peak": peak_flops(args.precision)}
     trainer, setup = bench.trainer, bench.trainer.setup
     for name, loader in bench.loaders.items():
         for step in steps[:1] if number == 0 else ():  # memory and caches

@@ -14,7 +14,7 @@ from typing import Any
 
 
 def main(forge: str, extension: str, student: str) -> None:
-    sys.path.insert(0, forge)
+    sys.path[:0] = [forge, f"{forge}/packages_3rdparty"]
     sys.argv = ["forge", "--always-cpu", "--clip-in-fp32"]
     shared: Any = ModuleType("modules.shared")
     # "Original" divides by the mean of the states, which is zero behind the norm of an untrained model.

@@ -9,6 +9,7 @@ import torch
 from transformers import CLIPTextConfig
 
 from data.cli import UserError
+from distill.distributed import Precision
 from distill.train.batch import TrainBatch
 from eval.speed import measure, training
 from eval.speed.measure import count_tokens, step_flops, tower_flops
@@ -45,16 +46,25 @@ def test_the_clock_and_the_machine() -> None:
         torch.randn(200, 200) @ torch.randn(200, 200)
 
     assert 0 < measure.timed(work) < 60
-    assert measure.peak_flops() > 1e9
+    assert measure.peak_flops("fp32") > 1e9
 
 
 def test_the_command(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything on, sentence-transformers too, in small."""
+    """Everything on, sentence-transformers too, in small; the large product is in the run's precision."""
     given = ["--teacher", str(teacher), "--corpus", str(corpus), "--work", str(tmp_path), "--batch-size", "8"]
     given += ["--steps", "2", "--full-share", "0.5", "--rounds", "2", "--precision", "fp32", "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *given])
     monkeypatch.delenv("ACCELERATE_TORCH_DEVICE", raising=False)  # put back after --device has set it
+    products = list[str]()
+    peak_flops = measure.peak_flops
+
+    def noted(precision: Precision) -> float:
+        products.append(precision)
+        return peak_flops(precision)
+
+    monkeypatch.setattr(training, "peak_flops", noted)
     training.main()
+    assert set(products) == {"fp32"}
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert result.keys() == {"machine", "settings", "steps", "peer"}
     assert result["machine"]["commit"]
