@@ -181,6 +181,15 @@ class AnyRank:
         return [bool(flag) for flag in tensor.tolist()]
 
 
+def sharding_policy(precision: Literal["bf16", "fp32"], device: torch.device) -> MixedPrecisionPolicy:
+    """Weights of a layer are gathered in `precision`, gradients averaged in float32; inputs stay as they are.
+
+    Not on a CPU, where autocast leaves norms alone, and a norm takes no weights in bf16 for states in float32.
+    """
+    gathered = torch.bfloat16 if precision == "bf16" and device.type != "cpu" else None
+    return MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
+
+
 def shard(
     student: nn.Module,
     layers: Iterable[nn.Module],
@@ -188,17 +197,13 @@ def shard(
     device: torch.device,
     precision: Literal["bf16", "fp32"],
 ) -> None:
-    """Shard the weights on `device` over all ranks, in place: the products of each of the `layers`, the rest as one.
+    """Shard the weights on `device` over all ranks, in place: each of the `layers` by itself, the rest of both modules.
 
-    The weights become DTensors under their old names. Products in bf16 gather their weights in it; gradients are
-    averaged in float32.
+    The weights become DTensors under their old names.
     """
     mesh = init_device_mesh(device.type, (world_size(),))
-    gathered = torch.bfloat16 if precision == "bf16" else None
-    policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in layers:
-        products: list[nn.Module] = [module for module in layer.modules() if isinstance(module, nn.Linear)]
-        fully_shard(products, mesh=mesh, mp_policy=policy)
+        fully_shard(layer, mesh=mesh, mp_policy=sharding_policy(precision, device))
     # The decoder uses the student's embeddings after its pass: they stay until the backward pass is done.
     fully_shard(student, mesh=mesh, reshard_after_forward=False)
     if decoder is not None:

@@ -65,10 +65,17 @@ def test_two_shares_are_one_whole(
             torch.testing.assert_close(again[key], weight, atol=1e-4, rtol=1e-3)
 
 
-def test_layers_in_bf16_are_gathered_in_it(tmp_path: Path) -> None:
-    """Half the traffic; states and gradients are those of autocast in one process, and what is kept is float32."""
+def test_layers_in_bf16_are_gathered_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the traffic on a GPU; states and gradients are those of autocast in one process, what is kept is float32.
+
+    Layers without norms stand in for a GPU's, whose autocast computes norms in float32.
+    """
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [distributed.sharding_policy(*each).param_dtype for each in (("bf16", cpu), ("fp32", cuda))] == [None, None]
+    policy = distributed.sharding_policy("bf16", cuda)
+    monkeypatch.setattr(distributed, "sharding_policy", lambda *_: policy)
     torch.manual_seed(0)
-    layers = nn.Sequential(*(nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8)) for _ in range(2)))
+    layers = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     inputs, used = torch.randn(2, 4, 8), list[torch.dtype]()
 
     def backward(rank: int) -> None:
@@ -77,9 +84,9 @@ def test_layers_in_bf16_are_gathered_in_it(tmp_path: Path) -> None:
         states.float().square().mean().backward()  # type: ignore[no-untyped-call]
 
     def work(rank: int) -> dict[str, torch.Tensor]:
-        distributed.shard(layers, layers, None, torch.device("cpu"), "bf16")
-        for linear in (module for module in layers.modules() if isinstance(module, nn.Linear)):
-            linear.register_forward_pre_hook(lambda linear, _: used.append(linear.weight.dtype))
+        for layer in layers:
+            layer.register_forward_hook(lambda layer, *_: used.append(layer.weight.dtype))
+        distributed.shard(layers, layers, None, cpu, "bf16")
         backward(rank)
         assert used == [torch.bfloat16] * 2
         return {n: distributed.full_tensor(w.grad) for n, w in layers.named_parameters() if w.grad is not None}
