@@ -166,9 +166,12 @@ def load_any_tokenizer(name: str, option: str, **settings: str) -> Any:  # noqa:
             folder = snapshot_download(source.name, allow_patterns=f"{source.subfolder}/*")
         with panics_as_errors():
             inside = str(Path(folder) / source.subfolder) if source.subfolder else folder
-            return AutoTokenizer.from_pretrained(inside, **settings)
+            tokenizer = AutoTokenizer.from_pretrained(inside, **settings)
     except Exception as error:  # as above
         raise UserError(f"{option}: {name!r} holds no tokenizer ({one_line(error)})") from error
+    if {*tokenizer.get_vocab()} <= {*tokenizer.all_special_tokens}:  # transformers loads a folder without its files so
+        raise UserError(f"{option}: {name!r} holds a tokenizer without words; its tokenizer.json or vocab.json is missing")
+    return tokenizer
 
 
 def load_clip_tokenizer(name: str, option: str, **settings: str) -> PreTrainedTokenizerFast:

@@ -125,6 +125,13 @@ def _foreign_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
 
 
+def _tokenizer_without_words(folder: Path) -> None:
+    _without_tokenizer(folder)
+    teacher_tokenizer().save_pretrained(folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}))
+
+
 def _pickle_only(folder: Path) -> None:
     teacher_tokenizer().save_pretrained(folder)
     model = teacher_model(522)
@@ -148,6 +155,7 @@ def _cut_weights(folder: Path) -> None:
     [
         (_without_tokenizer, "holds no tokenizer"),
         (_foreign_tokenizer, "holds no tokenizer ('added_tokens')"),
+        (_tokenizer_without_words, "holds a tokenizer without words; its tokenizer.json or vocab.json is missing"),
         (_pickle_only, "holds no CLIP text tower in safetensors"),
         (_not_a_model, "holds no CLIP text tower in safetensors"),
         (_cut_weights, "holds no CLIP text tower in safetensors"),
