@@ -170,7 +170,7 @@ def load_any_tokenizer(name: str, option: str, **settings: str) -> Any:  # noqa:
     except Exception as error:  # as above
         raise UserError(f"{option}: {name!r} holds no tokenizer ({one_line(error)})") from error
     if {*tokenizer.get_vocab()} <= {*tokenizer.all_special_tokens}:  # transformers loads a folder without its files so
-        raise UserError(f"{option}: {name!r} holds a tokenizer without words; its tokenizer.json or vocab.json is missing")
+        raise UserError(f"{option}: {name!r} holds no words of a tokenizer: tokenizer.json or vocab.json is missing")
     return tokenizer
 
 

@@ -155,7 +155,7 @@ def _cut_weights(folder: Path) -> None:
     [
         (_without_tokenizer, "holds no tokenizer"),
         (_foreign_tokenizer, "holds no tokenizer ('added_tokens')"),
-        (_tokenizer_without_words, "holds a tokenizer without words; its tokenizer.json or vocab.json is missing"),
+        (_tokenizer_without_words, "holds no words of a tokenizer: tokenizer.json or vocab.json is missing"),
         (_pickle_only, "holds no CLIP text tower in safetensors"),
         (_not_a_model, "holds no CLIP text tower in safetensors"),
         (_cut_weights, "holds no CLIP text tower in safetensors"),
