@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 Precision = Literal["auto", "bf16", "fp32"]
-_MALLOC = {-1: 2**31 - 1, -3: 2**30}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (malloc.h), in bytes
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h, in bytes
 _BUCKET = 1 << 26  # gradients in one all-reduce: 256 MiB in float32
 
 
@@ -41,15 +41,22 @@ def tune_device(precision: Literal["bf16", "fp32"], device: torch.device) -> Non
     """Settings of this process that make a training on `device` faster.
 
     On a GPU with bf16, float32 products, which the losses have, run on its tensor cores (TF32); a run in fp32 keeps all
-    digits. On a CPU, freed memory stays with the process: glibc would give back every large block at once, and the
-    next would be cleared page by page, a fifth of a training's time.
+    digits. On a CPU, freed memory is kept.
     """
     if device.type == "cuda" and precision == "bf16":
         torch.set_float32_matmul_precision("high")
-    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+    keep_freed_memory(device.type == "cpu")
+
+
+def keep_freed_memory(keep: bool) -> None:
+    """Whether glibc keeps what is freed, or gives large blocks back, as it does by itself once it has seen some.
+
+    The next block would be cleared page by page, a fifth of a training's time.
+    """
+    if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
-        for setting, value in _MALLOC.items():
-            mallopt(setting, value)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1 if keep else 2**26)
+        mallopt(_M_MMAP_THRESHOLD, 2**30 if keep else 2**25)
 
 
 def world_size() -> int:

@@ -18,6 +18,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.losses import MSELoss  # type: ignore[import-not-found]
 
+from distill.distributed import keep_freed_memory
 from distill.export.folder import export
 from distill.export.formats import write_sentence_modules
 from distill.train.config import RunConfig
@@ -62,7 +63,10 @@ class SentenceTransformersPeer:
 
 
 def time_against_peer(config: RunConfig, domain: str, work: Path, steps: int, rounds: int) -> dict[str, Any]:
-    """Seconds of the peer's trainer over ours for `steps` batches, round by round; ours dynamically padded."""
+    """Seconds of the peer's trainer over ours for `steps` batches, round by round; ours dynamically padded.
+
+    Each with the memory settings that it has by itself.
+    """
     prepared = prepare_run(config, 1)
     pretrained = prepared.pretrained
     export(pretrained.model, pretrained.tokenizer, work / "peer-teacher", [write_sentence_modules])
@@ -82,7 +86,9 @@ def time_against_peer(config: RunConfig, domain: str, work: Path, steps: int, ro
     ratios: dict[str, list[float]] = {name: [] for name in trainers}
     for number in range(-1, rounds):  # the first fills caches and does not count
         step_range = range(max(number, 0) * steps, (max(number, 0) + 1) * steps)
+        keep_freed_memory(False)
         peer_seconds = peer.train(step_range[0] * size, len(step_range) * size)
+        keep_freed_memory(accelerator.device.type == "cpu")
         for name, trainer in trainers.items():
             elapsed = timed(partial(_train, trainer, step_range))
             if number >= 0:
