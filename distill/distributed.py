@@ -45,7 +45,8 @@ def tune_device(precision: Literal["bf16", "fp32"], device: torch.device) -> Non
     """
     if device.type == "cuda" and precision == "bf16":
         torch.set_float32_matmul_precision("high")
-    keep_freed_memory(device.type == "cpu")
+    if device.type == "cpu":
+        keep_freed_memory(True)
 
 
 def keep_freed_memory(keep: bool) -> None:
@@ -208,9 +209,9 @@ def shard(
 
     The weights become DTensors under their old names.
     """
-    mesh = init_device_mesh(device.type, (world_size(),))
+    mesh, policy = init_device_mesh(device.type, (world_size(),)), sharding_policy(precision, device)
     for layer in layers:
-        fully_shard(layer, mesh=mesh, mp_policy=sharding_policy(precision, device))
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
     # The decoder uses the student's embeddings after its pass: they stay until the backward pass is done.
     fully_shard(student, mesh=mesh, reshard_after_forward=False)
     if decoder is not None:
