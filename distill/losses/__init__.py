@@ -54,6 +54,12 @@ class LossesConfig:
         """Whether a loss uses the padding behind the Chinese text on max-length steps."""
         return any(loss is not None and loss.uses_zh_padding for loss in (self.hidden, self.kv_metric, self.readout))
 
+    @property
+    def uses_zh_states(self) -> bool:
+        """Whether a loss uses the hidden states of the Chinese, and not its pooled state alone."""
+        position_wise = self.hidden is not None and self.hidden.chinese > 0
+        return position_wise or self.uses_zh_padding or self.alignment is not None or self.translation is not None
+
 
 __all__ = [
     "Affinity", "Alignment", "Contrastive", "EmptyPrompt", "EmptyPromptStates", "Hidden", "KvMetric", "LossInput",

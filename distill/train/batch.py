@@ -37,11 +37,18 @@ class TrainBatch:
     """A random number of the step, for what a loss draws; the same on every rank."""
     state_layer: StateLayer | None = None
     """The states that the step's losses look at; None: the run's own."""
+    pooled_zh: bool = False
+    """The Chinese and the targets of the pairs are computed to their pooled states alone."""
 
     @property
     def english_rows(self) -> slice:
         """The pairs whose English the student encodes."""
         return slice(None, None, self.english_stride)
+
+    @property
+    def other_rows(self) -> torch.Tensor:
+        """The other pairs, as a mask, bool [rows]."""
+        return torch.arange(len(self.teacher_ids)) % self.english_stride != 0
 
     def pinned(self) -> "TrainBatch":
         """The batch in page-locked memory, from which a copy to a GPU does not block."""
@@ -76,13 +83,21 @@ class BatchLoader:
     of the text do not depend on what follows, so Chinese is padded dynamically unless a loss uses its padding.
     """
 
-    def __init__(self, batches: BatchDataset, english_stride: int, zh_padding: bool, clip_skip: float = 0) -> None:
+    def __init__(
+        self,
+        batches: BatchDataset,
+        english_stride: int,
+        zh_padding: bool,
+        clip_skip: float = 0,
+        pooled_zh: bool = False,
+    ) -> None:
         """The student encodes the English of every `english_stride`-th pair; `zh_padding`: a loss uses that padding.
 
         `clip_skip` is the share of steps that look at the states before the last layer, drawn by the step's number.
+        `pooled_zh`: no loss uses hidden states of the Chinese.
         """
         self._batches, self._english_stride, self._zh_padding = batches, english_stride, zh_padding
-        self._clip_skip = clip_skip
+        self._clip_skip, self.pooled_zh = clip_skip, pooled_zh
 
     def __getitem__(self, step: int) -> TrainBatch:
         """The batch of `step`, counted from 0."""
@@ -90,11 +105,13 @@ class BatchLoader:
         english, full = batch.student_en[::stride], batch.fixed_length
         layer: StateLayer | None = SKIPPED_LAYER if batch.draw < self._clip_skip * 2**32 else None
         if not full or self._zh_padding:
-            return TrainBatch(batch.student_zh, english, batch.teacher_en, None, stride, full, batch.draw, layer)
+            pairs = batch.student_zh, english, batch.teacher_en
+            return TrainBatch(*pairs, None, stride, full, batch.draw, layer, self.pooled_zh)
         # Trimmed to the longest text of the global batch: every rank computes on the same shapes.
         chinese = batch.student_zh[:, : batch.zh_length].contiguous()
         teacher = batch.teacher_en[:, : batch.en_length].contiguous()
-        return TrainBatch(chinese, english, teacher, batch.teacher_en[::stride], stride, full, batch.draw, layer)
+        english_targets = batch.teacher_en[::stride]
+        return TrainBatch(chinese, english, teacher, english_targets, stride, full, batch.draw, layer, self.pooled_zh)
 
 
 def anchor_vectors(
@@ -161,10 +178,18 @@ class Teacher:
 
     def targets(self, batch: TrainBatch, tokens_at_once: int | None = None) -> Targets:
         """The student's targets for a batch, computed in chunks."""
-        encode, en_ids = partial(self, layer=batch.state_layer), batch.teacher_en_ids
-        pairs = chunked(encode, batch.teacher_ids, tokens_at_once)
-        english = pairs.rows(batch.english_rows) if en_ids is None else chunked(encode, en_ids, tokens_at_once)
-        return Targets(pairs, english)
+        encode, ids, en_ids = partial(self, layer=batch.state_layer), batch.teacher_ids, batch.teacher_en_ids
+        rows = batch.english_rows
+        if not batch.pooled_zh:
+            pairs = chunked(encode, ids, tokens_at_once)
+            english = pairs.rows(rows) if en_ids is None else chunked(encode, en_ids, tokens_at_once)
+            return Targets(pairs, english)
+        english = chunked(encode, ids[rows] if en_ids is None else en_ids, tokens_at_once)
+        pooled = english.pooled.new_empty(len(ids), english.pooled.shape[1])
+        pooled[rows], others = english.pooled, batch.other_rows
+        if others.any():
+            pooled[others] = chunked(partial(text_tower.encode_pooled, self._model), ids[others], tokens_at_once).pooled
+        return Targets(EncoderOutput.of_pooled(pooled), english)
 
     def convert_to_bf16(self) -> None:
         """Convert the weights as autocast does, once; from then on every call is under autocast."""

@@ -28,45 +28,53 @@ class Passes:
     """Several `texts`, int64 [rows, length] each, joined into as few passes as their lengths allow."""
 
     texts: Sequence[torch.Tensor]
-    lengths: Sequence[int]
-    """Where each text is encoded: the length of its pass."""
+    kinds: Sequence[tuple[int, bool]]
+    """How each text is encoded: the length of its pass, and whether to its pooled states alone."""
     pad_id: int
 
     @property
-    def ids(self) -> list[torch.Tensor]:
-        """The ids of every pass, the longest first."""
-        return [torch.cat([_padded(text, at, self.pad_id) for text in self._at(at)]) for at in self._pass_lengths]
+    def inputs(self) -> list[tuple[torch.Tensor, bool]]:
+        """The ids of every pass, the longest first, and whether it is encoded to pooled states alone."""
+        return [
+            (torch.cat([_padded(text, kind[0], self.pad_id) for text in self._of(kind)]), kind[1])
+            for kind in self._passes
+        ]
 
     def split(self, outputs: Sequence[EncoderOutput]) -> list[EncoderOutput]:
         """The output of each of the `texts`, in its own length, from those of the passes."""
         parts = {
-            at: iter(output.split([len(text) for text in self._at(at)]))
-            for at, output in zip(self._pass_lengths, outputs, strict=True)
+            kind: iter(output.split([len(text) for text in self._of(kind)]))
+            for kind, output in zip(self._passes, outputs, strict=True)
         }
-        each = zip(self.texts, self.lengths, strict=True)
-        return [next(parts[at]) if at == text.shape[1] else next(parts[at]).cropped(text.shape[1]) for text, at in each]
+        each = zip(self.texts, self.kinds, strict=True)
+        return [
+            next(parts[kind]) if kind[0] == text.shape[1] else next(parts[kind]).cropped(text.shape[1])
+            for text, kind in each
+        ]
 
     @property
     def positions(self) -> int:
         """Positions of all passes, padding included."""
-        return sum(len(text) * at for text, at in zip(self.texts, self.lengths, strict=True))
+        return sum(len(text) * length for text, (length, _) in zip(self.texts, self.kinds, strict=True))
 
     @property
-    def _pass_lengths(self) -> list[int]:
-        return sorted(set(self.lengths), reverse=True)
+    def _passes(self) -> list[tuple[int, bool]]:
+        return sorted(set(self.kinds), reverse=True)
 
-    def _at(self, at: int) -> list[torch.Tensor]:
-        return [text for text, length in zip(self.texts, self.lengths, strict=True) if length == at]
+    def _of(self, kind: tuple[int, bool]) -> list[torch.Tensor]:
+        return [text for text, its_kind in zip(self.texts, self.kinds, strict=True) if its_kind == kind]
 
 
 def _padded(text: torch.Tensor, length: int, pad_id: int) -> torch.Tensor:
     return text if text.shape[1] == length else F.pad(text, (0, length - text.shape[1]), value=pad_id)
 
 
-def join_passes(texts: Sequence[torch.Tensor], pad_id: int, launch_cost: int) -> Passes:
+def join_passes(
+    texts: Sequence[torch.Tensor], pad_id: int, launch_cost: int, pooled_only: Sequence[bool] | None = None
+) -> Passes:
     """The cheapest passes over `texts`, where one costs its positions, padding included, and `launch_cost` positions.
 
-    Texts of one length are always one pass.
+    Texts of one length are always one pass, unless some of them are encoded to pooled states alone.
     """
     rows = Counter[int]()
     for text in texts:
@@ -83,4 +91,5 @@ def join_passes(texts: Sequence[torch.Tensor], pad_id: int, launch_cost: int) ->
             at[length] = at[longer] if join else length
         options.append(at)
     best = min(options, key=cost)
-    return Passes(texts, [best[text.shape[1]] for text in texts], pad_id)
+    lengths = [best[text.shape[1]] for text in texts]
+    return Passes(texts, [*zip(lengths, pooled_only or [False] * len(texts), strict=True)], pad_id)

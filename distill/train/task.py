@@ -82,20 +82,22 @@ class Task(nn.Module):
         It would be a pass of its own, a third of the launches, on other steps.
         """
         empty, vocabulary = self._constants.empty, self.student.vocabulary
-        texts = [batch.student_zh_ids, batch.student_en_ids]
+        texts, pooled_only = [batch.student_zh_ids, batch.student_en_ids], [batch.pooled_zh, False]
         if empty and batch.padded_to_max:
             texts.append(empty.ids)
-        return join_passes(texts, vocabulary.pad_id, self._constants.launch_cost)
+            pooled_only.append(False)
+        return join_passes(texts, vocabulary.pad_id, self._constants.launch_cost, pooled_only)
 
     def forward(self, batch: TrainBatch, targets: Targets, progress: float = 0.0) -> LossTerms:
         """Named loss terms, scalars; `progress` is the share of the run's steps that are done."""
         passes = self.passes(batch)
-        encode = self.encoder(batch)
-        return self.terms(batch, passes.split([encode(ids) for ids in passes.ids]), targets, progress)
+        outputs = [self.encoder(batch, pooled_only)(ids) for ids, pooled_only in passes.inputs]
+        return self.terms(batch, passes.split(outputs), targets, progress)
 
-    def encoder(self, batch: TrainBatch) -> Callable[[torch.Tensor], EncoderOutput]:
+    def encoder(self, batch: TrainBatch, pooled_only: bool) -> Callable[[torch.Tensor], EncoderOutput]:
         """The student, with the states that the losses of a step look at."""
-        return self.student if batch.state_layer is None else partial(self.student, layer=batch.state_layer)
+        options = {"layer": batch.state_layer, "pooled_only": pooled_only}
+        return partial(self.student, **{name: value for name, value in options.items() if value})
 
     def terms(
         self, batch: TrainBatch, outputs: Sequence[EncoderOutput], targets: Targets, progress: float
@@ -169,21 +171,21 @@ def backward(
         with last_pass():
             total(terms).backward()  # type: ignore[no-untyped-call]
         return terms
-    ids, encode = passes.ids, task.encoder(batch)
+    inputs = [(ids, task.encoder(batch, pooled_only)) for ids, pooled_only in passes.inputs]
     with torch.no_grad(), autocast():
-        outputs = [chunked(encode, view, tokens_at_once).detached_leaf() for view in ids]
+        outputs = [chunked(encode, ids, tokens_at_once).detached_leaf() for ids, encode in inputs]
     with autocast():
         terms = task.terms(batch, passes.split(outputs), targets, progress)
     total(terms).backward()  # type: ignore[no-untyped-call]
     chunks = []
-    for view, output in zip(ids, outputs, strict=True):
+    for (ids, encode), output in zip(inputs, outputs, strict=True):
         start = 0
-        for chunk in split_rows(view, tokens_at_once):
-            chunks.append((chunk, output, slice(start, start + len(chunk))))
+        for chunk in split_rows(ids, tokens_at_once):
+            chunks.append((partial(encode, chunk), output, slice(start, start + len(chunk))))
             start += len(chunk)
-    for number, (chunk, output, rows) in enumerate(chunks, 1):
+    for number, (recompute, output, rows) in enumerate(chunks, 1):
         with autocast():
-            recomputed = encode(chunk)
+            recomputed = recompute()
         pairs = ((recomputed.hidden_states, output.hidden_states.grad), (recomputed.pooled, output.pooled.grad))
         # Where no loss looks at the pooled state, or a frozen tower has no gradient to pass on.
         used = [(new, gradient[rows]) for new, gradient in pairs if gradient is not None and new.requires_grad]

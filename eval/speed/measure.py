@@ -21,16 +21,18 @@ from distill.text_tower import text_mask
 from distill.train.batch import TrainBatch
 
 
-def tower_flops(shape: CLIPTextConfig, lengths: torch.Tensor) -> float:
+def tower_flops(shape: CLIPTextConfig, lengths: torch.Tensor, pooled_only: bool = False) -> float:
     """FLOPs of the matrix products of a forward pass over sentences of `lengths` tokens, [sentences].
 
-    A multiply and an add are two. Embeddings, norms, losses and the optimizer count nothing.
+    A multiply and an add are two. Embeddings, norms, losses and the optimizer count nothing. With `pooled_only` the
+    last layer computes keys and values of all tokens, and the rest of one a sentence.
     """
-    width, layers = shape.hidden_size, shape.num_hidden_layers
-    per_token = 2 * (4 * width * width + 2 * width * shape.intermediate_size)
-    attention = 2 * 2 * width * lengths.square().sum().item()
-    pooled = 2 * width * (shape.projection_dim or 0) * len(lengths)
-    return float(layers * (per_token * lengths.sum().item() + attention) + pooled)
+    width, tokens = shape.hidden_size, lengths.sum().item()
+    keys_and_values = 4 * width * width
+    others = 4 * width * width + 4 * width * shape.intermediate_size
+    layer = (keys_and_values + others) * tokens + 4 * width * lengths.square().sum().item()
+    last = keys_and_values * tokens + others * len(lengths) + 4 * width * tokens if pooled_only else layer
+    return float((shape.num_hidden_layers - 1) * layer + last + 2 * width * (shape.projection_dim or 0) * len(lengths))
 
 
 def step_flops(shape: CLIPTextConfig, batch: TrainBatch, teacher_eos_id: int, student_eos_id: int) -> float:
@@ -46,9 +48,13 @@ def step_flops(shape: CLIPTextConfig, batch: TrainBatch, teacher_eos_id: int, st
 
     trimmed = batch.teacher_en_ids is not None  # then only every n-th pair is at max length
     all_padded = batch.padded_to_max and not trimmed
-    teacher_flops = tower_flops(shape, lengths(batch.teacher_ids, teacher_eos_id, all_padded))
-    teacher_flops += tower_flops(shape, lengths(batch.teacher_en_ids, teacher_eos_id, True))
-    student_flops = tower_flops(shape, lengths(batch.student_zh_ids, student_eos_id, all_padded))
+    pairs, en_ids, pooled = batch.teacher_ids, batch.teacher_en_ids, batch.pooled_zh
+    if pooled:
+        en_ids = pairs[batch.english_rows] if en_ids is None else en_ids
+        pairs = pairs[batch.other_rows]
+    teacher_flops = tower_flops(shape, lengths(pairs, teacher_eos_id, all_padded and not pooled), pooled)
+    teacher_flops += tower_flops(shape, lengths(en_ids, teacher_eos_id, batch.padded_to_max))
+    student_flops = tower_flops(shape, lengths(batch.student_zh_ids, student_eos_id, all_padded and not pooled), pooled)
     student_flops += tower_flops(shape, lengths(batch.student_en_ids, student_eos_id, batch.padded_to_max))
     return teacher_flops + 3 * student_flops
 

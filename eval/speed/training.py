@@ -135,7 +135,8 @@ def _build_bench(config: RunConfig, args: Namespace) -> TrainingBench:
     def loader_of(share: float, everything: bool) -> BatchLoader:
         schedule = BatchSchedule(0, config.train.batch_size, config.data.window, share)
         batches = BatchDataset(tokens, mixture, schedule, *vocabularies)
-        return BatchLoader(batches, config.train.english_every, everything)
+        pooled_zh = setup.loader.pooled_zh and not everything
+        return BatchLoader(batches, config.train.english_every, everything, pooled_zh=pooled_zh)
 
     modes = {"tight": loader_of(0, False), "mix": loader_of(args.full_share, False), "padded": loader_of(1, True)}
     eos_ids = vocabularies[0].eos_id, vocabularies[1].eos_id

@@ -31,17 +31,17 @@ def _texts(*shapes: tuple[int, int]) -> list[torch.Tensor]:
 )
 def test_passes_by_hand(shapes: list[tuple[int, int]], launch_cost: int, passes: list[tuple[int, int]]) -> None:
     joined = join_passes(_texts(*shapes), 0, launch_cost)
-    assert [tuple(ids.shape) for ids in joined.ids] == passes
+    assert [tuple(ids.shape) for ids, _ in joined.inputs] == passes
     assert joined.positions == sum(rows * length for rows, length in passes)
 
 
 def test_every_text_gets_its_own_output_back() -> None:
     texts = [torch.tensor(rows) for rows in ([[1, 2, 9], [3, 9, 9]], [[4, 9]], [[5, 6, 7, 8, 9]], [[7, 7, 9]])]
     passes = join_passes(texts, 9, 2)
-    assert [ids.tolist() for ids in passes.ids] == [
+    assert [ids.tolist() for ids, _ in passes.inputs] == [
         [[5, 6, 7, 8, 9]], [[1, 2, 9], [3, 9, 9], [4, 9, 9], [7, 7, 9]],
     ]  # fmt: skip
-    outputs = [EncoderOutput(ids[..., None].float(), ids[:, :1].float(), text_mask(ids, 9)) for ids in passes.ids]
+    outputs = [EncoderOutput(ids[..., None].float(), ids[:, :1].float(), text_mask(ids, 9)) for ids, _ in passes.inputs]
     for text, output in zip(texts, passes.split(outputs), strict=True):
         assert torch.equal(output.hidden_states[..., 0].long(), text)
         assert torch.equal(output.pooled.long(), text[:, :1])
@@ -62,8 +62,8 @@ def test_joined_passes_are_the_single_ones(teacher: Path, corpus: Path, tmp_path
     found = []
     for launch_cost in (0, 10_000):
         passes = join_passes(texts, student.vocabulary.pad_id, launch_cost)
-        assert len(passes.ids) == (1 if launch_cost else 3)
-        outputs = passes.split([student(ids) for ids in passes.ids])
+        assert len(passes.inputs) == (1 if launch_cost else 3)
+        outputs = passes.split([student(ids) for ids, _ in passes.inputs])
         loss = sum((o.hidden_states.square().mean() + o.pooled.sum() for o in outputs), torch.zeros(()))
         loss.backward()  # type: ignore[no-untyped-call]
         found.append((outputs, {name: weight.grad for name, weight in student.named_parameters()}))

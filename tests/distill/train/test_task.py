@@ -8,7 +8,7 @@ import torch
 
 from data.cli import UserError
 from distill.student.base import ClipStudent
-from distill.text_tower import StateLayer, encode_ids, load_tower
+from distill.text_tower import encode_ids, load_tower
 from distill.train.config import parse_config
 from distill.train.main import make_accelerator
 from distill.train.setup import build_setup, prepare_run
@@ -42,10 +42,10 @@ def test_chunks_are_the_whole(teacher: Path, corpus: Path, tmp_path: Path, monke
     with_gradient: list[torch.Tensor] = []
     forward = ClipStudent.forward
 
-    def counted(self: ClipStudent, ids: torch.Tensor, layer: StateLayer | None = None) -> Any:  # noqa: ANN401
+    def counted(self: ClipStudent, ids: torch.Tensor, **options: Any) -> Any:  # noqa: ANN401
         if torch.is_grad_enabled():
             with_gradient.append(ids)
-        return forward(self, ids, layer)
+        return forward(self, ids, **options)
 
     monkeypatch.setattr(ClipStudent, "forward", counted)
     _train(write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / "chunks", 90)), monkeypatch)
@@ -71,7 +71,7 @@ def test_clip_skip_looks_at_the_layer_before(teacher: Path, corpus: Path, tmp_pa
     tower, task = load_tower(str(teacher), "t"), setup.task
     for step in (layers.index(None), layers.index("penultimate_normed")):
         batch, layer = setup.loader[step], layers[step] or "last"
-        pairs, english = setup.teacher.targets(batch).pairs, task.encoder(batch)(batch.student_en_ids)
+        pairs, english = setup.teacher.targets(batch).pairs, task.encoder(batch, False)(batch.student_en_ids)
         for found, ids in ((pairs, batch.teacher_ids), (english, batch.student_en_ids)):
             expected = encode_ids(tower, ids, layer)
             torch.testing.assert_close(found.hidden_states, expected.hidden_states, atol=1e-5, rtol=1e-4)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,15 @@ TOKEN, PAIR, POOLED = 3 * 2 * (4 * 4 + 2 * 2 * 8), 3 * 4 * 2, 2 * 2 * 5
 
 def test_a_tower_by_hand() -> None:
     """Sentences of three tokens and of one."""
-    assert tower_flops(SHAPE, torch.tensor([3.0, 1.0])) == 4 * TOKEN + (9 + 1) * PAIR + 2 * POOLED
+    lengths = torch.tensor([3.0, 1.0])
+    assert tower_flops(SHAPE, lengths) == 4 * TOKEN + (9 + 1) * PAIR + 2 * POOLED
+    # In the last of three layers: keys and values of four tokens, the rest of two, one query a sentence.
+    last = 4 * 2 * 2 * 4 + 2 * 2 * (2 * 4 + 2 * 2 * 8) + 4 * PAIR / 3
+    assert tower_flops(SHAPE, lengths, pooled_only=True) == 2 / 3 * (4 * TOKEN + 10 * PAIR) + last + 2 * POOLED
 
 
-def _forward(*lengths: int) -> float:
-    return tower_flops(SHAPE, torch.tensor([float(length) for length in lengths]))
+def _forward(*lengths: int, pooled_only: bool = False) -> float:
+    return tower_flops(SHAPE, torch.tensor([float(length) for length in lengths]), pooled_only)
 
 
 def test_a_step_by_hand() -> None:
@@ -39,6 +44,9 @@ def test_a_step_by_hand() -> None:
     assert step_flops(SHAPE, whole, 9, 9) == _forward(5, 5) + 3 * (_forward(5, 5) + _forward(5))
     cut = TrainBatch(chinese[:, :4], teacher[:1], teacher[:, :3], teacher[:1], 2, padded_to_max=True, draw=0)
     assert step_flops(SHAPE, cut, 9, 9) == _forward(3, 2) + _forward(5) + 3 * (_forward(4, 3) + _forward(5))
+    pooled = _forward(2, pooled_only=True), 3 * _forward(4, 3, pooled_only=True)
+    assert step_flops(SHAPE, replace(tight, pooled_zh=True), 9, 9) == sum(pooled) + _forward(3) + 3 * _forward(3)
+    assert step_flops(SHAPE, replace(cut, pooled_zh=True), 9, 9) == sum(pooled) + _forward(5) + 3 * _forward(5)
 
 
 def test_the_clock_and_the_machine() -> None:
