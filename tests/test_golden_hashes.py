@@ -59,7 +59,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def produce(folder: Path) -> str:
-    """Run every command in `folder`: the first alone, the second as two processes, the others in one.
+    """Run every command in `folder`: the first as a user does, the second as two processes, the others in one.
 
     Returns the output of the command that failed, or "".
     """
@@ -68,8 +68,8 @@ def produce(folder: Path) -> str:
     environment = {**os.environ, **on_cpu, "PYTHONPATH": str(ROOT)}
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     build, two, *others = INPUTS["commands"]
-    for launcher, names in (((), (build,)), (torchrun, (two,)), ((), others)):
-        command = [sys.executable, *launcher, __file__, *names]
+    for words in (shlex.split(INPUTS["commands"][build]), [*torchrun, __file__, two], [__file__, *others]):
+        command = [sys.executable, *words]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
         if done.returncode:
             return f"{shlex.join(command)}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
