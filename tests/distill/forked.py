@@ -1,8 +1,10 @@
-"""Two processes in a fraction of a second: forked, talking over gloo."""
+"""Processes in a fraction of a second, forked: two that talk over gloo; one that imports only the project anew."""
 
 import multiprocessing
 import os
+import runpy
 import socket
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from accelerate.state import AcceleratorState, PartialState
+
+from tests.conftest import REPOSITORY
 
 
 def two_processes(work: Callable[[int], object], folder: Path) -> list[object]:
@@ -44,3 +48,21 @@ def _enter(work: Callable[[int], object], rank: int, port: int, folder: Path) ->
     if dist.is_initialized():  # a run ends the group itself
         dist.barrier()
         dist.destroy_process_group()
+
+
+def forget_the_project() -> None:
+    """For a fork: the modules of the project are imported anew, in the order in which a fresh process would."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("data", "distill", "eval")]:
+        del sys.modules[name]
+
+
+def run_script(script: Path, arguments: list[str], log: Path) -> None:
+    """For a fork: run a script as by itself, with its folder as the first of the path; what it prints goes to `log`."""
+    with log.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    sys.path[:] = [str(script.parent), *(each for each in sys.path if Path(each) != REPOSITORY)]
+    sys.argv = [str(script), *arguments]
+    forget_the_project()
+    runpy.run_path(str(script), run_name="__main__")

@@ -1,5 +1,6 @@
 """A tiny trained student, exported, and a pipeline to put it into, for the tests of the export."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedT
 
 from distill.export.folder import export
 from distill.export.main import main as export_main
+from distill.train.config import RunConfig, parse_config
 from distill.train.main import main as train_main
 from tests.distill.tiny_clip import run_options, write_corpus
 from tests.distill.tiny_xl import write_xl
@@ -35,6 +37,25 @@ def student(model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFa
     """The exported folder."""
     export(model, tokenizer, tmp_path / "student")
     return tmp_path / "student"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunConfig:
+    """The configuration of a run whose corpus has a report, for model cards."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    config = {
+        "teacher": "openai/clip-vit-large-patch14",
+        "data": {"corpus": str(corpus)},
+        "losses": {"pooled": {"chinese": 1.5}},
+        "train": {"lr": 0.0004},
+        "student": {"multilingual": {"tokenizer": str(tmp_path / "vocab")}},
+        "out_dir": str(tmp_path / "run"),
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    source = {"name": "tatoeba", "domain": "general", "license": "CC BY 2.0 FR", "train": 25665}
+    (corpus / "report.json").write_text(json.dumps({"train_rows": 25665, "rows_rejected": 335, "sources": [source]}))
+    return parse_config(["--config", str(tmp_path / "config.yaml")])
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import yaml
 from huggingface_hub import ModelCard
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
@@ -14,13 +12,8 @@ from data.cli import UserError
 from distill.export.folder import export
 from distill.export.formats import write_comfyui_node, write_golden
 from distill.export.model_card import CardInfo, card_writer, read_card_info
-from distill.export.onnx import write_onnx
 from distill.export.results import METRICS, model_index, read_results, retrieval_lines, translation_lines
-from distill.train.config import RunConfig, parse_config
-from eval.datasets.benchmark import BENCHMARKS
-from eval.retrieval import command
-from tests.eval.files import write_files
-from tests.eval.tiny import save_clip
+from distill.train.config import RunConfig
 
 
 def result() -> dict[str, Any]:
@@ -44,25 +37,6 @@ def result() -> dict[str, Any]:
     return {"rows": rows, "ratios": ratios, "settings": settings}
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> RunConfig:
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    config = {
-        "teacher": "openai/clip-vit-large-patch14",
-        "data": {"corpus": str(corpus)},
-        "losses": {"pooled": {"chinese": 1.5}},
-        "train": {"lr": 0.0004},
-        "student": {"multilingual": {"tokenizer": str(tmp_path / "vocab")}},
-        "out_dir": str(tmp_path / "run"),
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    source = {"name": "tatoeba", "domain": "general", "license": "CC BY 2.0 FR", "train": 25665}
-    (corpus / "report.json").write_text(json.dumps({"train_rows": 25665, "rows_rejected": 335, "sources": [source]}))
-    (tmp_path / "result.json").write_text(json.dumps(result()))
-    return parse_config(["--config", str(tmp_path / "config.yaml")])
-
-
 def card_info(name: str, license: str, run: RunConfig, results: list[Path]) -> CardInfo:
     return read_card_info(name, license, run, read_results(results))
 
@@ -70,6 +44,7 @@ def card_info(name: str, license: str, run: RunConfig, results: list[Path]) -> C
 def test_card(
     model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, run: RunConfig, tmp_path: Path
 ) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(result()))
     origin = card_info("me/student", "cc-by-sa-4.0", run, [tmp_path / "result.json"])
     export(model, tokenizer, tmp_path / "student", [write_golden, write_comfyui_node, card_writer(origin)])
     read = ModelCard.load(tmp_path / "student" / "README.md")
@@ -118,37 +93,6 @@ def test_the_python_of_the_card_runs(
     names: dict[str, Any] = {}
     exec(code, names)
     assert names["features"].shape == (1, 16)
-
-
-def test_the_int8_file_has_a_score_of_its_own(
-    model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerFast, run: RunConfig, tmp_path: Path
-) -> None:
-    """Export, score, export again with the scores: as the docs have it; a result of other weights is refused."""
-    out, files, clip = tmp_path / "student", write_files(tmp_path), save_clip(tmp_path / "clip")
-    export(model, tokenizer, out, [write_onnx])
-    results = []
-    for student in (out, out / "onnx" / "model_int8.onnx"):
-        results.append(tmp_path / f"{student.stem}.json")
-        words = ["--student", student, "--clip", clip, "--data", files.jsonl, "--title", "Drawn", "--out", results[-1]]
-        command.run_benchmark(BENCHMARKS["flickr30k-cn"], [str(word) for word in words])
-    origin = card_info("student", "other", run, results)
-    export(model, tokenizer, out, [write_onnx, card_writer(origin)])
-    read = ModelCard.load(out / "README.md")
-    scores = {each.metric_name: each.metric_value for each in read.data.eval_results if each.dataset_config == "zh"}
-    plain, int8 = (json.loads(path.read_text(encoding="utf-8"))["rows"] for path in results)
-    assert scores["mean recall"] == plain[0]["mr"]
-    assert scores["mean recall, onnx/model_int8.onnx"] == int8[0]["mr"]
-    assert "| Drawn | student | zh |" in read.text
-    assert "| Drawn | student as onnx/model_int8.onnx | zh |" in read.text
-    assert read.text.count("| Drawn | teacher (reference) | en |") == 1
-    before = (out / "README.md").read_bytes()
-    with pytest.raises(UserError, match=r"of onnx/model_int8\.onnx, which is not exported; add --parts onnx"):
-        export(model, tokenizer, out, [card_writer(origin)])
-    with torch.no_grad():
-        model.text_projection.weight[0, 0] += 1
-    with pytest.raises(UserError, match=r"student\.json: of another model\.safetensors than this one; score this"):
-        export(model, tokenizer, out, [card_writer(origin)])
-    assert (out / "README.md").read_bytes() == before
 
 
 def test_translations_on_the_card(run: RunConfig, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import errno
 import json
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -394,8 +394,12 @@ def test_out_of_memory_names_the_setting(
     )
 
 
-def test_the_script_itself(tmp_path: Path) -> None:
-    script = [sys.executable, str(REPOSITORY / "scripts" / "distill.py")]
-    result = subprocess.run([*script, "--config", "absent.yaml"], cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert result.stderr == f"error: --config: no such file 'absent.yaml' (looked in {tmp_path})\n"
+def test_the_script_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """In this process; `test_accelerate_launch_runs_two_processes` starts it as a user does."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])  # whose first the script replaces
+    monkeypatch.setattr(sys, "argv", ["distill.py", "--config", "absent.yaml"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(REPOSITORY / "scripts" / "distill.py"), run_name="__main__")
+    assert stop.value.code == 2
+    assert capfd.readouterr().err == f"error: --config: no such file 'absent.yaml' (looked in {tmp_path})\n"

@@ -1,10 +1,9 @@
 """The demo as a person uses it: a real browser types and clicks, and nothing leaves the machine."""
 
 import json
+import multiprocessing
 import shutil
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from eval.demo import page
 from eval.demo.backend import load_generator, load_image_search, load_sheet_generator
 from eval.gan.networks import GanConfig, Generator, Kind, TrainedGenerator, save_generator
 from eval.generation.pipeline import SamplingConfig
+from tests.distill.forked import run_script
 from tests.eval.files import picture
 from tests.eval.random_pipeline import write_pipeline
 from tests.eval.tiny import WIDTH, save_clip, text_half, tiny_clip, tiny_student_tokenizer
@@ -114,17 +114,19 @@ def test_mistakes_are_one_line(made: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def address(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The running demo."""
+    """The running demo, in a fork, which need not import torch and gradio again."""
     pytest.importorskip("gradio", reason="needs the extra `demo`: make install")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, str(ROOT / "scripts" / "demo.py"), *options(made), "--port", str(port)]
-    log = (tmp_path_factory.mktemp("log") / "log").open("w+")
-    server = subprocess.Popen(command, stdout=log, stderr=log, text=True)
+    log = tmp_path_factory.mktemp("log") / "log"
+    context = multiprocessing.get_context("fork")
+    words = [*options(made), "--port", str(port)]
+    server = context.Process(target=run_script, args=(ROOT / "scripts" / "demo.py", words, log))
+    server.start()
     try:
         for _ in range(900):
-            assert server.poll() is None, Path(log.name).read_text()
+            assert server.is_alive(), log.read_text()
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
                 break
@@ -133,8 +135,7 @@ def address(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         yield f"http://127.0.0.1:{port}/"
     finally:
         server.terminate()
-        server.wait(20)
-        log.close()
+        server.join(20)
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser: apt-get install chromium fonts-noto-cjk")

@@ -32,6 +32,7 @@ from tests.distill.tiny_xl import write_xl
 from tests.eval.random_pipeline import write_encoder, write_pipeline
 
 FAST = ["--drawing.steps", "3", "--seeds", "2", "--drawing.batch", "3"]
+LEAST = ["--drawing.steps", "1", "--seeds", "1", "--limit", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_the_recogniser_reads_what_was_drawn(pipeline: Path, prompts: Path, tmp_
     (tmp_path / "recogniser").mkdir()
     save_file(Recogniser().state_dict(), tmp_path / "recogniser" / "model.safetensors")
     found = run_generation(["--pipeline", str(pipeline), "--student", str(pipeline), "--prompts", str(prompts),
-                 "--recogniser", str(tmp_path / "recogniser"), "--out", str(tmp_path / "out"), *FAST])  # fmt: skip
+                 "--recogniser", str(tmp_path / "recogniser"), "--out", str(tmp_path / "out"), *LEAST])  # fmt: skip
     assert found["things"]["teacher-en"] == found["things"]["student-en"]
     assert set(found["read_exact"]) == {"teacher-en", "student-en", "student-zh", "student-mixed"}
 
@@ -266,7 +267,7 @@ def test_an_sdxl_pipeline_is_drawn_with(prompts: Path, tmp_path: Path) -> None:
     """Its own encoders as the student give the same pictures; states and pooled states are those of the pipeline."""
     xl = write_xl(tmp_path)
     words = ["--pipeline", str(xl), "--student", str(xl), "--prompts", str(prompts)]
-    found = run_generation([*words, *FAST, "--out", str(tmp_path / "out")])
+    found = run_generation([*words, *LEAST, "--out", str(tmp_path / "out")])
     assert found["psnr"]["student-en"]["mean"] == LIMIT_DB
     assert found["prediction_error"]["student-en"]["mean"] == 0
     assert found["empty_prompt_error"]["student"]["mean"] == 0
@@ -320,15 +321,15 @@ def test_drawings_appear_whole_and_replace_only_drawings(
 ) -> None:
     out = tmp_path / "out"
     words = ["--pipeline", str(pipeline), "--student", str(pipeline), "--prompts", str(prompts), "--out", str(out)]
-    run_generation([*words, *FAST])
+    run_generation([*words, *LEAST])
     (out / "pictures" / "999.student-zh.png").write_bytes(b"of an earlier run")
     before = sorted(tmp_path.rglob("*"))
     with monkeypatch.context() as patch:
         patch.setattr("eval.generation.__main__.write_json", lambda value, path: 1 / 0)  # the last file of all
         with pytest.raises(ZeroDivisionError):
-            run_generation([*words, *FAST])
+            run_generation([*words, *LEAST])
     assert sorted(tmp_path.rglob("*")) == before
-    run_generation([*words, *FAST])
+    run_generation([*words, *LEAST])
     assert not (out / "pictures" / "999.student-zh.png").exists()
     (tmp_path / "mine" / "pictures").mkdir(parents=True)
     (tmp_path / "mine" / "photo.jpg").write_bytes(b"mine")
