@@ -15,7 +15,6 @@ from data.files import read_json
 from eval.datasets.benchmark import IMAGE_SUFFIXES, CaptionSet, RetrievalBenchmark, text_lines
 from eval.retrieval.command import parse_options
 from eval.retrieval.result import RetrievalResult
-from eval.retrieval.score import score_benchmark
 
 TEMPLATES = {"zh": "一张{}的照片。", "en": "a photo of a {}."}
 """Around each name, with pictures; OpenAI's first template and its translation."""
@@ -73,6 +72,8 @@ def run_nouns(arguments: list[str] | None = None) -> RetrievalResult:
     title = "nouns"
     if options.images is not None:
         benchmark, title = picture_benchmark(benchmark, options.images), "nouns as labels of pictures"
+    from eval.retrieval.score import score_benchmark  # seconds of imports, which no mistake above should wait for
+
     return score_benchmark(options.title or title, benchmark, options).publish(options.out)
 
 

@@ -21,7 +21,8 @@ from data.cli import UserError, run_cli
 from data.files import atomic_file, atomic_folder, write_text
 from distill.loading import resolve_device
 from eval.datasets.benchmark import IMAGE_SUFFIXES
-from eval.retrieval.images import ImageTower, decode_image, image_features, load_image_tower
+from eval.datasets.decoding import decode_image
+from eval.retrieval.images import ImageTower, image_features, load_image_tower
 
 BATCH = 32
 """Pictures of a forward pass; each is kept as soon as it is computed."""

@@ -18,6 +18,7 @@ from PIL import Image
 from data.cli import REPOSITORY, UserError
 from data.miniature import ASSETS
 from distill.loading import resolve_device, torch_dtype
+from eval.datasets.decoding import decode_image
 from eval.demo.backend import (
     ImageGenerator,
     ImageSearch,
@@ -32,7 +33,6 @@ from eval.generation.prompts import check_prompt
 from eval.pictures import PictureFeatures
 from eval.report.charts import line_chart
 from eval.report.page import enlarged
-from eval.retrieval.images import decode_image
 from eval.retrieval.result import Precision
 
 QUICKSTART = REPOSITORY / "runs" / "quickstart"

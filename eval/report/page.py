@@ -14,9 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from distill.export.results import RECALLS, ROW_NOTES, ratio_title
+from eval.datasets.decoding import decode_image
 from eval.report.charts import line_chart
 from eval.report.inputs import ReportInputs
-from eval.retrieval.images import decode_image
 
 OptionalImageReader = Callable[[str], bytes | None]
 """From an image id to the bytes of its file; None where the picture is not at hand."""

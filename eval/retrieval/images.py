@@ -1,7 +1,5 @@
-"""Pictures through a CLIP image tower: decoding with PIL, pixels by protocol, features."""
+"""Pictures through a CLIP image tower: pixels by protocol, features."""
 
-import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPVisionModelWithProjection, PretrainedConfig
 
@@ -17,11 +15,10 @@ from data.cli import UserError, one_line
 from data.files import check_safetensors
 from distill.loading import OPENAI_MEAN, OPENAI_STD, channel_statistics, load_pretrained_model
 from eval.datasets.benchmark import ImageReader
+from eval.datasets.decoding import decode_image
 from eval.metrics import l2_normalise
 
 Transform = Literal["squash", "crop"]
-PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
-MAX_ASPECT_RATIO = 100
 
 
 @dataclass(frozen=True)
@@ -70,40 +67,6 @@ def image_features(
             values = torch.from_numpy(pixels).to(device=device, dtype=dtype)
             features.append(tower.model(pixel_values=values).image_embeds.float().cpu().numpy())
     return l2_normalise(np.concatenate(features))
-
-
-def decode_image(content: bytes, name: str) -> Image.Image:
-    """The picture as 8-bit RGB; one that is cut short, CMYK, 16-bit, animated or a bomb raises UserError naming it.
-
-    None of these is converted: a guess at colours or frame would change a score without a trace.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
-            _check_image(image, name)
-            return image.convert("RGB")
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UserError(f"image {name}: too many pixels to be a photograph ({error})") from error
-    except UnidentifiedImageError as error:  # its message holds an address of memory
-        raise UserError(f"image {name}: not a picture of a known format") from error
-    except UserError:
-        raise
-    except Exception as error:  # PIL's decoders raise anything on broken bytes
-        raise UserError(f"image {name}: cannot be decoded ({one_line(error)}); is the file cut short?") from error
-
-
-def _check_image(image: Image.Image, name: str) -> None:
-    if getattr(image, "n_frames", 1) > 1:
-        raise UserError(f"image {name}: animated ({image.n_frames} frames); save the frame that is meant")  # type: ignore[attr-defined]
-    if image.mode not in PLAIN_MODES:
-        kind = "16 or 32 bits a channel" if image.mode[0] in "IF" else "an unusual colour space"
-        kind = "four inks" if image.mode == "CMYK" else kind
-        raise UserError(f"image {name}: mode {image.mode} ({kind}); save it as 8-bit RGB")
-    if ";16" in str(getattr(image, "tile", "")):  # the decoder's raw mode, which PIL halves silently
-        raise UserError(f"image {name}: 16 bits a channel; save it as 8-bit RGB")
-    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):  # OpenAI's resize would make a bomb of it
-        raise UserError(f"image {name}: {image.width} x {image.height}, no photograph; cut out what is meant")
 
 
 def resize_squash(image: Image.Image, size: int) -> Image.Image:

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 from transformers import CLIPImageProcessorPil
 
 from data.cli import UserError
-from eval.retrieval.images import ImagePreprocessing, decode_image, pixel_values, resize_crop, resize_squash
+from eval.datasets.decoding import decode_image
+from eval.retrieval.images import ImagePreprocessing, pixel_values, resize_crop, resize_squash
 
 
 def encoded(image: Image.Image, form: str, **settings: Any) -> bytes:  # noqa: ANN401  options of PIL's writers
