@@ -255,7 +255,7 @@ def _without_posix(student: Path, sent: Any) -> None:  # noqa: ANN401  a connect
             raise ImportError(name)
         return imported(name, within, *rest)
 
-    builtins.__import__ = without_posix
+    builtins.__import__ = without_posix  # type: ignore[assignment]
     del signal.SIGUSR1, os.fork
     import data.build.__main__  # noqa: F401
     import distill.train.main  # noqa: F401
