@@ -1,5 +1,6 @@
 """Weights spread over two processes: the numbers of one process, and checkpoints that know nothing of it."""
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,48 +24,61 @@ def _options(teacher: Path, corpus: Path, out: Path, train: dict[str, Any]) -> d
     return tree
 
 
-@pytest.mark.parametrize(("tokens", "steps"), [(None, 3), (40, 6)])
-def test_two_shares_are_one_whole(
-    tokens: int | None, steps: int, teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Steps with a decoder; of six, the last checkpoint is removed, and two shares go on from the third step's.
-
-    Looking at held-out rows between the steps, with the mean in the weights' place, changes nothing.
-    """
-    train = {"steps": steps, "tokens_at_once": tokens, "recompute": tokens is None, "ema": 0.5, "eval_every": 2}
-    _train(write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / "one", train)), monkeypatch)
+def _train_spread(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train on two processes, each of which really has a share of every weight."""
 
     def checked(student: nn.Module, layers: Iterable[nn.Module], decoder: nn.Module, *where: Any) -> None:  # noqa: ANN401
         distributed.shard(student, layers, decoder, *where)
         for weight in (*student.parameters(), *decoder.parameters()):
             assert isinstance(weight, DTensor)
             assert weight.to_local().numel() <= (len(weight) + 1) // 2 * weight.numel() // len(weight)
-        (tmp_path / f"spread-{torch.distributed.get_rank()}").touch()
+        (folder / f"spread-{torch.distributed.get_rank()}").touch()
 
     monkeypatch.setattr("distill.train.trainer.shard", checked)
-    arguments = write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / "two", train))
-    results: list[Any] = two_processes(_step_gradients(arguments), tmp_path)
+    results: list[Any] = two_processes(_step_gradients(arguments), folder)
     assert [result["processes"].tolist() for result in results] == [[2], [2]]
-    assert len(list(tmp_path.glob("spread-*"))) == 2
-    assert checkpoint.saved_steps(tmp_path / "two" / "checkpoints") == [*range(3, steps + 1, 3)]
-    for name in ("weights", "optimizer", "average"):
-        ours, theirs = (_weights(tmp_path / run, steps, name) for run in ("two", "one"))
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            torch.testing.assert_close(ours[key], theirs[key], atol=1e-4, rtol=1e-3)
-    for a, b in zip(_records(tmp_path / "two"), _records(tmp_path / "one"), strict=True):
+    assert len(list(folder.glob("spread-*"))) == 2
+
+
+def _stored(run: Path) -> tuple[dict[str, dict[str, torch.Tensor]], list[dict[str, float]]]:
+    """Weights, moments and means after six steps, and what was logged."""
+    return {name: _weights(run, 6, name) for name in ("weights", "optimizer", "average")}, _records(run)
+
+
+def _assert_alike(found: Any, wanted: Any) -> None:  # noqa: ANN401
+    for name, theirs in wanted[0].items():
+        assert found[0][name].keys() == theirs.keys()
+        for key in theirs:
+            torch.testing.assert_close(found[0][name][key], theirs[key], atol=1e-4, rtol=1e-3)
+    for a, b in zip(found[1], wanted[1], strict=True):
         assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
-    if steps == 3:
-        return
-    last = tmp_path / "two" / "checkpoints" / "step-00000006"
-    for path in last.iterdir():
-        path.unlink()
-    last.rmdir()
-    two_processes(_step_gradients(arguments), tmp_path)  # from the third step's, spread again
-    for name in ("weights", "average"):
-        again = _weights(tmp_path / "two", 6, name)
-        for key, weight in _weights(tmp_path / "one", 6, name).items():
-            torch.testing.assert_close(again[key], weight, atol=1e-4, rtol=1e-3)
+
+
+def test_two_shares_are_one_whole(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six steps with a decoder, in parts.
+
+    Looking at held-out rows between the steps, with the mean in the weights' place, changes nothing.
+    """
+    train = {"tokens_at_once": 40, "ema": 0.5, "eval_every": 2}
+    _train(write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / "one", train)), monkeypatch)
+    arguments = write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / "two", train))
+    _train_spread(arguments, tmp_path, monkeypatch)
+    assert checkpoint.saved_steps(tmp_path / "two" / "checkpoints") == [3, 6]
+    _assert_alike(_stored(tmp_path / "two"), _stored(tmp_path / "one"))
+
+
+def test_two_shares_go_on_where_one_process_was(
+    teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last checkpoint is removed: they start from the third step's, whole batches, with states made twice."""
+    train = {"recompute": True, "ema": 0.5, "eval_every": 2}
+    arguments = write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / "run", train))
+    _train(arguments, monkeypatch)
+    wanted = _stored(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000006")
+    _train_spread(arguments, tmp_path, monkeypatch)
+    assert checkpoint.saved_steps(tmp_path / "run" / "checkpoints") == [3, 6]
+    _assert_alike(_stored(tmp_path / "run"), wanted)
 
 
 def test_layers_in_bf16_are_gathered_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
