@@ -26,7 +26,6 @@ from distill.loading import check_weights, component_source, load_clip_tokenizer
 StateLayer = Literal["last", "penultimate", "penultimate_normed"]
 """Hidden states that a UNet attends to: the last ones (SD 1.x), those before the last layer (SDXL), or the latter
 through the final norm (SD 2.x)."""
-_POOLED_POSITIONS = 1024  # of a pass of `encode_pooled`; below that the calls of the layers cost more than padding
 
 
 @dataclass(frozen=True)
@@ -176,38 +175,24 @@ def encode_ids(model: CLIPTextModelWithProjection, ids: torch.Tensor, layer: Sta
     The layers are called one by one: transformers captures states by hooks, at which torch.compile breaks the graph.
     """
     text = model.text_model
-    states, mask, last = _before_last_layer(model, ids)
+    states, mask, last = states_before_last_layer(model, ids)
     final: torch.Tensor = text.final_layer_norm(last(states, attention_mask=mask, is_causal=True))
     if layer == "penultimate_normed":
         states = text.final_layer_norm(states)
-    eos_id = _eos_id(model)
-    pooled = final[torch.arange(len(ids), device=ids.device), (ids == eos_id).int().argmax(dim=1)]
+    end_id = eos_id(model)
+    pooled = final[torch.arange(len(ids), device=ids.device), (ids == end_id).int().argmax(dim=1)]
     hidden_states = final if layer == "last" else states
-    return EncoderOutput(hidden_states.float(), model.text_projection(pooled).float(), text_mask(ids, eos_id))
+    return EncoderOutput(hidden_states.float(), model.text_projection(pooled).float(), text_mask(ids, end_id))
 
 
-def encode_pooled(model: CLIPTextModelWithProjection, ids: torch.Tensor) -> EncoderOutput:
-    """The pooled embeddings of `encode_ids` alone, for a CPU.
-
-    The last layer computes the end-of-text alone, and texts of about one length are padded together.
-    """
-    ends = (ids == _eos_id(model)).int().argmax(dim=1)
-    order = ends.argsort()
-    pooled = []
-    for rows in order.chunk(max(1, ids.numel() // _POOLED_POSITIONS)):
-        states, _, last = _before_last_layer(model, ids[rows, : int(ends[rows].max()) + 1])
-        end_states = model.text_model.final_layer_norm(_layer_at(last, states, ends[rows]))
-        pooled.append(model.text_projection(end_states).float())
-    return EncoderOutput.of_pooled(torch.cat(pooled)[order.argsort()])
+def eos_id(model: CLIPTextModelWithProjection) -> int:
+    """The id of the end-of-text, where `model` pools."""
+    found = model.config.eos_token_id
+    assert isinstance(found, int)
+    return found
 
 
-def _eos_id(model: CLIPTextModelWithProjection) -> int:
-    eos_id = model.config.eos_token_id
-    assert isinstance(eos_id, int)
-    return eos_id
-
-
-def _before_last_layer(
+def states_before_last_layer(
     model: CLIPTextModelWithProjection, ids: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None, CLIPEncoderLayer]:
     """States [batch, length, width] before the last layer, the mask that layers are called with, and that layer."""
@@ -217,24 +202,6 @@ def _before_last_layer(
     for each in first:
         states = each(states, attention_mask=mask, is_causal=True)
     return states, mask, last
-
-
-def _layer_at(layer: CLIPEncoderLayer, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """The output [batch, width] of a causal layer at one of the `positions` [batch] of each text.
-
-    Keys and values, a sixth of the layer's products, are all that the other positions need.
-    """
-    batch, length, width = states.shape
-    attention, normed = layer.self_attn, layer.layer_norm1(states)
-    rows, heads = torch.arange(batch, device=states.device), (batch, -1, attention.num_heads, attention.head_dim)
-    state = states[rows, positions]
-    products = attention.q_proj(layer.layer_norm1(state)), attention.k_proj(normed), attention.v_proj(normed)
-    query, key, value = (each.view(heads).transpose(1, 2) for each in products)
-    seen = torch.arange(length, device=states.device) <= positions[:, None]
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None])
-    state = state + attention.out_proj(mixed.reshape(batch, width))
-    output: torch.Tensor = state + layer.mlp(layer.layer_norm2(state))
-    return output
 
 
 def _causal_mask(states: torch.Tensor) -> torch.Tensor:

@@ -102,10 +102,8 @@ class ClipStudent(StudentEncoder):
         super().__init__(vocabulary, int(text.config.hidden_size))
         self.text, self._state_layer = text_tower.optimize_for_device(text, on_cpu), state_layer
 
-    def forward(self, ids: torch.Tensor, layer: StateLayer | None = None, pooled_only: bool = False) -> EncoderOutput:
-        """Output for `ids`, int64 [batch, length]; states of `layer` instead of the run's, or none."""
-        if pooled_only:
-            return text_tower.encode_pooled(self.text, ids)
+    def forward(self, ids: torch.Tensor, layer: StateLayer | None = None) -> EncoderOutput:
+        """Output for `ids`, int64 [batch, length]; states of `layer` instead of the run's."""
         return text_tower.encode_ids(self.text, ids, layer or self._state_layer)
 
     @property

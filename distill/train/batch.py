@@ -13,7 +13,7 @@ from data.loader.batches import BatchDataset
 from distill import text_tower
 from distill.distributed import gather_rows, world_size
 from distill.text_tower import EncoderOutput, Pretrained, StateLayer
-from distill.train.passes import chunked
+from distill.train.passes import chunked, encode_pooled
 
 SKIPPED_LAYER: StateLayer = "penultimate_normed"
 """The states that steps of `train.clip_skip` look at."""
@@ -188,7 +188,7 @@ class Teacher:
         pooled = english.pooled.new_empty(len(ids), english.pooled.shape[1])
         pooled[rows], others = english.pooled, batch.other_rows
         if others.any():
-            pooled[others] = chunked(partial(text_tower.encode_pooled, self._model), ids[others], tokens_at_once).pooled
+            pooled[others] = chunked(partial(encode_pooled, self._model), ids[others], tokens_at_once).pooled
         return Targets(EncoderOutput.of_pooled(pooled), english)
 
     def convert_to_bf16(self) -> None:

@@ -7,8 +7,12 @@ from itertools import product
 
 import torch
 import torch.nn.functional as F
+from transformers import CLIPTextModelWithProjection
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from distill.text_tower import EncoderOutput
+from distill.text_tower import EncoderOutput, eos_id, states_before_last_layer
+
+_POOLED_POSITIONS = 1024  # of a pass of `encode_pooled`; below that the calls of the layers cost more than padding
 
 
 def split_rows(ids: torch.Tensor, tokens_at_once: int | None) -> tuple[torch.Tensor, ...]:
@@ -93,3 +97,36 @@ def join_passes(
     best = min(options, key=cost)
     lengths = [best[text.shape[1]] for text in texts]
     return Passes(texts, [*zip(lengths, pooled_only or [False] * len(texts), strict=True)], pad_id)
+
+
+def encode_pooled(model: CLIPTextModelWithProjection, ids: torch.Tensor) -> EncoderOutput:
+    """The pooled embeddings of `encode_ids` alone, for a CPU.
+
+    The last layer computes the end-of-text alone, and texts of about one length are padded together.
+    """
+    ends = (ids == eos_id(model)).int().argmax(dim=1)
+    order = ends.argsort()
+    pooled = []
+    for rows in order.chunk(max(1, ids.numel() // _POOLED_POSITIONS)):
+        states, _, last = states_before_last_layer(model, ids[rows, : int(ends[rows].max()) + 1])
+        end_states = model.text_model.final_layer_norm(_layer_at(last, states, ends[rows]))
+        pooled.append(model.text_projection(end_states).float())
+    return EncoderOutput.of_pooled(torch.cat(pooled)[order.argsort()])
+
+
+def _layer_at(layer: CLIPEncoderLayer, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """The output [batch, width] of a causal layer at one of the `positions` [batch] of each text.
+
+    Keys and values, a sixth of the layer's products, are all that the other positions need.
+    """
+    batch, length, width = states.shape
+    attention, normed = layer.self_attn, layer.layer_norm1(states)
+    rows, heads = torch.arange(batch, device=states.device), (batch, -1, attention.num_heads, attention.head_dim)
+    state = states[rows, positions]
+    products = attention.q_proj(layer.layer_norm1(state)), attention.k_proj(normed), attention.v_proj(normed)
+    query, key, value = (each.view(heads).transpose(1, 2) for each in products)
+    seen = torch.arange(length, device=states.device) <= positions[:, None]
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None])
+    state = state + attention.out_proj(mixed.reshape(batch, width))
+    output: torch.Tensor = state + layer.mlp(layer.layer_norm2(state))
+    return output

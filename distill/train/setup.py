@@ -194,10 +194,7 @@ def build_setup(
     precision = resolve_precision(train.precision, device)
     tune_device(precision, device)
     teacher_vocabulary = vocabulary_of(pretrained.tokenizer, pretrained.max_length)
-    # A GPU would launch more passes for about what they save; FSDP gathers whole layers.
-    whole_layers = device.type != "cpu" or train.shard or compiles(train.compile, device)
-    pooled_zh = isinstance(student, ClipStudent) and not config.losses.uses_zh_states and not whole_layers
-    loader = build_loader(config, accelerator, tokens, teacher_vocabulary, student.vocabulary, pooled_zh)
+    loader = build_loader(config, accelerator, tokens, teacher_vocabulary, student.vocabulary)
     constants = build_loss_constants(config, teacher, pretrained.tokenizer, tokenizer, student)
     if config.losses.similarity:
         count, window = config.losses.similarity.anchors, config.data.window
@@ -219,12 +216,7 @@ def compiles(setting: bool | Literal["auto"], device: torch.device) -> bool:
 
 
 def build_loader(
-    config: RunConfig,
-    accelerator: Accelerator,
-    tokens: TokenStore,
-    teacher: Vocabulary,
-    student: Vocabulary,
-    pooled_zh: bool,
+    config: RunConfig, accelerator: Accelerator, tokens: TokenStore, teacher: Vocabulary, student: Vocabulary
 ) -> BatchLoader:
     """The batches of this rank; the main process prints the mixture."""
     train, mixture = config.train, _mixture(config, tokens)
@@ -236,6 +228,9 @@ def build_loader(
     schedule = BatchSchedule(train.seed, train.batch_size, config.data.window, train.full_share)
     ranks = accelerator.process_index, accelerator.num_processes
     batches = BatchDataset(tokens.train, mixture, schedule, teacher, student, *ranks)
+    # A GPU would launch more passes for about what they save; FSDP gathers whole layers; XLM-R is no CLIP tower.
+    whole = accelerator.device.type != "cpu" or train.shard or compiles(train.compile, accelerator.device)
+    pooled_zh = not (whole or config.student.xlmr or config.losses.uses_zh_states)
     return BatchLoader(batches, train.english_every, config.losses.uses_zh_padding, train.clip_skip, pooled_zh)
 
 

@@ -17,13 +17,13 @@ from distill.geometry import Geometry
 from distill.losses import EmptyPromptStates, LossesConfig, LossInput, LossTerms
 from distill.losses.base import scheduled_terms
 from distill.losses.translation import Decoder
-from distill.student.base import Language, StudentEncoder
+from distill.student.base import ClipStudent, Language, StudentEncoder
 from distill.text_tower import EncoderOutput, StateLayer
 from distill.train.batch import Targets, TrainBatch
 from distill.train.checkpoint import DECODER, trainable
 from distill.train.memory import FirstShape
 from distill.train.pair import FirstEncoder
-from distill.train.passes import Passes, chunked, join_passes, split_rows
+from distill.train.passes import Passes, chunked, encode_pooled, join_passes, split_rows
 
 Autocast = Callable[[], AbstractContextManager[None]]
 
@@ -96,8 +96,10 @@ class Task(nn.Module):
 
     def encoder(self, batch: TrainBatch, pooled_only: bool) -> Callable[[torch.Tensor], EncoderOutput]:
         """The student, with the states that the losses of a step look at."""
-        options = {"layer": batch.state_layer, "pooled_only": pooled_only}
-        return partial(self.student, **{name: value for name, value in options.items() if value})
+        if pooled_only:
+            assert isinstance(self.student, ClipStudent)
+            return partial(encode_pooled, self.student.text)
+        return self.student if batch.state_layer is None else partial(self.student, layer=batch.state_layer)
 
     def terms(
         self, batch: TrainBatch, outputs: Sequence[EncoderOutput], targets: Targets, progress: float

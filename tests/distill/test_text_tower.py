@@ -42,27 +42,6 @@ def test_the_states_of_each_layer(teacher: Path) -> None:
     assert all(torch.equal(states.pooled, hidden.text_embeds) for states in found.values())
 
 
-@pytest.mark.parametrize("positions", [1, 40, 10_000])
-def test_pooled_states_alone(positions: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values and gradients are those of the whole output, for texts of many lengths in any order."""
-    monkeypatch.setattr(text_tower, "_POOLED_POSITIONS", positions)
-    model = text_tower.optimize_for_device(teacher_model(522), on_cpu=True)
-    ids = torch.randint(3, 500, (9, 12), generator=torch.Generator().manual_seed(0))
-    for row, end in enumerate((3, 11, 1, 7, 7, 2, 10, 5, 9)):
-        ids[row, end:] = 521
-    found = []
-    for encode in (text_tower.encode_ids, text_tower.encode_pooled):
-        output = encode(model, ids)
-        output.pooled.square().sum().backward()
-        found.append((output.pooled, {name: weight.grad for name, weight in model.named_parameters()}))
-        model.zero_grad()
-    (whole, gradients), (pooled, pooled_gradients) = found
-    torch.testing.assert_close(pooled, whole)
-    torch.testing.assert_close(pooled_gradients, gradients, atol=1e-4, rtol=1e-3)
-    assert output.hidden_states.shape == (9, 0, 0)
-    assert output.text_mask.shape == (9, 0)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("layer", ["last", "penultimate", "penultimate_normed"])
 def test_a_student_starts_as_its_teacher_and_is_exported_for_its_pipeline(

@@ -41,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     tree["losses"] = {"translation": {"zh_from_zh": 1, "zh_from_en": 0, "en_from_zh": 1}}
     tree["losses"]["translation"]["decoder"] = {"layers": 1, "heads": 2}
     tree["losses"] |= {"hidden": None, "contrastive": None}
-    tree["train"] |= {"steps": 160, "batch_size": 16, "lr": 0.008, "embedding_lr": 0.01, "save_every": 160}
+    tree["train"] |= {"steps": 160, "batch_size": 32, "lr": 0.005, "embedding_lr": 0.01, "save_every": 160}
     tree["train"] |= {"eval_every": 160, "english_every": 1, "full_share": 0.0, "log_every": 40, "warmup": 10}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")

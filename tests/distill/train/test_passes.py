@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from distill import text_tower
 from distill.student.chinese_bpe import VocabularyConfig
 from distill.student.extended import ExtendedConfig
 from distill.text_tower import EncoderOutput, load_pretrained, text_mask
 from distill.train.batch import Teacher
-from distill.train.passes import join_passes
+from distill.train.passes import encode_pooled, join_passes
 from eval.speed.measure import LaunchCounter
+from tests.distill.tiny_clip import teacher_model
 
 
 def _texts(*shapes: tuple[int, int]) -> list[torch.Tensor]:
@@ -95,3 +97,24 @@ def test_a_teacher_in_bf16_has_the_bits_of_autocast(teacher: Path) -> None:
     assert torch.equal(outputs[0].pooled, outputs[1].pooled)
     assert counts[0]["_to_copy"] - counts[1]["_to_copy"] == 2 * 12 + 1  # weights and biases of 2 layers; the projection
     assert counts[1]["mul"] == 2  # the scale of attention
+
+
+@pytest.mark.parametrize("positions", [1, 40, 10_000])
+def test_pooled_states_alone(positions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values and gradients are those of the whole output, for texts of many lengths in any order."""
+    monkeypatch.setattr("distill.train.passes._POOLED_POSITIONS", positions)
+    model = text_tower.optimize_for_device(teacher_model(522), on_cpu=True)
+    ids = torch.randint(3, 500, (9, 12), generator=torch.Generator().manual_seed(0))
+    for row, end in enumerate((3, 11, 1, 7, 7, 2, 10, 5, 9)):
+        ids[row, end:] = 521
+    found = []
+    for encode in (text_tower.encode_ids, encode_pooled):
+        output = encode(model, ids)
+        output.pooled.square().sum().backward()  # type: ignore[no-untyped-call]
+        found.append((output.pooled, {name: weight.grad for name, weight in model.named_parameters()}))
+        model.zero_grad()
+    (whole, gradients), (pooled, pooled_gradients) = found
+    torch.testing.assert_close(pooled, whole)
+    torch.testing.assert_close(pooled_gradients, gradients, atol=1e-4, rtol=1e-3)
+    assert output.hidden_states.shape == (9, 0, 0)
+    assert output.text_mask.shape == (9, 0)
