@@ -172,7 +172,8 @@ def keys(value: Any) -> Any:  # noqa: ANN401  any JSON
 def machine() -> str:
     """What decides the last bits of a sum."""
     cpu = Path("/proc/cpuinfo")
-    model = re.findall(r"model name\s*: (.*)", cpu.read_text() if cpu.exists() else "")[:1]
+    text = cpu.read_text() if cpu.exists() else ""
+    model = re.findall(r"^(?:cpu family|model|model name)\s*: (.*)", text, re.MULTILINE)[:3]  # a name may have several
     libraries = f"torch {torch.__version__}, transformers {transformers.__version__}"
     return ", ".join([libraries, torch.backends.cpu.get_cpu_capability(), platform.machine(), *model])
 
