@@ -56,9 +56,9 @@ class LossesConfig:
 
     @property
     def uses_zh_states(self) -> bool:
-        """Whether a loss uses the hidden states of the Chinese, and not its pooled state alone."""
+        """Whether a loss uses the hidden states of all Chinese; `translation` reads those of few rows."""
         position_wise = self.hidden is not None and self.hidden.chinese > 0
-        return position_wise or self.uses_zh_padding or self.alignment is not None or self.translation is not None
+        return position_wise or self.uses_zh_padding or self.alignment is not None
 
 
 __all__ = [

@@ -39,6 +39,11 @@ class DecoderConfig:
         if min(self.layers, self.heads, self.every) < 1:
             raise ValueError("losses.translation.decoder: layers, heads and every must be at least 1")
 
+    @property
+    def rows(self) -> slice:
+        """The rows that it decodes, of the pairs with student English."""
+        return slice(None, None, self.every)
+
 
 class Decoder(nn.Module):
     """A causal transformer with cross-attention to the text positions of a student's states.

@@ -79,13 +79,16 @@ class Task(nn.Module):
     def passes(self, batch: TrainBatch) -> Passes:
         """Texts that the student encodes: Chinese, English, and on max-length steps the empty prompt as one more row.
 
-        It would be a pass of its own, a third of the launches, on other steps.
+        It would be a pass of its own, a third of the launches, on other steps. Where all Chinese is pooled alone, that
+        which is decoded is encoded once more, in front of the empty prompt.
         """
         empty, vocabulary = self._constants.empty, self.student.vocabulary
-        texts, pooled_only = [batch.student_zh_ids, batch.student_en_ids], [batch.pooled_zh, False]
+        texts = [batch.student_zh_ids, batch.student_en_ids]
+        if self._translation and batch.pooled_zh:
+            texts.append(batch.student_zh_ids[batch.english_rows][self._translation.decoder.rows])
         if empty and batch.padded_to_max:
             texts.append(empty.ids)
-            pooled_only.append(False)
+        pooled_only = [batch.pooled_zh] + [False] * (len(texts) - 1)
         return join_passes(texts, vocabulary.pad_id, self._constants.launch_cost, pooled_only)
 
     def forward(self, batch: TrainBatch, targets: Targets, progress: float = 0.0) -> LossTerms:
@@ -105,11 +108,12 @@ class Task(nn.Module):
         self, batch: TrainBatch, outputs: Sequence[EncoderOutput], targets: Targets, progress: float
     ) -> LossTerms:
         """Named loss terms of the student's outputs for the texts of `passes`."""
-        chinese, english, *empty_outputs = outputs
+        chinese, english, *others = outputs
         empty, first = self._constants.empty, self._constants.first
+        decoded = others.pop(0) if self._translation and batch.pooled_zh else chinese.rows(batch.english_rows)
         empty_states: EmptyPromptStates | None = None
-        if empty and empty_outputs:
-            empty_states = EmptyPromptStates(empty_outputs[0], empty.targets[batch.state_layer])
+        if empty and others:
+            empty_states = EmptyPromptStates(others[0], empty.targets[batch.state_layer])
         step = LossInput(
             chinese=chinese,
             target=targets.pairs,
@@ -121,7 +125,7 @@ class Task(nn.Module):
             geometry=self._constants.geometry,
             first=first.states(batch) if first is not None and batch.padded_to_max else None,
             anchors=self._constants.anchors,
-            translation_losses=self._translation_losses(batch, chinese, english),
+            translation_losses=self._translation_losses(batch, decoded, english),
             progress=progress,
             draw=batch.draw,
         )
@@ -130,12 +134,15 @@ class Task(nn.Module):
             return scheduled_terms(self._losses, step)
 
     def _translation_losses(self, batch: TrainBatch, chinese: EncoderOutput, english: EncoderOutput) -> LossTerms:
-        """The decoder's cross-entropy by direction, on the pairs with student English."""
+        """The decoder's cross-entropy by direction, on its rows of the pairs with student English.
+
+        `chinese` has all these pairs or, where the Chinese is pooled alone, the decoder's rows of them.
+        """
         translation = self._translation
         if self.decoder is None or translation is None:
             return {}
-        rows = slice(None, None, translation.decoder.every)
-        states = {"zh": chinese.rows(batch.english_rows).rows(rows), "en": english.rows(rows)}
+        rows = translation.decoder.rows
+        states = {"zh": chinese if batch.pooled_zh else chinese.rows(rows), "en": english.rows(rows)}
         ids: dict[Language, torch.Tensor] = {
             "zh": batch.student_zh_ids[batch.english_rows][rows],
             "en": batch.student_en_ids[rows],

@@ -23,6 +23,7 @@ from distill.losses import (
     Readout,
     Translation,
 )
+from distill.losses.translation import DecoderConfig
 from distill.student.chinese_bpe import VocabularyConfig
 from distill.student.extended import ExtendedConfig
 from distill.text_tower import Pretrained, load_pretrained, text_mask
@@ -105,7 +106,10 @@ def test_states_that_no_loss_looks_at_change_nothing(
     teacher: Path, words: PreTrainedTokenizerFast, every: int, full: bool
 ) -> None:
     """Terms and gradients, with every loss that looks at the pooled states of the Chinese alone."""
-    losses = LossesConfig(Pooled(mse=1), Hidden(l1=1), Contrastive(), Affinity(), kv_metric=KvMetric())
+    translation = Translation(en_from_zh=1, decoder=DecoderConfig(every=2))
+    losses = LossesConfig(
+        Pooled(mse=1), Hidden(l1=1), Contrastive(), Affinity(), kv_metric=KvMetric(), translation=translation
+    )
     assert not losses.uses_zh_states
     pretrained, found = load_pretrained(str(teacher)), []
     torch.manual_seed(0)
@@ -123,7 +127,7 @@ def test_states_that_no_loss_looks_at_change_nothing(
         found.append((terms, {name: weight.grad for name, weight in task.trainable().items()}))
         task.zero_grad()
     (terms, gradients), *pooled = found
-    assert len(terms) == 6
+    assert len(terms) == 9
     for pooled_terms, pooled_gradients in pooled:
         torch.testing.assert_close(pooled_terms, terms)
         torch.testing.assert_close(pooled_gradients, gradients, atol=1e-4, rtol=1e-3)
@@ -150,7 +154,7 @@ def test_a_run_on_a_cpu_leaves_them_out(
         (LossesConfig(), False),
         (LossesConfig(hidden=Hidden(chinese=1, slots="text")), True),
         (LossesConfig(alignment=Alignment()), True),
-        (LossesConfig(translation=Translation(en_from_zh=1)), True),
+        (LossesConfig(translation=Translation(en_from_zh=1)), False),
         (LossesConfig(kv_metric=KvMetric(chinese_padding=1)), True),
         (LossesConfig(readout=Readout(), unet_geometry=Path("g")), True),
         (LossesConfig(readout=Readout(chinese=0, english=1), unet_geometry=Path("g")), False),
