@@ -56,9 +56,15 @@ class LossesConfig:
 
     @property
     def uses_zh_states(self) -> bool:
-        """Whether a loss uses the hidden states of all Chinese; `translation` reads those of few rows."""
-        position_wise = self.hidden is not None and self.hidden.chinese > 0
-        return position_wise or self.uses_zh_padding or self.alignment is not None
+        """Whether a loss uses the hidden states of all Chinese, as one that is not named here does.
+
+        `translation` reads those of few rows.
+        """
+        pooled_or_english = Pooled | Contrastive | Affinity | Similarity | EmptyPrompt | Translation
+        by_settings = Hidden | KvMetric | Readout
+        text = self.hidden is not None and self.hidden.chinese > 0
+        named = (isinstance(loss, pooled_or_english | by_settings) for loss in self.enabled)
+        return text or self.uses_zh_padding or not all(named)
 
 
 __all__ = [
