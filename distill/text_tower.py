@@ -179,17 +179,20 @@ def encode_ids(model: CLIPTextModelWithProjection, ids: torch.Tensor, layer: Sta
     final: torch.Tensor = text.final_layer_norm(last(states, attention_mask=mask, is_causal=True))
     if layer == "penultimate_normed":
         states = text.final_layer_norm(states)
-    end_id = eos_id(model)
-    pooled = final[torch.arange(len(ids), device=ids.device), (ids == end_id).int().argmax(dim=1)]
+    pooled = final[torch.arange(len(ids), device=ids.device), end_positions(model, ids)]
     hidden_states = final if layer == "last" else states
-    return EncoderOutput(hidden_states.float(), model.text_projection(pooled).float(), text_mask(ids, end_id))
+    return EncoderOutput(hidden_states.float(), model.text_projection(pooled).float(), text_mask(ids, _eos_id(model)))
 
 
-def eos_id(model: CLIPTextModelWithProjection) -> int:
-    """The id of the end-of-text, where `model` pools."""
-    found = model.config.eos_token_id
-    assert isinstance(found, int)
-    return found
+def end_positions(model: CLIPTextModelWithProjection, ids: torch.Tensor) -> torch.Tensor:
+    """The position of each row's first end-of-text, where `model` pools, int64 [batch]."""
+    return (ids == _eos_id(model)).int().argmax(dim=1)
+
+
+def _eos_id(model: CLIPTextModelWithProjection) -> int:
+    eos_id = model.config.eos_token_id
+    assert isinstance(eos_id, int)
+    return eos_id
 
 
 def states_before_last_layer(

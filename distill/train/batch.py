@@ -104,14 +104,13 @@ class BatchLoader:
         batch, stride = self._batches[step], self._english_stride
         english, full = batch.student_en[::stride], batch.fixed_length
         layer: StateLayer | None = SKIPPED_LAYER if batch.draw < self._clip_skip * 2**32 else None
-        if not full or self._zh_padding:
-            pairs = batch.student_zh, english, batch.teacher_en
-            return TrainBatch(*pairs, None, stride, full, batch.draw, layer, self.pooled_zh)
-        # Trimmed to the longest text of the global batch: every rank computes on the same shapes.
-        chinese = batch.student_zh[:, : batch.zh_length].contiguous()
-        teacher = batch.teacher_en[:, : batch.en_length].contiguous()
-        english_targets = batch.teacher_en[::stride]
-        return TrainBatch(chinese, english, teacher, english_targets, stride, full, batch.draw, layer, self.pooled_zh)
+        chinese, teacher, teacher_english = batch.student_zh, batch.teacher_en, None
+        if full and not self._zh_padding:
+            # Trimmed to the longest text of the global batch: every rank computes on the same shapes.
+            chinese = batch.student_zh[:, : batch.zh_length].contiguous()
+            teacher = batch.teacher_en[:, : batch.en_length].contiguous()
+            teacher_english = batch.teacher_en[::stride]
+        return TrainBatch(chinese, english, teacher, teacher_english, stride, full, batch.draw, layer, self.pooled_zh)
 
 
 def anchor_vectors(

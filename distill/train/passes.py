@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from transformers import CLIPTextModelWithProjection
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from distill.text_tower import EncoderOutput, eos_id, states_before_last_layer
+from distill.text_tower import EncoderOutput, end_positions, states_before_last_layer
 
 _POOLED_POSITIONS = 1024  # of a pass of `encode_pooled`; below that the calls of the layers cost more than padding
 
@@ -104,7 +104,7 @@ def encode_pooled(model: CLIPTextModelWithProjection, ids: torch.Tensor) -> Enco
 
     The last layer computes the end-of-text alone, and texts of about one length are padded together.
     """
-    ends = (ids == eos_id(model)).int().argmax(dim=1)
+    ends = end_positions(model, ids)
     order = ends.argsort()
     pooled = []
     for rows in order.chunk(max(1, ids.numel() // _POOLED_POSITIONS)):

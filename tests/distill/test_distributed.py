@@ -55,7 +55,7 @@ def _assert_alike(found: Any, wanted: Any) -> None:  # noqa: ANN401
 
 
 def test_two_shares_are_one_whole(teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six steps with a decoder, in parts.
+    """Six steps with a decoder, in parts; then the last checkpoint is removed, and they go on from their third step's.
 
     Looking at held-out rows between the steps, with the mean in the weights' place, changes nothing.
     """
@@ -64,6 +64,9 @@ def test_two_shares_are_one_whole(teacher: Path, corpus: Path, tmp_path: Path, m
     arguments = write_config(tmp_path / "c.yaml", _options(teacher, corpus, tmp_path / "two", train))
     _train_spread(arguments, tmp_path, monkeypatch)
     assert checkpoint.saved_steps(tmp_path / "two" / "checkpoints") == [3, 6]
+    _assert_alike(_stored(tmp_path / "two"), _stored(tmp_path / "one"))
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "step-00000006")
+    _train_spread(arguments, tmp_path, monkeypatch)  # from the third step's, which two shares wrote
     _assert_alike(_stored(tmp_path / "two"), _stored(tmp_path / "one"))
 
 
